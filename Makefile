@@ -1,0 +1,43 @@
+# The daily commands; `make help` lists them. demo and test install what they need and can be
+# run again: apt packages where they are missing (as root, or by sudo), the rest in .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format golden clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.runtime ## a network of namespaces, real traffic, Direct Server Return explained
+	@scripts/as-root $(BIN)/tula lab demo
+
+test: $(VENV)/.dev check ## everything: check, then the kernel and packets (needs root)
+	scripts/as-root $(BIN)/pytest tests/contract tests/packets
+
+check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, golden rulesets
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest tests/unit tests/golden
+
+format: $(VENV)/.dev ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: $(VENV)/.dev ## write the expected rulesets and messages anew, to be read in the diff
+	$(BIN)/pytest tests/unit tests/golden --update
+
+clean: ## remove what the other targets made here
+	rm -rf $(VENV) build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.runtime: pyproject.toml constraints.txt scripts/system-packages
+	scripts/system-packages
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Tula: a Layer-4 load balancer for Linux with Direct Server Return."""

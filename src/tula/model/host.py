@@ -1,0 +1,49 @@
+"""What one machine looks like from outside its load balancer: links, addresses, routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv6Interface
+
+from tula.model.config import IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface; ``mac`` is empty for one without link-layer addresses."""
+
+    name: str
+    index: int
+    mac: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    """An address that the machine holds; ``ours`` when Tula put it there."""
+
+    interface: str
+    address: IPv4Interface | IPv6Interface
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the machine would send a packet: ``gateway`` is None for an on-link destination.
+
+    ``kind`` is ``unicast``, ``local`` (this machine) or ``none`` (unreachable, no route).
+    """
+
+    kind: str
+    interface: str = ""
+    gateway: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """One reading of a machine; routes only to the destinations that were asked for."""
+
+    links: Mapping[str, Link] = field(default_factory=dict)
+    addresses: tuple[HostAddress, ...] = ()
+    routes: Mapping[IPAddress, Route] = field(default_factory=dict)
+    ssh_ports: frozenset[int] = frozenset({22})
