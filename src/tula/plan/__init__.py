@@ -1,0 +1,1 @@
+"""Pure decisions: which backend gets which packets, by which numbers."""

@@ -1,0 +1,74 @@
+"""From the document to what this machine must do."""
+
+from __future__ import annotations
+
+from tula.model.config import Config, VirtualService
+from tula.model.desired import DesiredBackend, DesiredService, DesiredState
+from tula.model.host import HostView
+from tula.model.ids import Ids
+from tula.plan.ids import table_content
+from tula.plan.maglev import maglev_table, table_size
+from tula.plan.reach import Reach
+
+
+def plan_desired(config: Config, host: HostView, reach: Reach, ids: Ids) -> DesiredState:
+    """The desired state of a document whose ``reach`` has no problems, with these numbers."""
+    services = tuple(_plan_service(service, reach, ids) for service in config.services)
+    hop_links = {hop.interface for hop in reach.hops.values()}
+    return DesiredState(
+        interfaces=config.interfaces,
+        links={
+            name: host.links[name].index
+            for name in sorted(hop_links | set(config.interfaces))
+            if name in host.links
+        },
+        services=services,
+        tables=plan_tables(config, ids),
+        seed=config.maglev.seed,
+        addresses=tuple(reach.addresses),
+    )
+
+
+def slots_of(service: VirtualService, config: Config) -> int:
+    """How many slots the service's Maglev table has."""
+    return config.maglev.slots or table_size(len(service.backends))
+
+
+def plan_tables(config: Config, ids: Ids) -> dict[int, tuple[int, ...]]:
+    """The backend number of every slot, for every table that ``ids`` names."""
+    tables: dict[int, tuple[int, ...]] = {}
+    for service in config.services:
+        number = ids.tables.get(service.name)
+        if number is None or number in tables:
+            continue
+        content = table_content(service)
+        chosen = maglev_table(content, slots_of(service, config))
+        numbers = [ids.backends[key] for key, _ in content]
+        tables[number] = tuple(numbers[index] for index in chosen)
+    return tables
+
+
+def _plan_service(service: VirtualService, reach: Reach, ids: Ids) -> DesiredService:
+    return DesiredService(
+        name=service.name,
+        number=ids.services[service.name],
+        vips=service.vips,
+        protocols=service.protocols,
+        ports=service.ports,
+        by_client=service.by_client,
+        table=ids.tables.get(service.name),
+        backends=tuple(
+            DesiredBackend(
+                name=backend.name,
+                key=backend.key,
+                number=ids.backends[backend.key],
+                weight=backend.weight,
+                hops={
+                    address.version: reach.hops[address]
+                    for address in backend.addresses
+                    if address.version in service.versions and address in reach.hops
+                },
+            )
+            for backend in service.backends
+        ),
+    )

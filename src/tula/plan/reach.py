@@ -1,0 +1,164 @@
+"""How this machine reaches what a document names, and every reason why it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+
+from tula.model.config import Backend, Config, IPAddress, Protocol, VirtualService
+from tula.model.desired import NextHop, OwnedAddress
+from tula.model.host import HostView
+from tula.model.problem import Path, Problem
+
+Subnet = IPv4Network | IPv6Network
+
+
+@dataclass(slots=True)
+class Reach:
+    """Next hops by backend address, the VIPs to own, and what is wrong."""
+
+    hops: dict[IPAddress, NextHop] = field(default_factory=dict)
+    addresses: list[OwnedAddress] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def backend_addresses(config: Config) -> set[IPAddress]:
+    """The destinations whose routes ``plan_reach`` needs in its HostView."""
+    return {
+        address
+        for service in config.services
+        for backend in service.backends
+        for address in backend.addresses
+    }
+
+
+def plan_reach(config: Config, host: HostView, *, force: bool = False) -> Reach:
+    """Checks interfaces, backends and VIPs against the machine; collects every problem.
+
+    ``force`` allows a service to take the machine's own SSH port.
+    """
+    reach = Reach()
+    for position, name in enumerate(config.interfaces):
+        if name not in host.links:
+            reach.problems.append(
+                Problem(("interfaces", position), f"no interface {name!r} here; {_known(host)}")
+            )
+    complained: set[IPAddress] = set()
+    owned: dict[IPAddress, str] = {}
+    native = {held.address.ip for held in host.addresses if not held.ours}
+    subnets = _listed_subnets(config, host)
+    for service in config.services:
+        for backend in service.backends:
+            _reach_backend(service, backend, host, reach, complained)
+        # A VIP that was here before is used, and never removed.
+        foreign = [vip for vip in service.vips if vip not in native]
+        if service.announce is not False:
+            _reach_vips(service, foreign, subnets, host, reach, owned)
+        if not force:
+            mine = [vip for vip in service.vips if vip in native]
+            reach.problems += _ssh_problems(service, mine, host)
+    reach.addresses = [OwnedAddress(vip, interface) for vip, interface in owned.items()]
+    return reach
+
+
+def _known(host: HostView) -> str:
+    return "this machine has " + ", ".join(sorted(name for name in host.links if name != "lo"))
+
+
+def _reach_backend(
+    service: VirtualService,
+    backend: Backend,
+    host: HostView,
+    reach: Reach,
+    complained: set[IPAddress],
+) -> None:
+    path: Path = ("services", service.name, "backends", backend.name, "address")
+    for address in backend.addresses:
+        if address.version not in service.versions or address in reach.hops:
+            continue
+        if address in complained:
+            continue
+        route = host.routes.get(address)
+        message = ""
+        if route is not None and route.kind == "local":
+            message = (
+                f"{address} is this machine's own address; a balancer cannot be its own backend"
+            )
+        elif route is None or route.kind != "unicast":
+            message = (
+                f"no route to {address}; give a backend on the same subnet, or use forwarding: l3"
+            )
+        elif route.gateway is not None:
+            message = (
+                f"{address} is not on-link (it is behind {route.gateway}), so its MAC cannot be "
+                "written; use forwarding: l3, or a backend on the same subnet"
+            )
+        if message or route is None:
+            complained.add(address)
+            reach.problems.append(Problem(path, message))
+        else:
+            reach.hops[address] = NextHop(address, route.interface)
+
+
+def _listed_subnets(config: Config, host: HostView) -> list[tuple[str, Subnet]]:
+    """The subnets of the listed interfaces, the narrowest first, equals in the list's order."""
+    found = [
+        (name, held.address.network)
+        for name in config.interfaces
+        for held in host.addresses
+        if held.interface == name and not held.ours
+    ]
+    subnets = [(name, net) for name, net in found if net.prefixlen < net.max_prefixlen]
+    return sorted(subnets, key=lambda entry: -entry[1].prefixlen)
+
+
+def _reach_vips(
+    service: VirtualService,
+    vips: list[IPAddress],
+    subnets: list[tuple[str, Subnet]],
+    host: HostView,
+    reach: Reach,
+    owned: dict[IPAddress, str],
+) -> None:
+    """Decides on which interface this machine takes each of the VIPs."""
+    named = service.announce if isinstance(service.announce, str) else ""
+    if named and named not in host.links:
+        path: Path = ("services", service.name, "announce")
+        reach.problems.append(Problem(path, f"no interface {named!r} here; {_known(host)}"))
+        return
+    for vip in vips:
+        interface = named or next((name for name, net in subnets if vip in net), "")
+        if not interface:
+            reach.problems.append(
+                Problem(
+                    ("services", service.name, "vip"),
+                    f"no subnet of the listed interfaces holds {vip}; give announce: false if it "
+                    "is routed to this machine, or announce: INTERFACE",
+                )
+            )
+        elif owned.setdefault(vip, interface) != interface:
+            reach.problems.append(
+                Problem(
+                    ("services", service.name, "announce"),
+                    f"another service announces {vip} on {owned[vip]}; name one interface for it",
+                )
+            )
+
+
+def _ssh_problems(service: VirtualService, mine: list[IPAddress], host: HostView) -> list[Problem]:
+    if Protocol.TCP not in service.protocols or not mine:
+        return []
+    ports = sorted(
+        port
+        for port in host.ssh_ports
+        if not service.ports or any(port in ports for ports in service.ports)
+    )
+    return [
+        Problem(
+            ("services", service.name, "vip"),
+            f"{vip} is this machine's own address and port {ports[0]} is its SSH: the service "
+            "would swallow it; take another VIP or port, or insist with --force",
+        )
+        for vip in mine
+        if ports
+    ]

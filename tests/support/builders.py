@@ -1,0 +1,156 @@
+"""Documents, machines and balancers for tests, without any kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+
+from hypothesis import strategies as st
+from tula.daemon.balancer import Adapters, Balancer
+from tula.daemon.store import Store
+from tula.dataplane.nft.ruleset import Ruleset
+from tula.dataplane.nft.shape import shape_ruleset
+from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeNftables
+from tula.model.config import (
+    Affinity,
+    Backend,
+    Config,
+    Forwarding,
+    PortRange,
+    Protocol,
+    Scheduler,
+    VirtualService,
+)
+from tula.model.desired import DesiredState
+from tula.model.host import HostAddress, HostView, Link, Route
+from tula.model.ids import Ids
+from tula.plan.desired import plan_desired
+from tula.plan.ids import plan_ids
+from tula.plan.reach import backend_addresses, plan_reach
+
+MACS = {"eth0": bytes.fromhex("020000000001"), "eth1": bytes.fromhex("020000000002")}
+
+
+def make_backend(number: int, weight: int = 100, *, dual: bool = True) -> Backend:
+    """Backend N: ``b<N>`` at 10.0.0.(N+10), and 2001:db8::(N+10) if dual."""
+    addresses = [ip_address(f"10.0.{number // 200}.{number % 200 + 10}")]
+    if dual:
+        addresses.append(ip_address(f"2001:db8::{number + 10:x}"))
+    return Backend(f"b{number}", tuple(addresses), weight)
+
+
+def make_service(
+    name: str = "web",
+    vips: Iterable[str] = ("10.0.0.100",),
+    ports: Iterable[PortRange] = (PortRange(80, 80),),
+    backends: Iterable[Backend] = (),
+    protocols: Iterable[Protocol] = (Protocol.TCP,),
+    scheduler: Scheduler = Scheduler.MAGLEV,
+    affinity: Affinity = Affinity.CONNECTION,
+    announce: bool | str = True,
+) -> VirtualService:
+    """A service; one port of TCP on an IPv4 VIP unless told otherwise."""
+    return VirtualService(
+        name=name,
+        vips=tuple(map(ip_address, vips)),
+        protocols=tuple(protocols),
+        ports=tuple(ports),
+        forwarding=Forwarding.L2,
+        backends=tuple(backends),
+        scheduler=scheduler,
+        affinity=affinity,
+        announce=announce,
+    )
+
+
+def make_config(*services: VirtualService, interfaces: Iterable[str] = ("eth0",)) -> Config:
+    """A document of these services."""
+    return Config(interfaces=tuple(interfaces), services=services)
+
+
+def make_host(config: Config, *, second: Iterable[str] = ()) -> HostView:
+    """A balancer with eth0 (10.0.0.2/16, 2001:db8::2/64) and eth1 (10.1.0.2/24, 2001:db8:1::2/64).
+
+    Every backend is on-link: on eth1 those whose address is named in ``second``, else on eth0.
+    """
+    on_second = {ip_address(text) for text in second}
+    held = [
+        ("lo", "127.0.0.1/8"),
+        ("eth0", "10.0.0.2/16"),
+        ("eth0", "2001:db8::2/64"),
+        ("eth1", "10.1.0.2/24"),
+        ("eth1", "2001:db8:1::2/64"),
+    ]
+    return HostView(
+        links={
+            "lo": Link("lo", 1),
+            "eth0": Link("eth0", 2, MACS["eth0"]),
+            "eth1": Link("eth1", 3, MACS["eth1"]),
+        },
+        addresses=tuple(HostAddress(name, ip_interface(address)) for name, address in held),
+        routes={
+            address: Route("unicast", "eth1" if address in on_second else "eth0")
+            for address in backend_addresses(config)
+        },
+    )
+
+
+def make_desired(config: Config, host: HostView | None = None, ids: Ids | None = None) -> DesiredState:
+    """The desired state of a document on ``host``, which must have no problems with it."""
+    host = host or make_host(config)
+    reach = plan_reach(config, host)
+    assert not reach.problems, reach.problems
+    return plan_desired(config, host, reach, plan_ids(config, ids or Ids()))
+
+
+def make_ruleset(config: Config, have: Ruleset | None = None, ids: Ids | None = None) -> Ruleset:
+    """The table's content for a document."""
+    return shape_ruleset(make_desired(config, ids=ids), have.maps if have else ())
+
+
+class FakeMachine:
+    """A balancer on fakes: a kernel of values and a state directory of files."""
+
+    def __init__(self, directory: Path, config: Config) -> None:
+        self.nftables = FakeNftables(devices={"eth0", "eth1"})
+        self.network = FakeNetwork(make_host(config))
+        self.announcer = FakeAnnouncer()
+        self.store = Store(directory)
+        self.balancer = Balancer(
+            Adapters(self.nftables, self.network, self.announcer), self.store
+        )
+
+
+_VIPS = ("10.0.0.100", "10.0.0.101", "2001:db8::100")
+_PORTS = (PortRange(53, 53), PortRange(80, 80), PortRange(8000, 8010), PortRange(9000, 9999))
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    """Small valid documents that often differ in just a few places."""
+    services = []
+    free = {(vip, protocol, ports) for vip in _VIPS for protocol in Protocol for ports in _PORTS}
+    for name in draw(st.sets(st.sampled_from(["api", "dns", "web"]))):
+        vips = draw(st.sets(st.sampled_from(_VIPS), min_size=1))
+        protocols = draw(st.sets(st.sampled_from(list(Protocol)), min_size=1))
+        wanted = draw(st.sets(st.sampled_from(_PORTS), min_size=1))
+        ports = [
+            p for p in sorted(wanted) if all((v, t, p) in free for v in vips for t in protocols)
+        ]
+        if not ports:
+            continue
+        free -= {(v, t, p) for v in vips for t in protocols for p in ports}
+        members = draw(st.dictionaries(st.integers(0, 5), st.sampled_from([0, 1, 100]), max_size=4))
+        services.append(
+            make_service(
+                name,
+                sorted(vips),
+                ports,
+                [make_backend(number, weight) for number, weight in members.items()],
+                sorted(protocols),
+                draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
+            )
+        )
+    interfaces = draw(st.sampled_from([("eth0",), ("eth0", "eth1")]))
+    return make_config(*services, interfaces=interfaces)

@@ -1,0 +1,111 @@
+"""Numbers that stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from support.builders import configs, make_backend, make_config, make_service
+from tula.model.config import Backend, Config, MarkRange
+from tula.model.ids import Ids
+from tula.model.problem import ProblemsError
+from tula.plan.ids import merge_ids, plan_ids, table_content
+
+B = [make_backend(number) for number in range(10)]
+
+
+def two_services(*backends: Backend) -> Config:
+    return make_config(
+        make_service("web", backends=backends),
+        make_service("api", vips=["10.0.0.101"], backends=backends),
+    )
+
+
+@given(configs(), configs())
+def test_what_stays_keeps_its_numbers(first: Config, second: Config) -> None:
+    before = plan_ids(first, Ids())
+    after = plan_ids(second, before)
+    for name, number in after.services.items():
+        assert before.services.get(name, number) == number
+    for key, number in after.backends.items():
+        assert before.backends.get(key, number) == number
+    assert len(set(after.services.values())) == len(after.services)
+    assert len(set(after.backends.values())) == len(after.backends)
+
+
+@given(configs(), configs())
+def test_what_comes_takes_no_number_that_just_left(first: Config, second: Config) -> None:
+    before = plan_ids(first, Ids())
+    after = plan_ids(second, before)
+    fresh = {number for key, number in after.backends.items() if key not in before.backends}
+    assert not fresh & set(before.backends.values())
+
+
+def test_a_freed_number_is_the_last_to_be_used_again() -> None:
+    ids = plan_ids(two_services(B[0]), Ids())
+    for backend in B[1:6]:
+        ids = plan_ids(two_services(backend), ids)
+    assert ids.backends == {B[5].key: 6}
+
+
+def test_services_with_equal_backends_share_a_table() -> None:
+    ids = plan_ids(two_services(B[0], B[1]), Ids())
+    assert ids.tables["web"] == ids.tables["api"]
+    reordered = make_config(
+        make_service("web", backends=[B[0], B[1]]),
+        make_service("api", vips=["10.0.0.101"], backends=[B[1], replace(B[0], name="other")]),
+    )
+    assert plan_ids(reordered, ids) == ids
+
+
+def test_the_service_that_differs_takes_another_table() -> None:
+    ids = plan_ids(two_services(B[0], B[1]), Ids())
+    heavier = replace(B[1], weight=200)
+    after = plan_ids(
+        make_config(
+            make_service("web", backends=[B[0], heavier]),
+            make_service("api", vips=["10.0.0.101"], backends=[B[0], B[1]]),
+            make_service("img", vips=["10.0.0.102"], backends=[B[0], B[1]]),
+        ),
+        Ids(ids.services, ids.backends, {**ids.tables, "img": ids.tables["api"]}),
+    )
+    # Most of those that shared it go on sharing it, and their rules stand still.
+    assert after.tables["api"] == after.tables["img"] == ids.tables["api"]
+    assert after.tables["web"] != ids.tables["web"]
+
+
+def test_nobody_to_choose_from_needs_no_table() -> None:
+    ids = plan_ids(two_services(replace(B[0], weight=0)), Ids())
+    assert ids.tables == {}
+
+
+def test_the_content_of_a_table_knows_no_names() -> None:
+    service = make_service(backends=[B[1], replace(B[0], name="x")])
+    assert table_content(service) == ((B[0].key, 100), (B[1].key, 100))
+
+
+def test_ids_live_in_the_range_of_marks() -> None:
+    narrow = replace(two_services(B[0]), marks=MarkRange(0x50000, 0x6FFFF))
+    moved = plan_ids(narrow, plan_ids(two_services(B[0]), Ids()))
+    assert sorted(moved.services.values()) == [5, 6]
+
+
+def test_a_range_that_is_too_small_is_an_error_that_says_so() -> None:
+    narrow = replace(two_services(B[0]), marks=MarkRange(0x50000, 0x5FFFF))
+    with pytest.raises(ProblemsError, match="room for 1 services"):
+        plan_ids(narrow, Ids())
+
+
+def test_the_kernel_wins_over_the_state_directory() -> None:
+    stored = Ids({"web": 1, "api": 2}, {"10.0.0.10": 1, "10.0.0.11": 2}, {"web": 3}, 9, 9)
+    observed = Ids({"web": 2}, {"10.0.0.10": 7})
+    merged = merge_ids(stored, observed)
+    assert merged.services == {"web": 2}  # api's number is taken in the kernel
+    assert merged.backends == {"10.0.0.10": 7, "10.0.0.11": 2}
+    assert merged.tables == {"web": 3}
+
+
+def test_a_backend_is_found_again_by_any_of_its_addresses() -> None:
+    ids = plan_ids(make_config(make_service(backends=[B[0]])), Ids({}, {"2001:db8::a": 77}))
+    assert ids.backends == {B[0].key: 77}
