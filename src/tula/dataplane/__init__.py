@@ -1,0 +1,1 @@
+"""What the kernel must hold, and the difference from what it holds."""

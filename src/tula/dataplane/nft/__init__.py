@@ -1,0 +1,1 @@
+"""The nftables data path: tables, maps and chains in the netdev family."""

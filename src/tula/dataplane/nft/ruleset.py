@@ -1,0 +1,125 @@
+"""The values of the nftables data path: what Tula's table holds, or must hold.
+
+Both sides of a difference are made of these, in the kernel's own terms: names, packed
+addresses, marks, interface indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+
+TABLE = "tula"
+FAMILY = "netdev"
+
+Key = int | tuple[bytes, int] | tuple[bytes, int, int, int]
+Value = int | str | tuple[bytes, str]
+Elements = Mapping[Key, Value]
+
+
+class Kind(StrEnum):
+    """The maps by what they hold; a map's name is its kind, then what tells it from others."""
+
+    SLOTS = "slots"
+    """hash slot: backend number"""
+    VIA4 = "via4"
+    """backend id: (packed IPv4 next hop, the service's name); counts packets and bytes"""
+    VIA6 = "via6"
+    DEVICE = "device"
+    """backend id: interface index of its next hop"""
+    EXACT4 = "exact4"
+    """(packed VIP, protocol, port, port): the service's chain"""
+    EXACT6 = "exact6"
+    RANGE4 = "range4"
+    """(packed VIP, protocol, first port, last port): the service's chain"""
+    RANGE6 = "range6"
+    ANY4 = "any4"
+    """(packed VIP, protocol): the service's chain"""
+    ANY6 = "any6"
+
+    @property
+    def counts(self) -> bool:
+        """Whether every element counts the packets that found it."""
+        return self in (Kind.VIA4, Kind.VIA6)
+
+
+@dataclass(frozen=True, slots=True)
+class MapName:
+    """A map's name, which holds its whole definition: one of another size is another map.
+
+    ``number`` is a Maglev table's; ``size`` is the most elements it takes, 0 for no limit.
+    """
+
+    kind: Kind
+    size: int = 0
+    number: int = 0
+
+    def __str__(self) -> str:
+        parts = [self.kind.value]
+        if self.number:
+            parts.append(str(self.number))
+        if self.size:
+            parts.append(str(self.size))
+        return "_".join(parts)
+
+    @classmethod
+    def parse(cls, name: str) -> MapName | None:
+        """The parts of a name that ``str`` made; None for any other name."""
+        head, *rest = name.split("_")
+        try:
+            kind = Kind(head)
+            numbers = [int(part) for part in rest]
+        except ValueError:
+            return None
+        if kind is Kind.SLOTS:
+            parsed = cls(kind, numbers[1], numbers[0]) if len(numbers) == 2 else None
+        else:
+            parsed = cls(kind, *numbers) if len(numbers) < 2 else None
+        return parsed if parsed is not None and str(parsed) == name else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule; known in the kernel by the digest in its comment, whatever nft prints of it.
+
+    ``pinned`` is what the text means at the time of loading beyond its letters (interface
+    indices): a rule whose meaning changed is another rule.
+    """
+
+    digest: str
+    text: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, text: str, pinned: str = "") -> Rule:
+        """The rule with this text."""
+        return cls(blake2b(f"{text}|{pinned}".encode(), digest_size=8).hexdigest(), text)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain; a base chain at the ingress of ``device``, or a plain one when that is empty."""
+
+    rules: tuple[Rule, ...] = ()
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """The content of Tula's table: maps and chains by name, and the names of its counters."""
+
+    maps: Mapping[str, Elements] = field(default_factory=dict)
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    counters: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Packets and bytes; a packet may be an aggregate of several (GRO), bytes are exact."""
+
+    packets: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.packets + other.packets, self.bytes + other.bytes)

@@ -1,0 +1,143 @@
+"""The steps of one atomic change of the table, and their text for nft."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tula.dataplane.nft.codec import element_text, key_text, map_declaration
+from tula.dataplane.nft.ruleset import FAMILY, TABLE, Count, Elements, Key, MapName, Rule
+
+PRIORITY = -500
+"""Before everything else at ingress that uses the common priorities (nf_tables.h: -200, ...)."""
+
+_AT_ONCE = 20000
+"""Elements in a command: nft names the whole line in an error, so lines are kept bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddTable:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTable:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class AddCounter:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCounter:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddMap:
+    name: MapName
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMap:
+    """``name`` is a string: what stands in the table need not be of Tula's kinds."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddElements:
+    name: MapName
+    elements: Elements
+    counts: Mapping[Key, Count] = field(default_factory=dict)
+    """Where a counter starts from, when it goes on from another map's."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteElements:
+    name: MapName
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddChain:
+    name: str
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FlushChain:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChain:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddRules:
+    chain: str
+    rules: tuple[Rule, ...]
+
+
+Step = (
+    AddTable
+    | DeleteTable
+    | AddCounter
+    | DeleteCounter
+    | AddMap
+    | DeleteMap
+    | AddElements
+    | DeleteElements
+    | AddChain
+    | FlushChain
+    | DeleteChain
+    | AddRules
+)
+Transaction = tuple[Step, ...]
+
+
+def render_transaction(transaction: Transaction) -> str:
+    """The text that ``nft -f`` takes as one transaction: a command a line."""
+    return "".join(f"{line}\n" for step in transaction for line in _render(step))
+
+
+def _render(step: Step) -> Iterator[str]:
+    where = f"{FAMILY} {TABLE}"
+    match step:
+        case AddTable():
+            yield f"add table {where}"
+        case DeleteTable():
+            yield f"delete table {where}"
+        case AddCounter(name):
+            yield f"add counter {where} {name}"
+        case DeleteCounter(name):
+            yield f"delete counter {where} {name}"
+        case AddMap(name):
+            yield f"add map {where} {name} {{ {map_declaration(name)}; }}"
+        case DeleteMap(map_name):
+            yield f"delete map {where} {map_name}"
+        case AddElements(name, elements, counts):
+            texts = [element_text(name.kind, k, v, counts.get(k)) for k, v in elements.items()]
+            for at in range(0, len(texts), _AT_ONCE):
+                joined = ", ".join(texts[at : at + _AT_ONCE])
+                yield f"add element {where} {name} {{ {joined} }}"
+        case DeleteElements(name, keys):
+            texts = [key_text(name.kind, key) for key in keys]
+            for at in range(0, len(texts), _AT_ONCE):
+                joined = ", ".join(texts[at : at + _AT_ONCE])
+                yield f"delete element {where} {name} {{ {joined} }}"
+        case AddChain(name, device):
+            hook = f'type filter hook ingress device "{device}" priority {PRIORITY}; '
+            declaration = f" {{ {hook}policy accept; }}" if device else ""
+            yield f"add chain {where} {name}{declaration}"
+        case FlushChain(name):
+            yield f"flush chain {where} {name}"
+        case DeleteChain(name):
+            yield f"delete chain {where} {name}"
+        case AddRules(chain, rules):
+            for rule in rules:
+                yield f'add rule {where} {chain} {rule.text} comment "{rule.digest}"'

@@ -1,0 +1,220 @@
+"""A stateful fake of the kernel, for tests: it refuses what the kernel refuses.
+
+All or nothing like the kernel: a refused step leaves the table as it was before the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface
+
+from tula.dataplane.nft.ruleset import Chain, Count, Elements, Key, MapName, Ruleset
+from tula.dataplane.nft.transaction import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddMap,
+    AddRules,
+    AddTable,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteMap,
+    DeleteTable,
+    FlushChain,
+    Step,
+    Transaction,
+)
+from tula.kernel.nftables import KernelError
+from tula.model.config import IPAddress
+from tula.model.desired import OwnedAddress
+from tula.model.host import HostAddress, HostView, Link, Route
+
+
+@dataclass
+class FakeNftables:
+    """The table as values; ``transactions`` remembers what was run, ``refuse`` makes run fail."""
+
+    table: Ruleset | None = None
+    devices: set[str] = field(default_factory=lambda: {"eth0"})
+    transactions: list[Transaction] = field(default_factory=list)
+    refuse: str = ""
+    element_counts: dict[str, dict[Key, Count]] = field(default_factory=dict)
+
+    def exists(self) -> bool:
+        return self.table is not None
+
+    def observe(self) -> Ruleset | None:
+        return self.table
+
+    def counts(self) -> dict[str, dict[Key, Count]]:
+        if self.table is None:
+            return {}
+        return {
+            name: {key: self.element_counts.get(name, {}).get(key, Count()) for key in elements}
+            for name, elements in self.table.maps.items()
+            if (parsed := MapName.parse(name)) is not None and parsed.kind.counts
+        }
+
+    def named_counts(self) -> dict[str, Count]:
+        return {name: Count() for name in self.table.counters} if self.table else {}
+
+    def run(self, transaction: Transaction) -> None:
+        if self.refuse:
+            raise KernelError(self.refuse)
+        work = _Work(self.table, self.devices, self.element_counts)
+        for step in transaction:
+            work.take(step)
+        self.table = work.result()
+        self.element_counts = work.counts
+        self.transactions.append(transaction)
+
+
+@dataclass
+class FakeNetwork:
+    """Links, addresses and routes as values; ``refuse`` makes an interface take no address."""
+
+    host: HostView
+    refuse: set[str] = field(default_factory=set)
+
+    def view(self, destinations: Iterable[IPAddress]) -> HostView:
+        routes = {to: self.host.routes.get(to, Route("none")) for to in destinations}
+        return replace(self.host, routes=routes)
+
+    def add_address(self, owned: OwnedAddress) -> None:
+        if owned.interface in self.refuse:
+            raise KernelError(f"cannot add {owned.address} on {owned.interface}: Permission denied")
+        added = HostAddress(owned.interface, ip_interface(owned.address), ours=True)
+        if added not in self.host.addresses:
+            self.host = replace(self.host, addresses=(*self.host.addresses, added))
+
+    def remove_address(self, owned: OwnedAddress) -> None:
+        gone = HostAddress(owned.interface, ip_interface(owned.address), ours=True)
+        kept = tuple(held for held in self.host.addresses if held != gone)
+        self.host = replace(self.host, addresses=kept)
+
+
+@dataclass
+class FakeAnnouncer:
+    """Remembers what was announced, and on which interface."""
+
+    announced: list[OwnedAddress] = field(default_factory=list)
+
+    def announce(self, vip: IPAddress, link: Link) -> None:
+        self.announced.append(OwnedAddress(vip, link.name))
+
+
+class _Work:
+    """A copy of the table that steps are tried on."""
+
+    def __init__(
+        self,
+        table: Ruleset | None,
+        devices: set[str],
+        counts: dict[str, dict[Key, Count]],
+    ) -> None:
+        self.there = table is not None
+        self.devices = devices
+        self.counts = {name: dict(values) for name, values in counts.items()}
+        self.maps: dict[str, Elements] = dict(table.maps) if table else {}
+        self.chains: dict[str, Chain] = dict(table.chains) if table else {}
+        self.counters: set[str] = set(table.counters) if table else set()
+
+    def result(self) -> Ruleset | None:
+        if not self.there:
+            return None
+        return Ruleset(dict(self.maps), dict(self.chains), frozenset(self.counters))
+
+    def take(self, step: Step) -> None:
+        """One step, or KernelError with the kernel's reason."""
+        if isinstance(step, AddTable):
+            self.there = True
+            return
+        self._need(self.there, "table")
+        match step:
+            case DeleteTable():
+                self.there = False
+                self.maps, self.chains, self.counters = {}, {}, set()
+            case AddCounter(name):
+                self.counters.add(name)
+            case DeleteCounter(name):
+                self._need(name in self.counters, name)
+                self._free(name, f"counter name {name} ")
+                self.counters.discard(name)
+            case AddMap(name):
+                self.maps.setdefault(str(name), {})
+            case DeleteMap(map_name):
+                self._need(map_name in self.maps, map_name)
+                self._free(map_name, f"@{map_name} ")
+                del self.maps[map_name]
+                self.counts.pop(map_name, None)
+            case AddElements() | DeleteElements():
+                self._change_elements(step)
+            case _:
+                self._take_chain(step)
+
+    def _take_chain(self, step: Step) -> None:
+        match step:
+            case AddChain(name, device):
+                self._need(not device or device in self.devices, device)
+                held = self.chains.setdefault(name, Chain((), device))
+                if held.device != device:
+                    raise KernelError(f"{name}: File exists")
+            case FlushChain(name):
+                self._need(name in self.chains, name)
+                self.chains[name] = Chain((), self.chains[name].device)
+            case DeleteChain(name):
+                self._need(name in self.chains, name)
+                if self.chains[name].rules or any(
+                    value == name for elements in self.maps.values() for value in elements.values()
+                ):
+                    raise KernelError(f"{name}: Device or resource busy")
+                del self.chains[name]
+            case AddRules(name, rules):
+                self._need(name in self.chains, name)
+                for rule in rules:
+                    self._check_names(rule.text)
+                chain = self.chains[name]
+                self.chains[name] = Chain(chain.rules + rules, chain.device)
+            case _:
+                raise AssertionError(step)
+
+    def _change_elements(self, step: AddElements | DeleteElements) -> None:
+        name = str(step.name)
+        self._need(name in self.maps, name)
+        elements = dict(self.maps[name])
+        counts = self.counts.setdefault(name, {})
+        if isinstance(step, DeleteElements):
+            for key in step.keys:
+                self._need(key in elements, f"element of {name}")
+                del elements[key]
+                counts.pop(key, None)
+        else:
+            for key, value in step.elements.items():
+                if elements.get(key, value) != value:
+                    raise KernelError(f"element of {name}: File exists")
+                if isinstance(value, str):
+                    self._need(value in self.chains, value)
+                elements[key] = value
+                if key in step.counts:
+                    counts[key] = step.counts[key]
+            if step.name.size and len(elements) > step.name.size:
+                raise KernelError(f"{name}: Too many open files in system")
+        self.maps[name] = elements
+
+    def _check_names(self, rule: str) -> None:
+        for word in rule.split():
+            if word.startswith("@"):
+                self._need(word[1:] in self.maps, word)
+
+    def _free(self, name: str, used_as: str) -> None:
+        """Raises if a rule names it."""
+        for chain in self.chains.values():
+            if any(used_as in f"{rule.text} " for rule in chain.rules):
+                raise KernelError(f"{name}: Device or resource busy")
+
+    @staticmethod
+    def _need(condition: bool, what: str) -> None:
+        if not condition:
+            raise KernelError(f"{what}: No such file or directory")
