@@ -1,0 +1,155 @@
+"""What the commands share: options, input, output and the way errors end a command.
+
+Heavy imports stand inside functions: ``tula --help`` must start at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from tula.config.load import Document
+    from tula.daemon.balancer import Balancer
+    from tula.daemon.store import Store
+
+FAILED, WRONG, DIFFERENT = 1, 2, 3
+
+STATE_DIR = Path("/var/lib/tula")
+RUN_DIR = Path("/run/tula")
+
+File = Annotated[Path, typer.Option("--file", "-f", metavar="F", help="The document, tula.yaml.")]
+MaybeFile = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", metavar="F", help="The document; else the last applied one."),
+]
+StateDir = Annotated[
+    Path,
+    typer.Option("--state-dir", envvar="TULA_STATE_DIR", metavar="D", help="Where state lives."),
+]
+RunDir = Annotated[
+    Path,
+    typer.Option("--run-dir", envvar="TULA_RUN_DIR", metavar="D", help="Where sockets live."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Allow a service to take this machine's SSH port.")
+]
+
+
+def fail(status: int, *lines: str) -> NoReturn:
+    """Prints the lines to standard error and ends the command."""
+    for line in lines:
+        print(line, file=sys.stderr)
+    raise typer.Exit(status)
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Turns what the kernel or the state directory refused into a line and exit status 1."""
+    from tula.daemon.store import StateError
+    from tula.kernel.nftables import KernelError
+
+    try:
+        yield
+    except (KernelError, StateError) as error:
+        hint = "" if os.geteuid() == 0 else "; this needs root (CAP_NET_ADMIN and CAP_NET_RAW)"
+        fail(FAILED, f"tula: {error}{hint}")
+
+
+@contextmanager
+def problems(file: str, document: Document) -> Iterator[None]:
+    """Turns the problems of a document on this machine into lines and exit status 2."""
+    from tula.config.load import describe
+    from tula.model.problem import ProblemsError
+
+    try:
+        yield
+    except ProblemsError as error:
+        fail(WRONG, *(describe(file, problem, document.positions) for problem in error.problems))
+
+
+def read_document(file: Path) -> Document:
+    """The document of a file; every problem is a line, and exit status 2."""
+    from tula.config.load import describe, load_document
+    from tula.model.problem import ProblemsError
+
+    try:
+        return load_document(file)
+    except ProblemsError as error:
+        positions = getattr(error, "positions", None)
+        fail(WRONG, *(describe(str(file), problem, positions) for problem in error.problems))
+
+
+def applied_document(store: Store) -> tuple[str, Document]:
+    """The last applied document and the name to call it by; exit status 2 if there is none."""
+    from tula.config.load import parse_document
+    from tula.daemon.store import CLEARED, DOCUMENT
+
+    name = str(store.directory / DOCUMENT)
+    with errors():
+        source = store.document()
+    if source is None:
+        aside = store.directory / CLEARED
+        hint = f"; it was cleared, the document is in {aside}" if aside.exists() else ""
+        fail(WRONG, f"tula: no document is applied here{hint}; name one with -f tula.yaml")
+    return name, parse_document(source)
+
+
+def document_of(file: Path | None, store: Store) -> tuple[str, Document]:
+    """The named document, else the last applied one, with the name to call it by."""
+    return (str(file), read_document(file)) if file is not None else applied_document(store)
+
+
+def warn(file: str, document: Document) -> None:
+    """Prints the document's warnings to standard error."""
+    from tula.config.load import describe
+
+    for problem in document.warnings:
+        print("warning: " + describe(file, problem, document.positions), file=sys.stderr)
+
+
+def open_balancer(store: Store) -> Balancer:
+    """The balancer of this network namespace."""
+    from tula.daemon.balancer import Adapters, Balancer
+    from tula.kernel.announce import KernelAnnouncer
+    from tula.kernel.network import KernelNetwork
+    from tula.kernel.nftables import KernelNftables
+
+    return Balancer(Adapters(KernelNftables(), KernelNetwork(), KernelAnnouncer()), store)
+
+
+def open_store(directory: Path) -> Store:
+    """The state directory."""
+    from tula.daemon.store import Store
+
+    return Store(directory)
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output."""
+    print(json.dumps(value, indent=2))
+
+
+def print_table(headings: list[str], rows: list[list[str]], right: frozenset[int]) -> None:
+    """Aligned columns; whole lines where output is no terminal, so that scripts can cut them."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=500)
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for at, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if at in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)

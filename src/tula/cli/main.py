@@ -1,0 +1,53 @@
+"""The ``tula`` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tula.cli import change, check, show
+
+app = typer.Typer(
+    name="tula",
+    help="Layer-4 load balancer with Direct Server Return, in the kernel by nftables.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # Without markup typer leaves Rich alone, and --help starts in a tenth of a second.
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tula.version import __version__
+
+        print(f"tula {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Layer-4 load balancer with Direct Server Return, in the kernel by nftables."""
+
+
+for command in (
+    check.check,
+    change.plan,
+    change.apply,
+    show.status,
+    show.trace,
+    change.clear,
+    check.schema,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the console script and of ``python -m tula``."""
+    app()

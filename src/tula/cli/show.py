@@ -1,0 +1,118 @@
+"""``tula status`` and ``tula trace``: what is, and why."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tula.cli.common import (
+    RUN_DIR,
+    STATE_DIR,
+    WRONG,
+    Json,
+    MaybeFile,
+    RunDir,
+    StateDir,
+    applied_document,
+    document_of,
+    errors,
+    fail,
+    open_balancer,
+    open_store,
+    print_json,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from tula.model.config import IPAddress
+
+_HEADINGS = ["SERVICE", "VIP", "PORTS", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "PACKETS", "BYTES"]
+
+
+def status(
+    json: Json = False,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
+    """Show services and backends, their states, packets and bytes."""
+    from tula.daemon.status import describe_status
+
+    store = open_store(state_dir)
+    _, document = applied_document(store)
+    with errors():
+        counts = open_balancer(store).backend_counts(document.config)
+    answer = describe_status(document.config, counts)
+    if json:
+        print_json(answer)
+    else:
+        rows = [row for service in answer["services"] for row in _rows(service)]
+        print_table(_HEADINGS, rows, frozenset({5, 7, 8}))
+
+
+def _rows(service: dict[str, Any]) -> list[list[str]]:
+    protocols = "+".join(service["protocols"])
+    counts = [str(service["packets"]), str(service["bytes"])]
+    head = [service["name"], " ".join(service["vips"]), f"{protocols} {','.join(service['ports'])}"]
+    rows = [[*head, "", "", "", "", *counts]]
+    for backend in service["backends"]:
+        address = backend["address"]
+        rows.append(
+            [
+                *("", "", ""),
+                backend["name"],
+                address if isinstance(address, str) else " ".join(address),
+                str(backend["weight"]),
+                backend["state"],
+                str(backend["packets"]),
+                str(backend["bytes"]),
+            ]
+        )
+    return rows
+
+
+def trace(
+    target: Annotated[str, typer.Argument(metavar="VIP:PORT", help="[VIP]:PORT for IPv6.")],
+    client: Annotated[
+        str, typer.Option("--client", metavar="ADDR:PORT", help="The client's address and port.")
+    ],
+    protocol: Annotated[str, typer.Option("--protocol", help="tcp or udp.")] = "tcp",
+    file: MaybeFile = None,
+    json: Json = False,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
+    """Tell which backend a flow goes to, and why."""
+    from tula.model.config import Protocol
+    from tula.plan.trace import Flow, plan_trace
+
+    vip, port = _endpoint(target, "VIP:PORT")
+    address, client_port = _endpoint(client, "--client")
+    if vip.version != address.version:
+        fail(WRONG, f"tula: {vip} and {address} are of different IP versions")
+    if protocol not in list(Protocol):
+        fail(WRONG, f"tula: --protocol {protocol!r}: give tcp or udp")
+    _, document = document_of(file, open_store(state_dir))
+    flow = Flow(address, client_port, vip, port, Protocol(protocol))
+    found = plan_trace(document.config, flow)
+    if json:
+        print_json({"service": found.service, "backend": found.backend, "reason": found.reason})
+    else:
+        print(f"{found.service or '-'}/{found.backend or '-'}: {found.reason}")
+
+
+def _endpoint(text: str, what: str) -> tuple[IPAddress, int]:
+    """An address and a port, ``10.0.0.1:80`` or ``[2001:db8::1]:80``."""
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        fail(WRONG, f"tula: {what} {text!r}: write an IPv6 address with its port as [ADDR]:PORT")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        fail(WRONG, f"tula: {what} {text!r}: give an address and a port, such as 192.0.2.1:443")
+    if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
+        fail(WRONG, f"tula: {what} {text!r}: {port!r} is no port; give 0 to 65535")
+    return address, int(port)

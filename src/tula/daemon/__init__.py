@@ -1,0 +1,1 @@
+"""Composes plan, data path and kernel: what apply does, and what the daemon will repeat."""

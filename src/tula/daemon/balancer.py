@@ -1,0 +1,196 @@
+"""One machine's balancer: brings kernel and addresses to a document, and tells how they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tula.daemon.store import Memory, PastCounts, Store
+from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.recover import MapCounts, counts_by_id, recover_ids
+from tula.dataplane.nft.ruleset import Count, Ruleset
+from tula.dataplane.nft.shape import shape_ruleset
+from tula.dataplane.nft.transaction import Transaction
+from tula.kernel.announce import Announcer
+from tula.kernel.network import Network
+from tula.kernel.nftables import KernelError, Nftables
+from tula.model.config import Config
+from tula.model.desired import OwnedAddress
+from tula.model.host import HostView
+from tula.model.ids import Ids, backend_id, split_id
+from tula.model.problem import ProblemsError
+from tula.plan.desired import plan_desired
+from tula.plan.ids import merge_ids, plan_ids
+from tula.plan.reach import backend_addresses, plan_reach
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What stands between the machine and a document."""
+
+    transaction: Transaction = ()
+    add: tuple[OwnedAddress, ...] = ()
+    remove: tuple[OwnedAddress, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.transaction or self.add or self.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    change: Change
+    memory: Memory
+    host: HostView
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """The kernel as the balancer sees it; fakes in tests."""
+
+    nftables: Nftables
+    network: Network
+    announcer: Announcer
+
+
+class Balancer:
+    """Composes plan, data path and kernel for one network namespace and one state directory.
+
+    Methods raise ProblemsError for a document that does not fit this machine, KernelError and
+    StateError for what failed; in each case what was there before is there still.
+    """
+
+    def __init__(self, kernel: Adapters, store: Store) -> None:
+        self._kernel = kernel
+        self._store = store
+
+    def plan(self, config: Config, *, force: bool = False) -> Change:
+        """What ``apply`` would do; changes nothing."""
+        return self._prepare(config, force).change
+
+    def apply(self, config: Config, source: bytes, *, force: bool = False) -> Change:
+        """Brings the kernel to the document in one step, and returns what was done."""
+        with self._store.locked():
+            prepared = self._prepare(config, force)
+            before = self._store.memory()
+            # Ids first: if anything fails from here on, they are only remembered too early.
+            # Counts last: an element that is still there must not count twice.
+            self._remember(before, Memory(prepared.memory.ids, before.past))
+            accept = self._store.prepare_document(source)
+            self._commit(prepared.change)
+            accept()
+            self._remember(Memory(prepared.memory.ids, before.past), prepared.memory)
+            self._announce(prepared)
+        return prepared.change
+
+    def clear(self) -> Change:
+        """Takes everything back that Tula made; the ids stay in memory, the document aside."""
+        with self._store.locked():
+            host = self._kernel.network.view(())
+            table = Ruleset() if self._kernel.nftables.exists() else None
+            change = Change(
+                transaction=diff_rulesets(table, None),
+                remove=_owned(host),
+            )
+            self._commit(change)
+            self._store.clear_document()
+            self._store.save_memory(Memory(ids=self._store.memory().ids))
+        return change
+
+    def backend_counts(self, config: Config) -> dict[tuple[str, str], Count]:
+        """Packets and bytes by (service, Backend.key), those of earlier tables included."""
+        memory = self._store.memory()
+        totals = {
+            (service, key): count
+            for service, keys in memory.past.items()
+            for key, count in keys.items()
+        }
+        live = counts_by_id(self._kernel.nftables.counts())
+        ids = memory.ids
+        for service in config.services:
+            for backend in service.backends:
+                if service.name not in ids.services or backend.key not in ids.backends:
+                    continue
+                mark = backend_id(ids.services[service.name], ids.backends[backend.key])
+                if mark in live:
+                    key = (service.name, backend.key)
+                    totals[key] = totals.get(key, Count()) + live[mark]
+        return totals
+
+    def _prepare(self, config: Config, force: bool) -> _Prepared:
+        host = self._kernel.network.view(backend_addresses(config))
+        reach = plan_reach(config, host, force=force)
+        if reach.problems:
+            raise ProblemsError(reach.problems)
+        memory = self._store.memory()
+        have = self._kernel.nftables.observe()
+        known = merge_ids(memory.ids, recover_ids(have))
+        ids = plan_ids(config, known)
+        desired = plan_desired(config, host, reach, ids)
+        want = shape_ruleset(desired, have.maps if have else ())
+        counts = self._kernel.nftables.counts() if have else {}
+        owned, wanted = set(_owned(host)), set(desired.addresses)
+        change = Change(
+            transaction=diff_rulesets(have, want, counts),
+            add=tuple(a for a in desired.addresses if a not in owned),
+            remove=tuple(a for a in _owned(host) if a not in wanted),
+        )
+        past = _past(memory.past, config, known, ids, counts)
+        return _Prepared(change, Memory(ids, past), host)
+
+    def _remember(self, before: Memory, now: Memory) -> None:
+        if now != before:
+            self._store.save_memory(now)
+
+    def _commit(self, change: Change) -> None:
+        added: list[OwnedAddress] = []
+        try:
+            for address in change.add:
+                self._kernel.network.add_address(address)
+                added.append(address)
+            self._kernel.nftables.run(change.transaction)
+        except KernelError:
+            for address in added:
+                self._kernel.network.remove_address(address)
+            raise
+        for address in change.remove:
+            self._kernel.network.remove_address(address)
+
+    def _announce(self, prepared: _Prepared) -> None:
+        """Only now: packets that come for a VIP must find the rules, not the host's own stack."""
+        for owned in prepared.change.add:
+            link = prepared.host.links[owned.interface]
+            self._kernel.announcer.announce(owned.address, link)
+
+
+def _owned(host: HostView) -> tuple[OwnedAddress, ...]:
+    return tuple(
+        OwnedAddress(held.address.ip, held.interface) for held in host.addresses if held.ours
+    )
+
+
+def _past(
+    past: PastCounts, config: Config, known: Ids, ids: Ids, counts: MapCounts
+) -> dict[str, Mapping[str, Count]]:
+    """The counts to remember: those that were, and those of elements that leave now.
+
+    A service's total must not fall when one of its backends goes.
+    """
+    staying = {
+        backend_id(ids.services[service.name], ids.backends[backend.key])
+        for service in config.services
+        for backend in service.backends
+    }
+    names = {number: name for name, number in known.services.items()}
+    keys = {number: key for key, number in known.backends.items()}
+    kept: dict[str, Mapping[str, Count]] = {
+        service.name: past[service.name] for service in config.services if service.name in past
+    }
+    listed = {service.name for service in config.services}
+    for mark, count in counts_by_id(counts).items():
+        service, backend = split_id(mark)
+        service_name, key = names.get(service, ""), keys.get(backend, "")
+        if mark not in staying and service_name in listed and key:
+            totals = dict(kept.get(service_name, {}))
+            totals[key] = totals.get(key, Count()) + count
+            kept[service_name] = totals
+    return kept

@@ -1,0 +1,166 @@
+"""What Tula remembers on disk, in its state directory.
+
+``document.yaml`` is the last accepted document, letter by letter; ``memory.json`` holds the ids
+and the counts of what left the kernel. Both are replaced as a whole (write aside, fsync,
+rename), so that a crash leaves the old or the new one. Neither is needed to keep traffic going:
+the kernel does that, and tells the ids again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tula.dataplane.nft.ruleset import Count
+from tula.model.ids import Ids
+
+DOCUMENT, CLEARED, MEMORY, LOCK = "document.yaml", "cleared.yaml", "memory.json", "lock"
+
+PastCounts = Mapping[str, Mapping[str, Count]]
+"""By service, then by Backend.key."""
+
+
+class StateError(Exception):
+    """The state directory cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Ids in use, and what was counted in elements that are gone."""
+
+    ids: Ids = field(default_factory=Ids)
+    past: PastCounts = field(default_factory=dict)
+
+
+class Store:
+    """The files of one state directory; the directory is made when something is written."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other commands that change something out until it ends. Raises StateError."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+            handle = (self.directory / LOCK).open("w")
+        except OSError as error:
+            raise StateError(
+                f"{self.directory}: {error.strerror}; choose another --state-dir"
+            ) from error
+        with handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def document(self) -> bytes | None:
+        """The last accepted document; None if there is none. Raises StateError."""
+        return self._read(DOCUMENT)
+
+    def prepare_document(self, text: bytes) -> Callable[[], None]:
+        """Writes a document aside; calling the result makes it the accepted one.
+
+        So a full disk is found before the kernel is changed. Both raise StateError.
+        """
+        if self.document() == text:
+            return lambda: None
+        return self._write_aside(DOCUMENT, text)
+
+    def clear_document(self) -> None:
+        """Puts the document aside, so that nothing applies it again. Raises StateError."""
+        try:
+            (self.directory / DOCUMENT).replace(self.directory / CLEARED)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StateError(f"{self.directory}: {error.strerror}") from error
+
+    def memory(self) -> Memory:
+        """What is remembered; nothing if the file is missing or damaged. Raises StateError."""
+        text = self._read(MEMORY)
+        if text is None:
+            return Memory()
+        try:
+            return _decode(json.loads(text))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # The kernel knows the ids as well: a damaged file must not stop an apply.
+            return Memory()
+
+    def save_memory(self, memory: Memory) -> None:
+        """Remembers ids and counts. Raises StateError."""
+        self._write(MEMORY, json.dumps(_encode(memory)).encode())
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return (self.directory / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"{self.directory / name}: {error.strerror}") from error
+
+    def _write(self, name: str, text: bytes) -> None:
+        self._write_aside(name, text)()
+
+    def _write_aside(self, name: str, text: bytes) -> Callable[[], None]:
+        """Brings the text to the disk under another name; the result renames it."""
+        aside, final = self.directory / f".{name}.new", self.directory / name
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+            with aside.open("wb") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+        except OSError as error:
+            raise StateError(f"{final}: {error.strerror}") from error
+
+        def rename() -> None:
+            try:
+                aside.replace(final)
+                directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
+            except OSError as error:
+                raise StateError(f"{final}: {error.strerror}") from error
+
+        return rename
+
+
+def _encode(memory: Memory) -> dict[str, Any]:
+    ids = memory.ids
+    return {
+        "version": 1,
+        "services": dict(ids.services),
+        "backends": dict(ids.backends),
+        "tables": dict(ids.tables),
+        "next_service": ids.next_service,
+        "next_backend": ids.next_backend,
+        "past": {
+            service: {key: [count.packets, count.bytes] for key, count in counts.items()}
+            for service, counts in memory.past.items()
+        },
+    }
+
+
+def _decode(data: dict[str, Any]) -> Memory:
+    def numbers(name: str) -> dict[str, int]:
+        return {str(key): int(value) for key, value in data[name].items()}
+
+    ids = Ids(
+        services=numbers("services"),
+        backends=numbers("backends"),
+        tables=numbers("tables"),
+        next_service=int(data["next_service"]),
+        next_backend=int(data["next_backend"]),
+    )
+    past = {
+        str(service): {str(key): Count(int(p), int(b)) for key, (p, b) in counts.items()}
+        for service, counts in data["past"].items()
+    }
+    return Memory(ids, past)
