@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from hypothesis import strategies as st
+
 from tula.daemon.balancer import Adapters, Balancer
 from tula.daemon.store import Store
 from tula.dataplane.nft.ruleset import Ruleset
@@ -96,7 +97,9 @@ def make_host(config: Config, *, second: Iterable[str] = ()) -> HostView:
     )
 
 
-def make_desired(config: Config, host: HostView | None = None, ids: Ids | None = None) -> DesiredState:
+def make_desired(
+    config: Config, host: HostView | None = None, ids: Ids | None = None
+) -> DesiredState:
     """The desired state of a document on ``host``, which must have no problems with it."""
     host = host or make_host(config)
     reach = plan_reach(config, host)
@@ -113,13 +116,11 @@ class FakeMachine:
     """A balancer on fakes: a kernel of values and a state directory of files."""
 
     def __init__(self, directory: Path, config: Config) -> None:
-        self.nftables = FakeNftables(devices={"eth0", "eth1"})
+        self.nftables = FakeNftables()
         self.network = FakeNetwork(make_host(config))
         self.announcer = FakeAnnouncer()
         self.store = Store(directory)
-        self.balancer = Balancer(
-            Adapters(self.nftables, self.network, self.announcer), self.store
-        )
+        self.balancer = Balancer(Adapters(self.nftables, self.network, self.announcer), self.store)
 
 
 _VIPS = ("10.0.0.100", "10.0.0.101", "2001:db8::100")

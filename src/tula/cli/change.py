@@ -63,7 +63,7 @@ def apply(
     name, document = document_of(file, store)
     warn(name, document)
     with errors(), problems(name, document):
-        change = open_balancer(store).apply(document.config, document.source, force=force)
+        change = open_balancer(store).apply(document.config, document.source.encode(), force=force)
     _show(change, json, "nothing changed")
 
 

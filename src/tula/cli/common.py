@@ -78,14 +78,12 @@ def problems(file: str, document: Document) -> Iterator[None]:
 
 def read_document(file: Path) -> Document:
     """The document of a file; every problem is a line, and exit status 2."""
-    from tula.config.load import describe, load_document
-    from tula.model.problem import ProblemsError
+    from tula.config.load import DocumentError, describe, load_document
 
     try:
         return load_document(file)
-    except ProblemsError as error:
-        positions = getattr(error, "positions", None)
-        fail(WRONG, *(describe(str(file), problem, positions) for problem in error.problems))
+    except DocumentError as error:
+        fail(WRONG, *(describe(str(file), problem, error.positions) for problem in error.problems))
 
 
 def applied_document(store: Store) -> tuple[str, Document]:
@@ -139,17 +137,15 @@ def print_json(value: Any) -> None:
 
 
 def print_table(headings: list[str], rows: list[list[str]], right: frozenset[int]) -> None:
-    """Aligned columns; whole lines where output is no terminal, so that scripts can cut them."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Aligned columns, the ones in ``right`` to the right; whole lines, for people and scripts.
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=500)
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for at, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if at in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    Not by Rich, which takes 20 s for the 25,000 lines of 5,000 services.
+    """
+    table = [headings, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = (
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(cells).rstrip())

@@ -37,7 +37,6 @@ class FakeNftables:
     """The table as values; ``transactions`` remembers what was run, ``refuse`` makes run fail."""
 
     table: Ruleset | None = None
-    devices: set[str] = field(default_factory=lambda: {"eth0"})
     transactions: list[Transaction] = field(default_factory=list)
     refuse: str = ""
     element_counts: dict[str, dict[Key, Count]] = field(default_factory=dict)
@@ -63,7 +62,7 @@ class FakeNftables:
     def run(self, transaction: Transaction) -> None:
         if self.refuse:
             raise KernelError(self.refuse)
-        work = _Work(self.table, self.devices, self.element_counts)
+        work = _Work(self.table, self.element_counts)
         for step in transaction:
             work.take(step)
         self.table = work.result()
@@ -111,11 +110,9 @@ class _Work:
     def __init__(
         self,
         table: Ruleset | None,
-        devices: set[str],
         counts: dict[str, dict[Key, Count]],
     ) -> None:
         self.there = table is not None
-        self.devices = devices
         self.counts = {name: dict(values) for name, values in counts.items()}
         self.maps: dict[str, Elements] = dict(table.maps) if table else {}
         self.chains: dict[str, Chain] = dict(table.chains) if table else {}
@@ -157,7 +154,6 @@ class _Work:
     def _take_chain(self, step: Step) -> None:
         match step:
             case AddChain(name, device):
-                self._need(not device or device in self.devices, device)
                 held = self.chains.setdefault(name, Chain((), device))
                 if held.device != device:
                     raise KernelError(f"{name}: File exists")

@@ -22,6 +22,7 @@ OWNER = 0x54
 Tula's addresses from others without any file. ``ip address`` shows it as ``proto 0x54``."""
 
 _LINK_SCOPE_HOST = 254
+_FOREVER = 0xFFFFFFFF
 _FLAG_NODAD = 0x02
 _FLAG_NOPREFIXROUTE = 0x200
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.ENODEV}
@@ -95,8 +96,8 @@ def _never_a_source(vip: IPAddress) -> dict[str, Any]:
     """
     if vip.version == 4:
         return {"proto": OWNER, "scope": _LINK_SCOPE_HOST}
-    lifetimes = {"ifa_preferred": 0, "ifa_valid": 0xFFFFFFFF}
-    return {"proto": OWNER, "flags": _FLAG_NODAD | _FLAG_NOPREFIXROUTE, "cacheinfo": lifetimes}
+    flags = _FLAG_NODAD | _FLAG_NOPREFIXROUTE
+    return {"proto": OWNER, "flags": flags, "preferred_lft": 0, "valid_lft": _FOREVER}
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
+
 from support.builders import configs, make_backend, make_config, make_service
 from tula.model.config import Backend, Config, MarkRange
 from tula.model.ids import Ids

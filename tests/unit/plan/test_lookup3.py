@@ -6,6 +6,7 @@ Against the kernel it is proven by packets, in tests/packets/test_trace.py.
 from ipaddress import ip_address
 
 import pytest
+
 from tula.plan.lookup3 import flow_key, lookup3, slot_of
 
 FOUR_SCORE = b"Four score and seven years ago"

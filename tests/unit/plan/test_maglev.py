@@ -8,6 +8,7 @@ from itertools import groupby
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tula.plan.maglev import LARGEST, maglev_table, table_size
 
 

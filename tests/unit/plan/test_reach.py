@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
+
 from support.builders import make_backend, make_config, make_host, make_service
 from tula.model.config import Config, PortRange, Protocol
 from tula.model.desired import OwnedAddress
@@ -42,7 +43,9 @@ def test_a_machine_that_fits_has_no_problems() -> None:
 )
 def test_a_backend_out_of_reach(route: Route, words: list[str]) -> None:
     (message,) = messages(plan_reach(CONFIG, with_route(route)))
-    assert message.startswith("services.web.backends.b0.address: 10.0.0.10") or "10.0.0.10" in message
+    assert (
+        message.startswith("services.web.backends.b0.address: 10.0.0.10") or "10.0.0.10" in message
+    )
     assert all(word in message for word in words)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+
 from support.builders import make_backend, make_config, make_service
 from tula.model.config import Affinity, PortRange, Protocol, Scheduler
 from tula.plan.trace import Flow, plan_trace

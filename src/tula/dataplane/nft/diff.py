@@ -61,10 +61,12 @@ def diff_rulesets(
     ]
     added_maps = [name for name in want.maps if name not in old.maps]
     steps += [AddMap(_parsed(name)) for name in added_maps]
+    # Rules before elements: for every chain that names a map the kernel walks all of the map's
+    # elements (nf_tables_bind_set), which for 5,000 services took seconds.
+    steps += _diff_rules(old.chains, want.chains, moved)
     for name, elements in want.maps.items():
         carried = _carried(_parsed(name), counts or {})
         steps += _diff_elements(_parsed(name), old.maps.get(name, {}), elements, carried)
-    steps += _diff_rules(old.chains, want.chains, moved)
     gone_chains = [name for name in old.chains if name not in want.chains]
     # First all rules, then the chains: a rule of one may name another.
     steps += [FlushChain(name) for name in gone_chains if old.chains[name].rules]

@@ -1,0 +1,60 @@
+"""Rules of the document's own keys, apart from the services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tula.config.merged import Merged
+from tula.config.models import DocumentModel
+from tula.config.tree import Value
+from tula.model.config import IPAddress
+from tula.model.problem import Problem
+
+
+def document_problems(
+    root: Value, model: DocumentModel, services: list[Merged]
+) -> Iterator[Problem]:
+    """What is missing, doubled or contradicts itself at the top."""
+    raw = root if isinstance(root, dict) else {}
+    if "interfaces" not in raw:
+        yield Problem((), "needs 'interfaces'; give those where clients' packets arrive: [eth0]")
+    elif raw["interfaces"] == []:
+        yield Problem(("interfaces",), "needs at least one interface, such as [eth0]")
+    if "services" not in raw:
+        yield Problem((), "needs 'services'; give a map of services by name, {} for none")
+    yield from _doubled_interfaces(raw.get("interfaces"))
+    yield from _doubled_balancers(model)
+    if model.marks.last < model.marks.first:
+        message = f"0x{model.marks.last:x} is below first, 0x{model.marks.first:x}; give more"
+        yield Problem(("marks", "last"), message)
+    yield from _slots_suffice(model, services)
+
+
+def _doubled_interfaces(raw: object) -> Iterator[Problem]:
+    # From the tree, since the positions of the model's list shift when a faulty item is left out.
+    seen: dict[str, int] = {}
+    for index, name in enumerate(raw if isinstance(raw, list) else []):
+        if isinstance(name, str):
+            if name in seen:
+                message = f"given twice, first as interfaces[{seen[name]}]; keep one"
+                yield Problem(("interfaces", index), message)
+            seen.setdefault(name, index)
+
+
+def _doubled_balancers(model: DocumentModel) -> Iterator[Problem]:
+    seen: dict[IPAddress, str] = {}
+    for name, address in model.load_balancers.items():
+        if address in seen:
+            message = f"{address} is the address of {seen[address]!r} already; give another"
+            yield Problem(("load_balancers", name), message)
+        seen.setdefault(address, name)
+
+
+def _slots_suffice(model: DocumentModel, services: list[Merged]) -> Iterator[Problem]:
+    slots = model.maglev.slots
+    for service in services if slots else ():
+        count = len(service.keys.backends)
+        if count > slots:
+            message = f"{slots} is less than the {count} backends of service {service.name!r}"
+            yield Problem(("maglev", "slots"), f"{message}; give more, 65537 at most")
+            return

@@ -1,0 +1,85 @@
+"""The bytes of a document, and the refusals that need no YAML."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from tula.config.errors import BrokenError
+from tula.config.tree import WHOLE, Mark
+
+MAX_BYTES = 16 * 1024 * 1024
+"""A document of 5,000 services is some 1.5 MB; what is ten times that is no document."""
+
+# YAML allows U+0085, U+2028 and U+2029 as line ends. Editors do not, so a hidden one would put
+# text on a line that nobody sees, and every later position would be wrong.
+_FORBIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes; BrokenError when it is missing, unreadable, no regular file or too big."""
+    try:
+        # Asked before opening, because opening a device can do things; O_NONBLOCK, because a
+        # FIFO put there in between would hang until somebody writes into it.
+        _must_be_regular(path.stat().st_mode)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            _must_be_regular(os.fstat(descriptor).st_mode)
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise BrokenError("no such file", None) from None
+    except PermissionError:
+        raise BrokenError("permission denied", None) from None
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL in the name.
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BrokenError(f"cannot be read: {reason[:200]}", None) from None
+
+
+def decode(data: str | bytes) -> str:
+    """The text without its byte order mark; BrokenError when it is too big, not UTF-8, or holds
+    characters that no document needs."""
+    if len(data) > MAX_BYTES:
+        raise BrokenError(
+            f"larger than {MAX_BYTES // 1024 // 1024} MiB; this is no document", WHOLE
+        )
+    text = data if isinstance(data, str) else _utf8(data)
+    text = text.removeprefix("\ufeff")
+    if found := _FORBIDDEN.search(text):
+        code = f"U+{ord(found[0]):04X}"
+        raise BrokenError(
+            f"the character {code} is not allowed; remove it", _mark(text, found.start())
+        )
+    return text
+
+
+def _must_be_regular(mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        kind = "a directory"
+    elif stat.S_ISFIFO(mode):
+        kind = "a pipe"
+    elif stat.S_ISSOCK(mode):
+        kind = "a socket"
+    else:
+        kind = "a device"
+    raise BrokenError(f"{kind}, not a file; give the path of a YAML document", None)
+
+
+def _utf8(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode()
+        message = f"not UTF-8: byte 0x{data[error.start]:02x}; save the file as UTF-8"
+        raise BrokenError(message, _mark(before, len(before))) from None
+
+
+def _mark(text: str, offset: int) -> Mark:
+    start = text.rfind("\n", 0, offset) + 1
+    return text.count("\n", 0, offset) + 1, offset - start + 1

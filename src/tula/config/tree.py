@@ -1,0 +1,110 @@
+"""A document as maps, lists and scalars that remember where they stood.
+
+Scalars keep their text. YAML 1.1 would make 4890 of ``80:90``, True of ``on`` and an integer of
+a service named ``123``; here the key that wants a number or a boolean reads the text itself.
+"""
+
+from __future__ import annotations
+
+from tula.model.problem import Path
+
+Mark = tuple[int, int]
+"""Line and column, both counted from 1."""
+
+WHOLE: Mark = (1, 1)
+
+
+class Plain(str):
+    """A scalar written without quotes: the only kind that may be a number or a boolean."""
+
+    __slots__ = ()
+
+
+class MapNode(dict[str, "Value"]):
+    """A map, with the mark of each key and of each value."""
+
+    __slots__ = ("key_marks", "value_marks")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key_marks: dict[str, Mark] = {}
+        self.value_marks: dict[str, Mark] = {}
+
+
+class ListNode(list["Value"]):
+    """A list, with the mark of each item."""
+
+    __slots__ = ("marks",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marks: list[Mark] = []
+
+
+Value = None | str | MapNode | ListNode
+
+_MISSING = object()
+
+
+class Positions:
+    """Where the parts of one document stand.
+
+    What an alias names is found where its anchor stands, for that is the text to mend.
+    """
+
+    def __init__(self, root: Value = None, whole: Mark | None = WHOLE) -> None:
+        self._root = root
+        self._whole = whole
+
+    @property
+    def known(self) -> bool:
+        """False when there is no text to point into, as for a file that does not exist."""
+        return self._whole is not None
+
+    def of(self, path: Path, on_key: bool = False) -> Mark:
+        """Line and column, from 1, of the value at ``path``, or of its key when ``on_key``.
+
+        For a path that the document does not have (a key that is missing), the key of the
+        nearest ancestor that it has; (1, 1) for the whole document.
+        """
+        node, key, value = self._root, self._whole or WHOLE, self._whole or WHOLE
+        for part in path:
+            if isinstance(node, MapNode) and part in node.key_marks:
+                name = str(part)
+                key, value = node.key_marks[name], node.value_marks[name]
+                node = node.get(name)
+            elif isinstance(node, ListNode) and isinstance(part, int) and part < len(node):
+                key = value = node.marks[part]
+                node = node[part]
+            else:
+                return key
+        return key if on_key else value
+
+    def has(self, path: Path) -> bool:
+        """Whether the document has a value at ``path``."""
+        return self._find(path) is not _MISSING
+
+    def cut(self, path: Path, count: int) -> bool:
+        """Whether the list at ``path`` has other than ``count`` items, faulty ones being cut."""
+        node = self._find(path)
+        return isinstance(node, ListNode) and len(node) != count
+
+    def item(self, path: Path, index: int, count: int) -> Path:
+        """The path of one of a list's ``count`` items that were read.
+
+        The path of the list when faulty items were cut, since they shift the others, and of the
+        value when it stands without a list.
+        """
+        node = self._find(path)
+        return (*path, index) if isinstance(node, ListNode) and len(node) == count else path
+
+    def _find(self, path: Path) -> object:
+        node = self._root
+        for part in path:
+            if isinstance(node, MapNode) and part in node:
+                node = node[str(part)]
+            elif isinstance(node, ListNode) and isinstance(part, int) and part < len(node):
+                node = node[part]
+            else:
+                return _MISSING
+        return node

@@ -1,0 +1,185 @@
+"""What a table does and refuses: the fake and the kernel agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from support.builders import configs, make_backend, make_config, make_ruleset, make_service
+from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.recover import recover_ids
+from tula.dataplane.nft.ruleset import Chain, Count, Kind, MapName, Rule, Ruleset
+from tula.dataplane.nft.transaction import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddMap,
+    AddRules,
+    AddTable,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteMap,
+    DeleteTable,
+    FlushChain,
+    Step,
+)
+from tula.kernel.nftables import KernelError, Nftables
+from tula.model.config import Config, PortRange, Protocol
+
+VIA = MapName(Kind.VIA4, 4)
+EXACT = MapName(Kind.EXACT4, 4)
+SLOTS = MapName(Kind.SLOTS, 3, 1)
+HOP = bytes([10, 0, 0, 9])
+VIP = bytes([10, 0, 0, 100])
+DROP = Rule.of("counter name no_backend drop")
+LOOK_UP = Rule.of(f"meta mark set numgen inc mod 3 map @{SLOTS}")
+
+BASE: tuple[Step, ...] = (
+    AddTable(),
+    AddCounter("no_backend"),
+    AddChain("in.eth0", "eth0"),
+    AddChain("svc4.web"),
+    AddMap(VIA),
+    AddMap(EXACT),
+    AddMap(SLOTS),
+    AddElements(VIA, {1: (HOP, "web"), 2: (HOP, "web")}),
+    AddElements(EXACT, {(VIP, 6, 80, 80): "svc4.web"}),
+    AddElements(SLOTS, {0: 1, 1: 2}),
+    AddRules("svc4.web", (LOOK_UP, DROP)),
+)
+
+
+def bring(nft: Nftables, config: Config) -> None:
+    have = nft.observe()
+    want = make_ruleset(config, have, recover_ids(have))
+    nft.run(diff_rulesets(have, want, nft.counts()))
+    assert nft.observe() == want
+
+
+def test_there_is_nothing_at_first(nft: Nftables) -> None:
+    assert not nft.exists()
+    assert nft.observe() is None
+    assert nft.counts() == {}
+
+
+def test_what_is_run_is_observed(nft: Nftables) -> None:
+    nft.run(BASE)
+    assert nft.exists()
+    assert nft.observe() == Ruleset(
+        maps={
+            str(VIA): {1: (HOP, "web"), 2: (HOP, "web")},
+            str(EXACT): {(VIP, 6, 80, 80): "svc4.web"},
+            str(SLOTS): {0: 1, 1: 2},
+        },
+        chains={"in.eth0": Chain((), "eth0"), "svc4.web": Chain((LOOK_UP, DROP))},
+        counters=frozenset({"no_backend"}),
+    )
+    assert nft.counts() == {str(VIA): {1: Count(), 2: Count()}}
+    assert nft.named_counts() == {"no_backend": Count()}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (DeleteChain("gone"),),
+        (FlushChain("gone"),),
+        (AddRules("gone", (DROP,)),),
+        (DeleteMap("gone"),),
+        (DeleteElements(VIA, (7,)),),
+        (AddElements(MapName(Kind.VIA4, 9999), {1: (HOP, "web")}),),
+        (AddElements(EXACT, {(VIP, 6, 81, 81): "gone"}),),
+        (AddElements(VIA, {1: (VIP, "web")}),),
+        (AddElements(VIA, dict.fromkeys(range(3, 9), (HOP, "web"))),),
+        (DeleteChain("svc4.web"),),
+        (FlushChain("svc4.web"), DeleteChain("svc4.web")),
+        (DeleteMap(str(SLOTS)),),
+        (DeleteCounter("no_backend"),),
+        (AddRules("svc4.web", (Rule.of("meta mark set numgen inc mod 3 map @gone_1"),)),),
+    ],
+    ids=lambda steps: " ".join(type(step).__name__ for step in steps),
+)
+def test_a_refused_step_leaves_all_as_it_was(nft: Nftables, steps: tuple[Step, ...]) -> None:
+    nft.run(BASE)
+    before = nft.observe()
+    harmless = AddChain("new")
+    with pytest.raises(KernelError) as refused:
+        nft.run((harmless, *steps, harmless))
+    assert nft.observe() == before
+    assert 10 < len(str(refused.value)) < 400
+    assert "\n" not in str(refused.value)
+
+
+def test_nothing_works_without_a_table(nft: Nftables) -> None:
+    for step in (AddChain("x"), DeleteTable()):
+        with pytest.raises(KernelError):
+            nft.run((step,))
+
+
+def test_a_map_that_is_full_takes_what_replaces_something(nft: Nftables) -> None:
+    nft.run(BASE)
+    nft.run((AddElements(VIA, {3: (HOP, "web"), 4: (HOP, "web")}),))
+    nft.run((DeleteElements(VIA, (1, 2)), AddElements(VIA, {5: (HOP, "a"), 1: (VIP, "web")})))
+    observed = nft.observe()
+    assert observed is not None
+    assert set(observed.maps[str(VIA)]) == {1, 3, 4, 5}
+
+
+def test_an_element_goes_with_the_chain_it_names(nft: Nftables) -> None:
+    nft.run(BASE)
+    nft.run(
+        (
+            DeleteElements(EXACT, ((VIP, 6, 80, 80),)),
+            FlushChain("svc4.web"),
+            DeleteMap(str(SLOTS)),
+            DeleteChain("svc4.web"),
+        )
+    )
+    observed = nft.observe()
+    assert observed is not None
+    assert set(observed.chains) == {"in.eth0"}
+
+
+def test_a_counter_goes_on_from_where_it_is_told(nft: Nftables) -> None:
+    nft.run(BASE)
+    nft.run((AddElements(VIA, {3: (HOP, "web")}, {3: Count(5, 600)}),))
+    assert nft.counts()[str(VIA)][3] == Count(5, 600)
+
+
+def test_every_kind_of_map_takes_its_elements(nft: Nftables) -> None:
+    services = [
+        make_service(
+            "web",
+            ["10.0.0.100", "2001:db8::100"],
+            [PortRange(80, 80), PortRange(8000, 8010)],
+            [make_backend(0), make_backend(1)],
+            list(Protocol),
+        ),
+        make_service("any", ["10.0.0.100", "2001:db8::100"], [], [make_backend(2)]),
+    ]
+    bring(nft, make_config(*services))
+    observed = nft.observe()
+    assert observed is not None
+    kinds = {parsed.kind for name in observed.maps if (parsed := MapName.parse(name))}
+    assert kinds == set(Kind) - {Kind.DEVICE}
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(first=configs(), second=configs())
+def test_from_any_document_to_any_other(nft: Nftables, first: Config, second: Config) -> None:
+    """One machine all the way, so that every example starts from where the last one ended."""
+    bring(nft, first)
+    bring(nft, second)
+
+
+def test_a_large_table_and_one_backend_of_it(nft: Nftables) -> None:
+    backends = [make_backend(number) for number in range(20)]
+    bring(nft, make_config(make_service(backends=backends)))
+    bring(nft, make_config(make_service(backends=[replace(backends[0], weight=50), *backends[1:]])))
+    bring(nft, make_config(make_service(backends=backends[1:])))

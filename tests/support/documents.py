@@ -1,0 +1,206 @@
+"""Configs as YAML, and random ones, for the tests of ``tula.config``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from tula.model.config import (
+    Affinity,
+    Backend,
+    Config,
+    Connections,
+    Forwarding,
+    HealthMonitor,
+    IPAddress,
+    MaglevSettings,
+    MarkRange,
+    PortRange,
+    Protocol,
+    Scheduler,
+    Tunnel,
+    VirtualService,
+)
+
+TESTS = Path(__file__).parents[1]
+BAD = TESTS / "bad_documents"
+GOOD = TESTS / "documents"
+
+
+def render_document(config: Config) -> str:
+    """YAML that says what the config says, every key written out."""
+    lines = [
+        f"interfaces: {_flow([str(name) for name in config.interfaces])}",
+        f"load_balancers: {_flow({name: str(a) for name, a in config.load_balancers})}",
+        "connections:",
+        f"  enabled: {str(config.connections.enabled).lower()}",
+        f"  size: {config.connections.size}",
+        f"  tcp: {config.connections.tcp}",
+        f"  tcp_half_open: {config.connections.tcp_half_open}s",
+        f"  udp: {config.connections.udp}",
+        "maglev:",
+        f"  seed: {config.maglev.seed:#x}",
+        *([f"  slots: {config.maglev.slots}"] if config.maglev.slots else []),
+        f"marks: {{first: {config.marks.first:#x}, last: {config.marks.last}}}",
+        "services:" if config.services else "services: {}",
+    ]
+    for service in config.services:
+        lines += [f"  {service.name}:", *(f"    {line}" for line in _service(service))]
+    return "\n".join(lines) + "\n"
+
+
+def _service(service: VirtualService) -> list[str]:
+    ports = [str(ports) for ports in service.ports]
+    announce = service.announce
+    return [
+        f"vip: {_flow([str(vip) for vip in service.vips])}",
+        f"protocol: {_flow([str(protocol) for protocol in service.protocols])}",
+        f"ports: [{', '.join(ports)}]" if ports else "ports: any",
+        f"forwarding: {service.forwarding}",
+        f"tunnel: {service.tunnel}",
+        f"scheduler: {service.scheduler}",
+        f"affinity: {service.affinity}",
+        f"announce: {_flow(announce)}",
+        "backends:" if service.backends else "backends: {}",
+        *(
+            f"  {b.name}: {{address: {_flow([str(a) for a in b.addresses])}, weight: {b.weight}}}"
+            for b in service.backends
+        ),
+        f"checks: {_flow([_monitor(monitor) for monitor in service.health])}",
+    ]
+
+
+def _monitor(monitor: HealthMonitor) -> dict[str, object]:
+    keys = ("type", "interval", "timeout", "rise", "fall", "via")
+    path = {"path": monitor.path} if monitor.path is not None else {}
+    return {key: getattr(monitor, key) for key in keys} | path | dict(monitor.extra)
+
+
+def _flow(value: object) -> str:
+    # What JSON escapes in a string, YAML reads in double quotes.
+    return json.dumps(value)
+
+
+NAMES = st.from_regex(r"[a-z0-9-]{1,63}", fullmatch=True)
+PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
+SECONDS = st.integers(1, 10**8).map(lambda ms: ms / 1000)
+
+
+@st.composite
+def monitors(draw: Callable[..., object]) -> HealthMonitor:
+    """A health monitor with keys of its kind."""
+    kind, extra = draw(
+        st.one_of(
+            st.tuples(st.just("icmp"), st.just({})),
+            st.tuples(
+                st.sampled_from(["tcp", "udp"]),
+                st.fixed_dictionaries({}, optional={"send": PRINTABLE, "expect": PRINTABLE}),
+            ),
+            st.tuples(
+                st.sampled_from(["http", "https"]),
+                st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "host": PRINTABLE,
+                        "body": PRINTABLE,
+                        "status": st.lists(st.integers(100, 599), min_size=1).map(tuple),
+                    },
+                ),
+            ),
+            st.tuples(st.just("dns"), st.fixed_dictionaries({"name": PRINTABLE})),
+            st.tuples(
+                st.just("script"),
+                st.fixed_dictionaries({"command": st.lists(PRINTABLE, min_size=1).map(tuple)}),
+            ),
+        )
+    )
+    return HealthMonitor(
+        type=kind,
+        interval=draw(SECONDS),
+        timeout=draw(SECONDS),
+        rise=draw(st.integers(1, 1000)),
+        fall=draw(st.integers(1, 1000)),
+        via=draw(st.sampled_from(["dsr", "direct"])),
+        path="/" + draw(PRINTABLE) if kind in ("http", "https") else None,
+        extra=tuple(sorted(extra.items())),
+    )
+
+
+@st.composite
+def service_ports(draw: Callable[..., object]) -> tuple[PortRange, ...]:
+    """Sorted ports and ranges without overlap; sometimes any."""
+    ends = sorted(draw(st.sets(st.integers(1, 65535), max_size=6)))
+    pairs = [PortRange(a, b) for a, b in zip(ends[::2], ends[1::2], strict=False)]
+    return tuple(pairs + ([PortRange(ends[-1], ends[-1])] if len(ends) % 2 else []))
+
+
+# VIPs and backends from networks of their own, and a VIP from a service's own part of it: so
+# that no rule between services is broken. What breaks them has its own documents.
+def _vip(service: int, version: int, host: int) -> IPAddress:
+    if version == 4:
+        return IPv4Address(0xC6120000 + (service << 8) + host)
+    return IPv6Address((0x20010DB8 << 96) + (service << 16) + host)
+
+
+def _server(version: int, host: int) -> IPAddress:
+    if version == 4:
+        return IPv4Address(0x0A000000 + host)
+    return IPv6Address((0x20010DB9 << 96) + host)
+
+
+@st.composite
+def valid_services(draw: Callable[..., object], number: int, name: str) -> VirtualService:
+    """A service that keeps the contract."""
+    both = st.sampled_from([(4,), (6,), (4, 6), (6, 4)])
+    versions = draw(both)
+    hosts = draw(st.lists(st.integers(0, 255), min_size=1, max_size=4, unique=True))
+    backends = []
+    names = draw(st.lists(NAMES, max_size=4, unique=True))
+    servers = draw(st.lists(st.integers(1, 2**20), min_size=4, max_size=4, unique=True))
+    for backend, server in zip(names, servers, strict=False):
+        families = draw(both.filter(lambda have: set(have) >= set(versions)))
+        addresses = tuple(_server(version, server) for version in families)
+        backends.append(Backend(backend, addresses, draw(st.integers(0, 65535))))
+    return VirtualService(
+        name=name,
+        vips=tuple(_vip(number, version, host) for version in versions for host in hosts),
+        protocols=draw(st.sampled_from([(Protocol.TCP,), (Protocol.UDP,), tuple(Protocol)])),
+        ports=draw(service_ports()),
+        forwarding=Forwarding.L2,
+        backends=tuple(backends),
+        scheduler=draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
+        affinity=draw(st.sampled_from(Affinity)),
+        tunnel=draw(st.sampled_from(Tunnel)),
+        announce=draw(st.sampled_from([True, False, "eth0", "true", "off"])),
+        health=tuple(draw(st.lists(monitors(), max_size=2))),
+    )
+
+
+@st.composite
+def valid_configs(draw: Callable[..., object]) -> Config:
+    """A config that keeps the contract in full, with every setting drawn."""
+    interface = st.from_regex(r"[A-Za-z0-9_@+-][A-Za-z0-9._@+-]{0,14}", fullmatch=True)
+    names = draw(st.lists(NAMES, max_size=3, unique=True))
+    blocks = sorted(draw(st.sets(st.integers(1, 0x10000), min_size=2, max_size=2)))
+    balancers = draw(st.lists(NAMES, max_size=3, unique=True))
+    return Config(
+        interfaces=tuple(draw(st.lists(interface, min_size=1, max_size=4, unique=True))),
+        services=tuple(draw(valid_services(i, name)) for i, name in enumerate(names)),
+        load_balancers=tuple((name, _server(4, 2**21 + i)) for i, name in enumerate(balancers)),
+        connections=Connections(
+            enabled=draw(st.booleans()),
+            size=draw(st.integers(1024, 1 << 26)),
+            tcp=draw(SECONDS),
+            tcp_half_open=draw(SECONDS),
+            udp=draw(SECONDS),
+        ),
+        maglev=MaglevSettings(
+            slots=draw(st.sampled_from([None, 251, 509, 1021, 65521, 65537])),
+            seed=draw(st.integers(0, 0xFFFFFFFF)),
+        ),
+        marks=MarkRange(blocks[0] << 16, (blocks[1] << 16) - 1),
+    )

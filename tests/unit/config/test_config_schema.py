@@ -1,0 +1,85 @@
+"""The JSON Schema says what the loader accepts."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from tula.config.not_yet import NOT_YET
+from tula.config.schema import json_schema
+from tula.model.config import Scheduler
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # they would be printed by `tula schema`
+        return json.loads(json.dumps(json_schema()))
+
+
+def maps(node: object) -> Iterator[dict]:
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from maps(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from maps(value)
+
+
+def test_it_names_its_draft(schema: dict) -> None:
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_what_is_required(schema: dict) -> None:
+    assert schema["required"] == ["interfaces", "services"]
+    assert schema["$defs"]["BackendModel"]["required"] == ["address"]
+    assert schema["$defs"]["MonitorModel"]["required"] == ["type"]
+    needed = {
+        rule["else"]["properties"]["services"]["additionalProperties"]["required"][0]
+        for rule in schema["allOf"]
+    }
+    assert needed == {"vip", "ports", "forwarding", "backends"}
+
+
+def test_unknown_keys_are_errors(schema: dict) -> None:
+    for model in (schema, *schema["$defs"].values()):
+        assert model["additionalProperties"] is False
+
+
+def test_names(schema: dict) -> None:
+    service = schema["$defs"]["ServiceModel"]["properties"]
+    for field in (schema["properties"]["services"], service["backends"]):
+        assert field["propertyNames"] == {"pattern": "^[a-z0-9-]{1,63}$"}
+        assert "$ref" in field["additionalProperties"]
+
+
+def test_only_what_this_version_does(schema: dict) -> None:
+    service = schema["$defs"]["ServiceModel"]["properties"]
+    later = {word for key, word in NOT_YET if key == "scheduler"}
+    assert set(service["scheduler"]["enum"]) == {str(s) for s in Scheduler} - later
+    assert ("l3" in service["forwarding"]["enum"]) is (("forwarding", "l3") not in NOT_YET)
+    assert "default" not in service["forwarding"], "it is required"
+    assert service["scheduler"]["default"] == "maglev"
+
+
+def test_ranges(schema: dict) -> None:
+    weight = schema["$defs"]["BackendModel"]["properties"]["weight"]
+    assert (weight["minimum"], weight["maximum"], weight["default"]) == (0, 65535, 100)
+
+
+def test_every_key_is_described(schema: dict) -> None:
+    for model in (schema, *schema["$defs"].values()):
+        for key, field in model["properties"].items():
+            assert field.get("description") or "$ref" in field, key
+
+
+def test_nothing_of_pydantic_is_left(schema: dict) -> None:
+    for node in maps(schema):
+        assert node.get("type") != "null"
+        assert node.get("default", "something") not in (None, "", [], {})
+    references = {node["$ref"] for node in maps(schema) if isinstance(node.get("$ref"), str)}
+    assert references == {f"#/$defs/{name}" for name in schema["$defs"]}

@@ -1,0 +1,106 @@
+"""Names, elements and rules: what is written is what is read."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tula.dataplane.nft.codec import RawElement, decode_element, element_text, key_text
+from tula.dataplane.nft.ruleset import Count, Kind, MapName, Rule
+from tula.dataplane.nft.shape import ingress_chain, pick_size
+
+V4 = bytes([10, 0, 0, 100])
+V6 = bytes.fromhex("20010db8000000000000000000000100")
+
+
+@given(st.sampled_from(list(Kind)), st.integers(0, 1 << 20), st.integers(0, 1 << 20))
+def test_a_map_name_tells_its_parts(kind: Kind, size: int, number: int) -> None:
+    if kind is Kind.SLOTS:
+        name = MapName(kind, size + 1, number + 1)
+    else:
+        name = MapName(kind, size)
+    assert MapName.parse(str(name)) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "slots", "slots_1", "slots_a_b", "slots_01_7", "via4_1_2", "via5_1024", "x", "_"]
+)
+def test_other_names_are_none_of_ours(name: str) -> None:
+    parsed = MapName.parse(name)
+    assert parsed is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "key", "value"),
+    [
+        (Kind.SLOTS, RawElement((7).to_bytes(4, sys.byteorder), b"\x02\0\0\0"), 7, 2),
+        (
+            Kind.VIA4,
+            RawElement((65537).to_bytes(4, sys.byteorder), V4, comment="web"),
+            65537,
+            (V4, "web"),
+        ),
+        (
+            Kind.EXACT4,
+            RawElement(V4 + b"\x06\0\0\0" + b"\0\x50\0\0", "svc4.web"),
+            (V4, 6, 80, 80),
+            "svc4.web",
+        ),
+        (
+            Kind.RANGE6,
+            RawElement(
+                V6 + b"\x11\0\0\0" + b"\x1f\x40\0\0",
+                "svc6.web",
+                key_end=V6 + b"\x11\0\0\0" + b"\x1f\x4a\0\0",
+            ),
+            (V6, 17, 8000, 8010),
+            "svc6.web",
+        ),
+        (Kind.ANY6, RawElement(V6 + b"\x11\0\0\0", "svc6.web"), (V6, 17), "svc6.web"),
+    ],
+)
+def test_the_kernels_bytes_are_understood(
+    kind: Kind, raw: RawElement, key: object, value: object
+) -> None:
+    assert decode_element(kind, raw) == (key, value)
+
+
+def test_a_verdict_where_a_value_belongs_is_an_error() -> None:
+    with pytest.raises(ValueError, match="value was expected"):
+        decode_element(Kind.SLOTS, RawElement(b"\0\0\0\0", "svc4.web"))
+    with pytest.raises(ValueError, match="verdict was expected"):
+        decode_element(Kind.ANY4, RawElement(V4 + b"\x06\0\0\0", b"\0"))
+
+
+def test_elements_as_text() -> None:
+    assert element_text(Kind.SLOTS, 7, 2) == "7 : 2"
+    assert element_text(Kind.VIA4, 0x10001, (V4, "web")) == '0x10001 comment "web" : 10.0.0.100'
+    counted = element_text(Kind.VIA4, 0x10001, (V4, "web"), Count(5, 600))
+    assert counted == '0x10001 counter packets 5 bytes 600 comment "web" : 10.0.0.100'
+    assert element_text(Kind.EXACT4, (V4, 6, 80, 80), "svc4.web") == (
+        "10.0.0.100 . 6 . 80 : goto svc4.web"
+    )
+    assert key_text(Kind.RANGE6, (V6, 17, 1, 9)) == "2001:db8::100 . 17 . 1-9"
+
+
+def test_a_rule_is_known_by_what_it_means() -> None:
+    assert Rule.of("drop") == Rule.of("drop")
+    assert Rule.of("drop") != Rule.of("accept")
+    # The same letters mean another device once the interface was made anew.
+    assert Rule.of('fwd to "eth0"', pinned="2") != Rule.of('fwd to "eth0"', pinned="7")
+
+
+def test_a_map_that_fits_is_kept_and_a_new_one_has_room_to_grow() -> None:
+    assert pick_size(Kind.VIA4, 10, []) == MapName(Kind.VIA4, 1024)
+    assert pick_size(Kind.VIA4, 600, ["via4_1024", "via6_4096"]) == MapName(Kind.VIA4, 1024)
+    assert pick_size(Kind.VIA4, 1025, ["via4_1024"]) == MapName(Kind.VIA4, 4096)
+
+
+@pytest.mark.parametrize("interface", ["eth0", "eth0.10", "br-lan", "wan:1", "a b", "é"])
+def test_every_interface_has_a_chain_name_that_nft_can_write(interface: str) -> None:
+    name = ingress_chain(interface)
+    assert all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
+    assert ingress_chain(interface + "x") != name
