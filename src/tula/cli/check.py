@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import sys
 
-from tula.cli.common import File, errors, print_json, read_document, warn
+import typer
+
+from tula.cli.common import WRONG, File, Json, errors, fail, print_json
 
 
-def check(file: File) -> None:
+def check(file: File, json: Json = False) -> None:
     """Validate a document: every problem as F:LINE:COL: path: message.
 
     What only the balancer can see (interfaces, on-link backends) is a warning here.
     """
-    from tula.config.load import describe
+    from tula.config.load import DocumentError, describe, load_document
     from tula.kernel.network import KernelNetwork
     from tula.plan.reach import backend_addresses, plan_reach
 
-    document = read_document(file)
-    warn(str(file), document)
+    try:
+        document = load_document(file)
+    except DocumentError as error:
+        lines = [describe(str(file), problem, error.positions) for problem in error.problems]
+        if json:
+            print_json({"valid": False, "problems": lines, "warnings": []})
+            raise typer.Exit(WRONG) from None
+        fail(WRONG, *lines)
     config = document.config
     with errors():
         host = KernelNetwork().view(backend_addresses(config))
-    for problem in plan_reach(config, host).problems:
-        line = describe(str(file), problem, document.positions)
-        print(f"warning: on this machine: {line}", file=sys.stderr)
+    here = plan_reach(config, host).problems
+    warnings = [describe(str(file), problem, document.positions) for problem in document.warnings]
+    warnings += [f"on this machine: {describe(str(file), p, document.positions)}" for p in here]
+    if json:
+        print_json({"valid": True, "problems": [], "warnings": warnings})
+        return
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
     backends = {backend.key for service in config.services for backend in service.backends}
     print(f"{file}: valid, {len(config.services)} services, {len(backends)} backends")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from tula.config.load import Document
+    from tula.config.load import Document, DocumentError
     from tula.daemon.balancer import Balancer
     from tula.daemon.store import Store
 
@@ -78,17 +78,17 @@ def problems(file: str, document: Document) -> Iterator[None]:
 
 def read_document(file: Path) -> Document:
     """The document of a file; every problem is a line, and exit status 2."""
-    from tula.config.load import DocumentError, describe, load_document
+    from tula.config.load import DocumentError, load_document
 
     try:
         return load_document(file)
     except DocumentError as error:
-        fail(WRONG, *(describe(str(file), problem, error.positions) for problem in error.problems))
+        _refuse(str(file), error)
 
 
 def applied_document(store: Store) -> tuple[str, Document]:
     """The last applied document and the name to call it by; exit status 2 if there is none."""
-    from tula.config.load import parse_document
+    from tula.config.load import DocumentError, parse_document
     from tula.daemon.store import CLEARED, DOCUMENT
 
     name = str(store.directory / DOCUMENT)
@@ -98,7 +98,16 @@ def applied_document(store: Store) -> tuple[str, Document]:
         aside = store.directory / CLEARED
         hint = f"; it was cleared, the document is in {aside}" if aside.exists() else ""
         fail(WRONG, f"tula: no document is applied here{hint}; name one with -f tula.yaml")
-    return name, parse_document(source)
+    try:
+        return name, parse_document(source)
+    except DocumentError as error:  # of another version of Tula, or edited there
+        _refuse(name, error)
+
+
+def _refuse(name: str, error: DocumentError) -> NoReturn:
+    from tula.config.load import describe
+
+    fail(WRONG, *(describe(name, problem, error.positions) for problem in error.problems))
 
 
 def document_of(file: Path | None, store: Store) -> tuple[str, Document]:

@@ -42,13 +42,17 @@ def status(
     store = open_store(state_dir)
     _, document = applied_document(store)
     with errors():
-        counts = open_balancer(store).backend_counts(document.config)
-    answer = describe_status(document.config, counts)
+        balancer = open_balancer(store)
+        counts = balancer.backend_counts(document.config)
+        answer = describe_status(document.config, counts, balancer.named_counts())
     if json:
         print_json(answer)
     else:
         rows = [row for service in answer["services"] for row in _rows(service)]
         print_table(_HEADINGS, rows, frozenset({5, 7, 8}))
+        for name, count in answer["counters"].items():
+            if count["packets"]:
+                print(f"{name.replace('_', ' ')}: {count['packets']} packets dropped")
 
 
 def _rows(service: dict[str, Any]) -> list[list[str]]:
@@ -113,6 +117,6 @@ def _endpoint(text: str, what: str) -> tuple[IPAddress, int]:
         address = ip_address(host)
     except ValueError:
         fail(WRONG, f"tula: {what} {text!r}: give an address and a port, such as 192.0.2.1:443")
-    if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
+    if not (port.isascii() and port.isdecimal() and len(port) < 6 and int(port) <= 65535):
         fail(WRONG, f"tula: {what} {text!r}: {port!r} is no port; give 0 to 65535")
     return address, int(port)

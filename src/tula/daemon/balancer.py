@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tula.daemon.store import Memory, PastCounts, Store
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.recover import MapCounts, counts_by_id, recover_ids
-from tula.dataplane.nft.ruleset import Count, Ruleset
+from tula.dataplane.nft.ruleset import Count, Kind, MapName, Ruleset
 from tula.dataplane.nft.shape import shape_ruleset
 from tula.dataplane.nft.transaction import Transaction
 from tula.kernel.announce import Announcer
@@ -80,6 +80,7 @@ class Balancer:
             accept()
             self._remember(Memory(prepared.memory.ids, before.past), prepared.memory)
             self._announce(prepared)
+            self._remove(prepared.change)
         return prepared.change
 
     def clear(self) -> Change:
@@ -92,6 +93,7 @@ class Balancer:
                 remove=_owned(host),
             )
             self._commit(change)
+            self._remove(change)
             self._store.clear_document()
             self._store.save_memory(Memory(ids=self._store.memory().ids))
         return change
@@ -116,6 +118,11 @@ class Balancer:
                     totals[key] = totals.get(key, Count()) + live[mark]
         return totals
 
+    def named_counts(self) -> dict[str, Count]:
+        """What the data path counts as a whole, such as packets without a backend."""
+        nftables = self._kernel.nftables
+        return nftables.named_counts() if nftables.exists() else {}
+
     def _prepare(self, config: Config, force: bool) -> _Prepared:
         host = self._kernel.network.view(backend_addresses(config))
         reach = plan_reach(config, host, force=force)
@@ -134,7 +141,7 @@ class Balancer:
             add=tuple(a for a in desired.addresses if a not in owned),
             remove=tuple(a for a in _owned(host) if a not in wanted),
         )
-        past = _past(memory.past, config, known, ids, counts)
+        past = _past(memory.past, config, known, want, counts)
         return _Prepared(change, Memory(ids, past), host)
 
     def _remember(self, before: Memory, now: Memory) -> None:
@@ -152,6 +159,9 @@ class Balancer:
             for address in added:
                 self._kernel.network.remove_address(address)
             raise
+
+    def _remove(self, change: Change) -> None:
+        """After the rules: while a VIP is still taken, its packets belong to them."""
         for address in change.remove:
             self._kernel.network.remove_address(address)
 
@@ -169,28 +179,34 @@ def _owned(host: HostView) -> tuple[OwnedAddress, ...]:
 
 
 def _past(
-    past: PastCounts, config: Config, known: Ids, ids: Ids, counts: MapCounts
+    past: PastCounts, config: Config, known: Ids, want: Ruleset, counts: MapCounts
 ) -> dict[str, Mapping[str, Count]]:
     """The counts to remember: those that were, and those of elements that leave now.
 
-    A service's total must not fall when one of its backends goes.
+    A service's total must not fall when one of its backends goes, or one IP version of it.
     """
     staying = {
-        backend_id(ids.services[service.name], ids.backends[backend.key])
-        for service in config.services
-        for backend in service.backends
+        (kind, mark) for name in want.maps if (kind := _counts(name)) for mark in want.maps[name]
     }
     names = {number: name for name, number in known.services.items()}
     keys = {number: key for key, number in known.backends.items()}
-    kept: dict[str, Mapping[str, Count]] = {
-        service.name: past[service.name] for service in config.services if service.name in past
-    }
     listed = {service.name for service in config.services}
-    for mark, count in counts_by_id(counts).items():
-        service, backend = split_id(mark)
-        service_name, key = names.get(service, ""), keys.get(backend, "")
-        if mark not in staying and service_name in listed and key:
-            totals = dict(kept.get(service_name, {}))
-            totals[key] = totals.get(key, Count()) + count
-            kept[service_name] = totals
+    kept: dict[str, Mapping[str, Count]] = {
+        service: counted for service, counted in past.items() if service in listed
+    }
+    for name, elements in counts.items():
+        gone = {mark: n for mark, n in elements.items() if (_counts(name), mark) not in staying}
+        for mark, count in counts_by_id({name: gone}).items():
+            service, backend = split_id(mark)
+            service_name, key = names.get(service, ""), keys.get(backend, "")
+            if service_name in listed and key:
+                totals = dict(kept.get(service_name, {}))
+                totals[key] = totals.get(key, Count()) + count
+                kept[service_name] = totals
     return kept
+
+
+def _counts(name: str) -> Kind | None:
+    """The kind of a map by its name, if it is one that counts."""
+    parsed = MapName.parse(name)
+    return parsed.kind if parsed is not None and parsed.kind.counts else None

@@ -9,8 +9,14 @@ from tula.dataplane.nft.ruleset import Count
 from tula.model.config import Backend, Config, VirtualService
 
 
-def describe_status(config: Config, counts: Mapping[tuple[str, str], Count]) -> dict[str, Any]:
-    """The answer of ``tula status --json``; ``counts`` are by (service, Backend.key)."""
+def describe_status(
+    config: Config, counts: Mapping[tuple[str, str], Count], named: Mapping[str, Count]
+) -> dict[str, Any]:
+    """The answer of ``tula status --json``.
+
+    ``counts`` are by (service, Backend.key); ``named`` are those of the data path as a whole,
+    such as packets that came for a service without a backend.
+    """
     by_service: dict[str, Count] = {}
     for (service, _), count in counts.items():
         by_service[service] = by_service.get(service, Count()) + count
@@ -18,7 +24,11 @@ def describe_status(config: Config, counts: Mapping[tuple[str, str], Count]) -> 
         "services": [
             _service(service, by_service.get(service.name, Count()), counts)
             for service in config.services
-        ]
+        ],
+        "counters": {
+            name: {"packets": count.packets, "bytes": count.bytes}
+            for name, count in sorted(named.items())
+        },
     }
 
 

@@ -46,7 +46,10 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other commands that change something out until it ends. Raises StateError."""
+        """Keeps other commands that change something out until it ends. Raises StateError.
+
+        A program that is started meanwhile may keep the lock on: see KernelNftables.run.
+        """
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
             handle = (self.directory / LOCK).open("w")
@@ -56,6 +59,7 @@ class Store:
             ) from error
         with handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
+            os.set_inheritable(handle.fileno(), True)
             yield
 
     def document(self) -> bytes | None:

@@ -7,6 +7,7 @@ advertisement with the override flag to all nodes (RFC 4861, section 7.2.6).
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
@@ -27,7 +28,7 @@ class Announcer(Protocol):
     """Announces VIPs on links; the fake remembers them."""
 
     def announce(self, vip: IPAddress, link: Link) -> None:
-        """Sends one announcement. Raises KernelError."""
+        """Sends one announcement, if the link is up. Raises KernelError."""
 
 
 class KernelAnnouncer:
@@ -42,6 +43,8 @@ class KernelAnnouncer:
                 sender.bind((link.name, 0))
                 sender.send(make)
         except OSError as error:
+            if error.errno == errno.ENETDOWN:
+                return  # no neighbours on a link that is down
             raise KernelError(f"cannot announce {vip} on {link.name}: {error.strerror}") from error
 
 

@@ -77,10 +77,12 @@ class KernelNetwork:
                     raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
                 netlink.addr(verb, index=index[0], **arguments)
         except NetlinkError as error:
-            if error.code not in done:
-                raise KernelError(
-                    f"cannot {verb} {vip} on {owned.interface}: {_reason(error)}"
-                ) from error
+            if error.code in done:
+                return
+            reason = _reason(error)
+            if error.code == errno.EACCES:  # without the capability it would be EPERM
+                reason = f"IPv6 is off there (sysctl net.ipv6.conf.{owned.interface}.disable_ipv6)"
+            raise KernelError(f"cannot {verb} {vip} on {owned.interface}: {reason}") from error
         except OSError as error:
             raise KernelError(
                 f"cannot {verb} {vip} on {owned.interface}: {_reason(error)}"

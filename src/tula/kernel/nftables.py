@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol, TypeVar, cast
 
 from tula.dataplane.nft.codec import decode_element
@@ -75,17 +75,28 @@ class KernelNftables:
             return
         # nft in a process of its own: a crash of its library is an error here, not the end.
         try:
-            done = subprocess.run(
-                [self._nft, "-f", "-"],
-                input=render_transaction(transaction),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            # A file in memory, not a pipe: were this process killed while it writes, nft would
+            # take the part that it got for the whole.
+            with os.fdopen(os.memfd_create("tula.nft"), "w") as text:
+                text.write(render_transaction(transaction))
+                text.flush()
+                text.seek(0)
+                done = subprocess.run(
+                    [self._nft, "-f", "-"],
+                    stdin=text,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    # The lock of the state directory goes along: while nft still works, nobody
+                    # else may compare and change, even when this process is gone.
+                    close_fds=False,
+                )
         except OSError as error:
             raise KernelError(
                 f"cannot run {self._nft} ({error.strerror}); install nftables"
             ) from error
+        if done.returncode < 0:
+            raise KernelError(f"nft was ended by signal {-done.returncode}")
         if done.returncode:
             raise KernelError(f"nft refused the change: {_first_error(done.stderr)}")
 
@@ -145,7 +156,7 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
 
 def _first_error(stderr: str, limit: int = 300) -> str:
     """nft's first error; it quotes whole lines, which may be megabytes of elements."""
-    lines: Iterable[str] = (line for line in stderr.splitlines() if "Error:" in line)
-    line = next(iter(lines), stderr.strip() or "no reason given")
+    lines = stderr.strip().splitlines() or ["no reason given"]
+    line = next((line for line in lines if "Error:" in line), lines[0])
     text = line.partition("Error:")[2].strip() or line
     return text if len(text) <= limit else text[:limit] + " ..."
