@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qs, urlsplit
 
 from tula.lab.host import Host
+from tula.lab.place import Place
 from tula.lab.servers import StreamServer
 
 _BLOCK = bytes(1 << 18)
@@ -26,7 +27,7 @@ class HttpServer(StreamServer):
     | ``/upload`` | the number of bytes in the request's body |
     """
 
-    def __init__(self, host: Host, ports: Iterable[int], addresses: Sequence[str] | None) -> None:
+    def __init__(self, host: Place, ports: Iterable[int], addresses: Sequence[str] | None) -> None:
         super().__init__(host, ports, addresses)
         self.healthy = True
         self.received = 0

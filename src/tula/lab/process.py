@@ -90,7 +90,7 @@ class Spawner:
 
         def start() -> Process:
             with namespace.enter():
-                return subprocess.Popen(
+                process = subprocess.Popen(
                     self.command(arguments, keep=self._keep is not None),
                     stdin=subprocess.DEVNULL,
                     stdout=stdout,
@@ -99,15 +99,17 @@ class Spawner:
                     env=dict(env) if env is not None else None,
                     start_new_session=True,
                 )
+            # Noted here, where no Ctrl-C can come in between: what runs is always known.
+            self._running.append(process)
+            if self._keep is not None:
+                record_process(self._keep, process.pid)
+            return process
 
-        process = self._thread.submit(start).result()
-        if self._keep is not None:
-            record_process(self._keep, process.pid)
-        self._running.append(process)
-        return process
+        return self._thread.submit(start).result()
 
     def close(self) -> None:
         """End what still runs: SIGTERM, a second's grace, SIGKILL to its session."""
+        self._thread.submit(lambda: None).result()  # behind a start that Ctrl-C left to itself
         running, self._running = self._running, []
         if self._keep is None:
             for process in running:
@@ -115,7 +117,7 @@ class Spawner:
                     process.terminate()
             for process in running:
                 _end(process)
-        self._thread.shutdown()
+        self._thread.shutdown()  # only now: the end of the thread kills what it forked
 
 
 def _end(process: Process) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 from tula.lab.guard import LabError
 from tula.lab.host import Host
 from tula.lab.loop import on_loop
+from tula.lab.place import Place
 
 
 class Server(ABC):
@@ -19,7 +20,7 @@ class Server(ABC):
 
     kind = socket.SOCK_STREAM
 
-    def __init__(self, host: Host, ports: Iterable[int], addresses: Sequence[str] | None) -> None:
+    def __init__(self, host: Place, ports: Iterable[int], addresses: Sequence[str] | None) -> None:
         """Describe it; ``start`` opens the sockets."""
         self.host = host
         self.name = host.name
@@ -78,7 +79,7 @@ class Server(ABC):
 class StreamServer(Server):
     """What TCP servers share: the listeners and the open connections."""
 
-    def __init__(self, host: Host, ports: Iterable[int], addresses: Sequence[str] | None) -> None:
+    def __init__(self, host: Place, ports: Iterable[int], addresses: Sequence[str] | None) -> None:
         super().__init__(host, ports, addresses)
         self._open: set[asyncio.StreamWriter] = set()
 

@@ -1,0 +1,98 @@
+"""One request, frame by frame: who sent it to whom, read off the wire."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from tula.lab.capture import Capture
+from tula.lab.demo.flow import Flow, download
+from tula.lab.demo.stage import PORT, Stage
+from tula.lab.guard import LabError
+from tula.lab.loop import on_loop
+
+_SIZE, _RATE = 200_000, 2_000_000
+
+
+class Segment(NamedTuple):
+    """TCP in IPv4 in Ethernet."""
+
+    mac_from: str
+    mac_to: str
+    source: str
+    destination: str
+    payload: bytes
+    ttl: int
+    same: bytes
+    """All that forwarding must leave alone: the packet without TTL and header checksum."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The way of one request and its answer."""
+
+    backend: str
+    """Who answered, by its own word."""
+    arrives: Segment
+    """The request, as it comes to the balancer."""
+    leaves: Segment
+    """The request, as the balancer sends it on."""
+    answer: Segment
+    """The answer, as it comes to the router."""
+    frames: int
+    """How many frames of answer came to the router."""
+    at_balancer: int
+    """How many of them the balancer received or sent."""
+
+
+def watch_request(stage: Stage, source_port: int) -> Anatomy:
+    """Send one request from the first client, and watch it at the balancer and the router."""
+    network = stage.network
+    assert network.router is not None
+    names = {host.mac(): host.name for host in (network.router, network.lb, *network.backends)}
+    flow = Flow(network.client, network.vip4)
+    with Capture(network.lb) as at_lb, Capture(network.router) as at_router:
+        with flow.open(socket.SOCK_STREAM, source_port) as opened:
+            on_loop(download(flow, opened, _SIZE, _RATE))
+        arrived, left = (
+            [read_segment(f, names) for f in at_lb.frames(outgoing)] for outgoing in (False, True)
+        )
+        came_back = [read_segment(frame, names) for frame in at_router.frames(outgoing=False)]
+    vip = f"{network.vip4}:{PORT}"
+    answers = [s for s in came_back if s and s.source == vip]
+    return Anatomy(
+        flow.backend,
+        _first(arrived, b"GET ", "request to the balancer"),
+        _first(left, b"GET ", "request from the balancer"),
+        _first(list(answers), b"HTTP/", "answer at the router"),
+        len(answers),
+        sum(s is not None and s.source == vip for s in [*arrived, *left]),
+    )
+
+
+def read_segment(frame: bytes, names: dict[str, str]) -> Segment | None:
+    """Take a frame apart; None when it is no TCP over IPv4. MACs are given their hosts' names."""
+    if frame[12:14] != b"\x08\x00" or frame[23] != socket.IPPROTO_TCP:
+        return None
+    tcp = 14 + (frame[14] & 15) * 4
+    source_port, port = (int.from_bytes(frame[at : at + 2], "big") for at in (tcp, tcp + 2))
+    end = 14 + int.from_bytes(frame[16:18], "big")
+    mac_to, mac_from = frame[:6].hex(":"), frame[6:12].hex(":")
+    return Segment(
+        names.get(mac_from, mac_from),
+        names.get(mac_to, mac_to),
+        f"{IPv4Address(frame[26:30])}:{source_port}",
+        f"{IPv4Address(frame[30:34])}:{port}",
+        frame[tcp + (frame[tcp + 12] >> 4) * 4 : end],
+        frame[22],
+        frame[14:22] + frame[23:24] + frame[26:end],
+    )
+
+
+def _first(seen: list[Segment | None], start: bytes, what: str) -> Segment:
+    for segment in seen:
+        if segment is not None and segment.payload.startswith(start):
+            return segment
+    raise LabError(f"no {what} was seen")

@@ -1,0 +1,97 @@
+"""What the interfaces have carried, read from the kernel's counters many times a second."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from tula.lab.demo.stage import Stage
+from tula.lab.host import Host
+
+_WINDOW = 2.0
+"""Seconds over which rates are taken."""
+
+
+class Bytes(NamedTuple):
+    """Received and sent."""
+
+    into: int
+    out: int
+
+    def __sub__(self, before: Bytes) -> Bytes:
+        return Bytes(self.into - before.into, self.out - before.out)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Bytes by host, at one moment."""
+
+    at: float
+    hosts: dict[str, Bytes]
+
+    def of(self, names: Iterable[str]) -> Bytes:
+        """The sum over these hosts."""
+        found = [self.hosts[name] for name in names]
+        return Bytes(sum(b.into for b in found), sum(b.out for b in found))
+
+    def __sub__(self, before: Reading) -> Reading:
+        return Reading(
+            self.at - before.at,
+            {name: now - before.hosts[name] for name, now in self.hosts.items()},
+        )
+
+
+class Meter:
+    """Reads eth0 of every client, backend and the balancer; use it in a ``with`` block.
+
+    A file opened under /proc/net stays with its namespace, so that reading takes no step inside.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        """Describe it; entering it opens the files, and counting starts at 0."""
+        network = stage.network
+        self._hosts: list[Host] = [network.lb, *network.clients, *network.backends]
+        self._files: dict[str, io.FileIO] = {}
+        self._stack = ExitStack()
+        self._recent: deque[Reading] = deque()
+
+    def __enter__(self) -> Self:
+        for host in self._hosts:
+            with host.enter():
+                opened = io.FileIO("/proc/thread-self/net/dev")
+            self._files[host.name] = self._stack.enter_context(opened)
+        self._start = self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def total(self) -> Reading:
+        """What has passed since the start."""
+        return self._read() - self._start
+
+    def rate(self) -> Reading:
+        """What passed within the last two seconds or so; call it regularly."""
+        now = self._read()
+        self._recent.append(now)
+        while len(self._recent) > 2 and now.at - self._recent[0].at > _WINDOW:
+            self._recent.popleft()
+        return now - self._recent[0]
+
+    def _read(self) -> Reading:
+        return Reading(time.monotonic(), {name: _eth0(f) for name, f in self._files.items()})
+
+
+def _eth0(file: io.FileIO) -> Bytes:
+    file.seek(0)
+    for line in file.readall().decode().splitlines():
+        name, _, counts = line.partition(":")
+        if name.strip() == "eth0":
+            fields = counts.split()
+            return Bytes(int(fields[0]), int(fields[8]))
+    return Bytes(0, 0)

@@ -1,0 +1,84 @@
+"""What there is to see at one moment of the traffic."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from tula.lab.demo.load import Load
+from tula.lab.demo.meter import Bytes, Meter
+from tula.lab.demo.stage import Stage
+
+
+@dataclass(frozen=True)
+class BackendView:
+    """One backend now."""
+
+    name: str
+    weight: int | None
+    """None while the document does not list it."""
+    rate: float
+    """Bytes it sends in a second."""
+    sent: int
+    requests: int
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything the panel and the plain lines show."""
+
+    seconds: float
+    through: Bytes
+    """Bytes into and out of the balancer, since the start."""
+    past: int
+    """Bytes that the backends sent, since the start."""
+    through_rate: float
+    past_rate: float
+    backends: list[BackendView]
+    downloads: int
+    by_ipv6: int
+    datagrams: int
+    cut: int
+
+    @property
+    def share(self) -> float:
+        """The balancer's part of all bytes that passed."""
+        return self.through.out / max(1, self.through.out + self.past)
+
+
+class Watch:
+    """Puts meter and load together into views."""
+
+    def __init__(self, stage: Stage, load: Load, meter: Meter) -> None:
+        self._stage = stage
+        self._load = load
+        self._meter = meter
+        self._begun = time.monotonic()
+
+    def view(self) -> View:
+        """The present one."""
+        total, rate, requests = self._meter.total(), self._meter.rate(), self._load.requests()
+        names = [backend.name for backend in self._stage.network.backends]
+        length = max(rate.at, 0.001)
+        downloads = list(self._load.downloads)
+        return View(
+            seconds=time.monotonic() - self._begun,
+            through=total.of(["lb"]),
+            past=total.of(names).out,
+            through_rate=rate.of(["lb"]).out / length,
+            past_rate=rate.of(names).out / length,
+            backends=[
+                BackendView(
+                    name,
+                    self._stage.weights.get(name),
+                    rate.hosts[name].out / length,
+                    total.hosts[name].out,
+                    requests[name],
+                )
+                for name in names
+            ],
+            downloads=len(downloads),
+            by_ipv6=sum(":" in flow.vip for flow in downloads),
+            datagrams=len(self._load.datagrams),
+            cut=len(self._load.cut),
+        )
