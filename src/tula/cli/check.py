@@ -38,7 +38,7 @@ def check(file: File, json: Json = False) -> None:
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     backends = {backend.key for service in config.services for backend in service.backends}
-    print(f"{file}: valid, {len(config.services)} services, {len(backends)} backends")
+    print(f"{file}: valid; services: {len(config.services)}, backends: {len(backends)}")
 
 
 def schema() -> None:

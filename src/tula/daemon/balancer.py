@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tula.daemon.store import Memory, PastCounts, Store
+from tula.daemon.store import Memory, PastCounts, StateError, Store
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.recover import MapCounts, counts_by_id, recover_ids
 from tula.dataplane.nft.ruleset import Count, Kind, MapName, Ruleset
@@ -70,15 +70,23 @@ class Balancer:
     def apply(self, config: Config, source: bytes, *, force: bool = False) -> Change:
         """Brings the kernel to the document in one step, and returns what was done."""
         with self._store.locked():
-            prepared = self._prepare(config, force)
+            # What was insisted on once is accepted: a reboot must restore it without asking.
+            accepted = source == self._store.document()
+            prepared = self._prepare(config, force or accepted)
             before = self._store.memory()
-            # Ids first: if anything fails from here on, they are only remembered too early.
-            # Counts last: an element that is still there must not count twice.
-            self._remember(before, Memory(prepared.memory.ids, before.past))
-            accept = self._store.prepare_document(source)
-            self._commit(prepared.change)
+            # Ids first, so that a full disk is found before the kernel is changed. Counts last:
+            # an element that is still there must not count twice.
+            early = Memory(prepared.memory.ids, before.past)
+            self._remember(before, early)
+            try:
+                accept = self._store.prepare_document(source)
+                self._commit(prepared.change)
+            except (KernelError, StateError):
+                # The old document goes on, and its counts are found by the old ids.
+                self._remember(early, before)
+                raise
             accept()
-            self._remember(Memory(prepared.memory.ids, before.past), prepared.memory)
+            self._remember(early, prepared.memory)
             self._announce(prepared)
             self._remove(prepared.change)
         return prepared.change

@@ -91,7 +91,14 @@ class Store:
             return Memory()
         try:
             return _decode(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ):
             # The kernel knows the ids as well: a damaged file must not stop an apply.
             return Memory()
 

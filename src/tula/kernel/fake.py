@@ -82,6 +82,8 @@ class FakeNetwork:
         return replace(self.host, routes=routes)
 
     def add_address(self, owned: OwnedAddress) -> None:
+        if owned.interface not in self.host.links:
+            raise KernelError(f"cannot add {owned.address} on {owned.interface}: No such device")
         if owned.interface in self.refuse:
             raise KernelError(f"cannot add {owned.address} on {owned.interface}: Permission denied")
         added = HostAddress(owned.interface, ip_interface(owned.address), ours=True)

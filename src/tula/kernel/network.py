@@ -19,7 +19,8 @@ from tula.model.host import HostAddress, HostView, Link, Route
 
 OWNER = 0x54
 """What stands in an address's protocol field (IFA_PROTO, Linux 5.18) when Tula made it: it tells
-Tula's addresses from others without any file. ``ip address`` shows it as ``proto 0x54``."""
+Tula's addresses from others without any file. ``ip address`` of iproute2 6.3 and later shows it
+as ``proto 0x54``."""
 
 _LINK_SCOPE_HOST = 254
 _FOREVER = 0xFFFFFFFF

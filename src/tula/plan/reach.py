@@ -86,12 +86,13 @@ def _reach_backend(
             )
         elif route is None or route.kind != "unicast":
             message = (
-                f"no route to {address}; give a backend on the same subnet, or use forwarding: l3"
+                f"no route to {address}; give a backend on the same subnet, or use "
+                "forwarding: l3 (not in this version)"
             )
         elif route.gateway is not None:
             message = (
                 f"{address} is not on-link (it is behind {route.gateway}), so its MAC cannot be "
-                "written; use forwarding: l3, or a backend on the same subnet"
+                "written; give a backend on the same subnet, or use forwarding: l3 (not in this version)"
             )
         if message or route is None:
             complained.add(address)

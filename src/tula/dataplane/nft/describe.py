@@ -52,6 +52,8 @@ def describe_transaction(transaction: Transaction) -> list[Described]:
                 line("counter", name, "remove")
             case AddChain(name, device):
                 entry = line("chain", name, "add")
+                if entry.verb == "remove":  # it moves to another device
+                    entry.verb = "change"
                 entry.detail = f"at the ingress of {device}" if device else ""
             case DeleteChain(name):
                 line("chain", name, "remove")
