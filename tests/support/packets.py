@@ -32,11 +32,11 @@ class Seen(NamedTuple):
 
 
 def read_packets(frames: Iterable[bytes]) -> list[Seen]:
-    """The untagged TCP and UDP packets among the frames; other frames are left out."""
+    """The TCP and UDP packets among the frames, VLAN-tagged ones too; others are left out."""
     found = []
     for frame in map(Ether, frames):
-        ip = frame.payload
-        transport = ip.getlayer(TCP) or ip.getlayer(UDP) if isinstance(ip, IP | IPv6) else None
+        ip = frame.getlayer(IP) or frame.getlayer(IPv6)
+        transport = frame.getlayer(TCP) or frame.getlayer(UDP)
         if transport is not None:
             hops = ip.ttl if isinstance(ip, IP) else ip.hlim
             found.append(
@@ -85,11 +85,13 @@ def vip_of(network: Network, family: int) -> str:
 
 
 def address_of(host: Host, family: int, ifname: str = "eth0") -> str:
-    """The host's own address of the family, not a link-local one."""
+    """The host's own address of the family: of its subnet, not link-local, no VIP."""
+    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+    with host.netlink() as netlink:
+        index = netlink.link_lookup(ifname=ifname)[0]
+        held = list(netlink.get_addr(family=kind, index=index, scope=0))
     return next(
-        address
-        for address in host.addresses(ifname)
-        if (":" in address) == (family == 6) and not address.startswith("fe80:")
+        str(e.get("address")) for e in held if e["prefixlen"] < (128 if family == 6 else 32)
     )
 
 

@@ -92,7 +92,8 @@ def _reach_backend(
         elif route.gateway is not None:
             message = (
                 f"{address} is not on-link (it is behind {route.gateway}), so its MAC cannot be "
-                "written; give a backend on the same subnet, or use forwarding: l3 (not in this version)"
+                "written; give a backend on the same subnet, or use forwarding: l3 "
+                "(not in this version)"
             )
         if message or route is None:
             complained.add(address)
