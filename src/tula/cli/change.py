@@ -45,7 +45,7 @@ def plan(
     name, document = document_of(file, store)
     warn(name, document)
     with errors(), problems(name, document):
-        change = open_balancer(store).plan(document.config, force=force)
+        change = open_balancer(store).plan(document.config, document.source.encode(), force=force)
     _show(change, json, "nothing to change")
     if change and exit_code:
         raise typer.Exit(DIFFERENT)

@@ -63,16 +63,14 @@ class Balancer:
         self._kernel = kernel
         self._store = store
 
-    def plan(self, config: Config, *, force: bool = False) -> Change:
+    def plan(self, config: Config, source: bytes, *, force: bool = False) -> Change:
         """What ``apply`` would do; changes nothing."""
-        return self._prepare(config, force).change
+        return self._prepare(config, force or self._accepted(source)).change
 
     def apply(self, config: Config, source: bytes, *, force: bool = False) -> Change:
         """Brings the kernel to the document in one step, and returns what was done."""
         with self._store.locked():
-            # What was insisted on once is accepted: a reboot must restore it without asking.
-            accepted = source == self._store.document()
-            prepared = self._prepare(config, force or accepted)
+            prepared = self._prepare(config, force or self._accepted(source))
             before = self._store.memory()
             # Ids first, so that a full disk is found before the kernel is changed. Counts last:
             # an element that is still there must not count twice.
@@ -130,6 +128,10 @@ class Balancer:
         """What the data path counts as a whole, such as packets without a backend."""
         nftables = self._kernel.nftables
         return nftables.named_counts() if nftables.exists() else {}
+
+    def _accepted(self, source: bytes) -> bool:
+        """What was insisted on once is accepted: a reboot must restore it without asking."""
+        return source == self._store.document()
 
     def _prepare(self, config: Config, force: bool) -> _Prepared:
         host = self._kernel.network.view(backend_addresses(config))

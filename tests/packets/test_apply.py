@@ -1,0 +1,152 @@
+"""apply brings the kernel to the document, whatever was there, and then says that nothing changed.
+
+::
+
+    client-1               lb  VIP 10.9.0.100, fd09::100        backend-1 … 3
+        │                   │                                    │   (VIPs on lo)
+    ════╧═══════════════════╧════════════════════════════════════╧═════  lan
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.in_process import InProcess
+from support.lab_documents import backends_of, service_of, write_document
+from support.snapshots import files, marks, observe, snapshot
+from tula.lab import Host, Lab, Network, flat, flows, serve_tcp
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def network(lab: Lab) -> Network:
+    return flat(lab, clients=1)
+
+
+@pytest.fixture
+def document(network: Network, tmp_path: Path) -> Path:
+    """web on TCP 80, on both VIPs, served by all three."""
+    return write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
+
+
+def state_of(host: Host) -> Path:
+    return Path(host.environment()["TULA_STATE_DIR"])
+
+
+def test_a_second_apply_says_that_nothing_changed(network: Network, document: Path) -> None:
+    lb = network.lb
+    before = snapshot(lb), files(state_of(lb))
+    planned = lb.tula("plan", "-f", document)
+    assert lb.tula("plan", "-f", document, "--exit-code", check=False).returncode == 3
+    assert json.loads(lb.tula("plan", "-f", document, "--json").stdout)["changed"] is True
+    assert (snapshot(lb), files(state_of(lb))) == before, "plan only tells"
+
+    done = lb.tula("apply", "-f", document)
+    assert (done.stdout, done.stderr) == (planned.stdout, "")
+    assert "+ address 10.9.0.100  (on eth0)" in done.stdout
+    after = snapshot(lb), files(state_of(lb))
+    assert after != before
+
+    assert lb.tula("apply", "-f", document).stdout == "nothing changed\n"
+    assert lb.tula("plan", "-f", document, "--exit-code").stdout == "nothing to change\n"
+    assert json.loads(lb.tula("apply", "--json").stdout) == {"changed": False, "steps": []}
+    assert (snapshot(lb), files(state_of(lb))) == after
+
+
+def test_without_a_file_the_last_applied_document_is_meant(
+    network: Network, document: Path
+) -> None:
+    lb = network.lb
+    refused = lb.tula("apply", check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "tula: no document is applied here; name one with -f tula.yaml\n"
+    assert observe(lb) is None
+
+    lb.tula("apply", "-f", document)
+    applied = snapshot(lb)
+    document.write_text("frobs: 1\n")  # what is being written is not meant
+    lb.run(["nft", "delete", "table", "netdev", "tula"])
+    assert lb.tula("plan", "--exit-code", check=False).returncode == 3
+    assert "+ table netdev tula" in lb.tula("apply").stdout
+    assert snapshot(lb) == applied
+
+
+def test_after_a_reboot_the_state_directory_brings_all_back(
+    network: Network, document: Path
+) -> None:
+    lb = network.lb
+    for backend in network.backends:
+        serve_tcp(backend, [80])
+    lb.tula("apply", "-f", document)
+    applied, ids = snapshot(lb), marks(lb)
+    chosen = {vip: flows(network.client, vip, 80, 50) for vip in network.vips}
+    lb.run(["nft", "flush", "ruleset"])
+    for vip in network.vips:
+        lb.run(["ip", "address", "del", vip, "dev", "eth0"])
+    lb.tula("apply")
+    assert marks(lb) == ids
+    assert snapshot(lb) == applied
+    assert {vip: flows(network.client, vip, 80, 50) for vip in network.vips} == chosen
+
+
+# ── Ids ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("lost", ["nothing", "state directory", "kernel"])
+def test_ids_stay(network: Network, tmp_path: Path, lost: str) -> None:
+    lb, tula = network.lb, InProcess(network.lb)
+    first, second, third = network.backends
+    old = service_of(network, ports=[81], backends=backends_of(second))
+    web = service_of(network, backends=backends_of(third, second, first))
+    tula.apply(write_document(tmp_path / "first.yaml", {"old": old, "web": web}))
+    document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
+    tula.apply(document)
+    before = marks(lb)
+    assert len(before) == 6, "three backends, two families"
+    if lost == "state directory":
+        shutil.rmtree(state_of(lb))
+    elif lost == "kernel":
+        lb.run(["nft", "delete", "table", "netdev", "tula"])
+    tula.apply(document)
+    assert marks(lb) == before
+    assert not tula.apply(document)
+    # These are no numbers that a machine without memory would give.
+    shutil.rmtree(state_of(lb))
+    lb.run(["nft", "delete", "table", "netdev", "tula"])
+    tula.apply(document)
+    assert marks(lb) != before
+
+
+def test_a_freed_id_is_not_given_to_the_next(network: Network, tmp_path: Path) -> None:
+    tula, seen = InProcess(network.lb), []
+    first, second, third = network.backends
+    for number, hosts in enumerate([(first, second), (first,), (first, third), (first, second)]):
+        web = service_of(network, vip=network.vip4, backends=backends_of(*hosts))
+        tula.apply(write_document(tmp_path / f"{number}.yaml", {"web": web}))
+        seen.append({address: mark for (_, address), mark in marks(network.lb).items()})
+    assert len({step["10.9.0.11"] for step in seen}) == 1
+    assert len({seen[0]["10.9.0.12"], seen[2]["10.9.0.13"], seen[3]["10.9.0.12"]}) == 3
+
+
+def test_ids_move_with_the_mark_range(network: Network, tmp_path: Path) -> None:
+    lb, tula = network.lb, InProcess(network.lb)
+    for backend in network.backends:
+        serve_tcp(backend, [80])
+    services = {"web": service_of(network)}
+    tula.apply(write_document(tmp_path / "tula.yaml", services))
+    assert {mark >> 16 for mark in marks(lb).values()} == {1}
+    chosen = flows(network.client, network.vip4, 80, 50)
+    moved = write_document(
+        tmp_path / "moved.yaml", services, marks={"first": 0x50000000, "last": 0x5FFFFFFF}
+    )
+    tula.apply(moved)
+    assert {mark >> 28 for mark in marks(lb).values()} == {5}
+    assert flows(network.client, network.vip4, 80, 50) == chosen
+    assert not tula.apply(moved)
+    counted = json.loads(lb.tula("status", "--json").stdout)["services"][0]["packets"]
+    assert counted >= 100, "of both marks"

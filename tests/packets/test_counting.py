@@ -1,0 +1,197 @@
+"""``tula status`` counts what clients sent, packet by packet and byte by byte, through applies.
+
+::
+
+    client-1, -2            lb               backend-1 … 3
+         │                  │                     │   (VIPs on lo)
+    ═════╧══════════════════╧═════════════════════╧═════  lan
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.in_process import InProcess
+from support.lab_documents import backends_of, service_of, write_document
+from support.packets import address_of
+from tula.lab import (
+    Capture,
+    Lab,
+    Network,
+    flat,
+    serve_http,
+    serve_udp,
+    udp_ask,
+)
+
+pytestmark = pytest.mark.kernel
+
+PORTS = {"one": 5001, "two": 5002}
+Count = Counter[str]
+"""``packets`` and ``bytes``."""
+
+
+class Ledger:
+    """What was sent to whom, to compare with what Tula says."""
+
+    def __init__(self, network: Network, directory: Path) -> None:
+        self.network = network
+        self._tula = InProcess(network.lb)
+        self._document = directory / "tula.yaml"
+        self._sent: dict[str, dict[str, Count]] = {name: {} for name in PORTS}
+        """By service, then by the host that answered."""
+        self._port = 20000
+        for backend in network.backends:
+            serve_udp(backend, PORTS.values())
+
+    def apply(self, **services: dict[str, Any]) -> None:
+        """A document of these services."""
+        self._tula.apply(write_document(self._document, services))
+
+    def send(self, service: str, *sizes: int) -> None:
+        """A datagram of each size to each VIP, each from a port of its own."""
+        for vip in self.network.vips:
+            for size in sizes:
+                self._port += 1
+                name = udp_ask(
+                    *(self.network.client, vip, PORTS[service], self._port),
+                    payload=bytes(size),
+                )
+                count = self._sent[service].setdefault(name, Counter())
+                headers = 8 + (40 if ":" in vip else 20)
+                count.update(packets=1, bytes=size + headers)
+
+    def check(self) -> None:
+        """Every listed service has counted what was sent to it, and each of its backends too."""
+        hosts = {address_of(host, 4): host.name for host in self.network.backends}
+        for name, service in self._tula.status().items():
+            if name not in PORTS:
+                assert not service["packets"]
+                continue
+            sent = self._sent[name]
+            total = sum(sent.values(), Counter())
+            assert (service["packets"], service["bytes"]) == (total["packets"], total["bytes"])
+            for backend in service["backends"]:
+                expected = sent.get(hosts[backend["address"][0]], Counter())
+                counted = {what: backend[what] for what in ("packets", "bytes")}
+                assert counted == {"packets": expected["packets"], "bytes": expected["bytes"]}
+
+    def of(self, service: str, host: str) -> int:
+        """Datagrams that the host answered for the service."""
+        return self._sent[service].get(host, Counter())["packets"]
+
+
+@pytest.fixture
+def ledger(lab: Lab, tmp_path: Path) -> Ledger:
+    return Ledger(flat(lab), tmp_path)
+
+
+def udp(ledger: Ledger, name: str, backends: dict[str, Any]) -> dict[str, Any]:
+    """The service of this name, with these backends."""
+    return service_of(ledger.network, protocol="udp", ports=[PORTS[name]], backends=backends)
+
+
+def test_services_that_share_backends_count_apart_and_exactly(ledger: Ledger) -> None:
+    shared = backends_of(*ledger.network.backends)
+    ledger.apply(one=udp(ledger, "one", shared), two=udp(ledger, "two", shared))
+    ledger.check()
+    ledger.send("one", *range(0, 1400, 70))
+    ledger.check()
+    ledger.send("two", *range(1, 1400, 140))
+    ledger.check()
+    told = json.loads(ledger.network.lb.tula("status", "--json").stdout)["services"]
+    assert [(service["name"], service["packets"]) for service in told] == [("one", 40), ("two", 20)]
+    for name in PORTS:
+        assert all(ledger.of(name, host) for host in shared), "every backend had some"
+
+
+def test_tcp_counts_are_what_came_in_at_the_balancer(lab: Lab, tmp_path: Path) -> None:
+    network = flat(lab)
+    document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
+    network.lb.tula("apply", "-f", document)
+    for backend in network.backends:
+        serve_http(backend)
+    upload = tmp_path / "upload"
+    upload.write_bytes(bytes(300_000))
+    with Capture(network.lb) as capture:
+        for host in (network.vip4, f"[{network.vip6}]"):
+            for _ in range(5):
+                network.client.run(
+                    ["curl", "-sSf", "-HExpect:", "-T", upload, f"http://{host}/upload"]
+                )
+    macs = {bytes.fromhex(backend.mac().replace(":", "")) for backend in network.backends}
+    forwarded = [f for f in capture.frames(outgoing=True) if f[:6] in macs and is_tcp(f)]
+    came = [f for f in capture.frames(outgoing=False) if is_tcp(f)]
+    (web,) = json.loads(network.lb.tula("status", "--json").stdout)["services"]
+    assert web["packets"] == len(came) == len(forwarded)
+    assert web["bytes"] == sum(len(frame) - 14 for frame in came) > 10 * 300_000
+    for key in ("packets", "bytes"):
+        assert web[key] == sum(backend[key] for backend in web["backends"])
+
+
+def is_tcp(frame: bytes) -> bool:
+    """Whether the frame carries TCP, without options or extension headers before it."""
+    return frame[12:14] + frame[23:24] == b"\x08\x00\x06" or (
+        frame[12:14] + frame[20:21] == b"\x86\xdd\x06"
+    )
+
+
+def test_counts_survive_applies(ledger: Ledger) -> None:
+    network = ledger.network
+    one, two, three = network.backends
+    sizes = (10, 20, 30, 40, 50, 60, 70, 80)
+    other = udp(ledger, "two", backends_of(one, two, three))
+
+    def step(**backends: Any) -> None:
+        """Applies the service with these backends; counts stand, and go on from there."""
+        ledger.apply(one=udp(ledger, "one", backends), two=other)
+        ledger.check()
+        ledger.send("one", *sizes)
+        ledger.send("two", *sizes)
+        ledger.check()
+
+    step(**backends_of(one, two))
+    step(**backends_of(one, two, three))
+    step(**backends_of(one, three), renamed=backends_of(two)[two.name])
+    before = ledger.of("one", two.name)
+    assert before, "the one that leaves has a count"
+    step(**backends_of(one, three))
+    assert ledger.of("one", two.name) == before
+    step(**backends_of(one), **backends_of(three, weight=1))
+    step(**backends_of(three, two))  # back again: it goes on from what it had
+    assert ledger.of("one", two.name) > before
+
+
+def test_counts_move_to_a_larger_map_and_survive_a_service_that_leaves(ledger: Ledger) -> None:
+    network = ledger.network
+    real = backends_of(*network.backends)
+    both = {name: udp(ledger, name, real) for name in PORTS}
+    ledger.apply(**both)
+    ledger.send("one", *range(0, 1400, 70))
+    ledger.send("two", *range(0, 1400, 140))
+    assert {"via4_1024", "via6_1024"} <= maps(network)
+    network.lb.add_address("eth0", "10.50.0.1/16", "fd50::1/64")
+    many = {
+        f"far-{n}": {"address": [f"10.50.{n >> 8}.{n & 255}", f"fd50::{n:x}"]}
+        for n in range(2, 1102)
+    }
+    ledger.apply(**both, far=service_of(network, protocol="udp", ports=[9], backends=many))
+    assert {"via4_1024", "via6_1024"}.isdisjoint(maps(network)), "they were too small"
+    ledger.check()
+    ledger.send("one", 1, 2, 3)
+    ledger.check()
+    ledger.apply(two=both["two"])
+    ledger.check()
+    ledger.send("two", 1, 2, 3)
+    ledger.check()
+
+
+def maps(network: Network) -> set[str]:
+    """Names of the maps in Tula's table."""
+    listed = network.lb.run(["nft", "-t", "list", "table", "netdev", "tula"]).stdout
+    return {line.split()[1] for line in listed.splitlines() if line.strip().startswith("map ")}

@@ -1,0 +1,43 @@
+"""The commands of a lab's balancer without starting a program for each: a fifth of the time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tula.cli.common import open_balancer, open_store
+from tula.config.load import load_document, parse_document
+from tula.daemon.balancer import Change
+from tula.daemon.status import describe_status
+from tula.lab import Host
+
+
+class InProcess:
+    """``tula apply`` and ``tula status`` in a host; the state is that of ``host.tula``."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._store = open_store(Path(host.environment()["TULA_STATE_DIR"]))
+        self._balancer = open_balancer(self._store)
+
+    def apply(self, document: Path) -> Change:
+        """Brings the host's kernel to the document."""
+        loaded = load_document(document)
+        with self._host.enter():
+            return self._balancer.apply(loaded.config, loaded.source.encode())
+
+    def plan(self, document: Path) -> Change:
+        """What that would change."""
+        loaded = load_document(document)
+        with self._host.enter():
+            return self._balancer.plan(loaded.config, loaded.source.encode())
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """The services of the applied document by name."""
+        source = self._store.document()
+        assert source is not None
+        config = parse_document(source).config
+        with self._host.enter():
+            counts, named = self._balancer.backend_counts(config), self._balancer.named_counts()
+        answer = describe_status(config, counts, named)
+        return {service["name"]: service for service in answer["services"]}

@@ -1,0 +1,40 @@
+"""The command line in this process, with a document and a state directory of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from tula.cli.main import app
+
+DOCUMENT = """\
+interfaces: [eth0]
+services:
+  web:
+    vip: [10.0.0.100, "2001:db8::100"]
+    ports: [80]
+    forwarding: l2
+    backends:
+      one: {address: [10.0.0.11, "2001:db8::11"]}
+"""
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def tula(tmp_path: Path) -> Call:
+    """Calls tula with a state directory of the test's own."""
+    (tmp_path / "tula.yaml").write_text(DOCUMENT)
+
+    def call(*arguments: str) -> Result:
+        env = {"TULA_STATE_DIR": str(tmp_path / "state")}
+        return CliRunner().invoke(
+            app, [a.replace("DOC", str(tmp_path)) for a in arguments], env=env
+        )
+
+    return call

@@ -1,0 +1,201 @@
+"""What apply and clear do, in which order, and what they leave when the kernel says no."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.builders import FakeMachine, make_backend, make_config, make_host, make_service
+from tula.kernel.nftables import KernelError
+from tula.model.config import Config, PortRange
+from tula.model.desired import OwnedAddress
+from tula.model.host import HostAddress, HostView
+from tula.model.problem import ProblemsError
+
+VIP4, VIP6 = "10.0.0.100", "2001:db8::100"
+BACKENDS = [make_backend(0), make_backend(1)]
+WEB = make_config(make_service("web", [VIP4, VIP6], backends=BACKENDS))
+OTHER = make_config(make_service("api", ["10.0.0.101"], backends=BACKENDS))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> FakeMachine:
+    return FakeMachine(tmp_path / "state", WEB)
+
+
+def apply(machine: FakeMachine, config: Config, source: bytes = b"document") -> bool:
+    return bool(machine.balancer.apply(config, source))
+
+
+def ours(machine: FakeMachine) -> list[tuple[str, str]]:
+    held = [a for a in machine.network.host.addresses if a.ours]
+    return sorted((a.interface, str(a.address.ip)) for a in held)
+
+
+def journal(machine: FakeMachine) -> list[str]:
+    """Notes what is asked of the kernel from now on, in its order."""
+    notes: list[str] = []
+
+    def note(owner: object, method: str, word: str) -> None:
+        original: Callable[..., Any] = getattr(owner, method)
+
+        def noted(*arguments: Any) -> Any:
+            first = arguments[0]
+            notes.append(f"{word} {getattr(first, 'address', first)}" if word else "rules")
+            return original(*arguments)
+
+        setattr(owner, method, noted)
+
+    note(machine.network, "add_address", "add")
+    note(machine.network, "remove_address", "remove")
+    note(machine.announcer, "announce", "announce")
+    note(machine.nftables, "run", "")
+    return notes
+
+
+def test_after_apply_there_is_nothing_to_do(machine: FakeMachine) -> None:
+    planned = machine.balancer.plan(WEB, b"")
+    assert machine.balancer.apply(WEB, b"document") == planned
+    assert planned
+    assert not machine.balancer.plan(WEB, b"")
+    assert not apply(machine, WEB)
+    assert ours(machine) == [("eth0", VIP4), ("eth0", VIP6)]
+    assert machine.store.document() == b"document"
+
+
+def test_plan_changes_nothing(machine: FakeMachine) -> None:
+    before = machine.network.host
+    assert machine.balancer.plan(WEB, b"")
+    assert machine.nftables.table is None
+    assert machine.network.host == before
+    assert not machine.store.directory.exists()
+
+
+def test_addresses_come_before_the_rules_and_go_after_them(machine: FakeMachine) -> None:
+    notes = journal(machine)
+    apply(machine, WEB)
+    assert notes == [
+        *(f"add {VIP4}", f"add {VIP6}"),
+        "rules",
+        *(f"announce {VIP4}", f"announce {VIP6}"),
+    ]
+    notes.clear()
+    apply(machine, OTHER)
+    new = "10.0.0.101"
+    assert notes == [
+        *(f"add {new}", "rules", f"announce {new}"),
+        *(f"remove {VIP4}", f"remove {VIP6}"),
+    ]
+    notes.clear()
+    apply(machine, OTHER)
+    assert notes == ["rules"], "an empty transaction, nobody is told twice"
+    assert machine.nftables.transactions[-1] == ()
+
+
+@pytest.mark.parametrize("refusal", ["rules", "second address"])
+def test_a_refusal_leaves_everything_and_says_why(machine: FakeMachine, refusal: str) -> None:
+    apply(machine, OTHER, b"good")
+    table, host = machine.nftables.table, machine.network.host
+    both = replace(make_service("web", [VIP4], backends=BACKENDS), name="web")
+    second = make_service("api", ["10.1.0.101"], backends=BACKENDS)
+    config = make_config(both, second, interfaces=["eth0", "eth1"])
+    if refusal == "rules":
+        machine.nftables.refuse = "nft refused the change: No space left on device"
+    else:
+        machine.network.refuse.add("eth1")
+    with pytest.raises(KernelError, match=r"No space left|cannot add 10\.1\.0\.101 on eth1"):
+        apply(machine, config, b"bad")
+    assert machine.nftables.table == table
+    assert machine.network.host == host
+    assert machine.store.document() == b"good"
+    assert machine.announcer.announced == [OwnedAddress(ip_address("10.0.0.101"), "eth0")]
+    machine.nftables.refuse = ""
+    machine.network.refuse.clear()
+    assert apply(machine, config, b"bad"), "what stood in the way is gone"
+    assert not machine.balancer.plan(config, b"")
+
+
+def test_a_document_that_does_not_fit_changes_nothing(machine: FakeMachine) -> None:
+    notes = journal(machine)
+    with pytest.raises(ProblemsError, match="no interface 'eth7' here"):
+        apply(machine, replace(WEB, interfaces=("eth7",)))
+    assert notes == []
+    assert machine.store.document() is None
+
+
+def test_clear_takes_back_what_apply_made(machine: FakeMachine) -> None:
+    before = machine.network.host
+    apply(machine, WEB)
+    assert machine.balancer.clear()
+    assert machine.nftables.table is None
+    assert machine.network.host == before
+    assert machine.store.document() is None
+    assert (machine.store.directory / "cleared.yaml").read_bytes() == b"document"
+    assert not machine.balancer.clear()
+    assert (machine.store.directory / "cleared.yaml").exists()
+
+
+def test_a_refused_clear_leaves_everything(machine: FakeMachine) -> None:
+    apply(machine, WEB)
+    table, host = machine.nftables.table, machine.network.host
+    machine.nftables.refuse = "busy"
+    with pytest.raises(KernelError, match="busy"):
+        machine.balancer.clear()
+    assert (machine.nftables.table, machine.network.host) == (table, host)
+    assert machine.store.document() == b"document"
+
+
+def hold(host: HostView, interface: str, address: str) -> HostView:
+    held = HostAddress(interface, ip_interface(address))
+    return replace(host, addresses=(*host.addresses, held))
+
+
+def test_a_vip_that_was_there_is_used_and_stays(machine: FakeMachine) -> None:
+    machine.network.host = hold(machine.network.host, "eth0", f"{VIP4}/16")
+    before = machine.network.host
+    apply(machine, WEB)
+    assert ours(machine) == [("eth0", VIP6)]
+    assert [str(a.address) for a in machine.announcer.announced] == [VIP6]
+    machine.balancer.clear()
+    assert machine.network.host == before
+
+
+def test_what_was_insisted_on_once_is_accepted(machine: FakeMachine) -> None:
+    machine.network.host = hold(machine.network.host, "eth0", f"{VIP4}/16")
+    config = make_config(make_service("web", [VIP4], [PortRange(22, 22)], BACKENDS))
+    for refused in (machine.balancer.plan, machine.balancer.apply):
+        with pytest.raises(ProblemsError, match="--force"):
+            refused(config, b"with SSH")
+    machine.balancer.apply(config, b"with SSH", force=True)
+    machine.nftables.table = None  # as after a reboot
+    assert machine.balancer.plan(config, b"with SSH")
+    assert apply(machine, config, b"with SSH")
+    with pytest.raises(ProblemsError, match="--force"):
+        apply(machine, config, b"with SSH, edited")
+
+
+def test_a_vip_moves_to_another_interface(machine: FakeMachine) -> None:
+    on = {
+        name: make_config(make_service("web", [VIP4], backends=BACKENDS, announce=name))
+        for name in ("eth0", "eth1")
+    }
+    apply(machine, on["eth0"])
+    notes = journal(machine)
+    apply(machine, on["eth1"])
+    assert ours(machine) == [("eth1", VIP4)]
+    assert notes == [f"add {VIP4}", "rules", f"announce {VIP4}", f"remove {VIP4}"]
+    assert machine.announcer.announced[-1] == OwnedAddress(ip_address(VIP4), "eth1")
+
+
+def test_a_routed_vip_is_nobodys_address(machine: FakeMachine) -> None:
+    config = make_config(
+        make_service("web", ["198.51.100.1"], backends=BACKENDS, announce=False),
+    )
+    assert apply(machine, config)
+    assert machine.network.host == make_host(WEB)
+    assert machine.announcer.announced == []
