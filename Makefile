@@ -42,5 +42,6 @@ $(VENV)/.runtime: pyproject.toml constraints.txt scripts/system-packages
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
+	scripts/system-packages curl
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@

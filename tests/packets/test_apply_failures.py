@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from support.wrapped_nft import tula_with, wrapped_environment
 from tula.lab import Lab, Network, flat, serve_tcp, tcp_ask
 
 pytestmark = pytest.mark.kernel
+
+# In a bare chroot "/" is no mount point, and there is no way of telling it to be private.
+OWN_MOUNTS = ("unshare", "-m") + (() if os.path.ismount("/") else ("--propagation", "unchanged"))
 
 REMOUNTED = (
     'mount --bind "$TULA_STATE_DIR" "$TULA_STATE_DIR"; mount -o remount,ro,bind "$TULA_STATE_DIR"'
@@ -105,7 +109,7 @@ def test_what_was_is_still_there(
         (saved / name).write_bytes(content)
     held, remembered = snapshot(lb), files(saved)
 
-    wrapper = ("unshare", "-m", "sh", "-c", f'{mounts or ":"}; exec "$@"', "sh")
+    wrapper = (*OWN_MOUNTS, "sh", "-c", f'{mounts or ":"}; exec "$@"', "sh")
     done = tula_with(lb, environment | {"SAVED": str(saved)}, "apply", "-f", second, before=wrapper)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1

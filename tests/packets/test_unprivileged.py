@@ -23,7 +23,12 @@ from tula.lab.process import Completed
 
 pytestmark = pytest.mark.kernel
 
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all")
+# Reading is left to them: the checkout may stand in a directory that is closed to others.
+READ = "dac_read_search"
+NOBODY = (
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    *(f"--inh-caps=+{READ}", f"--ambient-caps=+{READ}", f"--bounding-set=-all,+{READ}"),
+)
 
 
 @pytest.fixture

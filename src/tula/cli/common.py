@@ -25,18 +25,34 @@ FAILED, WRONG, DIFFERENT = 1, 2, 3
 STATE_DIR = Path("/var/lib/tula")
 RUN_DIR = Path("/run/tula")
 
-File = Annotated[Path, typer.Option("--file", "-f", metavar="F", help="The document, tula.yaml.")]
+# Not "readable": what cannot be read has an error of ours, with its place.
+File = Annotated[
+    Path, typer.Option("--file", "-f", metavar="F", readable=False, help="The document, tula.yaml.")
+]
 MaybeFile = Annotated[
     Path | None,
-    typer.Option("--file", "-f", metavar="F", help="The document; else the last applied one."),
+    typer.Option(
+        *("--file", "-f"),
+        metavar="F",
+        readable=False,
+        help="The document; else the last applied one.",
+    ),
 ]
 StateDir = Annotated[
     Path,
-    typer.Option("--state-dir", envvar="TULA_STATE_DIR", metavar="D", help="Where state lives."),
+    typer.Option(
+        "--state-dir",
+        envvar="TULA_STATE_DIR",
+        metavar="D",
+        readable=False,
+        help="Where state lives.",
+    ),
 ]
 RunDir = Annotated[
     Path,
-    typer.Option("--run-dir", envvar="TULA_RUN_DIR", metavar="D", help="Where sockets live."),
+    typer.Option(
+        "--run-dir", envvar="TULA_RUN_DIR", metavar="D", readable=False, help="Where sockets live."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[
