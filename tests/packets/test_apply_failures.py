@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -25,7 +24,10 @@ from tula.lab import Lab, Network, flat, serve_tcp, tcp_ask
 pytestmark = pytest.mark.kernel
 
 # In a bare chroot "/" is no mount point, and there is no way of telling it to be private.
-OWN_MOUNTS = ("unshare", "-m") + (() if os.path.ismount("/") else ("--propagation", "unchanged"))
+_ROOT_IS_MOUNTED = any(
+    line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()
+)
+OWN_MOUNTS = ("unshare", "-m", *(() if _ROOT_IS_MOUNTED else ("--propagation", "unchanged")))
 
 REMOUNTED = (
     'mount --bind "$TULA_STATE_DIR" "$TULA_STATE_DIR"; mount -o remount,ro,bind "$TULA_STATE_DIR"'

@@ -61,8 +61,8 @@ def run_up() -> None:
         stage = build_stage(lab)
         stage.apply(first_weights())
         show_next_steps(screen, stage)
-        screen.say("\nIt stays until Ctrl-C.", seconds=0)
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt):  # which may come as soon as it was promised
+            screen.say("\nIt stays until Ctrl-C.", seconds=0)
             signal.pause()
     screen.say("It is removed.", seconds=0)
 
