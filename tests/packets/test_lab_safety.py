@@ -194,7 +194,9 @@ def test_a_named_lab_is_reached_by_ip_netns_and_goes() -> None:
     prefix = f"tulatest{os.getpid()}"
     with Lab(named=prefix) as lab:
         host = lab.host("a", lab.switch(), "10.9.0.1/24")
-        seen = subprocess.check_output(["ip", "-netns", f"{prefix}-a", "addr"], text=True)
+        seen = subprocess.check_output(
+            ["nsenter", f"--net=/run/netns/{prefix}-a", "ip", "addr"], text=True
+        )
         assert "10.9.0.1/24" in seen
         with pytest.raises(LabError, match="already"), Lab(named=prefix):
             pass
