@@ -4,7 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check bench format golden clean
+.PHONY: help demo test soak check bench format golden clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -14,6 +14,10 @@ demo: $(VENV)/.runtime ## a network of namespaces, real traffic, Direct Server R
 
 test: $(VENV)/.dev check ## everything: check, then the kernel and packets (needs root)
 	scripts/as-root $(BIN)/pytest tests/contract tests/packets
+
+soak: $(VENV)/.dev ## ten times the random packets, five minutes of changes (needs root)
+	scripts/as-root env TULA_SOAK=1 $(BIN)/pytest -s \
+		tests/packets/test_fuzz.py tests/packets/test_connection_churn.py
 
 check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, golden rulesets
 	$(BIN)/ruff check .

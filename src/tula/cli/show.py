@@ -44,15 +44,29 @@ def status(
     with errors():
         balancer = open_balancer(store)
         counts = balancer.backend_counts(document.config)
-        answer = describe_status(document.config, counts, balancer.named_counts())
+        answer = describe_status(
+            document.config, counts, balancer.named_counts(), balancer.flow_tables()
+        )
     if json:
         print_json(answer)
     else:
         rows = [row for service in answer["services"] for row in _rows(service)]
         print_table(_HEADINGS, rows, frozenset({5, 7, 8}))
-        for name, count in answer["counters"].items():
-            if count["packets"]:
-                print(f"{name.replace('_', ' ')}: {count['packets']} packets dropped")
+        _print_rest(answer)
+
+
+def _print_rest(answer: dict[str, Any]) -> None:
+    """What is not of one service: connections held, and packets that took unusual ways."""
+    held = [
+        f"{name} {table['entries']} of {table['size']}"
+        for name, table in answer["connections"].items()
+        if table["entries"]
+    ]
+    if held:
+        print("connections: " + ", ".join(held))
+    for name, count in answer["counters"].items():
+        if count["packets"]:
+            print(f"{name.replace('_', ' ')}: {count['packets']} packets")
 
 
 def _rows(service: dict[str, Any]) -> list[list[str]]:
@@ -82,12 +96,25 @@ def trace(
         str, typer.Option("--client", metavar="ADDR:PORT", help="The client's address and port.")
     ],
     protocol: Annotated[str, typer.Option("--protocol", help="tcp or udp.")] = "tcp",
+    fragment: Annotated[
+        str | None,
+        typer.Option(
+            "--fragment",
+            metavar="ID",
+            help="A later fragment of the datagram with this identification, 0x1f or 31.",
+        ),
+    ] = None,
     file: MaybeFile = None,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Tell which backend a flow goes to, and why."""
+    """Tell which backend a flow goes to, and why.
+
+    ICMP errors about a flow go where the flow goes. With -f, what the document means for a new
+    flow; without, what the kernel holds for it, if anything. Later fragments of a datagram go
+    where its first went, which the kernel holds for 30 seconds.
+    """
     from tula.model.config import Protocol
     from tula.plan.trace import Flow, plan_trace
 
@@ -97,13 +124,32 @@ def trace(
         fail(WRONG, f"tula: {vip} and {address} are of different IP versions")
     if protocol not in list(Protocol):
         fail(WRONG, f"tula: --protocol {protocol!r}: give tcp or udp")
-    _, document = document_of(file, open_store(state_dir))
+    datagram = None if fragment is None else _identification(fragment, vip.version)
+    store = open_store(state_dir)
+    _, document = document_of(file, store)
     flow = Flow(address, client_port, vip, port, Protocol(protocol))
-    found = plan_trace(document.config, flow)
+    entry = None
+    if file is None:  # with a document, the question is what it would do
+        with errors():
+            entry = open_balancer(store).find_entry(flow, datagram)
+    later = file is None and datagram is not None
+    found = plan_trace(document.config, flow, entry, later_fragment=later)
     if json:
         print_json({"service": found.service, "backend": found.backend, "reason": found.reason})
     else:
         print(f"{found.service or '-'}/{found.backend or '-'}: {found.reason}")
+
+
+def _identification(text: str, version: int) -> int:
+    """A datagram's identification: 16 bits in IPv4, 32 in IPv6."""
+    most = 0xFFFF if version == 4 else 0xFFFFFFFF
+    try:
+        number = int(text, 0) if len(text) < 16 and text.isascii() else -1
+    except ValueError:
+        number = -1
+    if not 0 <= number <= most:
+        fail(WRONG, f"tula: --fragment {text!r}: give the identification, 0 to {most}")
+    return number
 
 
 def _endpoint(text: str, what: str) -> tuple[IPAddress, int]:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from tula.config.merged import Merged
 from tula.config.models import DocumentModel
 from tula.config.tree import Value
-from tula.model.config import IPAddress
+from tula.model.config import IPAddress, Scheduler
 from tula.model.problem import Problem
+
+_TURNS = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM})
 
 
 def document_problems(
@@ -28,6 +30,19 @@ def document_problems(
         message = f"0x{model.marks.last:x} is below first, 0x{model.marks.first:x}; give more"
         yield Problem(("marks", "last"), message)
     yield from _slots_suffice(model, services)
+    if not model.connections.enabled:
+        yield from _need_connections(services)
+
+
+def _need_connections(services: list[Merged]) -> Iterator[Problem]:
+    """What takes turns must remember whose turn it was."""
+    for service in services:
+        if service.has("scheduler") and service.keys.scheduler in _TURNS:
+            message = f"{service.keys.scheduler} needs the connection table, which is disabled"
+            yield Problem(
+                service.place("scheduler"),
+                f"{message}; use maglev or source-hash, or give connections: {{enabled: true}}",
+            )
 
 
 def _doubled_interfaces(raw: object) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tula.config.build import build
 from tula.config.merged import Merged, merge
 from tula.config.models import DocumentModel
-from tula.config.not_yet import CONNECTIONS_WARNING, HEALTH_WARNING
+from tula.config.not_yet import HEALTH_WARNING
 from tula.config.rules_across import across_problems
 from tula.config.rules_document import document_problems
 from tula.config.rules_service import service_problems
@@ -48,7 +48,7 @@ def validate(root: Value, positions: Positions) -> Outcome:
             problems.extend(service_problems(service, positions))
         problems.extend(across_problems(services, positions))
     config = None if problems else build(model, services)
-    return Outcome(config, problems, _warnings(root, model, services))
+    return Outcome(config, problems, _warnings(model, services))
 
 
 def _refused(message: str) -> Outcome:
@@ -72,10 +72,8 @@ def _read(root: MapNode, positions: Positions) -> tuple[DocumentModel, list[Prob
     return DocumentModel(), problems or []
 
 
-def _warnings(root: MapNode, model: DocumentModel, services: list[Merged]) -> list[Problem]:
+def _warnings(model: DocumentModel, services: list[Merged]) -> list[Problem]:
     warnings = []
-    if "connections" in root and CONNECTIONS_WARNING:
-        warnings.append(Problem(("connections",), CONNECTIONS_WARNING, on_key=True))
     for service in services:
         key = "health" if service.keys.health else "checks"
         if HEALTH_WARNING and (service.keys.health or service.keys.checks):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tula.daemon.store import Memory, PastCounts, StateError, Store
 from tula.dataplane.nft.diff import diff_rulesets
-from tula.dataplane.nft.recover import MapCounts, counts_by_id, recover_ids
+from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
+from tula.dataplane.nft.recover import (
+    MapCounts,
+    counts_by_id,
+    recover_ids,
+    renamed_services,
+)
 from tula.dataplane.nft.ruleset import Count, Kind, MapName, Ruleset
 from tula.dataplane.nft.shape import shape_ruleset
 from tula.dataplane.nft.transaction import Transaction
@@ -22,6 +29,7 @@ from tula.model.problem import ProblemsError
 from tula.plan.desired import plan_desired
 from tula.plan.ids import merge_ids, plan_ids
 from tula.plan.reach import backend_addresses, plan_reach
+from tula.plan.trace import Entry, Flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,15 @@ class Change:
 
     def __bool__(self) -> bool:
         return bool(self.transaction or self.add or self.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """One table that packets fill; ``entries`` is None where the kernel does not tell."""
+
+    name: str
+    entries: int | None
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +76,13 @@ class Balancer:
     StateError for what failed; in each case what was there before is there still.
     """
 
-    def __init__(self, kernel: Adapters, store: Store) -> None:
+    def __init__(
+        self, kernel: Adapters, store: Store, clock: Callable[[], float] = time.time
+    ) -> None:
+        """``clock`` tells seconds since the epoch."""
         self._kernel = kernel
         self._store = store
+        self._clock = clock
 
     def plan(self, config: Config, source: bytes, *, force: bool = False) -> Change:
         """What ``apply`` would do; changes nothing."""
@@ -124,6 +145,35 @@ class Balancer:
                     totals[key] = totals.get(key, Count()) + live[mark]
         return totals
 
+    def flow_tables(self) -> list[TableUse]:
+        """How full the tables of connections are."""
+        nftables = self._kernel.nftables
+        found = nftables.entries() if nftables.exists() else {}
+        parsed = ((MapName.parse(name), entries) for name, entries in sorted(found.items()))
+        return [
+            TableUse(name.kind.value, entries, name.size)
+            for name, entries in parsed
+            if name is not None and name.kind.dynamic
+        ]
+
+    def find_entry(self, flow: Flow, datagram: int | None = None) -> Entry | None:
+        """What the kernel holds for a flow, or for one datagram's fragments by its id."""
+        nftables = self._kernel.nftables
+        present = nftables.entries() if nftables.exists() else {}
+        if datagram is None:
+            tables, key = flow_tables(flow, present), flow_key(flow)
+        else:
+            tables, key = fragment_tables(flow, present), fragment_key(flow, datagram)
+        marks = (nftables.mark_of(table, key) for table in tables)
+        mark = next((mark for mark in marks if mark is not None), None)
+        if mark is None:
+            return None
+        service, backend = split_id(mark)
+        ids = self._store.memory().ids
+        services = {number: name for name, number in ids.services.items()}
+        backends = {number: key for key, number in ids.backends.items()}
+        return Entry(services.get(service, ""), backends.get(backend, ""))
+
     def named_counts(self) -> dict[str, Count]:
         """What the data path counts as a whole, such as packets without a backend."""
         nftables = self._kernel.nftables
@@ -141,7 +191,8 @@ class Balancer:
         memory = self._store.memory()
         have = self._kernel.nftables.observe()
         known = merge_ids(memory.ids, recover_ids(have))
-        ids = plan_ids(config, known)
+        renamed = renamed_services(config, known, have)
+        ids = plan_ids(config, known, self._clock(), renamed)
         desired = plan_desired(config, host, reach, ids)
         want = shape_ruleset(desired, have.maps if have else ())
         counts = self._kernel.nftables.counts() if have else {}

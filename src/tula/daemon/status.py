@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tula.daemon.balancer import TableUse
 from tula.dataplane.nft.ruleset import Count
 from tula.model.config import Backend, Config, VirtualService
 
 
 def describe_status(
-    config: Config, counts: Mapping[tuple[str, str], Count], named: Mapping[str, Count]
+    config: Config,
+    counts: Mapping[tuple[str, str], Count],
+    named: Mapping[str, Count],
+    tables: Iterable[TableUse] = (),
 ) -> dict[str, Any]:
     """The answer of ``tula status --json``.
 
@@ -28,6 +32,9 @@ def describe_status(
         "counters": {
             name: {"packets": count.packets, "bytes": count.bytes}
             for name, count in sorted(named.items())
+        },
+        "connections": {
+            table.name: {"entries": table.entries, "size": table.size} for table in tables
         },
     }
 

@@ -150,6 +150,9 @@ def _encode(memory: Memory) -> dict[str, Any]:
         "services": dict(ids.services),
         "backends": dict(ids.backends),
         "tables": dict(ids.tables),
+        "turns": dict(ids.turns),
+        "left_services": {name: list(entry) for name, entry in ids.left_services.items()},
+        "left_backends": {name: list(entry) for name, entry in ids.left_backends.items()},
         "next_service": ids.next_service,
         "next_backend": ids.next_backend,
         "past": {
@@ -161,12 +164,19 @@ def _encode(memory: Memory) -> dict[str, Any]:
 
 def _decode(data: dict[str, Any]) -> Memory:
     def numbers(name: str) -> dict[str, int]:
-        return {str(key): int(value) for key, value in data[name].items()}
+        return {str(key): int(value) for key, value in data.get(name, {}).items()}
+
+    def left(name: str) -> dict[str, tuple[int, float]]:
+        entries = data.get(name, {}).items()
+        return {str(key): (int(number), float(when)) for key, (number, when) in entries}
 
     ids = Ids(
         services=numbers("services"),
         backends=numbers("backends"),
         tables=numbers("tables"),
+        turns=numbers("turns"),
+        left_services=left("left_services"),
+        left_backends=left("left_backends"),
         next_service=int(data["next_service"]),
         next_backend=int(data["next_backend"]),
     )

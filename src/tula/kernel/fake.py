@@ -39,6 +39,7 @@ class FakeNftables:
     table: Ruleset | None = None
     transactions: list[Transaction] = field(default_factory=list)
     refuse: str = ""
+    flows: dict[tuple[str, bytes], int] = field(default_factory=dict)
     element_counts: dict[str, dict[Key, Count]] = field(default_factory=dict)
 
     def exists(self) -> bool:
@@ -58,6 +59,13 @@ class FakeNftables:
 
     def named_counts(self) -> dict[str, Count]:
         return {name: Count() for name in self.table.counters} if self.table else {}
+
+    def entries(self) -> dict[str, int | None]:
+        maps = self.table.maps if self.table else {}
+        return {name: len(elements) for name, elements in maps.items()}
+
+    def mark_of(self, name: MapName, key: bytes) -> int | None:
+        return self.flows.get((str(name), key))
 
     def run(self, transaction: Transaction) -> None:
         if self.refuse:
@@ -203,7 +211,7 @@ class _Work:
 
     def _check_names(self, rule: str) -> None:
         for word in rule.split():
-            if word.startswith("@"):
+            if word.startswith("@") and not word.startswith(("@nh,", "@th,")):
                 self._need(word[1:] in self.maps, word)
 
     def _free(self, name: str, used_as: str) -> None:

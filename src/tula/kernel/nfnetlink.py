@@ -24,6 +24,8 @@ _REQUEST, _DUMP = 0x1, 0x300
 _DONE, _ERROR, _INTERRUPTED = 3, 2, 0x10
 _HEADER = struct.Struct("=IHHII")
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+_NESTED = 0x8000
+_SET_COUNT = 20
 _BUFFER = 1 << 18
 
 Attributes = dict[int, memoryview]
@@ -56,10 +58,12 @@ def _text(data: memoryview | None) -> str:
     return bytes(data).rstrip(b"\0").decode() if data is not None else ""
 
 
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
 def _string_attribute(kind: int, text: str) -> bytes:
-    value = text.encode() + b"\0"
-    header = struct.pack("=HH", 4 + len(value), kind)
-    return header + value + b"\0" * (-len(value) % 4)
+    return _attribute(kind, text.encode() + b"\0")
 
 
 class NfReader:
@@ -86,10 +90,13 @@ class NfReader:
 
     def _dump(self, message: int, body: bytes) -> Iterator[memoryview]:
         """The payloads of a dump's answers, behind their nfgenmsg."""
+        return self._ask(message, body, _REQUEST | _DUMP)
+
+    def _ask(self, message: int, body: bytes, request: int) -> Iterator[memoryview]:
         self._sequence += 1
         general = struct.pack("=BBH", _FAMILY_NETDEV, 0, 0)
         length = _HEADER.size + len(general) + len(body)
-        header = _HEADER.pack(length, _SUBSYSTEM | message, _REQUEST | _DUMP, self._sequence, 0)
+        header = _HEADER.pack(length, _SUBSYSTEM | message, request, self._sequence, 0)
         self._socket.send(header + general + body)
         while True:
             answer = memoryview(self._socket.recv(_BUFFER))
@@ -108,6 +115,8 @@ class NfReader:
                     code = -struct.unpack_from("=i", payload)[0]
                     raise OSError(code, os.strerror(code))
                 yield payload[4:]
+                if not request & _DUMP:
+                    return
 
     def has_table(self, table: str) -> bool:
         """Whether the netdev family holds the table."""
@@ -177,6 +186,31 @@ class NfReader:
                 raise ValueError(f"{name} holds elements that are no pairs of numbers")
             pairs.update(layout.iter_unpack(elements))
         return pairs
+
+    def entries(self, table: str) -> dict[str, int | None]:
+        """How many elements each map holds: None where the kernel does not tell (before 6.18)."""
+        found: dict[str, int | None] = {}
+        for data in self._dump(_GET_SET, _string_attribute(1, table)):
+            entry = attributes(data)
+            if _text(entry.get(1)) == table:
+                count = entry.get(_SET_COUNT)
+                found[_text(entry.get(2))] = int.from_bytes(count, "big") if count else None
+        return found
+
+    def element(self, table: str, name: str, key: bytes) -> RawElement | None:
+        """The element with this key, if there is one; costs one look-up, however large the map."""
+        value = _attribute(1, key)
+        element = _attribute(_NESTED | 1, _attribute(_NESTED | 1, value))
+        body = _string_attribute(1, table) + _string_attribute(2, name)
+        body += _attribute(_NESTED | 3, element)
+        try:
+            for data in self._ask(_GET_ELEMENTS, body, _REQUEST):
+                listed = attributes(data).get(3)
+                for _, found in attribute_list(listed if listed is not None else memoryview(b"")):
+                    return _element(attributes(found))
+        except FileNotFoundError:
+            return None
+        return None
 
     def elements(self, table: str, name: str) -> Iterator[RawElement]:
         """The elements of any set or map."""

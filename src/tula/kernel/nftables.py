@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from typing import Protocol, TypeVar, cast
 
@@ -15,7 +16,6 @@ from tula.dataplane.nft.ruleset import (
     Count,
     Elements,
     Key,
-    Kind,
     MapName,
     Rule,
     Ruleset,
@@ -46,6 +46,12 @@ class Nftables(Protocol):
     def named_counts(self) -> dict[str, Count]:
         """What the named counters counted. Raises KernelError."""
 
+    def entries(self) -> dict[str, int | None]:
+        """How many elements each map holds; None where the kernel does not tell."""
+
+    def mark_of(self, name: MapName, key: bytes) -> int | None:
+        """The backend id that a map filled by packets holds for a key. Raises KernelError."""
+
     def run(self, transaction: Transaction) -> None:
         """Makes all of the steps, or none of them and raises KernelError."""
 
@@ -69,6 +75,15 @@ class KernelNftables:
 
     def named_counts(self) -> dict[str, Count]:
         return self._read(lambda reader: reader.counters(TABLE))
+
+    def entries(self) -> dict[str, int | None]:
+        return self._read(lambda reader: reader.entries(TABLE))
+
+    def mark_of(self, name: MapName, key: bytes) -> int | None:
+        raw = self._read(lambda reader: reader.element(TABLE, str(name), key))
+        return (
+            int.from_bytes(raw.data, sys.byteorder) if raw and isinstance(raw.data, bytes) else None
+        )
 
     def run(self, transaction: Transaction) -> None:
         if not transaction:
@@ -134,7 +149,9 @@ def _elements(reader: NfReader, name: str) -> Elements:
     parsed = MapName.parse(name)
     if parsed is None:
         return {}  # none of Tula's: it will go, whatever it holds
-    if parsed.kind in (Kind.SLOTS, Kind.DEVICE):
+    if parsed.kind.dynamic:
+        return {}  # filled by packets; a large one takes the kernel minutes to tell
+    if parsed.kind.numbered:
         return cast(Elements, reader.number_pairs(TABLE, name))
     return dict(decode_element(parsed.kind, raw) for raw in reader.elements(TABLE, name))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -46,6 +47,11 @@ class Switch:
             for scope in ("all", "default"):
                 with open(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6", "w") as file:  # noqa: PTH123
                     file.write("1")
+            # br_netfilter, where it is loaded, would drop packets with broken IP headers.
+            for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
+                path = Path("/proc/sys/net/bridge") / name
+                if path.exists():
+                    path.write_text("0")
         with self.netlink() as socket:
             socket.link(
                 "add",

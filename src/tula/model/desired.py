@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from tula.model.config import IPAddress, PortRange, Protocol
+from tula.model.config import Connections, IPAddress, PortRange, Protocol
+
+
+class Choice(StrEnum):
+    """How a service chooses for a new flow. What has no entry and is not new goes by hash."""
+
+    HASH = "hash"
+    TURNS = "turns"
+    RANDOM = "random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,11 @@ class DesiredBackend:
 
 @dataclass(frozen=True, slots=True)
 class DesiredService:
-    """A service with its number and the Maglev table that chooses for it (None: nobody serves)."""
+    """A service with its number and the tables that choose for it.
+
+    ``table`` is the Maglev table's number, None when nobody serves; ``turns`` the number of the
+    table of turns, for ``Choice.TURNS``.
+    """
 
     name: str
     number: int
@@ -38,6 +51,8 @@ class DesiredService:
     ports: tuple[PortRange, ...]
     by_client: bool
     table: int | None
+    turns: int | None
+    choice: Choice
     backends: tuple[DesiredBackend, ...]
 
     def vips_of(self, version: int) -> list[IPAddress]:
@@ -57,7 +72,8 @@ class OwnedAddress:
 class DesiredState:
     """Everything that the data path and the addresses of one machine must be.
 
-    ``tables`` holds, by number, the backend number of each slot. ``links`` maps the names of the
+    ``tables`` and ``turns`` hold, by number, the backend number of each slot. ``links`` maps the
+    names of the
     interfaces in use to their indices.
     """
 
@@ -65,5 +81,7 @@ class DesiredState:
     links: Mapping[str, int]
     services: tuple[DesiredService, ...]
     tables: Mapping[int, tuple[int, ...]]
+    turns: Mapping[int, tuple[int, ...]]
+    connections: Connections
     seed: int
     addresses: tuple[OwnedAddress, ...] = field(default=())

@@ -19,16 +19,25 @@ def split_id(mark: int) -> tuple[int, int]:
     return mark >> BACKEND_BITS, mark & (BACKENDS - 1)
 
 
+Left = Mapping[str, tuple[int, float]]
+"""What is gone: its number, and when it went (seconds since the epoch)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ids:
     """Numbers in use, by name; the cursors make a freed number the last to be used again.
 
     ``backends`` goes by ``Backend.key``, so that one backend has one number in all services and
-    services with equal backends share a Maglev table. ``tables`` goes by the service's name.
+    services with equal backends share a Maglev table. What left keeps its number as long as a
+    flow table may hold it. ``tables`` and ``turns`` (of services that
+    take turns) go by the service's name.
     """
 
     services: Mapping[str, int] = field(default_factory=dict)
     backends: Mapping[str, int] = field(default_factory=dict)
     tables: Mapping[str, int] = field(default_factory=dict)
+    turns: Mapping[str, int] = field(default_factory=dict)
+    left_services: Left = field(default_factory=dict)
+    left_backends: Left = field(default_factory=dict)
     next_service: int = 0
     next_backend: int = 0

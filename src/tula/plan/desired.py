@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from tula.model.config import Config, VirtualService
-from tula.model.desired import DesiredBackend, DesiredService, DesiredState
+from tula.model.config import Config, Scheduler, VirtualService
+from tula.model.desired import Choice, DesiredBackend, DesiredService, DesiredState
 from tula.model.host import HostView
 from tula.model.ids import Ids
-from tula.plan.ids import table_content
-from tula.plan.maglev import maglev_table, table_size
+from tula.plan.ids import table_content, turns_content
+from tula.plan.maglev import maglev_table, table_size, turns_table
 from tula.plan.reach import Reach
+
+_CHOICES = {
+    Scheduler.RR: Choice.TURNS,
+    Scheduler.WRR: Choice.TURNS,
+    Scheduler.RANDOM: Choice.RANDOM,
+}
 
 
 def plan_desired(config: Config, host: HostView, reach: Reach, ids: Ids) -> DesiredState:
@@ -24,6 +30,8 @@ def plan_desired(config: Config, host: HostView, reach: Reach, ids: Ids) -> Desi
         },
         services=services,
         tables=plan_tables(config, ids),
+        turns=_plan_turns(config, ids),
+        connections=config.connections,
         seed=config.maglev.seed,
         addresses=tuple(reach.addresses),
     )
@@ -48,6 +56,18 @@ def plan_tables(config: Config, ids: Ids) -> dict[int, tuple[int, ...]]:
     return tables
 
 
+def _plan_turns(config: Config, ids: Ids) -> dict[int, tuple[int, ...]]:
+    """The backend number of every turn, for every table of turns that ``ids`` names."""
+    tables: dict[int, tuple[int, ...]] = {}
+    for service in config.services:
+        number = ids.turns.get(service.name)
+        if number is not None and number not in tables:
+            content = turns_content(service)
+            numbers = [ids.backends[key] for key, _ in content]
+            tables[number] = tuple(numbers[index] for index in turns_table(content))
+    return tables
+
+
 def _plan_service(service: VirtualService, reach: Reach, ids: Ids) -> DesiredService:
     return DesiredService(
         name=service.name,
@@ -57,6 +77,8 @@ def _plan_service(service: VirtualService, reach: Reach, ids: Ids) -> DesiredSer
         ports=service.ports,
         by_client=service.by_client,
         table=ids.tables.get(service.name),
+        turns=ids.turns.get(service.name),
+        choice=_CHOICES.get(service.scheduler, Choice.HASH),
         backends=tuple(
             DesiredBackend(
                 name=backend.name,

@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
-from tula.model.config import Backend, Config, MarkRange, VirtualService
-from tula.model.ids import BACKEND_BITS, BACKENDS, Ids
+from tula.model.config import Backend, Config, MarkRange, Scheduler, VirtualService
+from tula.model.ids import BACKEND_BITS, BACKENDS, Ids, Left
 from tula.model.problem import Problem, ProblemsError
 
 
-def plan_ids(config: Config, known: Ids) -> Ids:
+def plan_ids(
+    config: Config, known: Ids, now: float = 0.0, renamed: Mapping[str, str] | None = None
+) -> Ids:
     """Numbers for all of ``config``: those of ``known`` where it has them, else fresh ones.
 
-    Raises ProblemsError when the mark range is too small.
+    ``now`` is in seconds since the epoch. What leaves keeps its number until no flow table can
+    hold it any longer, and gets it back if it returns. ``renamed`` are services' new names to
+    their old ones. Raises ProblemsError when the mark range
+    is too small.
     """
-    services, next_service = _number(
-        ((service.name, ()) for service in config.services),
-        known.services,
-        known.next_service,
+    oldest = now - _longest_life(config)
+    old_names = {name: (old,) for name, old in (renamed or {}).items()}
+    services, left_services, next_service = _number(
+        ((service.name, old_names.get(service.name, ())) for service in config.services),
+        _Numbers(known.services, known.left_services, known.next_service),
         _service_numbers(config.marks),
+        (now, oldest),
     )
-    backends, next_backend = _number(
+    backends, left_backends, next_backend = _number(
         _distinct_backends(config),
-        known.backends,
-        known.next_backend,
+        _Numbers(known.backends, known.left_backends, known.next_backend),
         range(1, BACKENDS),
+        (now, oldest),
     )
     return Ids(
         services=services,
         backends=backends,
-        tables=_plan_tables(config.services, known.tables),
+        tables=_plan_tables(config.services, known.tables, table_content),
+        turns=_plan_tables(
+            [service for service in config.services if takes_turns(service)],
+            known.turns,
+            turns_content,
+        ),
+        left_services=left_services,
+        left_backends=left_backends,
         next_service=next_service,
         next_backend=next_backend,
     )
+
+
+def _longest_life(config: Config) -> float:
+    times = config.connections
+    return max(times.tcp, times.tcp_half_open, times.udp)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """What is known of one kind of numbers."""
+
+    known: Mapping[str, int]
+    left: Left
+    cursor: int
 
 
 def merge_ids(stored: Ids, observed: Ids) -> Ids:
@@ -44,6 +73,9 @@ def merge_ids(stored: Ids, observed: Ids) -> Ids:
         services=_complete(observed.services, stored.services),
         backends=_complete(observed.backends, stored.backends),
         tables=stored.tables,
+        turns=stored.turns,
+        left_services=stored.left_services,
+        left_backends=stored.left_backends,
         next_service=stored.next_service,
         next_backend=stored.next_backend,
     )
@@ -74,44 +106,63 @@ def _complete(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, 
 
 def _number(
     wanted: Iterable[tuple[str, tuple[str, ...]]],
-    known: Mapping[str, int],
-    cursor: int,
+    numbers: _Numbers,
     allowed: range,
-) -> tuple[dict[str, int], int]:
-    """Numbers for (name, other names) pairs, and the cursor after the last fresh one."""
-    numbers: dict[str, int] = {}
-    fresh = []
-    # Numbers of what leaves now are not given away in the same step: packets may carry them.
-    taken = {number for number in known.values() if number in allowed}
+    times: tuple[float, float],
+) -> tuple[dict[str, int], dict[str, tuple[int, float]], int]:
+    """Numbers for (name, other names) pairs, what left, and the cursor after the last fresh one.
+
+    ``times`` are now, and the time before which what left is forgotten.
+    """
+    now, oldest = times
+    # What has a number keeps it, also when the number was another's that left.
+    taken = set(numbers.known.values())
+    left = {
+        name: (number, when)
+        for name, (number, when) in numbers.left.items()
+        if when >= oldest and number not in taken
+    }
+    before = {name: number for name, (number, _) in left.items()} | dict(numbers.known)
+    given: dict[str, int] = {}
     used: set[int] = set()
+    fresh = []
     for name, others in wanted:
-        number = next((known[n] for n in (name, *others) if n in known), None)
+        number = next((before[n] for n in (name, *others) if n in before), None)
         if number is None or number not in allowed or number in used:
             fresh.append(name)
         else:
-            numbers[name] = number
+            given[name] = number
             used.add(number)
-    if fresh and len(used) + len(fresh) > len(allowed):
-        count = len(used) + len(fresh)
-        raise ProblemsError(
-            [
-                Problem(
-                    ("marks",),
-                    f"room for {len(allowed)} services or backends, {count} needed; "
-                    "widen the range, 65536 marks for each service",
-                )
-            ]
+    for name, number in before.items():
+        if number not in used and name not in left:
+            left[name] = (number, now)
+    left = {name: entry for name, entry in left.items() if entry[0] not in used}
+    at = _give_fresh(fresh, given, {number for number, _ in left.values()}, numbers.cursor, allowed)
+    return given, left, at
+
+
+def _give_fresh(
+    names: list[str], given: dict[str, int], left: set[int], cursor: int, allowed: range
+) -> int:
+    """Gives every name a number that nobody has, and returns the cursor behind the last one."""
+    count = len(given) + len(names)
+    if names and count > len(allowed):
+        message = (
+            f"room for {len(allowed)} services or backends, {count} needed; "
+            "widen the range, 65536 marks for each service"
         )
-    if len(taken | used) + len(fresh) > len(allowed):
-        taken = used
+        raise ProblemsError([Problem(("marks",), message)])
+    used = set(given.values())
+    # A range so narrow that only numbers of what left are left: better those than none.
+    taken = used | left if len(used | left) + len(names) <= len(allowed) else used
     at = cursor if cursor in allowed else allowed.start
-    for name in fresh:
-        while at in taken or at in used:
+    for name in names:
+        while at in taken:
             at = at + 1 if at + 1 in allowed else allowed.start
-        numbers[name] = at
-        used.add(at)
+        given[name] = at
+        taken.add(at)
         at = at + 1 if at + 1 in allowed else allowed.start
-    return numbers, at
+    return at
 
 
 def table_content(service: VirtualService) -> tuple[tuple[str, int], ...]:
@@ -119,7 +170,24 @@ def table_content(service: VirtualService) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((backend.key, backend.weight) for backend in service.backends))
 
 
-def _plan_tables(services: Iterable[VirtualService], known: Mapping[str, int]) -> dict[str, int]:
+def takes_turns(service: VirtualService) -> bool:
+    """Whether new flows go to one backend after the other."""
+    return service.scheduler in (Scheduler.RR, Scheduler.WRR)
+
+
+def turns_content(service: VirtualService) -> tuple[tuple[str, int], ...]:
+    """What a table of turns depends on; round robin knows no weights but 0."""
+    content = table_content(service)
+    if service.scheduler is Scheduler.WRR:
+        return content
+    return tuple((key, min(weight, 1)) for key, weight in content)
+
+
+def _plan_tables(
+    services: Iterable[VirtualService],
+    known: Mapping[str, int],
+    content_of: Callable[[VirtualService], tuple[tuple[str, int], ...]],
+) -> dict[str, int]:
     """A table number for every service with backends; those with equal backends share one.
 
     A group of services keeps the number that most of them had, so that the rules that name the
@@ -128,7 +196,7 @@ def _plan_tables(services: Iterable[VirtualService], known: Mapping[str, int]) -
     groups: dict[tuple[tuple[str, int], ...], list[str]] = {}
     for service in services:
         if any(backend.weight for backend in service.backends):
-            groups.setdefault(table_content(service), []).append(service.name)
+            groups.setdefault(content_of(service), []).append(service.name)
     claims = []
     for content, names in groups.items():
         votes: dict[int, int] = {}

@@ -16,7 +16,8 @@ from math import gcd
 
 # Few sizes, far apart: a change of size moves nearly every flow, so a service should grow far
 # before it meets one. About 1,000 slots a backend keep needless moves at 1 % or less.
-_SIZES = ((4, 4093), (12, 16381))
+SMALLEST = 4093
+_SIZES = ((4, SMALLEST), (12, 16381))
 LARGEST = 65537
 
 # Turns are ordered by turn / weight, in integers of this scale so that every machine orders
@@ -49,6 +50,39 @@ def _powers(slots: int) -> list[int]:
     return [pow(k, exponent, slots) for k in range(slots)]
 
 
+def turns_table(backends: Sequence[tuple[str, int]]) -> list[int]:
+    """Who is next, turn by turn, as often as weights say; then again from the start.
+
+    ``backends`` are (key, weight) pairs. Returns indices into ``backends``, as many as the sum
+    of the weights divided by their greatest common divisor, 4,093 at the most; none of weight 0.
+    """
+    eligible = sorted((key, weight, i) for i, (key, weight) in enumerate(backends) if weight > 0)
+    if not eligible:
+        return []
+    whole = sum(weight for _, weight, _ in eligible)
+    length = min(whole // gcd(*(weight for _, weight, _ in eligible)), SMALLEST)
+    queue = _Turns([weight for _, weight, _ in eligible])
+    return [eligible[queue.next()][2] for _ in range(length)]
+
+
+class _Turns:
+    """A queue of turns, by weight: its owner's rank, turn by turn. Equal times go by rank."""
+
+    def __init__(self, weights: list[int]) -> None:
+        self._weights = weights
+        self._taken = [1] * len(weights)
+        self._queue = [(_SCALE // weight, rank) for rank, weight in enumerate(weights)]
+        heapq.heapify(self._queue)
+
+    def next(self) -> int:
+        """The rank whose turn it is."""
+        rank = self._queue[0][1]
+        self._taken[rank] += 1
+        time = self._taken[rank] * _SCALE // self._weights[rank]
+        heapq.heapreplace(self._queue, (time, rank))
+        return rank
+
+
 def maglev_table(backends: Sequence[tuple[str, int]], slots: int) -> list[int]:
     """Which backend owns each slot.
 
@@ -65,19 +99,13 @@ def maglev_table(backends: Sequence[tuple[str, int]], slots: int) -> list[int]:
     table = [-1] * slots
     walks = [_walk(key, slots) for key, _, _ in eligible]
     steps = [0] * len(eligible)
-    # A queue of turns: (time of the turn, backend's rank). Equal times go by rank.
-    queue = [(_SCALE // weight, rank) for rank, (_, weight, _) in enumerate(eligible)]
-    heapq.heapify(queue)
-    turns = [1] * len(eligible)
+    turns = _Turns([weight for _, weight, _ in eligible])
     for _ in range(slots):
-        rank = queue[0][1]
-        _, weight, index = eligible[rank]
+        rank = turns.next()
         start, stretch = walks[rank]
         step = steps[rank]
         while table[at := (start + stretch * powers[step]) % slots] >= 0:
             step += 1
-        table[at] = index
+        table[at] = eligible[rank][2]
         steps[rank] = step + 1
-        turns[rank] += 1
-        heapq.heapreplace(queue, (turns[rank] * _SCALE // weight, rank))
     return table

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tula.model.config import Config, IPAddress, Protocol, VirtualService
+from tula.model.config import Config, IPAddress, Protocol, Scheduler, VirtualService
 from tula.plan.desired import slots_of
 from tula.plan.ids import table_content
 from tula.plan.lookup3 import slot_of
 from tula.plan.maglev import maglev_table
+
+_TURNS = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,14 @@ class Flow:
     vip: IPAddress
     port: int
     protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a table in the kernel holds for a flow: service's name and Backend.key."""
+
+    service: str
+    backend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +57,61 @@ def find_service(config: Config, flow: Flow) -> tuple[VirtualService, str] | Non
     return next(((service, "any port") for service in on_vip if not service.ports), None)
 
 
-def plan_trace(config: Config, flow: Flow) -> Trace:
-    """Follows ``flow`` through the document as the rules in the kernel would."""
+def plan_trace(
+    config: Config, flow: Flow, entry: Entry | None = None, later_fragment: bool = False
+) -> Trace:
+    """Follows ``flow`` through the document as the rules in the kernel would.
+
+    ``entry`` is what the flow table holds for it; for a ``later_fragment``, what the table of
+    fragments holds for its datagram, without which there is nothing to choose by.
+    """
     target = f"{flow.vip} {flow.protocol} port {flow.port}"
     found = find_service(config, flow)
+    if entry is not None and not later_fragment:
+        # Before the services' ports are looked up: these may be another service's now.
+        owner = next((s for s in config.services if s.name == entry.service), None)
+        held = _held(owner, entry) if owner is not None else None
+        if owner is not None and held is not None:
+            takes = f"takes {found[1]}" if found and found[0] is owner else f"took port {flow.port}"
+            why = f"{owner.name} {takes}; the table of connections holds this flow"
+            return Trace(owner.name, held, why)
     if found is None:
         return Trace(None, None, f"no service for {target}: the packet goes on to the host")
     service, matched = found
+    takes = f"{service.name} takes {matched}"
+    if later_fragment:
+        return _later_fragment(config, service, entry)
     content = table_content(service)
     slots = slots_of(service, config)
     table = maglev_table(content, slots)
     if not table:
         what = "every backend has weight 0" if service.backends else "it has no backends"
-        return Trace(service.name, None, f"{service.name} takes {matched}; {what}: dropped")
+        return Trace(service.name, None, f"{takes}; {what}: dropped")
     port = None if service.by_client else flow.client_port
     slot = slot_of(flow.client, port, config.maglev.seed, slots)
     key = content[table[slot]][0]
     backend = next(b for b in service.backends if b.key == key)
     who = str(flow.client) if port is None else f"{flow.client} port {port}"
+    if service.scheduler in _TURNS:
+        return Trace(service.name, None, f"{takes}; {service.scheduler} gives a new flow its turn")
     how = f"{service.scheduler} hashes {who} to slot {slot} of {slots}"
-    return Trace(service.name, backend.name, f"{service.name} takes {matched}; {how}")
+    return Trace(service.name, backend.name, f"{takes}; {how}")
+
+
+def _later_fragment(config: Config, service: VirtualService, entry: Entry | None) -> Trace:
+    """It shows no ports: its datagram's entry alone counts, whichever service made it."""
+    if entry is None:
+        why = "the datagram's first fragment was not seen lately: the packet goes on to the host"
+        return Trace(service.name, None, why)
+    owner = next((s for s in config.services if s.name == entry.service), service)
+    held = _held(owner, entry)
+    if held is None:
+        return Trace(owner.name, None, "the backend of the datagram's first fragment is gone")
+    return Trace(owner.name, held, "the datagram's first fragment went there")
+
+
+def _held(service: VirtualService, entry: Entry | None) -> str | None:
+    """The backend that an entry names, if the service still has it."""
+    if entry is None or entry.service != service.name:
+        return None
+    return next((b.name for b in service.backends if b.key == entry.backend), None)

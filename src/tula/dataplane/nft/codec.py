@@ -11,23 +11,47 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from tula.dataplane.nft.ruleset import Count, Key, Kind, MapName, Value
+from tula.dataplane.nft.words import FLOW_KEY4, FRAGMENT_KEY4, INNER
 
+_NUMBER = "numgen inc mod 4294967295"
 _SLOT_TYPE = "typeof numgen inc mod {size} : meta mark"
 _DISPATCH = "typeof {ip} daddr . meta l4proto . th dport : verdict"
+_ICMP = {
+    version: f"typeof {inner[0].vip} . {inner[0].port} : verdict"
+    for version, inner in INNER.items()
+}
 # "typeof jhash ..." would fit as well, but listing such a map crashes nft 1.0.6.
 _TYPES = {
     Kind.SLOTS: _SLOT_TYPE,
     Kind.VIA4: "type mark : ipv4_addr",
     Kind.VIA6: "type mark : ipv6_addr",
-    Kind.DEVICE: "type mark : iface_index",
+    Kind.DEVICE4: "type mark : iface_index",
+    Kind.DEVICE6: "type mark : iface_index",
     Kind.EXACT4: _DISPATCH.format(ip="ip"),
     Kind.EXACT6: _DISPATCH.format(ip="ip6"),
     Kind.RANGE4: _DISPATCH.format(ip="ip"),
     Kind.RANGE6: _DISPATCH.format(ip="ip6"),
     Kind.ANY4: "typeof ip daddr . meta l4proto : verdict",
     Kind.ANY6: "typeof ip6 daddr . meta l4proto : verdict",
+    Kind.ICMPEXACT4: _ICMP[4],
+    Kind.ICMPEXACT6: _ICMP[6],
+    Kind.ICMPRANGE4: _ICMP[4],
+    Kind.ICMPRANGE6: _ICMP[6],
+    Kind.ICMPANY4: f"typeof {INNER[4][0].vip} : verdict",
+    Kind.ICMPANY6: f"typeof {INNER[6][0].vip} : verdict",
+    Kind.TURNS: _SLOT_TYPE,
+    Kind.OPEN: "type mark",
+    Kind.TCP4: f"typeof {FLOW_KEY4} : meta mark",
+    Kind.TCP6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
+    Kind.CLOSED4: f"typeof {FLOW_KEY4} : meta mark",
+    Kind.CLOSED6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
+    Kind.UDP4: f"typeof {FLOW_KEY4} : meta mark",
+    Kind.UDP6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
+    Kind.FRAG4: f"typeof {FRAGMENT_KEY4} : meta mark",
+    Kind.FRAG6: f"typeof {_NUMBER} : meta mark",
 }
-_RANGES = (Kind.RANGE4, Kind.RANGE6)
+_RANGES = (Kind.RANGE4, Kind.RANGE6, Kind.ICMPRANGE4, Kind.ICMPRANGE6)
+_ANY = (Kind.ANY4, Kind.ANY6, Kind.ICMPANY4, Kind.ICMPANY6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +73,8 @@ def map_declaration(name: MapName) -> str:
         parts.append(f"size {name.size}")
     if name.kind in _RANGES:
         parts.append("flags interval")
+    if name.kind.dynamic:
+        parts.append("flags dynamic,timeout")
     if name.kind.counts:
         parts.append("counter")
     return "; ".join(parts)
@@ -57,6 +83,8 @@ def map_declaration(name: MapName) -> str:
 def element_text(kind: Kind, key: Key, value: Value, count: Count | None = None) -> str:
     """An element of ``add element``, with the count that it starts from."""
     text = key_text(kind, key)
+    if value is None:
+        return text
     if kind.counts:
         assert isinstance(value, tuple)
         address, owner = value
@@ -68,8 +96,10 @@ def element_text(kind: Kind, key: Key, value: Value, count: Count | None = None)
 def key_text(kind: Kind, key: Key) -> str:
     """An element's key, enough to delete it."""
     if isinstance(key, int):
-        return f"{key:#x}" if kind is not Kind.SLOTS else str(key)
-    fields = [_address(key[0]), str(key[1])]
+        return str(key) if kind.numbered else f"{key:#x}"
+    # The fields of an ICMP error's inside have no type: nft takes numbers for them.
+    icmp = kind.startswith("icmp")
+    fields = ["0x" + key[0].hex() if icmp else _address(key[0]), str(key[1])]
     if len(key) == 4:
         first, last = key[2], key[3]
         fields.append(str(first) if first == last else f"{first}-{last}")
@@ -81,7 +111,9 @@ def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
 
     Raises ValueError for bytes that are none of this kind.
     """
-    if kind in (Kind.SLOTS, Kind.DEVICE):
+    if kind is Kind.OPEN:
+        return _native(raw.key), None
+    if kind.numbered or kind in (Kind.DEVICE4, Kind.DEVICE6):
         return _native(raw.key), _native(_bytes(raw.data))
     if kind.counts:
         return _native(raw.key), (_bytes(raw.data), raw.comment)
@@ -90,7 +122,7 @@ def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
     width = 4 if kind.endswith("4") else 16
     address = raw.key[:width]
     protocol = raw.key[width]
-    if kind in (Kind.ANY4, Kind.ANY6):
+    if kind in _ANY:
         return (address, protocol), raw.data
     first = int.from_bytes(raw.key[width + 4 : width + 6], "big")
     last = int.from_bytes(raw.key_end[width + 4 : width + 6], "big") if raw.key_end else first

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
-from tula.dataplane.nft.ruleset import Count, Key, MapName, Ruleset
+from tula.dataplane.nft.ruleset import Count, Key, Kind, MapName, Ruleset
+from tula.model.config import Config, VirtualService
 from tula.model.ids import Ids, split_id
+
+_DISPATCH = (
+    *(Kind.EXACT4, Kind.RANGE4, Kind.ANY4),
+    *(Kind.EXACT6, Kind.RANGE6, Kind.ANY6),
+)
 
 MapCounts = Mapping[str, Mapping[Key, Count]]
 
@@ -29,6 +35,34 @@ def recover_ids(ruleset: Ruleset | None) -> Ids:
                 addresses.setdefault(backend, str(ip_address(address)))
     backends = {address: number for number, address in addresses.items()}
     return Ids(services=services, backends=backends)
+
+
+def renamed_services(config: Config, known: Ids, ruleset: Ruleset | None) -> dict[str, str]:
+    """New names to old ones: of services that take what one took that is gone from the document."""
+    owners: dict[Key, str] = {}
+    for name, elements in ruleset.maps.items() if ruleset else ():
+        parsed = MapName.parse(name)
+        if parsed is not None and parsed.kind in _DISPATCH:
+            owners |= {key: str(chain).partition(".")[2] for key, chain in elements.items()}
+    listed = {service.name for service in config.services}
+    found: dict[str, str] = {}
+    for service in config.services:
+        if service.name not in known.services:
+            before = (owners.get(key, "") for key in _dispatch_keys(service))
+            old = next((name for name in before if name and name not in listed), "")
+            if old:
+                found[service.name] = old
+    return found
+
+
+def _dispatch_keys(service: VirtualService) -> Iterator[Key]:
+    """What leads to the service: each VIP with each protocol and ports, or with any port."""
+    for vip in service.vips:
+        for protocol in service.protocols:
+            for ports in service.ports:
+                yield vip.packed, protocol.number, ports.first, ports.last
+            if not service.ports:
+                yield vip.packed, protocol.number
 
 
 def counts_by_id(counts: MapCounts) -> dict[int, Count]:

@@ -15,7 +15,8 @@ TABLE = "tula"
 FAMILY = "netdev"
 
 Key = int | tuple[bytes, int] | tuple[bytes, int, int, int]
-Value = int | str | tuple[bytes, str]
+Value = int | str | tuple[bytes, str] | None
+"""None for the members of a set."""
 Elements = Mapping[Key, Value]
 
 
@@ -27,8 +28,9 @@ class Kind(StrEnum):
     VIA4 = "via4"
     """backend id: (packed IPv4 next hop, the service's name); counts packets and bytes"""
     VIA6 = "via6"
-    DEVICE = "device"
+    DEVICE4 = "device4"
     """backend id: interface index of its next hop"""
+    DEVICE6 = "device6"
     EXACT4 = "exact4"
     """(packed VIP, protocol, port, port): the service's chain"""
     EXACT6 = "exact6"
@@ -38,11 +40,51 @@ class Kind(StrEnum):
     ANY4 = "any4"
     """(packed VIP, protocol): the service's chain"""
     ANY6 = "any6"
+    ICMPEXACT4 = "icmpexact4"
+    """like EXACT4, for the flow inside an ICMP error: the chain that chooses by that flow"""
+    ICMPEXACT6 = "icmpexact6"
+    ICMPRANGE4 = "icmprange4"
+    ICMPRANGE6 = "icmprange6"
+    ICMPANY4 = "icmpany4"
+    ICMPANY6 = "icmpany6"
+    TURNS = "turns"
+    """turn: backend number, for schedulers that take turns"""
+    OPEN = "open"
+    """a set: the ids of backends that take new connections"""
+    TCP4 = "tcp4"
+    """client, port, VIP, port: backend id, filled by packets"""
+    TCP6 = "tcp6"
+    CLOSED4 = "closed4"
+    """like TCP4, of connections whose client said FIN or RST"""
+    CLOSED6 = "closed6"
+    UDP4 = "udp4"
+    UDP6 = "udp6"
+    FRAG4 = "frag4"
+    """source, destination, datagram: backend id, filled by first fragments"""
+    FRAG6 = "frag6"
 
     @property
     def counts(self) -> bool:
         """Whether every element counts the packets that found it."""
         return self in (Kind.VIA4, Kind.VIA6)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether there are several of this kind, told apart by a number."""
+        return self in (Kind.SLOTS, Kind.TURNS)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether packets fill it. Its elements are not compared, and never read as a whole."""
+        return self in _DYNAMIC
+
+
+_DYNAMIC = frozenset(
+    {
+        *(Kind.TCP4, Kind.CLOSED4, Kind.UDP4, Kind.FRAG4),
+        *(Kind.TCP6, Kind.CLOSED6, Kind.UDP6, Kind.FRAG6),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +115,7 @@ class MapName:
             numbers = [int(part) for part in rest]
         except ValueError:
             return None
-        if kind is Kind.SLOTS:
+        if kind.numbered:
             parsed = cls(kind, numbers[1], numbers[0]) if len(numbers) == 2 else None
         else:
             parsed = cls(kind, *numbers) if len(numbers) < 2 else None

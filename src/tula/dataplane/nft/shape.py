@@ -3,12 +3,15 @@
 A packet's way, at the ingress of a listed interface::
 
     in.eth0 ── frames for this host only
-      └─ exact4: VIP . protocol . port ─▶ svc4.web        one look-up, however many services
-         range4, any4: only for what exact4 does not name, and only when some service needs them
+      ├─ known to a flow table ──────────▶ hit_tcp4, hit_udp4 ─▶ forwarded, the entry refreshed
+      ├─ a fragment ─────────────────────▶ fragment4: with the datagram's first
+      ├─ exact4: VIP . protocol . port ──▶ svc4.web       one look-up, however many services
+      │  range4, any4: only for what exact4 does not name, and only when some service needs them
+      └─ an ICMP error ──────────────────▶ icmp4: with the flow inside
     svc4.web
       ├─ mark = slots_1[hash of the client] | the service's number      which backend
-      ├─ fwd to via4[mark]                                              its MAC, counted there
-      └─ no_backend: counted, dropped
+      ├─ chosen4: learned by the flow table
+      └─ forward4: to via4[mark]                                        its MAC, counted there
 
 Rules depend on services; which backends there are shows in maps alone.
 """
@@ -16,24 +19,51 @@ Rules depend on services; which backends there are shows in maps alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from hashlib import blake2b
 
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Rule, Ruleset, Value
-from tula.model.desired import DesiredService, DesiredState
-from tula.model.ids import BACKEND_BITS, backend_id
+from tula.dataplane.nft.service_chains import ServiceChains
+from tula.dataplane.nft.shared_chains import (
+    COUNTERS,
+    Flows,
+    flow_lookup,
+    inner_lookups,
+    shared_chains,
+)
+from tula.dataplane.nft.words import (
+    ICMP_ERROR,
+    INNER,
+    INNER_UNUSUAL,
+    IP,
+    UNUSUAL,
+    VERSIONS,
+    plain,
+)
+from tula.model.config import Protocol
+from tula.model.desired import Choice, DesiredService, DesiredState
+from tula.model.ids import backend_id
 
-NO_BACKEND = "no_backend"
-"""The counter of packets that were for a service, but for none of its backends."""
-
-VERSIONS = (4, 6)
-_IP = {4: "ip", 6: "ip6"}
 _VIA = {4: Kind.VIA4, 6: Kind.VIA6}
-_EXACT = {4: Kind.EXACT4, 6: Kind.EXACT6}
-_RANGE = {4: Kind.RANGE4, 6: Kind.RANGE6}
-_ANY = {4: Kind.ANY4, 6: Kind.ANY6}
+_DISPATCH = {
+    4: (Kind.EXACT4, Kind.RANGE4, Kind.ANY4),
+    6: (Kind.EXACT6, Kind.RANGE6, Kind.ANY6),
+}
+_ICMP_DISPATCH = {
+    4: (Kind.ICMPEXACT4, Kind.ICMPRANGE4, Kind.ICMPANY4),
+    6: (Kind.ICMPEXACT6, Kind.ICMPRANGE6, Kind.ICMPANY6),
+}
+_FLOWS = {
+    4: {Protocol.TCP: Kind.TCP4, Protocol.UDP: Kind.UDP4},
+    6: {Protocol.TCP: Kind.TCP6, Protocol.UDP: Kind.UDP6},
+}
+_CLOSED = {4: Kind.CLOSED4, 6: Kind.CLOSED6}
+_FRAGMENTS = {4: Kind.FRAG4, 6: Kind.FRAG6}
+_UNSIZED = frozenset({Kind.RANGE4, Kind.RANGE6, Kind.ICMPRANGE4, Kind.ICMPRANGE6})
 
 _SMALLEST = 1024
+_FRAGMENTED = 65536
+"""Datagrams in pieces at a time, of each IP version."""
 
 
 def shape_ruleset(state: DesiredState, present: Collection[str] = ()) -> Ruleset:
@@ -42,12 +72,7 @@ def shape_ruleset(state: DesiredState, present: Collection[str] = ()) -> Ruleset
     for version in VERSIONS:
         shaped.add_version(version)
     shaped.add_ingress()
-    return Ruleset(shaped.maps, shaped.chains, frozenset({NO_BACKEND}))
-
-
-def service_chain(name: str, version: int) -> str:
-    """The chain of a service's packets of one IP version."""
-    return f"svc{version}.{name}"
+    return Ruleset(shaped.maps, shaped.chains, COUNTERS)
 
 
 def ingress_chain(interface: str) -> str:
@@ -75,80 +100,97 @@ class _Shape:
         self.present = present
         self.maps: dict[str, Elements] = {}
         self.chains: dict[str, Chain] = {}
-        self.dispatch: list[Rule] = []
-        self.slots: dict[int, MapName] = {}
-        for number, table in state.tables.items():
-            name = MapName(Kind.SLOTS, len(table), number)
-            self.slots[number] = name
-            self.maps[str(name)] = dict(enumerate(table))
-        devices = {
-            backend_id(service.number, backend.number): state.links[hop.interface]
-            for service in state.services
-            for backend in service.backends
-            for hop in backend.hops.values()
-        }
-        self.device = pick_size(Kind.DEVICE, len(devices), present)
-        # Only services whose backends are on several interfaces look their device up.
-        self.devices: dict[Key, Value] = {}
+        self.ingress: list[Rule] = []
+        self.slots = self._add_tables(Kind.SLOTS, state.tables)
+        self.turns = self._add_tables(Kind.TURNS, state.turns)
+        self.open = self._add_open() if state.connections.enabled else None
+
+    def _add_tables(self, kind: Kind, tables: Mapping[int, tuple[int, ...]]) -> dict[int, MapName]:
+        names = {number: MapName(kind, len(table), number) for number, table in tables.items()}
+        for number, name in names.items():
+            self.maps[str(name)] = dict(enumerate(tables[number]))
+        return names
 
     def _add_map(self, kind: Kind, elements: Elements) -> MapName:
-        sized = kind not in (Kind.RANGE4, Kind.RANGE6)
+        sized = kind not in _UNSIZED
         name = pick_size(kind, len(elements), self.present) if sized else MapName(kind)
         self.maps[str(name)] = elements
         return name
+
+    def _add_filled(self, kind: Kind, size: int) -> MapName:
+        """A map that packets fill."""
+        name = MapName(kind, size)
+        self.maps[str(name)] = {}
+        return name
+
+    def _add_open(self) -> MapName:
+        taking: dict[Key, Value] = {
+            backend_id(service.number, backend.number): None
+            for service in self.state.services
+            for backend in service.backends
+            if backend.weight
+        }
+        return self._add_map(Kind.OPEN, taking)
 
     def add_version(self, version: int) -> None:
         """Everything of one IP version, unless no service has a VIP of it."""
         services = [service for service in self.state.services if service.vips_of(version)]
         if not services:
             return
-        via: dict[Key, Value] = {}
+        flows = self._flows(services, version)
+        self.chains |= shared_chains(flows)
+        made = ServiceChains(version, flows, self.state, self.slots, self.turns)
         for service in services:
-            for backend in service.backends:
-                if version in backend.hops:
-                    mark = backend_id(service.number, backend.number)
-                    via[mark] = (backend.hops[version].address.packed, service.name)
-        via_name = self._add_map(_VIA[version], via)
-        for service in services:
-            rules = self._service_rules(service, version, via_name)
-            self.chains[service_chain(service.name, version)] = Chain(rules)
-        self._add_dispatch(services, version)
-
-    def _service_rules(
-        self, service: DesiredService, version: int, via: MapName
-    ) -> tuple[Rule, ...]:
-        drop = Rule.of(f"counter name {NO_BACKEND} drop")
-        if service.table is None:
-            return (drop,)
-        slots = self.slots[service.table]
-        ip = _IP[version]
-        key = f"{ip} saddr" if service.by_client else f"{ip} saddr . th sport"
-        hops = [backend.hops[version] for backend in service.backends if version in backend.hops]
-        interfaces = sorted({hop.interface for hop in hops})
-        if len(interfaces) == 1:
-            device, pinned = f'"{interfaces[0]}"', str(self.state.links[interfaces[0]])
-        else:
-            device, pinned = f"meta mark map @{self.device}", ""
-            for backend in service.backends:
-                if version in backend.hops:
-                    mark = backend_id(service.number, backend.number)
-                    self.devices[mark] = self.state.links[backend.hops[version].interface]
-        # Slots hold the backend's number and the rule adds the service's, so that services with
-        # equal backends can share a table and still count apart. nft 1.0.6 has no form for
-        # "map ... | number" in one statement.
-        choose = (
-            f"meta mark set jhash {key} mod {slots.size} seed {self.state.seed:#x} map @{slots} "
-            f"meta mark set meta mark | {service.number << BACKEND_BITS:#x} "
+            self.chains |= made.of(service)
+        ip = IP[version]
+        # "ether type", not the protocol that the kernel found: a VLAN-tagged frame shows its tag
+        # there, and is not ours at the parent interface.
+        ours = f"ether type {ip} "
+        if flows.tables is not None:
+            for protocol in flows.tables:
+                known = flow_lookup(flows, protocol, f"jump {flows.name(f'hit_{protocol}')}")
+                match = plain(version, protocol, protocol.number)
+                self.ingress.append(Rule.of(f"{match}{known}"))
+        self.ingress.append(Rule.of(f"{UNUSUAL[version]}jump {flows.name('fragment')}"))
+        key = f"{ours}{ip} daddr . meta l4proto"
+        self.ingress += self._dispatch(
+            services, version, _DISPATCH[version], made.service_chain, (key, "th dport")
         )
-        forward = f"fwd {ip} to meta mark map @{via} device {device}"
-        return (Rule.of(choose + forward, pinned), drop)
+        steered = [service for service in services if service.table is not None]
+        self.chains[flows.name("icmp")] = Chain(
+            (
+                *(Rule.of(f"{unusual} return") for unusual in INNER_UNUSUAL[version]),
+                *inner_lookups(flows),
+                *(
+                    rule
+                    for inner in INNER[version]
+                    for rule in self._dispatch(
+                        *(steered, version, _ICMP_DISPATCH[version], made.icmp_chain),
+                        *((inner.vip, inner.port), inner.match),
+                    )
+                ),
+            )
+        )
+        self.ingress.append(Rule.of(f"{ours}{ICMP_ERROR[version]}goto {flows.name('icmp')}"))
 
-    def _add_dispatch(self, services: list[DesiredService], version: int) -> None:
+    def _dispatch(
+        self,
+        services: list[DesiredService],
+        version: int,
+        kinds: tuple[Kind, Kind, Kind],
+        chain_of: Callable[[DesiredService], str],
+        fields: tuple[str, str],
+        match: str = "",
+    ) -> list[Rule]:
+        """The look-ups that lead to services: by an exact port, by a range, by any port.
+
+        ``fields`` are nft's words for VIP and protocol, and for the port.
+        """
         exact: dict[Key, Value] = {}
         ranges: dict[Key, Value] = {}
         anything: dict[Key, Value] = {}
         for service in services:
-            chain = service_chain(service.name, version)
+            chain = chain_of(service)
             for vip in service.vips_of(version):
                 for protocol in service.protocols:
                     if not service.ports:
@@ -156,24 +198,58 @@ class _Shape:
                     for ports in service.ports:
                         key = (vip.packed, protocol.number, ports.first, ports.last)
                         (exact if ports.first == ports.last else ranges)[key] = chain
-        ip = _IP[version]
-        # "ether type", not the protocol that the kernel found: a VLAN-tagged frame shows its tag
-        # there, and is not ours at the parent interface.
-        match = f"ether type {ip} {ip} daddr . meta l4proto"
-        for kind, elements, key_text in (
-            (_EXACT[version], exact, f"{match} . th dport"),
-            (_RANGE[version], ranges, f"{match} . th dport"),
-            (_ANY[version], anything, match),
-        ):
-            if elements:
-                self.dispatch.append(Rule.of(f"{key_text} vmap @{self._add_map(kind, elements)}"))
+        with_port = " . ".join(fields)
+        return [
+            Rule.of(f"{match}{words} vmap @{self._add_map(kind, elements)}")
+            for kind, elements, words in zip(
+                kinds, (exact, ranges, anything), (with_port, with_port, fields[0]), strict=True
+            )
+            if elements
+        ]
 
     def add_ingress(self) -> None:
         """The base chains, once the dispatch is known."""
-        if self.devices:
-            self.maps[str(self.device)] = self.devices
         # A flooding switch or a sniffer's promiscuous mode shows frames for other machines.
-        ours: Iterable[Rule] = (Rule.of("meta pkttype != host return"), *self.dispatch)
-        rules = tuple(ours)
+        rules = (Rule.of("meta pkttype != host return"), *self.ingress)
         for interface in self.state.interfaces:
             self.chains[ingress_chain(interface)] = Chain(rules, interface)
+
+    def _flows(self, services: list[DesiredService], version: int) -> Flows:
+        via: dict[Key, Value] = {}
+        devices: dict[Key, Value] = {}
+        interfaces = set()
+        for service in services:
+            for backend in service.backends:
+                if version in backend.hops:
+                    hop = backend.hops[version]
+                    mark = backend_id(service.number, backend.number)
+                    via[mark] = (hop.address.packed, service.name)
+                    devices[mark] = self.state.links[hop.interface]
+                    interfaces.add(hop.interface)
+        via_name = self._add_map(_VIA[version], via)
+        forward = f"fwd {IP[version]} to meta mark map @{via_name} device"
+        if len(interfaces) > 1:
+            kind = Kind.DEVICE4 if version == 4 else Kind.DEVICE6
+            rule = Rule.of(f"{forward} meta mark map @{self._add_map(kind, devices)}")
+        else:
+            # One interface for all: the rule names it, and saves a look-up for each packet.
+            name = next(iter(interfaces), self.state.interfaces[0])
+            rule = Rule.of(f'{forward} "{name}"', str(self.state.links[name]))
+        connections = self.state.connections
+        tables = closed = None
+        if connections.enabled:
+            tables = {
+                protocol: self._add_filled(kind, connections.size)
+                for protocol, kind in _FLOWS[version].items()
+            }
+            closed = self._add_filled(_CLOSED[version], connections.size)
+        return Flows(
+            version=version,
+            settings=connections,
+            forward=rule,
+            fragments=self._add_filled(_FRAGMENTS[version], _FRAGMENTED),
+            tables=tables,
+            closed=closed,
+            turns=any(service.choice is not Choice.HASH for service in services),
+            open=self.open,
+        )

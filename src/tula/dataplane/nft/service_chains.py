@@ -1,0 +1,100 @@
+"""The chains of each service: they choose a backend, for its packets and for ICMP errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tula.dataplane.nft.ruleset import Chain, MapName, Rule
+from tula.dataplane.nft.shared_chains import DROP, Flows
+from tula.dataplane.nft.words import INNER, IP, PLAIN_HEADER
+from tula.model.desired import Choice, DesiredService, DesiredState
+from tula.model.ids import BACKEND_BITS
+
+_SYN = "tcp flags & (fin|syn|rst|ack) == syn"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceChains:
+    """Makes the chains of services of one IP version."""
+
+    version: int
+    flows: Flows
+    state: DesiredState
+    slots: Mapping[int, MapName]
+    turns: Mapping[int, MapName]
+
+    def service_chain(self, service: DesiredService) -> str:
+        """The chain of a service's packets."""
+        return f"svc{self.version}.{service.name}"
+
+    def icmp_chain(self, service: DesiredService) -> str:
+        """The chain of ICMP errors about a service's packets."""
+        return f"icmp{self.version}.{service.name}"
+
+    def of(self, service: DesiredService) -> dict[str, Chain]:
+        """The chains of one service."""
+        name = self.service_chain(service)
+        if service.table is None:
+            return {name: Chain((DROP,))}
+        ip = IP[self.version]
+        port = "" if service.by_client else " . th sport"
+        choose = self._by_hash(service, f"{ip} saddr{port}")
+        rules = []
+        if service.choice is not Choice.HASH and self.flows.tables is not None:
+            # Only what begins takes its turn: the rest has its entry, or goes by hash.
+            turn = self._by_turn(service)
+            then = f"{turn} jump {self.flows.name('turn')}"
+            plain = PLAIN_HEADER[self.version]  # what no table holds goes by hash, all of it
+            rules = [
+                Rule.of(f"{plain}{_SYN} {then}"),
+                Rule.of(f"{plain}meta l4proto udp {then}"),
+            ]
+        rules += self._then(choose)
+        return {
+            name: Chain((*rules, DROP)),
+            self.icmp_chain(service): Chain(self._steer(service)),
+        }
+
+    def _steer(self, service: DesiredService) -> tuple[Rule, ...]:
+        """By the hash of the flow inside; its forms that need a match come first."""
+        rules = []
+        for inner in sorted(INNER[self.version], key=lambda inner: not inner.match):
+            key = inner.client if service.by_client else f"{inner.client} . {inner.client_port}"
+            choose = self._by_hash(service, key)
+            rules.append(Rule.of(f"{inner.match}{choose} goto {self.flows.name('steer')}"))
+        return tuple(rules)
+
+    def _then(self, choose: str) -> list[Rule]:
+        """What follows a choice; without flow tables most packets are forwarded at once."""
+        chosen = Rule.of(f"{choose} goto {self.flows.name('chosen')}")
+        if self.flows.tables is not None:
+            return [chosen]
+        whole = "ip frag-off & 0x2000 == 0" if self.version == 4 else "exthdr frag missing"
+        forward = self.flows.forward
+        text = f"{whole} {choose}"
+        at_once = Rule(Rule.of(text, forward.digest).digest, f"{text} {forward.text}")
+        return [at_once, chosen]
+
+    def _by_hash(self, service: DesiredService, key: str) -> str:
+        assert service.table is not None
+        slots = self.slots[service.table]
+        seed = f"{self.state.seed:#x}"
+        return self._mark(service, f"jhash {key} mod {slots.size} seed {seed} map @{slots}")
+
+    def _by_turn(self, service: DesiredService) -> str:
+        if service.choice is Choice.RANDOM:
+            assert service.table is not None
+            slots = self.slots[service.table]
+            return self._mark(service, f"numgen random mod {slots.size} map @{slots}")
+        assert service.turns is not None
+        turns = self.turns[service.turns]
+        return self._mark(service, f"numgen inc mod {turns.size} map @{turns}")
+
+    @staticmethod
+    def _mark(service: DesiredService, number: str) -> str:
+        # Tables hold the backend's number and the rule adds the service's, so that services with
+        # equal backends can share a table and still count apart. nft 1.0.6 has no form for
+        # "map ... | number" in one statement.
+        own = f"{service.number << BACKEND_BITS:#x}"
+        return f"meta mark set {number} meta mark set meta mark | {own}"
