@@ -162,8 +162,10 @@ def test_every_kind_of_map_takes_its_elements(nft: Nftables) -> None:
     bring(nft, make_config(*services))
     observed = nft.observe()
     assert observed is not None
+    assert nft.entries()["tcp4_262144"] == 0
+    assert nft.mark_of(MapName(Kind.TCP4, 262144), bytes(16)) is None
     kinds = {parsed.kind for name in observed.maps if (parsed := MapName.parse(name))}
-    assert kinds == set(Kind) - {Kind.DEVICE}
+    assert kinds == set(Kind) - {Kind.DEVICE4, Kind.DEVICE6, Kind.TURNS}
 
 
 @settings(

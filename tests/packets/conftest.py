@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tula.lab import Lab
+from support.serving import Serving
+from tula.lab import Lab, Network, flat, serve_tcp, serve_udp
 
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """An empty lab of anonymous namespaces, gone after the test whatever happened in it."""
     with Lab() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def four_backends() -> Iterator[Network]:
+    """One switch, two clients, and four backends that say their names on ports 80 and 81."""
+    with Lab() as lab:
+        made = flat(lab, backends=4)
+        made.lb.add_address("eth0", "10.50.0.1/16")  # a network for backends that are nowhere
+        for backend in made.backends:
+            serve_tcp(backend, [80, 81])
+            serve_udp(backend, [80, 81])
+        yield made
+
+
+@pytest.fixture
+def serving(four_backends: Network, tmp_path: Path) -> Iterator[Serving]:
+    """Three of them serve, by a document just applied to a balancer without any past."""
+    with Serving(four_backends, tmp_path / "tula.yaml") as made:
+        made.start_over()
+        made.apply()
         yield made

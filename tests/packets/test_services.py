@@ -129,11 +129,11 @@ def test_weight_0_takes_nothing_new(lab: Lab, tmp_path: Path, family: int) -> No
     one, two, three = network.backends
     serve(network, 80)
     vip = vip_of(network, family)
-    for weight in (100, 0):
+    for weight, ports in ((100, range(20000, 20200)), (0, range(30000, 30200))):
         backends = backends_of(one, three) | backends_of(two, weight=weight)
         apply(network, tmp_path, {"web": service_of(network, protocol=BOTH, backends=backends)})
         for protocol in PROTOCOLS:
-            answered = Counter(flows(network.client, vip, 80, 200, protocol).values())
+            answered = Counter(flows(network.client, vip, 80, ports, protocol).values())
             takes = {one.name, three.name} | ({two.name} if weight else set())
             assert set(answered) == takes
             assert answered.total() == 200

@@ -62,7 +62,11 @@ def _tables_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def apply(network: Network, directory: Path, top: dict[str, Any], **keys: Any) -> Path:
-    """Applies a document of one service for both protocols, and returns it."""
+    """Applies a document of one service for both protocols, and returns it.
+
+    Without flow tables: here it is the choice that is proven, for ports that come up again.
+    """
+    top = {"connections": {"enabled": False}, **top}
     service = service_of(network, protocol=["tcp", "udp"], **keys)
     document = write_document(directory / "tula.yaml", {"web": service}, **top)
     InProcess(network.lb).apply(document)

@@ -18,19 +18,19 @@ class InProcess:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._store = open_store(Path(host.environment()["TULA_STATE_DIR"]))
-        self._balancer = open_balancer(self._store)
+        self.balancer = open_balancer(self._store)
 
     def apply(self, document: Path) -> Change:
         """Brings the host's kernel to the document."""
         loaded = load_document(document)
         with self._host.enter():
-            return self._balancer.apply(loaded.config, loaded.source.encode())
+            return self.balancer.apply(loaded.config, loaded.source.encode())
 
     def plan(self, document: Path) -> Change:
         """What that would change."""
         loaded = load_document(document)
         with self._host.enter():
-            return self._balancer.plan(loaded.config, loaded.source.encode())
+            return self.balancer.plan(loaded.config, loaded.source.encode())
 
     def status(self) -> dict[str, dict[str, Any]]:
         """The services of the applied document by name."""
@@ -38,6 +38,6 @@ class InProcess:
         assert source is not None
         config = parse_document(source).config
         with self._host.enter():
-            counts, named = self._balancer.backend_counts(config), self._balancer.named_counts()
+            counts, named = self.balancer.backend_counts(config), self.balancer.named_counts()
         answer = describe_status(config, counts, named)
         return {service["name"]: service for service in answer["services"]}

@@ -26,13 +26,17 @@ _MARK = "==== "
 # Handles and lifetimes count on by themselves; a memory of use is no configuration.
 _PASSING = re.compile(r" # handle \d+|^ +valid_lft .*\n| users \d+", re.MULTILINE)
 
+# What packets fill, and time empties.
+_FILLED = re.compile(r"(flags dynamic,timeout\n)\s+elements = \{[^}]*\}\n")
+
 
 def snapshot(host: Host) -> dict[str, str]:
     """What stands in the host's kernel, without sysctls; what passes by itself is left out."""
     script = "; ".join(f"echo '{_MARK}{name}'; {line}" for name, line in _COMMANDS.items())
     parts = host.run(["sh", "-c", script]).stdout.split(_MARK)[1:]
     named = (part.partition("\n") for part in parts)
-    return {name: _PASSING.sub("", text) for name, _, text in named}
+    kept = {name: _PASSING.sub("", text) for name, _, text in named}
+    return {name: _FILLED.sub(r"\1", text) for name, text in kept.items()}
 
 
 def pieces(host: Host) -> list[str]:

@@ -50,6 +50,13 @@ GOOD = "10.0.0.9:1234"
         (["10.0.0.100:80", "--client", "10.0.0.300:1"], "--client '10.0.0.300:1': give"),
         (["10.0.0.100:80", "--client", "[2001:db8::9]:1"], "are of different IP versions"),
         (["10.0.0.100:80", "--client", GOOD, "--protocol", "sctp"], "give tcp or udp"),
+        (["10.0.0.100:80", "--client", GOOD, "--fragment", "65536"], "0 to 65535"),
+        (["10.0.0.100:80", "--client", GOOD, "--fragment", "-1"], "0 to 65535"),
+        (["10.0.0.100:80", "--client", GOOD, "--fragment", "first"], "give the identification"),
+        (
+            ["[2001:db8::1]:80", "--client", "[2001:db8::9]:1", "--fragment", "0x100000000"],
+            "0 to 4294967295",
+        ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

@@ -18,7 +18,7 @@ V6 = bytes.fromhex("20010db8000000000000000000000100")
 
 @given(st.sampled_from(list(Kind)), st.integers(0, 1 << 20), st.integers(0, 1 << 20))
 def test_a_map_name_tells_its_parts(kind: Kind, size: int, number: int) -> None:
-    name = MapName(kind, size + 1, number + 1) if kind is Kind.SLOTS else MapName(kind, size)
+    name = MapName(kind, size + 1, number + 1) if kind.numbered else MapName(kind, size)
     assert MapName.parse(str(name)) == name
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from support.builders import configs, make_backend, make_config, make_service
-from tula.model.config import Backend, Config, MarkRange
+from tula.model.config import Backend, Config, Connections, MarkRange, Scheduler
 from tula.model.ids import Ids
 from tula.model.problem import ProblemsError
 from tula.plan.ids import merge_ids, plan_ids, table_content
@@ -99,7 +99,7 @@ def test_a_range_that_is_too_small_is_an_error_that_says_so() -> None:
 
 
 def test_the_kernel_wins_over_the_state_directory() -> None:
-    stored = Ids({"web": 1, "api": 2}, {"10.0.0.10": 1, "10.0.0.11": 2}, {"web": 3}, 9, 9)
+    stored = Ids({"web": 1, "api": 2}, {"10.0.0.10": 1, "10.0.0.11": 2}, {"web": 3})
     observed = Ids({"web": 2}, {"10.0.0.10": 7})
     merged = merge_ids(stored, observed)
     assert merged.services == {"web": 2}  # api's number is taken in the kernel
@@ -110,3 +110,94 @@ def test_the_kernel_wins_over_the_state_directory() -> None:
 def test_a_backend_is_found_again_by_any_of_its_addresses() -> None:
     ids = plan_ids(make_config(make_service(backends=[B[0]])), Ids({}, {"2001:db8::a": 77}))
     assert ids.backends == {B[0].key: 77}
+
+
+def test_a_backend_that_returns_gets_its_number_back() -> None:
+    first = plan_ids(two_services(B[0], B[1]), Ids(), now=0.0)
+    without = plan_ids(two_services(B[0], B[2]), first, now=100.0)
+    assert without.left_backends == {B[1].key: (2, 100.0)}
+    assert without.backends == {B[0].key: 1, B[2].key: 3}
+    back = plan_ids(two_services(B[0], B[1]), without, now=200.0)
+    assert back.backends == first.backends
+    assert back.left_backends == {B[2].key: (3, 200.0)}
+
+
+def test_a_service_that_returns_gets_its_number_back() -> None:
+    both = plan_ids(two_services(B[0]), Ids(), now=0.0)
+    web_alone = make_config(make_service("web", backends=[B[0]]))
+    alone = plan_ids(web_alone, both, now=1.0)
+    assert alone.left_services == {"api": (both.services["api"], 1.0)}
+    assert plan_ids(two_services(B[0]), alone, now=2.0).services == both.services
+
+
+def narrow(*names: str, tcp: float = 7200.0) -> Config:
+    """Services, and marks for two of them."""
+    return replace(
+        make_config(*(make_service(name, backends=[B[0]]) for name in names)),
+        marks=MarkRange(0x10000, 0x2FFFF),
+        connections=Connections(tcp=tcp),
+    )
+
+
+def test_a_number_is_free_again_when_the_longest_life_has_passed() -> None:
+    ids = plan_ids(narrow("a", "b"), Ids(), now=0.0)
+    without = plan_ids(narrow("a"), ids, now=1000.0)
+    kept = plan_ids(narrow("a"), without, now=1000.0 + 7200.0)
+    assert kept.left_services == {"b": (2, 1000.0)}
+    forgotten = plan_ids(narrow("a"), kept, now=1000.0 + 7200.1)
+    assert forgotten.left_services == {}
+    assert plan_ids(narrow("a", "c"), forgotten, now=9000.0).services == {"a": 1, "c": 2}
+
+
+def test_the_longest_life_is_that_of_the_document() -> None:
+    ids = plan_ids(narrow("a", "b", tcp=300.0), Ids(), now=0.0)
+    without = plan_ids(narrow("a", tcp=300.0), ids, now=10.0)
+    # UDP's 120 s and the half-open's 60 s are shorter.
+    assert plan_ids(narrow("a", tcp=300.0), without, now=310.0).left_services
+    assert not plan_ids(narrow("a", tcp=300.0), without, now=310.1).left_services
+
+
+def test_a_range_without_other_numbers_gives_those_of_what_left() -> None:
+    ids = plan_ids(narrow("a", "b"), Ids(), now=0.0)
+    after = plan_ids(narrow("a", "c"), ids, now=1.0)
+    assert after.services == {"a": 1, "c": 2}
+    # The one that left cannot have it back while another has it.
+    wider = replace(narrow("b", "c", "a"), marks=MarkRange(0x10000, 0x3FFFF))
+    assert plan_ids(wider, after, now=2.0).services == {"a": 1, "b": 3, "c": 2}
+
+
+@given(configs(), configs(), configs())
+def test_no_number_is_used_while_a_table_may_hold_it(
+    first: Config, second: Config, third: Config
+) -> None:
+    ids = Ids()
+    owners: dict[int, str] = {}
+    for now, document in enumerate((first, second, third)):
+        ids = plan_ids(document, ids, now=float(now))
+        for key, number in ids.backends.items():
+            assert owners.setdefault(number, key) == key
+
+
+def test_services_that_take_turns_share_by_what_turns_depend_on() -> None:
+    equal = [replace(B[0], weight=1), replace(B[1], weight=3)]
+    config = make_config(
+        make_service("one", backends=equal, scheduler=Scheduler.RR),
+        make_service("two", ["10.0.0.101"], backends=B[:2], scheduler=Scheduler.RR),
+        make_service("three", ["10.0.0.102"], backends=equal, scheduler=Scheduler.WRR),
+        make_service("four", ["10.0.0.103"], backends=equal),
+    )
+    ids = plan_ids(config, Ids())
+    assert ids.turns["one"] == ids.turns["two"] != ids.turns["three"]
+    assert "four" not in ids.turns
+
+
+def test_a_renamed_service_keeps_its_number() -> None:
+    ids = plan_ids(two_services(B[0]), Ids())
+    renamed = make_config(
+        make_service("site", backends=[B[0]]),
+        make_service("other", ["10.0.0.101"], backends=[B[0]]),
+    )
+    after = plan_ids(renamed, ids, renamed={"site": "web", "other": "web"})
+    assert after.services["site"] == ids.services["web"]
+    assert after.services["other"] not in ids.services.values(), "one of them alone"
+    assert after.left_services == {"api": (ids.services["api"], 0.0)}

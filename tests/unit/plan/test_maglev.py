@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tula.plan.maglev import LARGEST, maglev_table, table_size
+from tula.plan.maglev import LARGEST, SMALLEST, maglev_table, table_size, turns_table
 
 
 def equal(count: int) -> list[tuple[str, int]]:
@@ -91,3 +91,37 @@ def test_sizes_are_primes_with_about_a_thousand_slots_a_backend() -> None:
         assert slots >= 1000 * count or slots == LARGEST
     assert table_size(1) == 4093
     assert table_size(500) == LARGEST
+
+
+def turns(**weights: int) -> str:
+    """Whose turn it is, by the names of one letter."""
+    backends = list(weights.items())
+    return "".join(backends[index][0] for index in turns_table(backends))
+
+
+def test_equal_weights_take_turns_one_after_the_other() -> None:
+    assert turns(a=1, b=1, c=1) == "abc"
+    assert turns(b=100, c=100, a=100) == "abc", "in the order of keys, however large the weights"
+
+
+def test_turns_come_as_often_as_weights_say_and_spread() -> None:
+    assert turns(a=1, b=2, c=3) == "cbcabc"
+    assert turns(a=100, b=200, c=300) == turns(a=1, b=2, c=3)
+
+
+def test_weight_0_has_no_turn() -> None:
+    assert turns(a=0, b=1) == "b"
+    assert turns(a=0, b=0) == ""
+    assert turns_table([]) == []
+
+
+@given(st.lists(st.integers(0, 65535), min_size=1, max_size=8))
+def test_turns_are_few_and_in_proportion(weights: list[int]) -> None:
+    backends = [(str(n), weight) for n, weight in enumerate(weights)]
+    table = turns_table(backends)
+    assert len(table) <= SMALLEST
+    counted, whole = Counter(table), sum(weights)
+    for index, weight in enumerate(weights):
+        share = len(table) * weight / whole if whole else 0
+        assert abs(counted[index] - share) < 1 + len(weights)
+        assert counted[index] == 0 or weight
