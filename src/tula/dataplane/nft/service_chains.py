@@ -48,7 +48,7 @@ class ServiceChains:
             plain = PLAIN_HEADER[self.version]  # what no table holds goes by hash, all of it
             rules = [
                 Rule.of(f"{plain}{_SYN} {then}"),
-                Rule.of(f"{plain}meta l4proto udp {then}"),
+                Rule.of(f"{plain}meta l4proto 17 {then}"),
             ]
         rules += self._then(choose)
         return {

@@ -149,7 +149,7 @@ class _Shape:
         if flows.tables is not None:
             for protocol in flows.tables:
                 known = flow_lookup(flows, protocol, f"jump {flows.name(f'hit_{protocol}')}")
-                match = plain(version, protocol, protocol.number)
+                match = plain(version, protocol.number)
                 self.ingress.append(Rule.of(f"{match}{known}"))
         self.ingress.append(Rule.of(f"{UNUSUAL[version]}jump {flows.name('fragment')}"))
         key = f"{ours}{ip} daddr . meta l4proto"

@@ -215,7 +215,9 @@ def _known_first(flows: Flows) -> list[Rule]:
     rules = []
     for protocol in flows.tables or {}:
         known = flow_lookup(flows, protocol, f"jump {flows.name(f'first_{protocol}')}")
-        rules.append(Rule.of(f"{PLAIN_HEADER[flows.version]}meta l4proto {protocol} {known}"))
+        rules.append(
+            Rule.of(f"{PLAIN_HEADER[flows.version]}meta l4proto {protocol.number} {known}")
+        )
     return rules
 
 
@@ -249,9 +251,9 @@ def _chosen(flows: Flows) -> tuple[Rule, ...]:
         # by hash, and not learned.
         rules += [
             Rule.of(f"tcp flags & (fin|syn|rst|ack) == syn goto {flows.name('learn_tcp')}"),
-            Rule.of(f"meta l4proto udp goto {flows.name('learn_udp')}"),
+            Rule.of(f"meta l4proto 17 goto {flows.name('learn_udp')}"),
             Rule.of(
-                f"{PLAIN_HEADER[flows.version]}meta l4proto tcp "
+                f"{PLAIN_HEADER[flows.version]}meta l4proto 6 "
                 f"meta mark set {FLOW_KEY[flows.version]} map @{flows.closed} "
                 f"goto {flows.name('closed')}"
             ),
@@ -267,9 +269,9 @@ def _add(flows: Flows, protocol: Protocol) -> tuple[Rule, ...]:
     life = flows.settings.tcp_half_open if tcp else flows.settings.udp
     entry = f"{{ {FLOW_KEY[flows.version]} timeout {seconds(life)} : meta mark }}"
     return (
-        Rule.of(f"{plain}meta l4proto {protocol} {_forget(flows, protocol)}"),
+        Rule.of(f"{plain}meta l4proto {protocol.number} {_forget(flows, protocol)}"),
         Rule.of(
-            f"{plain}meta l4proto {protocol} add @{table} {entry} goto {flows.name('forward')}"
+            f"{plain}meta l4proto {protocol.number} add @{table} {entry} goto {flows.name('forward')}"
         ),
     )
 

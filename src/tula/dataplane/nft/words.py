@@ -1,5 +1,7 @@
 """The fields of packets in nft's words, by IP version (4, 6).
 
+Protocols are numbers: their names need /etc/protocols, which a bare machine has not.
+
 Offsets are in bits from the network header (@nh) or the transport header (@th). Fields without
 a name of their own have no type either, which lets one map serve a packet's own flow and the
 flow inside an ICMP error.
@@ -94,14 +96,14 @@ or 4 bytes do not. It sees what LATER_FRAGMENT[6] misses: the second of two frag
 """
 
 
-def plain(version: int, protocol: str, number: int) -> str:
-    """Matches a whole packet of a protocol whose ports stand where they usually stand.
+def plain(version: int, number: int) -> str:
+    """Matches a whole packet of a protocol, by its number, whose ports stand where they usually stand.
 
     Neither a fragment nor behind IPv4 options or IPv6 extension headers: those take slower
     rules. The kernel finds no ports in a later fragment, and nft would read its payload as some.
     """
     if version == 4:
-        return f"ether type ip @nh,0,8 0x45 ip frag-off & 0x3fff == 0 ip protocol {protocol} "
+        return f"ether type ip @nh,0,8 0x45 ip frag-off & 0x3fff == 0 ip protocol {number} "
     return f"ether type ip6 ip6 nexthdr {number} "
 
 
@@ -112,10 +114,8 @@ UNUSUAL = {
 """Matches fragments; for IPv6 also extension headers, behind which a fragment header may be."""
 
 ICMP_ERROR = {
-    4: (
-        "ip protocol icmp icmp type { destination-unreachable, time-exceeded, parameter-problem } "
-    ),
-    6: "meta l4proto ipv6-icmp icmpv6 type 1-4 ",
+    4: ("ip protocol 1 icmp type { destination-unreachable, time-exceeded, parameter-problem } "),
+    6: "meta l4proto 58 icmpv6 type 1-4 ",
 }
 """Matches the errors of ICMP (RFC 792) and ICMPv6 (RFC 4443, section 2.1)."""
 
