@@ -266,13 +266,12 @@ def _add(flows: Flows, protocol: Protocol) -> tuple[Rule, ...]:
     assert flows.tables is not None
     plain, table = PLAIN_HEADER[flows.version], flows.tables[protocol]
     tcp = protocol is Protocol.TCP
+    match = f"{plain}meta l4proto {protocol.number}"
     life = flows.settings.tcp_half_open if tcp else flows.settings.udp
     entry = f"{{ {FLOW_KEY[flows.version]} timeout {seconds(life)} : meta mark }}"
     return (
-        Rule.of(f"{plain}meta l4proto {protocol.number} {_forget(flows, protocol)}"),
-        Rule.of(
-            f"{plain}meta l4proto {protocol.number} add @{table} {entry} goto {flows.name('forward')}"
-        ),
+        Rule.of(f"{match} {_forget(flows, protocol)}"),
+        Rule.of(f"{match} add @{table} {entry} goto {flows.name('forward')}"),
     )
 
 

@@ -97,7 +97,7 @@ or 4 bytes do not. It sees what LATER_FRAGMENT[6] misses: the second of two frag
 
 
 def plain(version: int, number: int) -> str:
-    """Matches a whole packet of a protocol, by its number, whose ports stand where they usually stand.
+    """Matches a whole packet of a protocol (its number) whose ports stand where they usually do.
 
     Neither a fragment nor behind IPv4 options or IPv6 extension headers: those take slower
     rules. The kernel finds no ports in a later fragment, and nft would read its payload as some.
