@@ -137,5 +137,5 @@ def _wrong_kind(path: Path, value: object, message: str) -> str:
     if expected is None:
         # Every map and list of the models stands in the table; this keeps a gap readable.
         return message[:200]
-    mend = f"; write [{value}]" if path == ("interfaces",) and isinstance(value, str) else ""
+    mend = f"; write [{shown(value)}]" if path == ("interfaces",) and isinstance(value, str) else ""
     return f"expected {expected}; got {shown(value)}{mend if len(mend) < 40 else ''}"
