@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tula.config.merged import Merged
 from tula.config.models import DocumentModel
 from tula.config.tree import Value
-from tula.model.config import IPAddress, Scheduler
+from tula.model.config import Affinity, IPAddress, Scheduler
 from tula.model.problem import Problem
 
 _TURNS = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM})
@@ -32,6 +32,16 @@ def document_problems(
     yield from _slots_suffice(model, services)
     if not model.connections.enabled:
         yield from _need_connections(services)
+    for service in services:
+        if service.has("scheduler", "affinity") and service.keys.affinity is Affinity.CLIENT:
+            yield from _turns_of_clients(service)
+
+
+def _turns_of_clients(service: Merged) -> Iterator[Problem]:
+    """A turn is a connection's: nothing remembers whole clients."""
+    if service.keys.scheduler in _TURNS:
+        message = f"affinity: client does not go with scheduler: {service.keys.scheduler}"
+        yield Problem(service.place("affinity"), f"{message}; use maglev or source-hash")
 
 
 def _need_connections(services: list[Merged]) -> Iterator[Problem]:
