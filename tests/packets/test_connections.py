@@ -158,6 +158,7 @@ def test_flows_stay_through_all_of_them_in_a_row(serving: Serving) -> None:
         change(serving)
         serving.apply()
         assert held.answers() == held.backends, change.__name__
+    serving.web["affinity"] = "connection"  # turns are a connection's
     for scheduler in ("maglev", "rr", "source-hash", "random", "wrr", "maglev"):
         serving.web["scheduler"] = scheduler
         serving.apply()
