@@ -19,7 +19,7 @@ from statistics import median
 from generator import Traffic
 from report import Case, Found, Results, as_json, markdown, svg
 from rig import Core, Rig, rig
-from subjects import Alone, Nftlb, Routing, Shape, Subject, Tula
+from subjects import Alone, FullTula, Nftlb, Routing, Shape, Subject, Tula
 
 _SLICE = 0.05
 """Seconds of one run of frames."""
@@ -65,8 +65,12 @@ def _measure(core: Core, made: Rig, count: int, slices: int, found: Found) -> No
 
 
 def _subjects(shapes: Sequence[Shape], only: Sequence[str]) -> list[Subject]:
-    tula: Subject = Tula("Tula, table off", {"enabled": False})
-    listed: list[Subject] = [Alone(), Routing(), Nftlb(), tula, *shapes]
+    tula: list[Subject] = [
+        Tula("Tula, table off", {"enabled": False}),
+        Tula("Tula, table warm", {}),
+        FullTula("Tula, table full"),
+    ]
+    listed: list[Subject] = [Alone(), Routing(), Nftlb(), *tula, *shapes]
     return [s for s in listed if not only or isinstance(s, Shape) or s.name in only]
 
 

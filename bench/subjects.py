@@ -18,6 +18,9 @@ FARMS = 50
 """More farms than this and nftlb's daemon takes minutes (the time grows with the cube): its rules
 are then written as it writes them, and loaded by nft."""
 
+SMALLEST = 1024
+"""The least size of a table of connections."""
+
 _KEY = "bench"
 
 
@@ -86,6 +89,21 @@ class Tula:
             vip = f'"{traffic.vip(number)}"'
             lines += [f"  s{number}: {{vip: {vip}, ports: [{SERVICE_PORT}], backends: {shown}}}"]
         return "\n".join(lines) + "\n"
+
+
+class FullTula(Tula):
+    """With tables of connections that others' entries fill: every packet goes by hash."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, {"size": SMALLEST})
+
+    def prepare(self, rig: Rig) -> None:
+        super().prepare(rig)
+        version, protocol = rig.traffic.version, rig.traffic.protocol
+        zeros = " . 0" * ({4: 4, 6: 2}[version] - 1)
+        entries = ", ".join(f"{n}{zeros} timeout 1h : 0" for n in range(SMALLEST))
+        table = f"netdev tula {protocol}{version}_{SMALLEST}"
+        rig.lb.run(["nft", "-f", "-"], input=f"add element {table} {{ {entries} }}")
 
 
 class Shape:

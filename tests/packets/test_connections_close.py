@@ -21,6 +21,7 @@ from support.entries import Held4, entries4
 from support.lab_documents import backends_of
 from support.packets import FAMILIES, ip_to, vip_of
 from support.serving import Serving, silent
+from tula.dataplane.nft.shared_chains import HOT
 from tula.lab import (
     Capture,
     send_frame,
@@ -54,7 +55,7 @@ def test_lives_follow_a_connection_from_syn_to_rst(serving: Serving) -> None:
     (flow,) = serving.connect(4, [22001])
     opened = entry(serving, "tcp4", 22001)
     assert opened is not None
-    assert 7000 < opened.seconds <= 7200
+    assert 7200 < opened.seconds <= 7200 + HOT
     flow.close(reset=True)
     wait_until(lambda: entry(serving, "tcp4", 22001) is None, what="the RST")
     ended = entry(serving, "closed4", 22001)

@@ -153,7 +153,7 @@ class Balancer:
         return [
             TableUse(name.kind.value, entries, name.size)
             for name, entries in parsed
-            if name is not None and name.kind.dynamic
+            if name is not None and name.kind.dynamic and not name.kind.hot
         ]
 
     def find_entry(self, flow: Flow, datagram: int | None = None) -> Entry | None:

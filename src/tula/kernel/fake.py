@@ -23,6 +23,7 @@ from tula.dataplane.nft.transaction import (
     DeleteMap,
     DeleteTable,
     FlushChain,
+    FlushMap,
     Step,
     Transaction,
 )
@@ -156,6 +157,9 @@ class _Work:
                 self._free(map_name, f"@{map_name} ")
                 del self.maps[map_name]
                 self.counts.pop(map_name, None)
+            case FlushMap(name):
+                self._need(str(name) in self.maps, str(name))
+                self.maps[str(name)] = {}
             case AddElements() | DeleteElements():
                 self._change_elements(step)
             case _:

@@ -38,7 +38,7 @@ def test_a_first_apply_adds_everything() -> None:
     assert found[0] == "add table netdev tula"
     assert all(line.startswith("add ") for line in found)
     assert [line for line in found if " chain in." in line or " chain svc" in line] == [
-        "add chain svc4.web 2 rules",
+        "add chain svc4.web 3 rules",
         "add chain in.eth0 at the ingress of eth0",
     ]
     assert set(found) >= {
@@ -82,31 +82,40 @@ def test_more_and_fewer_elements() -> None:
 def test_a_rule_that_changes_changes_its_chain() -> None:
     by_client = replace(WEB, affinity=Affinity.CLIENT)
     assert change(make_config(WEB), make_config(by_client)) == [
-        "change chain svc4.web 2 rules",
+        "change chain svc4.web 3 rules",
         "change chain icmp4.web 1 rule",
     ]
 
 
 def test_a_service_comes_and_goes() -> None:
-    api = make_service("api", ports=[PortRange(81, 81)], backends=BACKENDS)
+    api = make_service("api", ports=[PortRange(81, 81)], backends=BACKENDS[:1])
     came = change(make_config(WEB), make_config(WEB, api))
     assert sorted(came) == [
         "add chain icmp4.api 1 rule",
-        "add chain svc4.api 2 rules",
+        "add chain svc4.api 3 rules",
+        "add map slots_2_4093 4093 elements",
         "change map exact4_1024 elements: 1 more",
         "change map icmpexact4_1024 elements: 1 more",
-        "change map open_1024 elements: 2 more",
-        "change map via4_1024 elements: 2 more",
+        "change map open_1024 elements: 1 more",
+        "change map via4_1024 elements: 1 more",
     ]
     went = change(make_config(WEB, api), make_config(WEB))
     assert sorted(went) == [
         "change map exact4_1024 elements: 1 fewer",
         "change map icmpexact4_1024 elements: 1 fewer",
-        "change map open_1024 elements: 2 fewer",
-        "change map via4_1024 elements: 2 fewer",
+        "change map open_1024 elements: 1 fewer",
+        "change map via4_1024 elements: 1 fewer",
         "remove chain icmp4.api",
         "remove chain svc4.api",
+        "remove map slots_2_4093",
     ]
+
+
+def test_a_table_that_gets_a_second_user_holds_numbers_for_both() -> None:
+    api = make_service("api", ports=[PortRange(81, 81)], backends=BACKENDS)
+    came = change(make_config(WEB), make_config(WEB, api))
+    assert "change map slots_1_4093 elements: 4093 changed" in came
+    assert {"change chain svc4.web 3 rules", "add chain svc4.api 3 rules"} < set(came)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from tula.dataplane.nft.ruleset import Count, Key, Kind, MapName, Value
-from tula.dataplane.nft.words import FLOW_KEY4, FRAGMENT_KEY4, INNER
+from tula.dataplane.nft.words import FLOW_KEY4, FRAGMENT_KEY4, HOT_KEY4, INNER
 
 _NUMBER = "numgen inc mod 4294967295"
 _SLOT_TYPE = "typeof numgen inc mod {size} : meta mark"
@@ -47,6 +47,10 @@ _TYPES = {
     Kind.CLOSED6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
     Kind.UDP4: f"typeof {FLOW_KEY4} : meta mark",
     Kind.UDP6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
+    Kind.HOTTCP4: f"typeof {HOT_KEY4} : meta mark",
+    Kind.HOTTCP6: f"typeof {_NUMBER} . @th,0,32 : meta mark",
+    Kind.HOTUDP4: f"typeof {HOT_KEY4} : meta mark",
+    Kind.HOTUDP6: f"typeof {_NUMBER} . @th,0,32 : meta mark",
     Kind.FRAG4: f"typeof {FRAGMENT_KEY4} : meta mark",
     Kind.FRAG6: f"typeof {_NUMBER} : meta mark",
 }

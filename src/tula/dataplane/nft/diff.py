@@ -23,6 +23,7 @@ from tula.dataplane.nft.transaction import (
     DeleteMap,
     DeleteTable,
     FlushChain,
+    FlushMap,
     Step,
     Transaction,
 )
@@ -68,6 +69,10 @@ def diff_rulesets(
         carried = _carried(_parsed(name), counts or {})
         steps += _diff_elements(_parsed(name), old.maps.get(name, {}), elements, carried)
     gone_chains = [name for name in old.chains if name not in want.chains]
+    if any(name.startswith("svc") for name in gone_chains):
+        # A hot flow of a service that left would pass its mark on to the host.
+        hot = (_parsed(name) for name in want.maps if name in old.maps)
+        steps += [FlushMap(name) for name in hot if name.kind.hot]
     # First all rules, then the chains: a rule of one may name another.
     steps += [FlushChain(name) for name in gone_chains if old.chains[name].rules]
     gone_maps = [name for name in old.maps if name not in want.maps]

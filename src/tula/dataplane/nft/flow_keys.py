@@ -27,13 +27,14 @@ def flow_tables(flow: Flow, present: Collection[str]) -> list[MapName]:
 
 def flow_key(flow: Flow) -> bytes:
     """The flow's key: as FLOW_KEY in nft's words."""
-    fields = (
-        flow.client.packed
-        + _padded(flow.client_port.to_bytes(2, "big"))
-        + flow.vip.packed
-        + _padded(flow.port.to_bytes(2, "big"))
+    client, vip = flow.client.packed, flow.vip.packed
+    client_port, port = (
+        _padded(number.to_bytes(2, "big")) for number in (flow.client_port, flow.port)
     )
-    return fields if flow.vip.version == 4 else b"".join(_hash(fields, s) for s in KEY_SEEDS)
+    if flow.vip.version == 4:
+        return client + client_port + vip + port
+    hashed = zip((client + vip, client_port + port), KEY_SEEDS, strict=True)
+    return b"".join(_hash(fields, seed) for fields, seed in hashed)
 
 
 def fragment_tables(flow: Flow, present: Collection[str]) -> list[MapName]:

@@ -24,7 +24,7 @@ class Kind(StrEnum):
     """The maps by what they hold; a map's name is its kind, then what tells it from others."""
 
     SLOTS = "slots"
-    """hash slot: backend number"""
+    """hash slot: backend number, or backend id where one service uses the table"""
     VIA4 = "via4"
     """backend id: (packed IPv4 next hop, the service's name); counts packets and bytes"""
     VIA6 = "via6"
@@ -48,7 +48,7 @@ class Kind(StrEnum):
     ICMPANY4 = "icmpany4"
     ICMPANY6 = "icmpany6"
     TURNS = "turns"
-    """turn: backend number, for schedulers that take turns"""
+    """turn: backend number or id, for schedulers that take turns"""
     OPEN = "open"
     """a set: the ids of backends that take new connections"""
     TCP4 = "tcp4"
@@ -59,6 +59,11 @@ class Kind(StrEnum):
     CLOSED6 = "closed6"
     UDP4 = "udp4"
     UDP6 = "udp6"
+    HOTTCP4 = "hottcp4"
+    """those of TCP4 that were prolonged a short while ago"""
+    HOTTCP6 = "hottcp6"
+    HOTUDP4 = "hotudp4"
+    HOTUDP6 = "hotudp6"
     FRAG4 = "frag4"
     """source, destination, datagram: backend id, filled by first fragments"""
     FRAG6 = "frag6"
@@ -78,11 +83,17 @@ class Kind(StrEnum):
         """Whether packets fill it. Its elements are not compared, and never read as a whole."""
         return self in _DYNAMIC
 
+    @property
+    def hot(self) -> bool:
+        """Whether it only repeats another's entries: emptying it costs time, and no flow."""
+        return self.value.startswith("hot")
+
 
 _DYNAMIC = frozenset(
     {
         *(Kind.TCP4, Kind.CLOSED4, Kind.UDP4, Kind.FRAG4),
         *(Kind.TCP6, Kind.CLOSED6, Kind.UDP6, Kind.FRAG6),
+        *(Kind.HOTTCP4, Kind.HOTUDP4, Kind.HOTTCP6, Kind.HOTUDP6),
     }
 )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
-from tula.dataplane.nft.shared_chains import DROP, Flows
+from tula.dataplane.nft.shared_chains import DROP, Flows, known_jumps
 from tula.dataplane.nft.words import INNER, IP, PLAIN_HEADER
 from tula.model.desired import Choice, DesiredService, DesiredState
 from tula.model.ids import BACKEND_BITS
@@ -23,6 +23,8 @@ class ServiceChains:
     state: DesiredState
     slots: Mapping[int, MapName]
     turns: Mapping[int, MapName]
+    shared: Collection[MapName]
+    """Tables of several services: they hold backend numbers, the others backend ids."""
 
     def service_chain(self, service: DesiredService) -> str:
         """The chain of a service's packets."""
@@ -35,22 +37,22 @@ class ServiceChains:
     def of(self, service: DesiredService) -> dict[str, Chain]:
         """The chains of one service."""
         name = self.service_chain(service)
+        rules = known_jumps(self.flows, service.protocols)
         if service.table is None:
-            return {name: Chain((DROP,))}
+            return {name: Chain((*rules, DROP))}
         ip = IP[self.version]
         port = "" if service.by_client else " . th sport"
         choose = self._by_hash(service, f"{ip} saddr{port}")
-        rules = []
         if service.choice is not Choice.HASH and self.flows.tables is not None:
             # Only what begins takes its turn: the rest has its entry, or goes by hash.
             turn = self._by_turn(service)
             then = f"{turn} jump {self.flows.name('turn')}"
             plain = PLAIN_HEADER[self.version]  # what no table holds goes by hash, all of it
-            rules = [
+            rules += [
                 Rule.of(f"{plain}{_SYN} {then}"),
                 Rule.of(f"{plain}meta l4proto 17 {then}"),
             ]
-        rules += self._then(choose)
+        rules += self._then(service, choose)
         return {
             name: Chain((*rules, DROP)),
             self.icmp_chain(service): Chain(self._steer(service)),
@@ -65,14 +67,16 @@ class ServiceChains:
             rules.append(Rule.of(f"{inner.match}{choose} goto {self.flows.name('steer')}"))
         return tuple(rules)
 
-    def _then(self, choose: str) -> list[Rule]:
+    def _then(self, service: DesiredService, choose: str) -> list[Rule]:
         """What follows a choice; without flow tables most packets are forwarded at once."""
         chosen = Rule.of(f"{choose} goto {self.flows.name('chosen')}")
         if self.flows.tables is not None:
             return [chosen]
-        whole = "ip frag-off & 0x2000 == 0" if self.version == 4 else "exthdr frag missing"
+        numbers = ", ".join(str(protocol.number) for protocol in service.protocols)
+        listed = f"{{ {numbers} }}" if len(service.protocols) > 1 else numbers
+        usual = "ip frag-off & 0x2000 == 0" if self.version == 4 else f"ip6 nexthdr {listed}"
         forward = self.flows.forward
-        text = f"{whole} {choose}"
+        text = f"{usual} {choose}"
         at_once = Rule(Rule.of(text, forward.digest).digest, f"{text} {forward.text}")
         return [at_once, chosen]
 
@@ -80,21 +84,22 @@ class ServiceChains:
         assert service.table is not None
         slots = self.slots[service.table]
         seed = f"{self.state.seed:#x}"
-        return self._mark(service, f"jhash {key} mod {slots.size} seed {seed} map @{slots}")
+        return self._mark(service, f"jhash {key} mod {slots.size} seed {seed}", slots)
 
     def _by_turn(self, service: DesiredService) -> str:
         if service.choice is Choice.RANDOM:
             assert service.table is not None
             slots = self.slots[service.table]
-            return self._mark(service, f"numgen random mod {slots.size} map @{slots}")
+            return self._mark(service, f"numgen random mod {slots.size}", slots)
         assert service.turns is not None
         turns = self.turns[service.turns]
-        return self._mark(service, f"numgen inc mod {turns.size} map @{turns}")
+        return self._mark(service, f"numgen inc mod {turns.size}", turns)
 
-    @staticmethod
-    def _mark(service: DesiredService, number: str) -> str:
-        # Tables hold the backend's number and the rule adds the service's, so that services with
-        # equal backends can share a table and still count apart. nft 1.0.6 has no form for
-        # "map ... | number" in one statement.
+    def _mark(self, service: DesiredService, number: str, table: MapName) -> str:
+        text = f"meta mark set {number} map @{table}"
+        if table not in self.shared:
+            return text
+        # The service's number above the backend's: services with equal backends share a table
+        # and still count apart. nft 1.0.6 has no form for "map ... | number" in one statement.
         own = f"{service.number << BACKEND_BITS:#x}"
-        return f"meta mark set {number} meta mark set meta mark | {own}"
+        return f"{text} meta mark set meta mark | {own}"

@@ -3,12 +3,13 @@
 A packet's way, at the ingress of a listed interface::
 
     in.eth0 ── frames for this host only
-      ├─ known to a flow table ──────────▶ hit_tcp4, hit_udp4 ─▶ forwarded, the entry refreshed
-      ├─ a fragment ─────────────────────▶ fragment4: with the datagram's first
+      ├─ hottcp4, hotudp4: a flow that was looked up a short while ago: forwarded
       ├─ exact4: VIP . protocol . port ──▶ svc4.web       one look-up, however many services
+      ├─ a fragment ─────────────────────▶ fragment4: with the datagram's first
       │  range4, any4: only for what exact4 does not name, and only when some service needs them
       └─ an ICMP error ──────────────────▶ icmp4: with the flow inside
     svc4.web
+      ├─ tcp4, udp4: a flow that is known ▶ hit_tcp4: its entry prolonged, made hot; forwarded
       ├─ mark = slots_1[hash of the client] | the service's number      which backend
       ├─ chosen4: learned by the flow table
       └─ forward4: to via4[mark]                                        its MAC, counted there
@@ -19,7 +20,7 @@ Rules depend on services; which backends there are shows in maps alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Rule, Ruleset, Value
@@ -27,7 +28,7 @@ from tula.dataplane.nft.service_chains import ServiceChains
 from tula.dataplane.nft.shared_chains import (
     COUNTERS,
     Flows,
-    flow_lookup,
+    hot_rule,
     inner_lookups,
     shared_chains,
 )
@@ -36,9 +37,10 @@ from tula.dataplane.nft.words import (
     INNER,
     INNER_UNUSUAL,
     IP,
+    PROTOCOL,
     UNUSUAL,
+    USUAL,
     VERSIONS,
-    plain,
 )
 from tula.model.config import Protocol
 from tula.model.desired import Choice, DesiredService, DesiredState
@@ -56,6 +58,10 @@ _ICMP_DISPATCH = {
 _FLOWS = {
     4: {Protocol.TCP: Kind.TCP4, Protocol.UDP: Kind.UDP4},
     6: {Protocol.TCP: Kind.TCP6, Protocol.UDP: Kind.UDP6},
+}
+_HOT = {
+    4: {Protocol.TCP: Kind.HOTTCP4, Protocol.UDP: Kind.HOTUDP4},
+    6: {Protocol.TCP: Kind.HOTTCP6, Protocol.UDP: Kind.HOTUDP6},
 }
 _CLOSED = {4: Kind.CLOSED4, 6: Kind.CLOSED6}
 _FRAGMENTS = {4: Kind.FRAG4, 6: Kind.FRAG6}
@@ -100,15 +106,36 @@ class _Shape:
         self.present = present
         self.maps: dict[str, Elements] = {}
         self.chains: dict[str, Chain] = {}
+        self.hot: list[Rule] = []
+        self.exact: list[Rule] = []
         self.ingress: list[Rule] = []
-        self.slots = self._add_tables(Kind.SLOTS, state.tables)
-        self.turns = self._add_tables(Kind.TURNS, state.turns)
+        self.shared: set[MapName] = set()
+        users = [(service.table, service.number) for service in state.services]
+        self.slots = self._add_tables(Kind.SLOTS, state.tables, users)
+        users = [(service.turns, service.number) for service in state.services]
+        self.turns = self._add_tables(Kind.TURNS, state.turns, users)
         self.open = self._add_open() if state.connections.enabled else None
 
-    def _add_tables(self, kind: Kind, tables: Mapping[int, tuple[int, ...]]) -> dict[int, MapName]:
-        names = {number: MapName(kind, len(table), number) for number, table in tables.items()}
-        for number, name in names.items():
-            self.maps[str(name)] = dict(enumerate(tables[number]))
+    def _add_tables(
+        self,
+        kind: Kind,
+        tables: Mapping[int, tuple[int, ...]],
+        users: Iterable[tuple[int | None, int]],
+    ) -> dict[int, MapName]:
+        """``users`` are pairs of a table's number and a service's."""
+        services: dict[int | None, list[int]] = {}
+        for number, service in users:
+            services.setdefault(number, []).append(service)
+        names: dict[int, MapName] = {}
+        for number, table in tables.items():
+            name = names[number] = MapName(kind, len(table), number)
+            of = services.get(number, [])
+            if len(of) > 1:
+                self.shared.add(name)
+            owner = of[0] if len(of) == 1 else 0
+            self.maps[str(name)] = {
+                slot: backend_id(owner, backend) for slot, backend in enumerate(table)
+            }
         return names
 
     def _add_map(self, kind: Kind, elements: Elements) -> MapName:
@@ -138,25 +165,24 @@ class _Shape:
         if not services:
             return
         flows = self._flows(services, version)
-        self.chains |= shared_chains(flows)
-        made = ServiceChains(version, flows, self.state, self.slots, self.turns)
+        made = ServiceChains(version, flows, self.state, self.slots, self.turns, self.shared)
         for service in services:
             self.chains |= made.of(service)
         ip = IP[version]
         # "ether type", not the protocol that the kernel found: a VLAN-tagged frame shows its tag
         # there, and is not ours at the parent interface.
         ours = f"ether type {ip} "
-        if flows.tables is not None:
-            for protocol in flows.tables:
-                known = flow_lookup(flows, protocol, f"jump {flows.name(f'hit_{protocol}')}")
-                match = plain(version, protocol.number)
-                self.ingress.append(Rule.of(f"{match}{known}"))
+        self._add_hot(flows, services)
+        exact, *others = self._dispatch(services, version, _DISPATCH[version], made.service_chain)
+        self.chains |= shared_chains(flows, exact)
+        if exact is not None:
+            key = f"{USUAL[version]}{ip} daddr . {PROTOCOL[version]} . th dport"
+            self.exact.append(Rule.of(f"{key} vmap @{exact}"))
         self.ingress.append(Rule.of(f"{UNUSUAL[version]}jump {flows.name('fragment')}"))
         key = f"{ours}{ip} daddr . meta l4proto"
-        self.ingress += self._dispatch(
-            services, version, _DISPATCH[version], made.service_chain, (key, "th dport")
-        )
+        self.ingress += _lookups((None, *others), (key, "th dport"))
         steered = [service for service in services if service.table is not None]
+        by_icmp = self._dispatch(steered, version, _ICMP_DISPATCH[version], made.icmp_chain)
         self.chains[flows.name("icmp")] = Chain(
             (
                 *(Rule.of(f"{unusual} return") for unusual in INNER_UNUSUAL[version]),
@@ -164,10 +190,7 @@ class _Shape:
                 *(
                     rule
                     for inner in INNER[version]
-                    for rule in self._dispatch(
-                        *(steered, version, _ICMP_DISPATCH[version], made.icmp_chain),
-                        *((inner.vip, inner.port), inner.match),
-                    )
+                    for rule in _lookups(by_icmp, (inner.vip, inner.port), inner.match)
                 ),
             )
         )
@@ -179,13 +202,8 @@ class _Shape:
         version: int,
         kinds: tuple[Kind, Kind, Kind],
         chain_of: Callable[[DesiredService], str],
-        fields: tuple[str, str],
-        match: str = "",
-    ) -> list[Rule]:
-        """The look-ups that lead to services: by an exact port, by a range, by any port.
-
-        ``fields`` are nft's words for VIP and protocol, and for the port.
-        """
+    ) -> list[MapName | None]:
+        """The maps that lead to services: by an exact port, by a range, by any port."""
         exact: dict[Key, Value] = {}
         ranges: dict[Key, Value] = {}
         anything: dict[Key, Value] = {}
@@ -198,19 +216,30 @@ class _Shape:
                     for ports in service.ports:
                         key = (vip.packed, protocol.number, ports.first, ports.last)
                         (exact if ports.first == ports.last else ranges)[key] = chain
-        with_port = " . ".join(fields)
         return [
-            Rule.of(f"{match}{words} vmap @{self._add_map(kind, elements)}")
-            for kind, elements, words in zip(
-                kinds, (exact, ranges, anything), (with_port, with_port, fields[0]), strict=True
-            )
-            if elements
+            self._add_map(kind, elements) if elements else None
+            for kind, elements in zip(kinds, (exact, ranges, anything), strict=True)
         ]
+
+    def _add_hot(self, flows: Flows, services: list[DesiredService]) -> None:
+        """The rules for what is hot: before all others, as most packets need no other one."""
+        if flows.tables is None:
+            return
+        guard = "meta pkttype host "
+        if len(self.state.interfaces) > 1:
+            # A VLAN's frame shows at the parent interface too, with its tag: there it is not
+            # ours, but its flow may have been learned at the VLAN's own interface.
+            guard += f"ether type {IP[flows.version]} "
+        for protocol in flows.tables:
+            if any(protocol in service.protocols for service in services):
+                self.hot.append(hot_rule(flows, protocol, guard))
 
     def add_ingress(self) -> None:
         """The base chains, once the dispatch is known."""
-        # A flooding switch or a sniffer's promiscuous mode shows frames for other machines.
-        rules = (Rule.of("meta pkttype != host return"), *self.ingress)
+        # A flooding switch or a sniffer's promiscuous mode shows frames for other machines. What
+        # stands before asks for itself: a rule less for most packets.
+        others = Rule.of("meta pkttype != host return")
+        rules = (*self.hot, *self.exact, others, *self.ingress)
         for interface in self.state.interfaces:
             self.chains[ingress_chain(interface)] = Chain(rules, interface)
 
@@ -237,19 +266,37 @@ class _Shape:
             rule = Rule.of(f'{forward} "{name}"', str(self.state.links[name]))
         connections = self.state.connections
         tables = closed = None
+        hot = {}
         if connections.enabled:
             tables = {
                 protocol: self._add_filled(kind, connections.size)
                 for protocol, kind in _FLOWS[version].items()
             }
             closed = self._add_filled(_CLOSED[version], connections.size)
+            hot = {
+                protocol: self._add_filled(kind, connections.size)
+                for protocol, kind in _HOT[version].items()
+            }
         return Flows(
             version=version,
             settings=connections,
             forward=rule,
             fragments=self._add_filled(_FRAGMENTS[version], _FRAGMENTED),
             tables=tables,
+            hot=hot,
             closed=closed,
             turns=any(service.choice is not Choice.HASH for service in services),
             open=self.open,
         )
+
+
+def _lookups(
+    maps: Iterable[MapName | None], fields: tuple[str, str], match: str = ""
+) -> list[Rule]:
+    """The rules of a dispatch; ``fields`` are nft's words: VIP and protocol, and the port."""
+    with_port = " . ".join(fields)
+    return [
+        Rule.of(f"{match}{words} vmap @{name}")
+        for name, words in zip(maps, (with_port, with_port, fields[0]), strict=True)
+        if name is not None
+    ]

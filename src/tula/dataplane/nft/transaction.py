@@ -48,6 +48,11 @@ class DeleteMap:
 
 
 @dataclass(frozen=True, slots=True)
+class FlushMap:
+    name: MapName
+
+
+@dataclass(frozen=True, slots=True)
 class AddElements:
     name: MapName
     elements: Elements
@@ -90,6 +95,7 @@ Step = (
     | DeleteCounter
     | AddMap
     | DeleteMap
+    | FlushMap
     | AddElements
     | DeleteElements
     | AddChain
@@ -121,6 +127,8 @@ def _render(step: Step) -> Iterator[str]:
             yield f"add {what} {where} {name} {{ {map_declaration(name)}; }}"
         case DeleteMap(map_name):
             yield f"delete map {where} {map_name}"
+        case FlushMap(name):
+            yield f"flush map {where} {name}"
         case AddElements(name, elements, counts):
             texts = [element_text(name.kind, k, v, counts.get(k)) for k, v in elements.items()]
             for at in range(0, len(texts), _AT_ONCE):

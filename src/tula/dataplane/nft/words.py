@@ -18,19 +18,32 @@ IP = {4: "ip", 6: "ip6"}
 # the most that nft 1.0.6 takes as the key of a map that packets fill.
 FLOW_KEY4 = "@nh,96,32 . @nh,160,16 . @nh,128,32 . @nh,176,16"
 
-# IPv6 flows do not fit into 16 bytes: two hashes of the same fields stand for them. With one,
-# a collision of two services' flows would come up once in a few thousand flows.
-_FLOW6 = "ip6 saddr . th sport . ip6 daddr . th dport"
+# IPv6 flows do not fit into 16 bytes: a hash of the addresses and one of the ports stand for them.
+# With one hash for all, two flows of a table of 262,144 would meet every few thousand flows; of
+# those that share client port and service port, as here, hardly ever.
 KEY_SEEDS = (0x54756C61, 0x616C7554)
 KEY_RANGE = 0xFFFFFFFF
 
 
-def _two_hashes(fields: str) -> str:
-    return " . ".join(f"jhash {fields} mod {KEY_RANGE} seed {seed:#x}" for seed in KEY_SEEDS)
+def _words(base: str, first: int, bits: int) -> str:
+    """A long field in loads of 4 bytes, which take nft_payload's fast way (nf_tables_core.c)."""
+    return " . ".join(f"@{base},{at},32" for at in range(first, first + bits, 32))
 
 
-FLOW_KEY = {4: FLOW_KEY4, 6: _two_hashes(_FLOW6)}
+def _two_hashes(addresses: str, ports: str) -> str:
+    hashed = zip((addresses, ports), KEY_SEEDS, strict=True)
+    return " . ".join(f"jhash {fields} mod {KEY_RANGE} seed {seed:#x}" for fields, seed in hashed)
+
+
+FLOW_KEY = {4: FLOW_KEY4, 6: _two_hashes(_words("nh", 64, 256), "th sport . th dport")}
 """The flow table's key."""
+
+HOT_KEY4 = "@nh,96,32 . @nh,128,32 . @th,0,32"
+HOT_KEY = {
+    4: HOT_KEY4,
+    6: f"jhash {_words('nh', 64, 256)} mod {KEY_RANGE} seed {KEY_SEEDS[0]:#x} . @th,0,32",
+}
+"""The hot table's key: cheaper, as no ICMP error must be found by it, whose ports are reversed."""
 
 FRAGMENT_KEY4 = "ip saddr . ip daddr . ip id . ip protocol"
 FRAGMENT_KEY = {
@@ -63,8 +76,10 @@ class Inner:
     @property
     def key(self) -> str:
         """The flow table's key."""
-        fields = f"{self.client} . {self.client_port} . {_OUTER_VIP[self.version]} . {self.port}"
-        return fields if self.version == 4 else _two_hashes(fields)
+        vip = _OUTER_VIP[self.version]
+        if self.version == 4:
+            return f"{self.client} . {self.client_port} . {vip} . {self.port}"
+        return _two_hashes(f"{self.client} . {vip}", f"{self.client_port} . {self.port}")
 
 
 # Without nft's names for them, as the inner fields have none: they share the maps.
@@ -96,22 +111,29 @@ or 4 bytes do not. It sees what LATER_FRAGMENT[6] misses: the second of two frag
 """
 
 
-def plain(version: int, number: int) -> str:
-    """Matches a whole packet of a protocol (its number) whose ports stand where they usually do.
+def whole(version: int, number: int) -> str:
+    """Matches a protocol's packets (by its number) that are no fragments, in the fewest loads.
 
-    Neither a fragment nor behind IPv4 options or IPv6 extension headers: those take slower
-    rules. The kernel finds no ports in a later fragment, and nft would read its payload as some.
+    It may match packets of the other IP version that were made to look so. Those are safe with
+    what only looks a flow up and forwards: ``fwd`` refuses them (nft_fwd_netdev.c).
     """
-    if version == 4:
-        return f"ether type ip @nh,0,8 0x45 ip frag-off & 0x3fff == 0 ip protocol {number} "
-    return f"ether type ip6 ip6 nexthdr {number} "
+    # IPv4: bytes 6 to 9 are flags and fragment offset, TTL, protocol. IPv6: byte 6 is the next
+    # header, so that no packet with extension headers matches.
+    return f"@nh,48,32 & 0x3fff00ff == {number:#x} " if version == 4 else f"@nh,48,8 {number} "
 
 
+USUAL = {
+    4: "meta pkttype host ether type ip ip frag-off & 0x3fff == 0 ",
+    6: "meta pkttype host ether type ip6 ",
+}
+"""Matches what is for this host and no fragment; IPv6's dispatch sees to that by its key."""
 UNUSUAL = {
     4: "ether type ip ip frag-off & 0x3fff != 0 ",
     6: "ether type ip6 ip6 nexthdr != 6 ip6 nexthdr != 17 ",
 }
 """Matches fragments; for IPv6 also extension headers, behind which a fragment header may be."""
+PROTOCOL = {4: "ip protocol", 6: "ip6 nexthdr"}
+"""The protocol, where no extension headers stand before it: cheaper than ``meta l4proto``."""
 
 ICMP_ERROR = {
     4: ("ip protocol 1 icmp type { destination-unreachable, time-exceeded, parameter-problem } "),
