@@ -159,14 +159,20 @@ def broken(flow: TcpFlow) -> str:
     return ""
 
 
+ENDS = "tcp flags & (fin|rst) != 0"
+ALL_TCP = "meta l4proto tcp"
+
+
 @contextmanager
-def silent(host: Host) -> Iterator[None]:
-    """The host sends neither FIN nor RST, as if it had crashed."""
+def silent(host: Host, packets: str = ENDS) -> Iterator[None]:
+    """The host sends neither FIN nor RST, as if it had crashed; or none of other ``packets``."""
     rules = (
         "add table inet silent",
         "add chain inet silent out { type filter hook output priority 0; }",
-        "add rule inet silent out tcp flags & (fin|rst) != 0 drop",
+        f"add rule inet silent out {packets} drop",
     )
     host.run(["nft", "-f", "-"], input="\n".join(rules))
-    yield
-    host.run(["nft", "delete", "table", "inet", "silent"])
+    try:
+        yield
+    finally:
+        host.run(["nft", "delete", "table", "inet", "silent"])
