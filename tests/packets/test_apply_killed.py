@@ -118,7 +118,8 @@ def test_half_of_a_change_is_none(network: Network, tmp_path: Path) -> None:
     table = observe(lb)
     assert table is not None
     chains = [chain for name, chain in table.chains.items() if name.startswith("svc4.")]
-    assert [len(chain.rules) for chain in chains] == [2] * 800
+    assert len(chains) == 800
+    assert {len(chain.rules) for chain in chains} == {len(chains[0].rules)} != {0}
     assert not InProcess(lb).plan(document)
 
 

@@ -45,6 +45,20 @@ def packets_of(host: Host) -> int:
     return int(InProcess(host).status()["dns"]["packets"])
 
 
+def take_all_frames(host: Host) -> None:
+    """Edits the rules, as nobody should: frames for other machines count too."""
+    chain = "netdev tula in.eth0"
+    listed = host.run(["nft", "-a", "list", "chain", *chain.split()]).stdout.splitlines()
+    guarded = [line.strip().partition(" # handle ") for line in listed if "pkttype" in line]
+    for text, _, handle in guarded:
+        unguarded = text.replace("meta pkttype host ", "").partition(" comment ")[0]
+        verb = f"delete rule {chain} handle {handle}"
+        if "vmap" in unguarded:
+            verb = f"replace rule {chain} handle {handle} {unguarded}"
+        host.run(["nft", "-f", "-"], input=verb)
+    assert any("vmap" in text for text, _, _ in guarded)
+
+
 def test_a_flooding_switch_and_a_promiscuous_balancer_double_nothing(
     lab: Lab, tmp_path: Path
 ) -> None:
@@ -70,10 +84,8 @@ def test_a_flooding_switch_and_a_promiscuous_balancer_double_nothing(
 
     served, sent = ask()
     assert (served, sent) == (100, [])
-    # And so it would be without the rule that sorts such frames out: the test can fail.
-    rules = other.run(["nft", "-a", "list", "chain", "netdev", "tula", "in.eth0"]).stdout
-    (handle,) = [line.split()[-1] for line in rules.splitlines() if "pkttype" in line]
-    other.run(["nft", "delete", "rule", "netdev", "tula", "in.eth0", "handle", handle])
+    # And so it would be without what sorts such frames out: the test can fail.
+    take_all_frames(other)
     assert len(ask()[1]) >= 100
 
 
