@@ -26,7 +26,9 @@ check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, gold
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest tests/unit tests/golden
 
-bench: $(VENV)/.runtime ## how the commands scale, as the tables of docs/benchmarks.md
+bench: $(VENV)/.runtime ## packets a second beside peers, and how the commands scale (docs/benchmarks.md)
+	bench/get-nftlb $(VENV)/nftlb
+	scripts/as-root $(BIN)/python bench/packets.py --svg docs/packets.svg
 	scripts/as-root $(BIN)/python bench/scale.py
 
 format: $(VENV)/.dev ## rewrite the code in the project's style

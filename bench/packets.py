@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/packets.py [--rounds N] [--quick] [--shape FILE.nft ...]
 
-Needs root, nftables, curl and nftlb. Everything happens in namespaces of the lab. Subjects are
+Needs root, nftables, curl and nftlb (``get-nftlb``). Everything happens in namespaces of the lab. Subjects are
 measured in turn, round by round, so that what disturbs the machine disturbs all of them alike.
 """
 

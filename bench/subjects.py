@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -138,9 +139,10 @@ class Nftlb:
         if rig.traffic.services > FARMS:
             Shape(self.rules).prepare(rig)
             return
-        program = shutil.which("nftlb", path="/usr/sbin:/usr/bin:/sbin:/bin")
+        unpacked = Path(sys.prefix) / "nftlb/usr/sbin"  # by get-nftlb
+        program = shutil.which("nftlb", path=f"{unpacked}:/usr/sbin:/sbin")
         if program is None:
-            raise LabError("nftlb is not installed: apt-get install nftlb")
+            raise LabError(f"nftlb is not here: bench/get-nftlb {sys.prefix}/nftlb")
         prefix = {4: 32, 6: 128}[rig.traffic.version]
         vips = [str(rig.traffic.vip(number)) for number in range(rig.traffic.services)]
         # It takes the interface that holds the VIP for the one to listen on.

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from support.lab_documents import backends_of
+from support.packets import FAMILIES
 from support.serving import Held, Serving
 
 pytestmark = pytest.mark.kernel
@@ -182,3 +183,17 @@ def test_nobody_new_comes_to_a_drained_backend(serving: Serving) -> None:
         assert fresh == {"backend-2", "backend-3"}
         assert set(serving.udp(family, ports).values()) == fresh
     assert held.answers() == held.backends
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_port_that_leaves_the_document_takes_its_flows_along(
+    serving: Serving, family: int
+) -> None:
+    ports = range(23000, 23020)
+    for _ in range(3):  # learned, then hot, then forwarded without a dispatch
+        assert len(serving.udp(family, ports)) == len(ports)
+    serving.web["ports"] = [81]
+    serving.apply()
+    counted = serving.status()["services"][0]["packets"]
+    assert serving.udp(family, ports, allow_loss=True) == {}, "the host refuses them"
+    assert serving.status()["services"][0]["packets"] == counted

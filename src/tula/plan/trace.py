@@ -67,16 +67,16 @@ def plan_trace(
     """
     target = f"{flow.vip} {flow.protocol} port {flow.port}"
     found = find_service(config, flow)
+    if found is None:
+        return Trace(None, None, f"no service for {target}: the packet goes on to the host")
     if entry is not None and not later_fragment:
-        # Before the services' ports are looked up: these may be another service's now.
+        # The entry counts, not who takes the port: it may have been another service's before.
         owner = next((s for s in config.services if s.name == entry.service), None)
         held = _held(owner, entry) if owner is not None else None
         if owner is not None and held is not None:
-            takes = f"takes {found[1]}" if found and found[0] is owner else f"took port {flow.port}"
+            takes = f"takes {found[1]}" if found[0] is owner else f"took port {flow.port}"
             why = f"{owner.name} {takes}; the table of connections holds this flow"
             return Trace(owner.name, held, why)
-    if found is None:
-        return Trace(None, None, f"no service for {target}: the packet goes on to the host")
     service, matched = found
     takes = f"{service.name} takes {matched}"
     if later_fragment:

@@ -69,8 +69,8 @@ def diff_rulesets(
         carried = _carried(_parsed(name), counts or {})
         steps += _diff_elements(_parsed(name), old.maps.get(name, {}), elements, carried)
     gone_chains = [name for name in old.chains if name not in want.chains]
-    if any(name.startswith("svc") for name in gone_chains):
-        # A hot flow of a service that left would pass its mark on to the host.
+    if _dispatched(old) - _dispatched(want):
+        # A hot flow is not dispatched: one to a port that no service has any more would go on.
         hot = (_parsed(name) for name in want.maps if name in old.maps)
         steps += [FlushMap(name) for name in hot if name.kind.hot]
     # First all rules, then the chains: a rule of one may name another.
@@ -81,6 +81,16 @@ def diff_rulesets(
     steps += [DeleteChain(name) for name in gone_chains]
     steps += [DeleteCounter(name) for name in sorted(old.counters - want.counters)]
     return tuple(steps)
+
+
+def _dispatched(ruleset: Ruleset) -> set[Key]:
+    """The VIPs, protocols and ports that lead to some service."""
+    return {
+        key
+        for name, elements in ruleset.maps.items()
+        if (parsed := MapName.parse(name)) is not None and parsed.kind.dispatches
+        for key in elements
+    }
 
 
 def _parsed(name: str) -> MapName:

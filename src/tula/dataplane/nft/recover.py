@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
-from tula.dataplane.nft.ruleset import Count, Key, Kind, MapName, Ruleset
+from tula.dataplane.nft.ruleset import Count, Key, MapName, Ruleset
 from tula.model.config import Config, VirtualService
 from tula.model.ids import Ids, split_id
-
-_DISPATCH = (
-    *(Kind.EXACT4, Kind.RANGE4, Kind.ANY4),
-    *(Kind.EXACT6, Kind.RANGE6, Kind.ANY6),
-)
 
 MapCounts = Mapping[str, Mapping[Key, Count]]
 
@@ -42,7 +37,7 @@ def renamed_services(config: Config, known: Ids, ruleset: Ruleset | None) -> dic
     owners: dict[Key, str] = {}
     for name, elements in ruleset.maps.items() if ruleset else ():
         parsed = MapName.parse(name)
-        if parsed is not None and parsed.kind in _DISPATCH:
+        if parsed is not None and parsed.kind.dispatches:
             owners |= {key: str(chain).partition(".")[2] for key, chain in elements.items()}
     listed = {service.name for service in config.services}
     found: dict[str, str] = {}

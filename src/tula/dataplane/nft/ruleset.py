@@ -84,11 +84,22 @@ class Kind(StrEnum):
         return self in _DYNAMIC
 
     @property
+    def dispatches(self) -> bool:
+        """Whether it leads packets to services' chains."""
+        return self in _DISPATCH
+
+    @property
     def hot(self) -> bool:
         """Whether it only repeats another's entries: emptying it costs time, and no flow."""
         return self.value.startswith("hot")
 
 
+_DISPATCH = frozenset(
+    {
+        *(Kind.EXACT4, Kind.RANGE4, Kind.ANY4),
+        *(Kind.EXACT6, Kind.RANGE6, Kind.ANY6),
+    }
+)
 _DYNAMIC = frozenset(
     {
         *(Kind.TCP4, Kind.CLOSED4, Kind.UDP4, Kind.FRAG4),
