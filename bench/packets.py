@@ -2,8 +2,9 @@
 
     .venv/bin/python bench/packets.py [--rounds N] [--quick] [--shape FILE.nft ...]
 
-Needs root, nftables, curl and nftlb (``get-nftlb``). Everything happens in namespaces of the lab. Subjects are
-measured in turn, round by round, so that what disturbs the machine disturbs all of them alike.
+Needs root, nftables, curl and nftlb (``get-nftlb``). Everything happens in namespaces of the lab.
+Subjects are measured in turn, round by round, so that what disturbs the machine disturbs all of
+them alike.
 """
 
 from __future__ import annotations
