@@ -1,0 +1,1 @@
+"""Runs tests in a VM with Debian's stock kernel; ``scripts/vm`` is the door."""

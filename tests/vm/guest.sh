@@ -1,0 +1,33 @@
+#!/bin/bash
+# In the VM, as root, started by vng's init on a view of the host that is slow: moves to the VM's
+# own disk and runs the command there. The folder shared with the host holds its words (the first
+# is the folder to start in), each with a NUL behind it, and takes its output and exit status.
+set -eu
+
+shared=/run/tula-vm
+root=/run/tula-root
+limit=$1 # seconds, for the case that nobody is left on the host to end this
+
+prepare() {
+    modprobe -a virtio_blk ext4
+    mkdir $root
+    mount -t ext4 /dev/vda $root
+    mount -t proc proc $root/proc
+    mount --rbind /sys $root/sys
+    mount --rbind /dev $root/dev
+    mount -t tmpfs -o mode=0755 run $root/run
+    mount -t tmpfs -o mode=1777 tmp $root/tmp
+    mount -t tmpfs -o mode=1777 tmp $root/var/tmp
+    mount --bind "$(readlink -f "/lib/modules/$(uname -r)")" $root/lib/modules
+    echo "Booted Linux $(uname -r) in $(cut -d' ' -f1 /proc/uptime) s of its own clock."
+}
+
+prepare >$shared/output 2>&1
+mapfile -t -d '' words <$shared/words
+status=0
+timeout --signal=KILL "$limit" chroot $root \
+    /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb \
+    PYTHONUNBUFFERED=1 \
+    /bin/sh -c 'cd "$1" && shift && exec "$@"' sh "${words[@]}" \
+    >>$shared/output 2>&1 || status=$?
+echo $status >$shared/status
