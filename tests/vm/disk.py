@@ -47,6 +47,7 @@ def build_disk(checkout: Path, folder: Path) -> Path:
     """An ext4 image in ``folder`` with all of it."""
     tree = Tree(folder / "tree")
     tree.add(checkout, _NOT_OF_CHECKOUT)
+    tree.compile(checkout)
     tree.add(Path(sys.prefix), _NOT_OF_VENV)
     tree.add(Path(sysconfig.get_path("stdlib")), _NOT_OF_PYTHON)
     programs = [found for name in _PROGRAMS.split() if (found := shutil.which(name, path=_PATH))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import compileall
+import os
 import re
 import shutil
 import subprocess
@@ -23,9 +25,11 @@ class Tree:
         target = self._place(real)
         if real.is_dir():
             ignore = shutil.ignore_patterns(*left_out)
-            shutil.copytree(real, target, symlinks=True, ignore=ignore, dirs_exist_ok=True)
+            shutil.copytree(
+                real, target, symlinks=True, ignore=ignore, copy_function=_link, dirs_exist_ok=True
+            )
         elif not target.exists():
-            shutil.copy2(real, target)
+            _link(real, target)
 
     def add_links(self, path: Path) -> Path:
         """The symbolic links on the way to a path, itself perhaps one; returns where they lead."""
@@ -68,8 +72,21 @@ class Tree:
         """The copy is gone."""
         shutil.rmtree(self.root)
 
+    def compile(self, folder: Path) -> None:
+        """Python's byte code of a folder: in the VM it takes ten times as long."""
+        place = self._place(folder)
+        compileall.compile_dir(place, quiet=2, stripdir=self.root, prependdir="/")
+
     def _place(self, path: Path) -> Path:
         """Where a path belongs in the tree; its folder is made."""
         place = self.root / path.relative_to("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         return place
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """The same file where that can be, else a copy: the tree is only ever read."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
