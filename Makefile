@@ -4,16 +4,21 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test soak check bench format golden clean
+.PHONY: help demo test test-vm soak check bench format golden clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.runtime ## a network of namespaces, real traffic, Direct Server Return explained
 	@scripts/as-root $(BIN)/tula lab demo
 
 test: $(VENV)/.dev check ## everything: check, then the kernel and packets (needs root)
-	scripts/as-root $(BIN)/pytest tests/contract tests/packets
+	@mkdir -p .vm
+	scripts/as-root $(BIN)/pytest tests/contract tests/packets --left-for-vm .vm/left
+	scripts/vm --left .vm/left
+
+test-vm: $(VENV)/.dev ## the tests of K=EXPRESSION or T=PATH in a VM with Debian's stock kernel
+	scripts/vm $(or $(T),tests/contract tests/packets) $(if $(K),-k '$(K)',$(if $(T),,-m link_kinds))
 
 soak: $(VENV)/.dev ## ten times the random packets, five minutes of changes (needs root)
 	scripts/as-root env TULA_SOAK=1 $(BIN)/pytest -s \
@@ -39,7 +44,7 @@ golden: $(VENV)/.dev ## write the expected rulesets and messages anew, to be rea
 	$(BIN)/pytest tests/unit tests/golden --update
 
 clean: ## remove what the other targets made here
-	rm -rf $(VENV) build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .vm
 
 $(VENV)/.runtime: pyproject.toml constraints.txt scripts/system-packages
 	scripts/system-packages

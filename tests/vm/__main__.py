@@ -72,6 +72,8 @@ def _run(tests: list[str], limit: float) -> int:
 
 def _pytest(tests: list[str]) -> list[str]:
     command = [sys.executable, "-m", "pytest", "-vv", "--override-ini=console_output_style=times"]
+    # Not all plugins: hypothesis' loads all of it, which takes 15 s there.
+    command += ["--disable-plugin-autoload", "-p", "pytest_timeout"]
     if sys.stdout.isatty():
         command.append("--color=yes")
     return [*command, *tests]

@@ -18,7 +18,8 @@ prepare() {
     mount -t tmpfs -o mode=0755 run $root/run
     mount -t tmpfs -o mode=1777 tmp $root/tmp
     mount -t tmpfs -o mode=1777 tmp $root/var/tmp
-    mount --bind "$(readlink -f "/lib/modules/$(uname -r)")" $root/lib/modules
+    mkdir "$root/lib/modules/$(uname -r)"
+    mount --bind "$(readlink -f "/lib/modules/$(uname -r)")" "$root/lib/modules/$(uname -r)"
     echo "Booted Linux $(uname -r) in $(cut -d' ' -f1 /proc/uptime) s of its own clock."
 }
 
