@@ -47,7 +47,11 @@ class Machine(NamedTuple):
             vng = subprocess.Popen(
                 ["/bin/sh", "-c", f"{shlex.join(self._vng(limit))} 2>&1 </dev/null | cat"],
                 cwd=self.folder,
-                env={**os.environ, "PATH": f"{sys.prefix}/bin:{_path()}:/usr/sbin:/sbin"},
+                env={
+                    **os.environ,
+                    "PATH": f"{sys.prefix}/bin:{_path()}:/usr/sbin:/sbin",
+                    "TMPDIR": str(self.folder),  # where vng leaves files when it is killed
+                },
                 stdout=console,
                 start_new_session=True,
             )
