@@ -22,7 +22,7 @@ from vm.machine import Machine
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _CACHE = _CHECKOUT / ".vm"
 _SCRIPTS = _CHECKOUT / "scripts"
-_PROGRAMS = ("qemu-system-x86_64:qemu-system-x86", "depmod:kmod", "mke2fs:e2fsprogs")
+_PROGRAMS = ("qemu-system-x86_64:qemu-system-x86", "depmod:kmod", "mke2fs:e2fsprogs", "file")
 
 
 def main() -> int:

@@ -21,7 +21,6 @@ from vm.watch import Watch
 _OPTIONS = (
     *("-v", "--disable-kvm", "--force-9p", "--user", "root"),
     *("--cpus", "2", "--memory", "2G"),
-    *("--append", "mitigations=off"),  # emulated, they cost and protect nobody
 )
 _SHARED = "/run/tula-vm"
 
