@@ -51,7 +51,11 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--left", metavar="FILE", type=Path, help="node ids, one a line, to run")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=1800.0, help="for all; %(default)g"
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        default=1800.0,
+        help="for the tests; %(default)g",
     )
     return parser.parse_known_args()
 

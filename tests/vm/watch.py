@@ -15,8 +15,9 @@ from vm.errors import VmError
 
 _START = 180.0
 """Seconds until the VM's first word; it takes 10."""
-_GRACE = 30.0
-"""Seconds to power off in, once there is a result."""
+_GRACE = 60.0
+"""Seconds that the guest gets: after the limit, when it ends the command by itself; after its
+result, to power off."""
 _TAIL = 60
 """Lines of the console to show when something went wrong."""
 
@@ -62,8 +63,8 @@ class Watch:
             passed = time.monotonic() - began
             if passed > _START and output.tell() == 0:
                 return f"the VM said nothing in {_START:.0f} s"
-            if passed > limit:
-                return f"the VM was not done in {limit:.0f} s"
+            if passed > _START + limit + _GRACE:
+                return f"the VM did not end itself after {limit:.0f} s"
             time.sleep(0.2)
 
     def _result(self) -> int | None:
