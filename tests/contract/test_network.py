@@ -26,6 +26,8 @@ from tula.model.host import HostAddress, HostView, Route
 NEAR, FAR = make_backend(0), ip_address("192.0.2.1")
 DOCUMENT = make_config(make_service(backends=[NEAR]))
 ON_SECOND = ip_address("10.1.0.9")
+SECOND = Route("unicast", "eth1", source=ip_address("10.1.0.2"))
+OWN = {4: ip_address("10.0.0.2"), 6: ip_address("2001:db8::2")}
 VIPS = [ip_address("10.0.0.100"), ip_address("2001:db8::100")]
 
 
@@ -34,7 +36,7 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
     """The machine of ``make_host``."""
     if request.param == "fake":
         host = make_host(DOCUMENT)
-        routes = {**host.routes, ON_SECOND: Route("unicast", "eth1")}
+        routes = {**host.routes, ON_SECOND: SECOND}
         yield FakeNetwork(replace(host, routes=routes))
         return
     with Lab() as lab:
@@ -61,8 +63,8 @@ def test_one_reading_tells_links_addresses_and_routes(network: Network) -> None:
     assert HostAddress("eth1", ip_interface("2001:db8:1::2/64")) in view.addresses
     assert ours(view) == []
     assert view.routes == {
-        **dict.fromkeys(NEAR.addresses, Route("unicast", "eth0")),
-        ON_SECOND: Route("unicast", "eth1"),
+        **{a: Route("unicast", "eth0", source=OWN[a.version]) for a in NEAR.addresses},
+        ON_SECOND: SECOND,
         FAR: Route("none"),
     }
     assert 22 in view.ssh_ports

@@ -27,7 +27,7 @@ from tula.dataplane.nft.transaction import (
     Step,
 )
 from tula.kernel.nftables import KernelError, Nftables
-from tula.model.config import Config, PortRange, Protocol
+from tula.model.config import Config, PortRange, Protocol, Tunnel
 
 VIA = MapName(Kind.VIA4, 4)
 EXACT = MapName(Kind.EXACT4, 4)
@@ -158,6 +158,7 @@ def test_every_kind_of_map_takes_its_elements(nft: Nftables) -> None:
             list(Protocol),
         ),
         make_service("any", ["10.0.0.100", "2001:db8::100"], [], [make_backend(2)]),
+        make_service("far", ["10.0.0.101"], backends=[make_backend(3)], tunnel=Tunnel.IPIP),
     ]
     bring(nft, make_config(*services))
     observed = nft.observe()
@@ -165,7 +166,7 @@ def test_every_kind_of_map_takes_its_elements(nft: Nftables) -> None:
     assert nft.entries()["tcp4_262144"] == 0
     assert nft.mark_of(MapName(Kind.TCP4, 262144), bytes(16)) is None
     kinds = {parsed.kind for name in observed.maps if (parsed := MapName.parse(name))}
-    assert kinds == set(Kind) - {Kind.DEVICE4, Kind.DEVICE6, Kind.TURNS}
+    assert kinds == set(Kind) - {Kind.DEVICE6, Kind.TURNS}
 
 
 @settings(

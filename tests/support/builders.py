@@ -12,7 +12,7 @@ from tula.daemon.balancer import Adapters, Balancer
 from tula.daemon.store import Store
 from tula.dataplane.nft.ruleset import Ruleset
 from tula.dataplane.nft.shape import shape_ruleset
-from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeNftables
+from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeNftables, FakeTunnels
 from tula.model.config import (
     Affinity,
     Backend,
@@ -21,6 +21,7 @@ from tula.model.config import (
     PortRange,
     Protocol,
     Scheduler,
+    Tunnel,
     VirtualService,
 )
 from tula.model.desired import DesiredState
@@ -50,14 +51,16 @@ def make_service(
     scheduler: Scheduler = Scheduler.MAGLEV,
     affinity: Affinity = Affinity.CONNECTION,
     announce: bool | str = True,
+    tunnel: Tunnel | None = None,
 ) -> VirtualService:
-    """A service; one port of TCP on an IPv4 VIP unless told otherwise."""
+    """A service; one port of TCP on an IPv4 VIP unless told otherwise; l2 without a tunnel."""
     return VirtualService(
         name=name,
         vips=tuple(map(ip_address, vips)),
         protocols=tuple(protocols),
         ports=tuple(ports),
-        forwarding=Forwarding.L2,
+        forwarding=Forwarding.L3 if tunnel else Forwarding.L2,
+        tunnel=tunnel or Tunnel.IPIP,
         backends=tuple(backends),
         scheduler=scheduler,
         affinity=affinity,
@@ -91,7 +94,15 @@ def make_host(config: Config, *, second: Iterable[str] = ()) -> HostView:
         },
         addresses=tuple(HostAddress(name, ip_interface(address)) for name, address in held),
         routes={
-            address: Route("unicast", "eth1" if address in on_second else "eth0")
+            address: Route(
+                "unicast",
+                name := "eth1" if address in on_second else "eth0",
+                source=next(
+                    ip_interface(text).ip
+                    for held_by, text in held
+                    if held_by == name and ip_interface(text).version == address.version
+                ),
+            )
             for address in backend_addresses(config)
         },
     )
@@ -120,7 +131,9 @@ class FakeMachine:
         self.network = FakeNetwork(make_host(config))
         self.announcer = FakeAnnouncer()
         self.store = Store(directory)
-        self.balancer = Balancer(Adapters(self.nftables, self.network, self.announcer), self.store)
+        self.tunnels = FakeTunnels(self.network)
+        adapters = Adapters(self.nftables, self.network, self.announcer, self.tunnels)
+        self.balancer = Balancer(adapters, self.store)
 
 
 _VIPS = ("10.0.0.100", "10.0.0.101", "2001:db8::100")
@@ -151,6 +164,7 @@ def configs(draw: st.DrawFn) -> Config:
                 [make_backend(number, weight) for number, weight in members.items()],
                 sorted(protocols),
                 draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
+                tunnel=draw(st.sampled_from([None, None, *Tunnel])),
             )
         )
     interfaces = draw(st.sampled_from([("eth0",), ("eth0", "eth1")]))

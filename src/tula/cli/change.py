@@ -91,15 +91,18 @@ def _show(change: Change, as_json: bool, nothing: str) -> None:
 
 
 def _steps(change: Change) -> list[dict[str, Any]]:
+    from tula.cli.tunnel_steps import tunnel_steps
     from tula.dataplane.nft.describe import describe_transaction
 
     def address(verb: str, owned: Any) -> dict[str, Any]:
         name, where = str(owned.address), f"on {owned.interface}"
         return {"verb": verb, "what": "address", "name": name, "detail": where}
 
-    steps = [address("add", owned) for owned in change.add]
+    steps = tunnel_steps(change, before=True)
+    steps += [address("add", owned) for owned in change.add]
     steps += [
         {"verb": d.verb, "what": d.what, "name": d.name, "detail": d.detail}
         for d in describe_transaction(change.transaction)
     ]
-    return steps + [address("remove", owned) for owned in change.remove]
+    steps += [address("remove", owned) for owned in change.remove]
+    return steps + tunnel_steps(change, before=False)

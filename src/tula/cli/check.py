@@ -16,7 +16,9 @@ def check(file: File, json: Json = False) -> None:
     """
     from tula.config.load import DocumentError, describe, load_document
     from tula.kernel.network import KernelNetwork
+    from tula.kernel.tunnels import KernelTunnels
     from tula.plan.reach import backend_addresses, plan_reach
+    from tula.plan.tunnel_kinds import missing_tunnels
 
     try:
         document = load_document(file)
@@ -30,6 +32,8 @@ def check(file: File, json: Json = False) -> None:
     with errors():
         host = KernelNetwork().view(backend_addresses(config))
     here = plan_reach(config, host).problems
+    with errors():
+        here += missing_tunnels(config, KernelTunnels().missing)
     warnings = [describe(str(file), problem, document.positions) for problem in document.warnings]
     warnings += [f"on this machine: {describe(str(file), p, document.positions)}" for p in here]
     if json:

@@ -145,8 +145,10 @@ def open_balancer(store: Store) -> Balancer:
     from tula.kernel.announce import KernelAnnouncer
     from tula.kernel.network import KernelNetwork
     from tula.kernel.nftables import KernelNftables
+    from tula.kernel.tunnels import KernelTunnels
 
-    return Balancer(Adapters(KernelNftables(), KernelNetwork(), KernelAnnouncer()), store)
+    adapters = Adapters(KernelNftables(), KernelNetwork(), KernelAnnouncer(), KernelTunnels())
+    return Balancer(adapters, store)
 
 
 def open_store(directory: Path) -> Store:

@@ -45,7 +45,11 @@ def status(
         balancer = open_balancer(store)
         counts = balancer.backend_counts(document.config)
         answer = describe_status(
-            document.config, counts, balancer.named_counts(), balancer.flow_tables()
+            document.config,
+            counts,
+            balancer.named_counts(),
+            balancer.flow_tables(),
+            balancer.outers(document.config),
         )
     if json:
         print_json(answer)
@@ -75,12 +79,13 @@ def _rows(service: dict[str, Any]) -> list[list[str]]:
     head = [service["name"], " ".join(service["vips"]), f"{protocols} {','.join(service['ports'])}"]
     rows = [[*head, "", "", "", "", *counts]]
     for backend in service["backends"]:
-        address = backend["address"]
+        address, tunnel = backend["address"], backend["tunnel"]
+        shown = address if isinstance(address, str) else " ".join(address)
         rows.append(
             [
                 *("", "", ""),
                 backend["name"],
-                address if isinstance(address, str) else " ".join(address),
+                f"{shown} {tunnel['kind']}" if tunnel else shown,
                 str(backend["weight"]),
                 backend["state"],
                 str(backend["packets"]),

@@ -12,6 +12,7 @@ from tula.model.config import (
     MaglevSettings,
     MarkRange,
     Protocol,
+    TunnelSettings,
     VirtualService,
 )
 
@@ -32,6 +33,11 @@ def build(model: DocumentModel, services: list[Merged]) -> Config:
         ),
         maglev=MaglevSettings(slots=model.maglev.slots or None, seed=model.maglev.seed),
         marks=MarkRange(model.marks.first, model.marks.last),
+        tunnels=TunnelSettings(
+            vxlan_id=model.tunnels.vxlan_id,
+            vxlan_port=model.tunnels.vxlan_port,
+            gue_port=model.tunnels.gue_port,
+        ),
     )
 
 

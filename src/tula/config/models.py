@@ -27,7 +27,7 @@ from tula.config.fields import (
 )
 from tula.config.monitor import MonitorModel
 from tula.config.scalars import fault
-from tula.config.settings import ConnectionsModel, MaglevModel, MarksModel
+from tula.config.settings import ConnectionsModel, MaglevModel, MarksModel, TunnelsModel
 from tula.model.config import Affinity, Forwarding, Protocol, Scheduler, Tunnel
 
 _Weight = Annotated[int, *integer(0, 65535)]
@@ -99,5 +99,8 @@ class DocumentModel(Strict):
     )
     marks: MarksModel = Field(
         default_factory=MarksModel, description="The packet marks that Tula may use."
+    )
+    tunnels: TunnelsModel = Field(
+        default_factory=TunnelsModel, description="What both ends of l3's tunnels agree on."
     )
     services: dict[Name, ServiceModel] = Field(default={}, description="The services, by name.")

@@ -6,7 +6,6 @@ A version that brings one of these deletes its line here, and nothing else.
 from __future__ import annotations
 
 NOT_YET: dict[tuple[str, str], str] = {
-    ("forwarding", "l3"): "l3 is not available in this version; use l2",
     ("scheduler", "least-connections"): (
         "least-connections needs the daemon, which is not in this version; "
         "use maglev or source-hash"

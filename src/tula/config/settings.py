@@ -1,4 +1,4 @@
-"""The document's settings beside the services: connections, maglev, marks."""
+"""The document's settings beside the services: connections, maglev, marks, tunnels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from tula.config.fields import Bool, Duration, Strict, integer
 from tula.config.scalars import fault, read_int
-from tula.model.config import Connections, MaglevSettings, MarkRange
+from tula.model.config import Connections, MaglevSettings, MarkRange, TunnelSettings
 
 MIN_SLOTS, MAX_SLOTS = 251, 65537
 BLOCK = 65536
@@ -63,6 +63,9 @@ _Last = Annotated[
     PlainValidator(_read_last),
     WithJsonSchema({"type": "integer", "minimum": 2 * BLOCK - 1, "maximum": _TOP}),
 ]
+_Port = Annotated[int, *integer(1, 65535)]
+_Vni = Annotated[int, *integer(1, (1 << 24) - 1)]
+_TUNNELS = TunnelSettings()
 _Size = Annotated[int, *integer(1024, 1 << 26)]
 
 
@@ -100,3 +103,11 @@ class MarksModel(Strict):
     last: _Last = Field(
         default=MarkRange().last, description="The last mark; one more is a multiple."
     )
+
+
+class TunnelsModel(Strict):
+    """What both ends of a tunnel must agree on; the defaults suit most networks."""
+
+    vxlan_id: _Vni = Field(default=_TUNNELS.vxlan_id, description="The VXLAN network identifier.")
+    vxlan_port: _Port = Field(default=_TUNNELS.vxlan_port, description="VXLAN's UDP port.")
+    gue_port: _Port = Field(default=_TUNNELS.gue_port, description="GUE's UDP port.")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from tula.config.models import BackendModel, DocumentModel, ServiceModel
 from tula.config.monitor import MonitorModel
 from tula.config.scalars import FAULT
-from tula.config.settings import ConnectionsModel, MaglevModel, MarksModel
+from tula.config.settings import ConnectionsModel, MaglevModel, MarksModel, TunnelsModel
 from tula.config.shown import meant, quoted, shown
 from tula.config.tree import Positions, Value
 from tula.model.problem import Path, Problem
@@ -20,6 +20,7 @@ _MODELS: dict[Path, type[BaseModel]] = {
     ("connections",): ConnectionsModel,
     ("maglev",): MaglevModel,
     ("marks",): MarksModel,
+    ("tunnels",): TunnelsModel,
     ("services", "*"): ServiceModel,
     ("services", "*", "backends", "*"): BackendModel,
     ("services", "*", "health"): MonitorModel,
@@ -32,6 +33,7 @@ _EXPECTED: dict[Path, str] = {
     ("connections",): "a map such as {tcp: 2h, udp: 120s}",
     ("maglev",): "a map such as {slots: 65537}",
     ("marks",): "a map such as {first: 0x10000, last: 0xffffffff}",
+    ("tunnels",): "a map such as {gue_port: 5555}",
     ("services",): "a map of services by name, {} for none",
     ("services", "*"): "a map with vip, ports, forwarding and backends",
     ("services", "*", "backends"): "a map of backends by name, {} for none",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tula.daemon.store import Memory, PastCounts, StateError, Store
 from tula.dataplane.nft.diff import diff_rulesets
@@ -18,18 +18,23 @@ from tula.dataplane.nft.recover import (
 from tula.dataplane.nft.ruleset import Count, Kind, MapName, Ruleset
 from tula.dataplane.nft.shape import shape_ruleset
 from tula.dataplane.nft.transaction import Transaction
+from tula.dataplane.tunnels import TunnelChange, diff_tunnels
 from tula.kernel.announce import Announcer
 from tula.kernel.network import Network
 from tula.kernel.nftables import KernelError, Nftables
-from tula.model.config import Config
+from tula.kernel.tunnels import TunnelAdapter
+from tula.model.config import Config, Forwarding, IPAddress
 from tula.model.desired import OwnedAddress
 from tula.model.host import HostView
 from tula.model.ids import Ids, backend_id, split_id
 from tula.model.problem import ProblemsError
+from tula.model.tunnel import TunnelDevice, Tunnels
 from tula.plan.desired import plan_desired
 from tula.plan.ids import merge_ids, plan_ids
 from tula.plan.reach import backend_addresses, plan_reach
 from tula.plan.trace import Entry, Flow
+from tula.plan.tunnel_kinds import missing_tunnels
+from tula.plan.tunnels import Outer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +44,12 @@ class Change:
     transaction: Transaction = ()
     add: tuple[OwnedAddress, ...] = ()
     remove: tuple[OwnedAddress, ...] = ()
+    tunnels: TunnelChange = field(default_factory=TunnelChange)
+    devices: Mapping[str, TunnelDevice | None] = field(default_factory=dict)
+    """Tula's tunnel devices, those before the change and those after it."""
 
     def __bool__(self) -> bool:
-        return bool(self.transaction or self.add or self.remove)
+        return bool(self.transaction or self.add or self.remove or self.tunnels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,7 @@ class Adapters:
     nftables: Nftables
     network: Network
     announcer: Announcer
+    tunnels: TunnelAdapter
 
 
 class Balancer:
@@ -99,7 +108,7 @@ class Balancer:
             self._remember(before, early)
             try:
                 accept = self._store.prepare_document(source)
-                self._commit(prepared.change)
+                self._commit(prepared.change, prepared.host)
             except (KernelError, StateError):
                 # The old document goes on, and its counts are found by the old ids.
                 self._remember(early, before)
@@ -118,8 +127,10 @@ class Balancer:
             change = Change(
                 transaction=diff_rulesets(table, None),
                 remove=_owned(host),
+                tunnels=diff_tunnels(host.tunnels, Tunnels()),
+                devices=host.tunnels.devices,
             )
-            self._commit(change)
+            self._commit(change, host)
             self._remove(change)
             self._store.clear_document()
             self._store.save_memory(Memory(ids=self._store.memory().ids))
@@ -144,6 +155,13 @@ class Balancer:
                     key = (service.name, backend.key)
                     totals[key] = totals.get(key, Count()) + live[mark]
         return totals
+
+    def outers(self, config: Config) -> Mapping[IPAddress, Outer]:
+        """Between which addresses the tunnels are, by where they end."""
+        if all(service.forwarding is Forwarding.L2 for service in config.services):
+            return {}
+        host = self._kernel.network.view(backend_addresses(config))
+        return plan_reach(config, host, force=True).outers
 
     def flow_tables(self) -> list[TableUse]:
         """How full the tables of connections are."""
@@ -194,6 +212,8 @@ class Balancer:
         renamed = renamed_services(config, known, have)
         ids = plan_ids(config, known, self._clock(), renamed)
         desired = plan_desired(config, host, reach, ids)
+        tunnels = diff_tunnels(host.tunnels, desired.tunnels)
+        self._require_kinds(config, tunnels)
         want = shape_ruleset(desired, have.maps if have else ())
         counts = self._kernel.nftables.counts() if have else {}
         owned, wanted = set(_owned(host)), set(desired.addresses)
@@ -201,16 +221,28 @@ class Balancer:
             transaction=diff_rulesets(have, want, counts),
             add=tuple(a for a in desired.addresses if a not in owned),
             remove=tuple(a for a in _owned(host) if a not in wanted),
+            tunnels=tunnels,
+            devices={**desired.tunnels.devices, **host.tunnels.devices},
         )
         past = _past(memory.past, config, known, want, counts)
         return _Prepared(change, Memory(ids, past), host)
+
+    def _require_kinds(self, config: Config, change: TunnelChange) -> None:
+        """Raises ProblemsError for tunnels whose devices this kernel cannot make."""
+        if change.add:
+            problems = missing_tunnels(config, self._kernel.tunnels.missing)
+            if problems:
+                raise ProblemsError(problems)
 
     def _remember(self, before: Memory, now: Memory) -> None:
         if now != before:
             self._store.save_memory(now)
 
-    def _commit(self, change: Change) -> None:
+    def _commit(self, change: Change, host: HostView) -> None:
+        """Devices, addresses, rules: each is there before what sends packets to it."""
         added: list[OwnedAddress] = []
+        if change.tunnels:
+            self._kernel.tunnels.prepare(change.tunnels, host.tunnels)
         try:
             for address in change.add:
                 self._kernel.network.add_address(address)
@@ -219,12 +251,16 @@ class Balancer:
         except KernelError:
             for address in added:
                 self._kernel.network.remove_address(address)
+            if change.tunnels:
+                self._kernel.tunnels.undo(change.tunnels, host.tunnels)
             raise
 
     def _remove(self, change: Change) -> None:
         """After the rules: while a VIP is still taken, its packets belong to them."""
         for address in change.remove:
             self._kernel.network.remove_address(address)
+        if change.tunnels:
+            self._kernel.tunnels.finish(change.tunnels)
 
     def _announce(self, prepared: _Prepared) -> None:
         """Only now: packets that come for a VIP must find the rules, not the host's own stack."""

@@ -27,10 +27,12 @@ from tula.dataplane.nft.transaction import (
     Step,
     Transaction,
 )
+from tula.dataplane.tunnels import TunnelChange
 from tula.kernel.nftables import KernelError
 from tula.model.config import IPAddress
 from tula.model.desired import OwnedAddress
 from tula.model.host import HostAddress, HostView, Link, Route
+from tula.model.tunnel import Tunnels, VxlanNeighbour, VxlanPeer
 
 
 @dataclass
@@ -103,6 +105,58 @@ class FakeNetwork:
         gone = HostAddress(owned.interface, ip_interface(owned.address), ours=True)
         kept = tuple(held for held in self.host.addresses if held != gone)
         self.host = replace(self.host, addresses=kept)
+
+
+@dataclass
+class FakeTunnels:
+    """Tunnels as values, in the host of a ``FakeNetwork``; ``refuse`` names kinds it has not."""
+
+    network: FakeNetwork
+    refuse: set[str] = field(default_factory=set)
+
+    def missing(self, kinds: Iterable[str]) -> set[str]:
+        return self.refuse & set(kinds)
+
+    def prepare(self, change: TunnelChange, have: Tunnels) -> None:  # noqa: ARG002
+        for device in change.add:
+            if device.kind in self.refuse:
+                raise KernelError(f"this kernel has no {device.kind} devices")
+            if device.name in self.network.host.links and device.name not in change.first:
+                raise KernelError(f"cannot make {device.name}: File exists")
+        self._set(change.first, (), ())
+        now = self.network.host.tunnels
+        devices = {**now.devices, **{device.name: device for device in change.add}}
+        peers, neighbours = now.peers | set(change.add_peers), set(change.add_neighbours)
+        replaced = {(n.device, n.hop) for n in neighbours}
+        kept = {n for n in now.neighbours if (n.device, n.hop) not in replaced}
+        self._become(Tunnels(devices, peers, frozenset(kept | neighbours)))
+
+    def undo(self, change: TunnelChange, have: Tunnels) -> None:  # noqa: ARG002
+        self._become(have)
+
+    def finish(self, change: TunnelChange) -> None:
+        self._set(change.remove, change.remove_peers, change.remove_neighbours)
+
+    def _set(
+        self,
+        names: Iterable[str],
+        peers: Iterable[VxlanPeer],
+        neighbours: Iterable[VxlanNeighbour],
+    ) -> None:
+        now, gone = self.network.host.tunnels, set(names)
+        self._become(
+            Tunnels(
+                {name: device for name, device in now.devices.items() if name not in gone},
+                frozenset(p for p in now.peers - set(peers) if p.device not in gone),
+                frozenset(n for n in now.neighbours - set(neighbours) if n.device not in gone),
+            )
+        )
+
+    def _become(self, tunnels: Tunnels) -> None:
+        host = self.network.host
+        links = {n: link for n, link in host.links.items() if n not in host.tunnels.devices}
+        devices = {n: Link(n, d.index) for n, d in tunnels.devices.items() if d is not None}
+        self.network.host = replace(host, tunnels=tunnels, links=links | devices)
 
 
 @dataclass

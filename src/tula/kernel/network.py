@@ -13,6 +13,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from tula.kernel.nftables import KernelError
 from tula.kernel.ssh import ssh_ports
+from tula.kernel.tunnels import read_tunnels
 from tula.model.config import IPAddress
 from tula.model.desired import OwnedAddress
 from tula.model.host import HostAddress, HostView, Link, Route
@@ -49,13 +50,15 @@ class KernelNetwork:
     def view(self, destinations: Iterable[IPAddress]) -> HostView:
         try:
             with IPRoute() as netlink:
-                links = {link.name: link for link in map(_link, netlink.get_links())}
+                dumped = tuple(netlink.get_links())
+                links = {link.name: link for link in map(_link, dumped)}
                 names = {link.index: link.name for link in links.values()}
                 return HostView(
                     links=links,
                     addresses=tuple(_address(entry, names) for entry in netlink.get_addr()),
                     routes={to: _route(netlink, to, names) for to in destinations},
                     ssh_ports=ssh_ports(),
+                    tunnels=read_tunnels(netlink, dumped),
                 )
         except (NetlinkError, OSError) as error:
             raise KernelError(f"cannot read this machine's network: {_reason(error)}") from error
@@ -114,6 +117,7 @@ def _link(entry: Any) -> Link:
         name=entry.get_attr("IFLA_IFNAME"),
         index=entry["index"],
         mac=bytes.fromhex(mac.replace(":", "")) if mac.count(":") == 5 else b"",
+        mtu=entry.get_attr("IFLA_MTU"),
     )
 
 
@@ -139,8 +143,10 @@ def _route(netlink: Any, to: IPAddress, names: dict[int, str]) -> Route:
     via = entry.get_attr("RTA_VIA")
     if gateway is None and via is not None:
         gateway = via["addr"]
+    source = entry.get_attr("RTA_PREFSRC")
     return Route(
         kind=_KINDS.get(entry["type"], "none"),
         interface=names.get(entry.get_attr("RTA_OIF"), ""),
         gateway=ip_address(gateway) if gateway is not None else None,
+        source=ip_address(source) if source is not None else None,
     )

@@ -166,6 +166,15 @@ class MarkRange:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelSettings:
+    """What both ends of a tunnel must agree on."""
+
+    vxlan_id: int = 0x5475
+    vxlan_port: int = 4789
+    gue_port: int = 5555
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One document."""
 
@@ -175,3 +184,4 @@ class Config:
     connections: Connections = field(default_factory=Connections)
     maglev: MaglevSettings = field(default_factory=MaglevSettings)
     marks: MarkRange = field(default_factory=MarkRange)
+    tunnels: TunnelSettings = field(default_factory=TunnelSettings)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tula.model.config import Connections, IPAddress, PortRange, Protocol
+from tula.model.tunnel import Tunnels
 
 
 class Choice(StrEnum):
@@ -19,10 +20,16 @@ class Choice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """Where packets of one IP version go for one backend: its address, over this interface."""
+    """Where packets of one IP version go for one backend: its address, over this interface.
+
+    In a tunnel the address only names a neighbour of its device, and need not be the backend's
+    (``named``: it is). Packets that are too large go over ``big``, if there is one.
+    """
 
     address: IPAddress
     interface: str
+    big: str = ""
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +92,6 @@ class DesiredState:
     connections: Connections
     seed: int
     addresses: tuple[OwnedAddress, ...] = field(default=())
+    tunnels: Tunnels = field(default_factory=Tunnels)
+    big_above: int = 0
+    """IPv4 packets of more bytes than this go over ``NextHop.big``."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 
 from tula.model.config import IPAddress
+from tula.model.tunnel import Tunnels
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Link:
     name: str
     index: int
     mac: bytes = b""
+    mtu: int = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class Route:
     """Where the machine would send a packet: ``gateway`` is None for an on-link destination.
 
     ``kind`` is ``unicast``, ``local`` (this machine) or ``none`` (unreachable, no route).
+    ``source`` is the address that the machine would send from.
     """
 
     kind: str
     interface: str = ""
     gateway: IPAddress | None = None
+    source: IPAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +51,4 @@ class HostView:
     addresses: tuple[HostAddress, ...] = ()
     routes: Mapping[IPAddress, Route] = field(default_factory=dict)
     ssh_ports: frozenset[int] = frozenset({22})
+    tunnels: Tunnels = field(default_factory=Tunnels)

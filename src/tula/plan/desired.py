@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tula.model.config import Config, Scheduler, VirtualService
-from tula.model.desired import Choice, DesiredBackend, DesiredService, DesiredState
+from tula.model.config import Backend, Config, Forwarding, Scheduler, VirtualService
+from tula.model.desired import Choice, DesiredBackend, DesiredService, DesiredState, NextHop
 from tula.model.host import HostView
 from tula.model.ids import Ids
 from tula.plan.ids import table_content, turns_content
 from tula.plan.maglev import maglev_table, table_size, turns_table
 from tula.plan.reach import Reach
+from tula.plan.tunnels import TunnelPlan, has_own_hop, hop_address, plan_tunnels
 
 _CHOICES = {
     Scheduler.RR: Choice.TURNS,
@@ -19,21 +20,26 @@ _CHOICES = {
 
 def plan_desired(config: Config, host: HostView, reach: Reach, ids: Ids) -> DesiredState:
     """The desired state of a document whose ``reach`` has no problems, with these numbers."""
-    services = tuple(_plan_service(service, reach, ids) for service in config.services)
+    plan = plan_tunnels(config, host, reach.outers, ids)
+    services = tuple(_plan_service(service, reach, plan, ids) for service in config.services)
     hop_links = {hop.interface for hop in reach.hops.values()}
+    devices = {name: d.index for name, d in plan.tunnels.devices.items() if d is not None}
+    links = {
+        name: host.links[name].index
+        for name in sorted(hop_links | set(config.interfaces))
+        if name in host.links
+    }
     return DesiredState(
         interfaces=config.interfaces,
-        links={
-            name: host.links[name].index
-            for name in sorted(hop_links | set(config.interfaces))
-            if name in host.links
-        },
+        links=links | devices,
         services=services,
         tables=plan_tables(config, ids),
         turns=_plan_turns(config, ids),
         connections=config.connections,
         seed=config.maglev.seed,
         addresses=tuple(reach.addresses),
+        tunnels=plan.tunnels,
+        big_above=min((way.device.mtu for way in plan.ways.values() if way.big), default=0),
     )
 
 
@@ -68,7 +74,31 @@ def _plan_turns(config: Config, ids: Ids) -> dict[int, tuple[int, ...]]:
     return tables
 
 
-def _plan_service(service: VirtualService, reach: Reach, ids: Ids) -> DesiredService:
+def _hops(
+    service: VirtualService, backend: Backend, reach: Reach, plan: TunnelPlan, ids: Ids
+) -> dict[int, NextHop]:
+    if service.forwarding is Forwarding.L2:
+        return {
+            address.version: reach.hops[address]
+            for address in backend.addresses
+            if address.version in service.versions and address in reach.hops
+        }
+    way = plan.ways[service.tunnel, backend.key]
+    number = ids.backends[backend.key]
+    return {
+        version: NextHop(
+            hop_address(backend, version, number),
+            way.device.name,
+            big=way.big.name if way.big and version == 4 else "",
+            named=has_own_hop(backend, version),
+        )
+        for version in service.versions
+    }
+
+
+def _plan_service(
+    service: VirtualService, reach: Reach, plan: TunnelPlan, ids: Ids
+) -> DesiredService:
     return DesiredService(
         name=service.name,
         number=ids.services[service.name],
@@ -85,11 +115,7 @@ def _plan_service(service: VirtualService, reach: Reach, ids: Ids) -> DesiredSer
                 key=backend.key,
                 number=ids.backends[backend.key],
                 weight=backend.weight,
-                hops={
-                    address.version: reach.hops[address]
-                    for address in backend.addresses
-                    if address.version in service.versions and address in reach.hops
-                },
+                hops=_hops(service, backend, reach, plan, ids),
             )
             for backend in service.backends
         ),

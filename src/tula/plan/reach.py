@@ -5,19 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
-from tula.model.config import Backend, Config, IPAddress, Protocol, VirtualService
+from tula.model.config import (
+    Backend,
+    Config,
+    Forwarding,
+    IPAddress,
+    Protocol,
+    VirtualService,
+)
 from tula.model.desired import NextHop, OwnedAddress
 from tula.model.host import HostView
 from tula.model.problem import Path, Problem
+from tula.plan.tunnels import Outer, outer_address
 
 Subnet = IPv4Network | IPv6Network
 
 
 @dataclass(slots=True)
 class Reach:
-    """Next hops by backend address, the VIPs to own, and what is wrong."""
+    """Next hops by backend address, tunnels' ends by ``outer_address``, the VIPs to own, and what
+    is wrong."""
 
     hops: dict[IPAddress, NextHop] = field(default_factory=dict)
+    outers: dict[IPAddress, Outer] = field(default_factory=dict)
     addresses: list[OwnedAddress] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -44,12 +54,16 @@ def plan_reach(config: Config, host: HostView, *, force: bool = False) -> Reach:
                 Problem(("interfaces", position), f"no interface {name!r} here; {_known(host)}")
             )
     complained: set[IPAddress] = set()
+    refused: set[IPAddress] = set()
     owned: dict[IPAddress, str] = {}
     native = {held.address.ip for held in host.addresses if not held.ours}
     subnets = _listed_subnets(config, host)
     for service in config.services:
         for backend in service.backends:
-            _reach_backend(service, backend, host, reach, complained)
+            if service.forwarding is Forwarding.L3:
+                _reach_outer(config, service, backend, host, reach, refused)
+            else:
+                _reach_backend(service, backend, host, reach, complained)
         # A VIP that was here before is used, and never removed.
         foreign = [vip for vip in service.vips if vip not in native]
         if service.announce is not False:
@@ -86,20 +100,53 @@ def _reach_backend(
             )
         elif route is None or route.kind != "unicast":
             message = (
-                f"no route to {address}; give a backend on the same subnet, or use "
-                "forwarding: l3 (not in this version)"
+                f"no route to {address}; give a backend on the same subnet, or use forwarding: l3"
             )
         elif route.gateway is not None:
             message = (
                 f"{address} is not on-link (it is behind {route.gateway}), so its MAC cannot be "
-                "written; give a backend on the same subnet, or use forwarding: l3 "
-                "(not in this version)"
+                "written; give a backend on the same subnet, or use forwarding: l3"
             )
         if message or route is None:
             complained.add(address)
             reach.problems.append(Problem(path, message))
         else:
             reach.hops[address] = NextHop(address, route.interface)
+
+
+def _reach_outer(
+    config: Config,
+    service: VirtualService,
+    backend: Backend,
+    host: HostView,
+    reach: Reach,
+    refused: set[IPAddress],
+) -> None:
+    """Decides between which addresses a backend's tunnels are."""
+    remote = outer_address(backend)
+    if remote in reach.outers or remote in refused:
+        return
+    path: Path = ("services", service.name, "backends", backend.name, "address")
+    route = host.routes.get(remote)
+    if route is not None and route.kind == "local":
+        message = f"{remote} is this machine's own address; a balancer cannot be its own backend"
+    elif route is None or route.kind != "unicast" or route.interface not in host.links:
+        message = f"no route to {remote}, where its tunnel would end; add one"
+    else:
+        local = _own_end(config, remote.version, host) or route.source
+        if local is not None:
+            reach.outers[remote] = Outer(local, remote, route.interface)
+            return
+        message = f"no address of this machine's to send to {remote} from; give it one"
+    refused.add(remote)
+    reach.problems.append(Problem(path, message))
+
+
+def _own_end(config: Config, version: int, host: HostView) -> IPAddress | None:
+    """The address under which backends know this machine: they take tunnels only from those."""
+    own = {held.address.ip for held in host.addresses if not held.ours}
+    named = (address for _, address in config.load_balancers if address.version == version)
+    return next((address for address in named if address in own), None)
 
 
 def _listed_subnets(config: Config, host: HostView) -> list[tuple[str, Subnet]]:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tula.model.config import Config, IPAddress, Protocol, Scheduler, VirtualService
+from tula.model.config import (
+    Backend,
+    Config,
+    Forwarding,
+    IPAddress,
+    Protocol,
+    Scheduler,
+    VirtualService,
+)
 from tula.plan.desired import slots_of
 from tula.plan.ids import table_content
 from tula.plan.lookup3 import slot_of
 from tula.plan.maglev import maglev_table
+from tula.plan.tunnels import outer_address
 
 _TURNS = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM})
 
@@ -76,7 +85,8 @@ def plan_trace(
         if owner is not None and held is not None:
             takes = f"takes {found[1]}" if found[0] is owner else f"took port {flow.port}"
             why = f"{owner.name} {takes}; the table of connections holds this flow"
-            return Trace(owner.name, held, why)
+            backend = next(b for b in owner.backends if b.name == held)
+            return Trace(owner.name, held, why + _tunnel(owner, backend))
     service, matched = found
     takes = f"{service.name} takes {matched}"
     if later_fragment:
@@ -95,7 +105,13 @@ def plan_trace(
     if service.scheduler in _TURNS:
         return Trace(service.name, None, f"{takes}; {service.scheduler} gives a new flow its turn")
     how = f"{service.scheduler} hashes {who} to slot {slot} of {slots}"
-    return Trace(service.name, backend.name, f"{takes}; {how}")
+    return Trace(service.name, backend.name, f"{takes}; {how}{_tunnel(service, backend)}")
+
+
+def _tunnel(service: VirtualService, backend: Backend) -> str:
+    if service.forwarding is Forwarding.L2:
+        return ""
+    return f"; in a tunnel ({service.tunnel}) to {outer_address(backend)}"
 
 
 def _later_fragment(config: Config, service: VirtualService, entry: Entry | None) -> Trace:

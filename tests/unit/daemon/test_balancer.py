@@ -10,11 +10,18 @@ from typing import Any
 
 import pytest
 
-from support.builders import FakeMachine, make_backend, make_config, make_host, make_service
+from support.builders import (
+    FakeMachine,
+    make_backend,
+    make_config,
+    make_desired,
+    make_host,
+    make_service,
+)
 from tula.kernel.nftables import KernelError
-from tula.model.config import Config, PortRange
+from tula.model.config import Config, PortRange, Tunnel
 from tula.model.desired import OwnedAddress
-from tula.model.host import HostAddress, HostView
+from tula.model.host import HostAddress, HostView, Link
 from tula.model.problem import ProblemsError
 
 VIP4, VIP6 = "10.0.0.100", "2001:db8::100"
@@ -199,3 +206,66 @@ def test_a_routed_vip_is_nobodys_address(machine: FakeMachine) -> None:
     assert apply(machine, config)
     assert machine.network.host == make_host(WEB)
     assert machine.announcer.announced == []
+
+
+IN_TUNNELS = make_config(make_service("web", [VIP4, VIP6], backends=BACKENDS, tunnel=Tunnel.IPIP))
+
+
+def test_devices_come_before_the_rules_and_go_after_them(machine: FakeMachine) -> None:
+    notes: list[str] = []
+    for owner, method in (
+        (machine.tunnels, "prepare"),
+        (machine.nftables, "run"),
+        (machine.tunnels, "finish"),
+    ):
+        original = getattr(owner, method)
+
+        def noted(*arguments: Any, original: Any = original, method: str = method) -> Any:
+            notes.append(method)
+            return original(*arguments)
+
+        setattr(owner, method, noted)
+    apply(machine, IN_TUNNELS)
+    assert len(machine.network.host.tunnels.devices) == 4
+    apply(machine, WEB)
+    assert notes == ["prepare", "run", "finish"] * 2
+    assert not machine.network.host.tunnels.devices
+
+
+@pytest.mark.parametrize("refusal", ["rules", "device", "address"])
+def test_a_refusal_leaves_the_tunnels_as_they_were(machine: FakeMachine, refusal: str) -> None:
+    apply(machine, WEB)
+    host, table = machine.network.host, machine.nftables.table
+    config = replace(IN_TUNNELS, services=(*IN_TUNNELS.services, *OTHER.services))
+    if refusal == "rules":
+        machine.nftables.refuse = "nft refused the change: No space left on device"
+    elif refusal == "device":
+        machine.network.host = replace(host, links={**host.links, **clashing(config, host)})
+        host = machine.network.host
+    else:
+        machine.network.refuse.add("eth0")
+    with pytest.raises(KernelError):
+        apply(machine, config)
+    assert (machine.network.host, machine.nftables.table) == (host, table)
+
+
+def clashing(config: Config, host: HostView) -> dict[str, Link]:
+    """A device of somebody else's, with the name of one that is needed."""
+    name = next(iter(make_desired(config, host).tunnels.devices))
+    return {name: Link(name, 99)}
+
+
+def test_a_kernel_without_the_kind_is_a_problem_of_the_document(machine: FakeMachine) -> None:
+    machine.tunnels.refuse = {"sit", "ipip"}
+    host = machine.network.host
+    with pytest.raises(ProblemsError, match="this kernel has no ipip and sit"):
+        apply(machine, IN_TUNNELS)
+    assert machine.network.host == host
+    assert machine.nftables.table is None
+
+
+def test_clear_takes_the_tunnels_too(machine: FakeMachine) -> None:
+    apply(machine, IN_TUNNELS)
+    assert machine.balancer.clear()
+    assert not machine.network.host.tunnels.devices
+    assert not machine.balancer.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from support.builders import FakeMachine, make_backend, make_config, make_servic
 from tula.daemon.status import describe_status
 from tula.dataplane.nft.ruleset import Count, MapName
 from tula.kernel.nftables import KernelError
-from tula.model.config import Backend, Config, MarkRange, PortRange
+from tula.model.config import Backend, Config, MarkRange, PortRange, Tunnel
 
 VIPS = ("10.0.0.100", "2001:db8::100")
 ALL = [make_backend(number) for number in range(4)]
@@ -184,3 +185,21 @@ def test_a_service_that_goes_takes_its_counts_along(machine: FakeMachine) -> Non
     machine.balancer.apply(make_config(), b"3")
     machine.balancer.apply(web(*ALL[:2]), b"1")
     assert totals(machine, web(*ALL[:2])) == (0, {"b0": 0, "b1": 0})
+
+
+def test_ids_of_backends_in_tunnels_are_recovered_whatever_is_inside(tmp_path: Path) -> None:
+    """The next hop is then an address that Tula made up: the element's comment has the key."""
+    six = Backend("six", (ip_address("2001:db8::6"),))
+    services = [
+        make_service("web", VIPS, backends=[ALL[0], six], tunnel=Tunnel.GRE),
+        make_service("api", ["10.0.0.101"], [PortRange(81, 81)], [six], tunnel=Tunnel.IPIP),
+    ]
+    config = make_config(*services)
+    machine = FakeMachine(tmp_path / "state", config)
+    machine.balancer.apply(config, b"")
+    before = machine.store.memory().ids
+    forget_files(machine)
+    assert not machine.balancer.plan(config, b"").transaction
+    machine.balancer.apply(config, b"")
+    after = machine.store.memory().ids
+    assert (after.services, after.backends) == (before.services, before.backends)

@@ -27,6 +27,8 @@ _TYPES = {
     Kind.VIA6: "type mark : ipv6_addr",
     Kind.DEVICE4: "type mark : iface_index",
     Kind.DEVICE6: "type mark : iface_index",
+    Kind.BIG4: "type mark : iface_index",
+    Kind.WIDE: "type mark",
     Kind.EXACT4: _DISPATCH.format(ip="ip"),
     Kind.EXACT6: _DISPATCH.format(ip="ip6"),
     Kind.RANGE4: _DISPATCH.format(ip="ip"),
@@ -54,6 +56,7 @@ _TYPES = {
     Kind.FRAG4: f"typeof {FRAGMENT_KEY4} : meta mark",
     Kind.FRAG6: f"typeof {_NUMBER} : meta mark",
 }
+_DEVICES = (Kind.DEVICE4, Kind.DEVICE6, Kind.BIG4)
 _RANGES = (Kind.RANGE4, Kind.RANGE6, Kind.ICMPRANGE4, Kind.ICMPRANGE6)
 _ANY = (Kind.ANY4, Kind.ANY6, Kind.ICMPANY4, Kind.ICMPANY6)
 
@@ -115,9 +118,9 @@ def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
 
     Raises ValueError for bytes that are none of this kind.
     """
-    if kind is Kind.OPEN:
+    if kind.is_set:
         return _native(raw.key), None
-    if kind.numbered or kind in (Kind.DEVICE4, Kind.DEVICE6):
+    if kind.numbered or kind in _DEVICES:
         return _native(raw.key), _native(_bytes(raw.data))
     if kind.counts:
         return _native(raw.key), (_bytes(raw.data), raw.comment)

@@ -18,16 +18,17 @@ def recover_ids(ruleset: Ruleset | None) -> Ids:
     addresses: dict[int, str] = {}
     maps = ruleset.maps if ruleset else {}
     # Names sort via4 before via6: a backend goes by its IPv4 address if it has one.
-    for name in sorted(maps):
-        parsed = MapName.parse(name)
+    for map_name in sorted(maps):
+        parsed = MapName.parse(map_name)
         if parsed is None or not parsed.kind.counts:
             continue
-        for mark, value in maps[name].items():
+        for mark, value in maps[map_name].items():
             if isinstance(mark, int) and isinstance(value, tuple):
                 address, owner = value
                 service, backend = split_id(mark)
-                services[owner] = service
-                addresses.setdefault(backend, str(ip_address(address)))
+                name, _, key = owner.partition(" ")
+                services[name] = service
+                addresses.setdefault(backend, key or str(ip_address(address)))
     backends = {address: number for number, address in addresses.items()}
     return Ids(services=services, backends=backends)
 

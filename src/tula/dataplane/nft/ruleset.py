@@ -26,11 +26,16 @@ class Kind(StrEnum):
     SLOTS = "slots"
     """hash slot: backend number, or backend id where one service uses the table"""
     VIA4 = "via4"
-    """backend id: (packed IPv4 next hop, the service's name); counts packets and bytes"""
+    """backend id: (packed IPv4 next hop, the service's name, and behind a space Backend.key where
+    the hop's address is none of the backend's); counts packets and bytes"""
     VIA6 = "via6"
     DEVICE4 = "device4"
     """backend id: interface index of its next hop"""
     DEVICE6 = "device6"
+    WIDE = "wide"
+    """a set: the ids of backends that have a device for large IPv4 packets"""
+    BIG4 = "big4"
+    """backend id: interface index of that device"""
     EXACT4 = "exact4"
     """(packed VIP, protocol, port, port): the service's chain"""
     EXACT6 = "exact6"
@@ -67,6 +72,11 @@ class Kind(StrEnum):
     FRAG4 = "frag4"
     """source, destination, datagram: backend id, filled by first fragments"""
     FRAG6 = "frag6"
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it has members and no values."""
+        return self in (Kind.OPEN, Kind.WIDE)
 
     @property
     def counts(self) -> bool:

@@ -13,6 +13,7 @@ A packet's way, at the ingress of a listed interface::
       ├─ mark = slots_1[hash of the client] | the service's number      which backend
       ├─ chosen4: learned by the flow table
       └─ forward4: to via4[mark]                                        its MAC, counted there
+         send4 stands before it where tunnels have a second device for large packets
 
 Rules depend on services; which backends there are shows in maps alone.
 """
@@ -67,6 +68,7 @@ _CLOSED = {4: Kind.CLOSED4, 6: Kind.CLOSED6}
 _FRAGMENTS = {4: Kind.FRAG4, 6: Kind.FRAG6}
 _UNSIZED = frozenset({Kind.RANGE4, Kind.RANGE6, Kind.ICMPRANGE4, Kind.ICMPRANGE6})
 
+SEND = "send4"
 _SMALLEST = 1024
 _FRAGMENTED = 65536
 """Datagrams in pieces at a time, of each IP version."""
@@ -246,15 +248,19 @@ class _Shape:
     def _flows(self, services: list[DesiredService], version: int) -> Flows:
         via: dict[Key, Value] = {}
         devices: dict[Key, Value] = {}
+        big: dict[Key, Value] = {}
         interfaces = set()
         for service in services:
             for backend in service.backends:
                 if version in backend.hops:
                     hop = backend.hops[version]
                     mark = backend_id(service.number, backend.number)
-                    via[mark] = (hop.address.packed, service.name)
+                    owner = service.name if hop.named else f"{service.name} {backend.key}"
+                    via[mark] = (hop.address.packed, owner)
                     devices[mark] = self.state.links[hop.interface]
                     interfaces.add(hop.interface)
+                    if hop.big:
+                        big[mark] = self.state.links[hop.big]
         via_name = self._add_map(_VIA[version], via)
         forward = f"fwd {IP[version]} to meta mark map @{via_name} device"
         if len(interfaces) > 1:
@@ -263,7 +269,12 @@ class _Shape:
         else:
             # One interface for all: the rule names it, and saves a look-up for each packet.
             name = next(iter(interfaces), self.state.interfaces[0])
-            rule = Rule.of(f'{forward} "{name}"', str(self.state.links[name]))
+            index = self.state.links[name]
+            # By its number where a name may have to be asked for of a device just made.
+            shown = index if name in self.state.tunnels.devices else f'"{name}"'
+            rule = Rule.of(f"{forward} {shown}", str(index))
+        if big:
+            rule = self._add_send(forward, big, rule)
         connections = self.state.connections
         tables = closed = None
         hot = {}
@@ -288,6 +299,21 @@ class _Shape:
             turns=any(service.choice is not Choice.HASH for service in services),
             open=self.open,
         )
+
+    def _add_send(self, forward: str, big: Elements, small: Rule) -> Rule:
+        """The way for all IPv4 packets when large ones take another device; comes back as
+        ``small`` breaks."""
+        wide = self._add_map(Kind.WIDE, dict.fromkeys(big))
+        above = f"meta length > {self.state.big_above} "
+        self.chains[SEND] = Chain(
+            (
+                # The outer packet takes "don't fragment" from the one inside (ip_tunnel.c).
+                Rule.of(f"{above}ip frag-off 0x4000 meta mark @{wide} ip frag-off set 0"),
+                Rule.of(f"{above}{forward} meta mark map @{self._add_map(Kind.BIG4, big)}"),
+                small,
+            )
+        )
+        return Rule.of(f"jump {SEND}")
 
 
 def _lookups(

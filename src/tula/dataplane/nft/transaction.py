@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tula.dataplane.nft.codec import element_text, key_text, map_declaration
-from tula.dataplane.nft.ruleset import FAMILY, TABLE, Count, Elements, Key, Kind, MapName, Rule
+from tula.dataplane.nft.ruleset import FAMILY, TABLE, Count, Elements, Key, MapName, Rule
 
 PRIORITY = -500
 """Before everything else at ingress that uses the common priorities (nf_tables.h: -200, ...)."""
@@ -123,7 +123,7 @@ def _render(step: Step) -> Iterator[str]:
         case DeleteCounter(name):
             yield f"delete counter {where} {name}"
         case AddMap(name):
-            what = "set" if name.kind is Kind.OPEN else "map"
+            what = "set" if name.kind.is_set else "map"
             yield f"add {what} {where} {name} {{ {map_declaration(name)}; }}"
         case DeleteMap(map_name):
             yield f"delete map {where} {map_name}"
