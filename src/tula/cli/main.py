@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tula.cli import change, check, lab, show
+from tula.cli import backend, change, check, lab, show
 
 app = typer.Typer(
     name="tula",
@@ -46,6 +46,7 @@ for command in (
     check.schema,
 ):
     app.command()(command)
+app.add_typer(backend.app)
 app.add_typer(lab.app)
 
 
