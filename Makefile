@@ -20,9 +20,12 @@ test: $(VENV)/.dev check ## everything: check, then the kernel and packets (need
 test-vm: $(VENV)/.dev ## the tests of K=EXPRESSION or T=PATH in a VM with Debian's stock kernel
 	scripts/vm $(or $(T),tests/contract tests/packets) $(if $(K),-k '$(K)',$(if $(T),,-m link_kinds))
 
-soak: $(VENV)/.dev ## ten times the random packets, five minutes of changes (needs root)
-	scripts/as-root env TULA_SOAK=1 $(BIN)/pytest -s \
-		tests/packets/test_fuzz.py tests/packets/test_connection_churn.py
+soak: $(VENV)/.dev ## ten times the random packets, five minutes of changes, uploads of 20 MB (root)
+	@mkdir -p .vm
+	scripts/as-root env TULA_SOAK=1 $(BIN)/pytest -s --left-for-vm .vm/left \
+		tests/packets/test_fuzz.py tests/packets/test_connection_churn.py \
+		tests/packets/test_tunnel_uploads.py tests/packets/test_tunnel_changes.py
+	TULA_SOAK=1 scripts/vm --left .vm/left -s
 
 check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, golden rulesets
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.serving import Serving
+from support.tunnelled import LINK_KINDS, Tunnelled
 from tula.lab import Lab, Network, flat, serve_tcp, serve_udp
 
 
@@ -36,4 +37,24 @@ def serving(four_backends: Network, tmp_path: Path) -> Iterator[Serving]:
     with Serving(four_backends, tmp_path / "tula.yaml") as made:
         made.start_over()
         made.apply()
+        yield made
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(kind, marks=pytest.mark.link_kinds(*needed), id=f"{kind[0]}-over-ipv{kind[1]}")
+        for kind, needed in LINK_KINDS.items()
+    ],
+)
+def tunnelled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Tunnelled]:
+    """Two backends behind a router in tunnels of one kind, over IPv4 or IPv6; tests leave it so."""
+    tunnel, outer = request.param
+    with Lab() as lab:
+        made = Tunnelled(lab, tmp_path_factory.mktemp("tunnels"), tunnel, outer)
+        made.apply()
+        made.prepare()
+        made.serve()
         yield made

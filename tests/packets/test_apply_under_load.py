@@ -30,6 +30,7 @@ from support import udp_load
 from support.changing_services import ChangingServices
 from support.in_process import InProcess
 from support.lab_documents import backends_of, service_of, write_document
+from support.queues import queue_drops
 from tula.lab import Lab, Network, flat, wait_until
 from tula.lab.process import Process
 from tula.lab.servers import StreamServer
@@ -120,16 +121,6 @@ def start_load(network: Network) -> Callable[[], Outcome]:
 
 def _output(process: Process) -> str:
     return process.communicate(timeout=30)[0]
-
-
-def queue_drops() -> int:
-    """Packets that this machine's processors had no room for, in whatever namespace.
-
-    The second column of softnet_stat: full when other work keeps a processor from its packets,
-    which no rule of ours decides.
-    """
-    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
-    return sum(int(line.split()[1], 16) for line in lines)
 
 
 def test_other_services_change_and_nothing_is_lost(network: Network, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from tula.config.load import load_document, parse_document
 from tula.daemon.balancer import Change
 from tula.daemon.status import describe_status
 from tula.lab import Host
+from tula.model.config import Config
+from tula.plan.trace import Flow, Trace, plan_trace
 
 
 class InProcess:
@@ -32,12 +34,27 @@ class InProcess:
         with self._host.enter():
             return self.balancer.plan(loaded.config, loaded.source.encode())
 
-    def status(self) -> dict[str, dict[str, Any]]:
-        """The services of the applied document by name."""
+    def clear(self) -> Change:
+        """Takes everything back."""
+        with self._host.enter():
+            return self.balancer.clear()
+
+    def trace(self, flow: Flow) -> Trace:
+        """Where a flow goes by the applied document and the kernel's tables."""
+        with self._host.enter():
+            entry = self.balancer.find_entry(flow)
+        return plan_trace(self._config(), flow, entry)
+
+    def _config(self) -> Config:
         source = self._store.document()
         assert source is not None
-        config = parse_document(source).config
+        return parse_document(source).config
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """The services of the applied document by name."""
+        config = self._config()
         with self._host.enter():
             counts, named = self.balancer.backend_counts(config), self.balancer.named_counts()
-        answer = describe_status(config, counts, named)
+            outers = self.balancer.outers(config)
+        answer = describe_status(config, counts, named, outers=outers)
         return {service["name"]: service for service in answer["services"]}

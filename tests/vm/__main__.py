@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import platform
 import shutil
 import signal
@@ -75,7 +76,10 @@ def _run(tests: list[str], limit: float) -> int:
 
 
 def _pytest(tests: list[str]) -> list[str]:
-    command = [sys.executable, "-m", "pytest", "-vv", "--override-ini=console_output_style=times"]
+    # The soak's word goes along; nothing else of this environment does.
+    told = [f"TULA_SOAK={os.environ['TULA_SOAK']}"] if "TULA_SOAK" in os.environ else []
+    command = ["/usr/bin/env", *told, sys.executable, "-m", "pytest", "-vv"]
+    command.append("--override-ini=console_output_style=times")
     # Not all plugins: hypothesis' loads all of it, which takes 15 s there.
     command += ["--disable-plugin-autoload", "-p", "pytest_timeout"]
     if sys.stdout.isatty():

@@ -16,15 +16,20 @@ prepare() {
     mount --rbind /sys $root/sys
     mount --rbind /dev $root/dev
     mount -t tmpfs -o mode=0755 run $root/run
-    mount -t tmpfs -o mode=1777 tmp $root/tmp
-    mount -t tmpfs -o mode=1777 tmp $root/var/tmp
+    for directory in /tmp /var/tmp; do
+        # Not over the checkout, where that is below it.
+        case ${words[0]} in
+            "$directory"/*) chmod 1777 $root$directory ;;
+            *) mount -t tmpfs -o mode=1777 tmp $root$directory ;;
+        esac
+    done
     mkdir "$root/lib/modules/$(uname -r)"
     mount --bind "$(readlink -f "/lib/modules/$(uname -r)")" "$root/lib/modules/$(uname -r)"
     echo "Booted Linux $(uname -r) in $(cut -d' ' -f1 /proc/uptime) s of its own clock."
 }
 
-prepare >$shared/output 2>&1
 mapfile -t -d '' words <$shared/words
+prepare >$shared/output 2>&1
 status=0
 # Interrupted, pytest still says what it has found. Nobody need be left on the host for this.
 timeout --signal=INT --kill-after=30 "$limit" chroot $root \

@@ -13,7 +13,7 @@ from tula.lab.namespace import Namespace
 from tula.lab.nic import set_offload
 from tula.lab.servers import TcpServer, UdpServer, serve_tcp, serve_udp
 from tula.lab.switch import Switch
-from tula.lab.topologies import VIP4, VIP6, VIPS, Network, flat, routed
+from tula.lab.topologies import VIP4, VIP6, VIPS, Network, flat, remote, routed
 from tula.lab.wait import wait_until
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "flat",
     "flows",
     "prepare_backend",
+    "remote",
     "remove_named",
     "require_private_namespace",
     "routed",

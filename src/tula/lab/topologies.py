@@ -159,6 +159,72 @@ def routed(
     return _finish(network)
 
 
+def remote(
+    lab: Lab,
+    clients: int = 1,
+    backends: int = 2,
+    vips: Sequence[str] | None = None,
+    ipv6: bool = True,
+) -> Network:
+    """Backends behind a router, for tunnels: their preparation is the caller's.
+
+    ::
+
+        client-1 … -N   10.8.0.11 …, fd08::11 …
+            │
+        ════╪═══════════════════════════════  wan  10.8.0.0/24, fd08::/64
+            │ 10.8.0.1, fd08::1
+          router ─── 10.7.0.1, fd07::1 ══╤════════════  far  10.7.0.0/24, fd07::/64
+            │ 10.9.0.1, fd09::1          │
+        ════╪════════════╤═  lan      backend-1 … -N   10.7.0.11 …, fd07::11 …
+                        lb                             (VIP on lo, tunnels' ends)
+                        10.9.0.2, fd09::2
+                   VIP 10.9.0.100, fd09::100
+
+        request:  client ─▶ router ─▶ lb ═ in a tunnel ═▶ router ═▶ backend
+        answer:   backend ─▶ router ─▶ client
+    """
+    lan, wan, far = lab.switch("lan"), lab.switch("wan"), lab.switch("far")
+    router = lab.router(
+        "router",
+        (lan, _addresses("10.9.0", "fd09", 1, ipv6)),
+        (wan, _addresses("10.8.0", "fd08", 1, ipv6)),
+        (far, _addresses("10.7.0", "fd07", 1, ipv6)),
+    )
+
+    def gateway(net4: str, net6: str) -> list[str]:
+        return [f"{net4}.1", *([f"{net6}::1"] if ipv6 else [])]
+
+    near = _addresses("10.9.0", "fd09", 2, ipv6)
+    network = Network(
+        lab,
+        lan,
+        lab.host("lb", lan, *near, gateway=gateway("10.9.0", "fd09")),
+        backends=[
+            lab.host(
+                f"backend-{n}",
+                far,
+                *_addresses("10.7.0", "fd07", 10 + n, ipv6),
+                gateway=gateway("10.7.0", "fd07"),
+            )
+            for n in range(1, backends + 1)
+        ],
+        clients=[
+            lab.host(
+                f"client-{n}",
+                wan,
+                *_addresses("10.8.0", "fd08", 10 + n, ipv6),
+                gateway=gateway("10.8.0", "fd08"),
+            )
+            for n in range(1, clients + 1)
+        ],
+        vips=_vips(vips, ipv6),
+        router=router,
+    )
+    lab.ready()
+    return network
+
+
 def _vips(vips: Sequence[str] | None, ipv6: bool) -> tuple[str, ...]:
     if vips is not None:
         return tuple(vips)
