@@ -84,18 +84,19 @@ def test_the_demo_shows_direct_server_return_and_cleans_up(demo: Demo) -> None:
     served = re.search(r"Requests answered: (.*?)\n\n", told, re.DOTALL)
     assert served is not None
     counts = [int(count.replace(",", "")) for count in re.findall(r"([\d,]+) by", served[1])]
-    assert len(counts) == 4
+    assert len(counts) == 6
     assert min(counts) > 0
     assert "✗" not in told
     for claim in (
         r"trace named (backend-\d), and \1 answered",
         r"frames of answer, none of them at the balancer",
-        r"all backends of tula.yaml served: backend-1, backend-2, backend-3",
+        r"all served: backend-1, backend-2, backend-3, far-1, far-2",
+        r"the request went in a tunnel \((?:vxlan|ipip)\) to far-[12], which answered",
         r"no new connections for backend-2 at weight 0",
         r"backend-4 took its share: [1-9]",
         r"UDP requests answered, by IPv4 and IPv6",
         r"no requests failed",
-        r"10 namespaces and 4 servers are gone, this machine is as it was",
+        r"13 namespaces and 6 servers are gone, this machine is as it was",
     ):
         assert re.search(f"✓ .*{claim}", told), claim
     demo.assert_gone()
@@ -104,7 +105,7 @@ def test_the_demo_shows_direct_server_return_and_cleans_up(demo: Demo) -> None:
 def test_a_kept_demo_can_be_explored_until_it_is_taken_down(demo: Demo) -> None:
     told = demo.run("demo", "--keep", "--fast", "--plain")
     assert "lab exec lb tula status" in told
-    assert len(demo.processes()) == 4, "the servers live on"
+    assert len(demo.processes()) == 6, "the servers live on"
     assert Path(f"/run/netns/{demo.name}-lb").exists()
 
     status = demo.run("exec", "lb", "tula", "status", "--json")
@@ -119,7 +120,7 @@ def test_a_kept_demo_can_be_explored_until_it_is_taken_down(demo: Demo) -> None:
 
     for again in (("demo", "--keep"), ("up",)):
         assert "a demo network is up already" in demo.run(*again, status=1)
-    assert "removed 10 namespaces" in demo.run("down")
+    assert "removed 13 namespaces" in demo.run("down")
     demo.assert_gone()
     assert "nothing to remove" in demo.run("down")
     assert "no demo network is up" in demo.run("exec", "lb", "true", status=1)

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from tula.lab.capture import Capture
+from tula.lab.demo.document import FAR_VIPS
 from tula.lab.demo.flow import Flow, download
 from tula.lab.demo.stage import PORT, Stage
 from tula.lab.guard import LabError
@@ -72,9 +73,61 @@ def watch_request(stage: Stage, source_port: int) -> Anatomy:
     )
 
 
+@dataclass(frozen=True)
+class TunnelAnatomy:
+    """The way of one request through a tunnel, and of its answer."""
+
+    backend: str
+    arrives: Segment
+    """The request, as it comes to the balancer."""
+    inside: Segment
+    """The request inside the packet that the balancer sends."""
+    outer: tuple[str, str]
+    """The addresses of that packet."""
+    answer: Segment
+    """The answer, as it comes to the router."""
+    frames: int
+    at_balancer: int
+
+
+def watch_tunnel(stage: Stage, source_port: int) -> TunnelAnatomy:
+    """The same for the service behind the router."""
+    network = stage.network
+    assert network.router is not None
+    names = {network.router.mac(name): network.router.name for name in ("eth0", "eth2")}
+    names |= {host.mac(): host.name for host in (network.lb, *stage.far)}
+    flow = Flow(network.client, FAR_VIPS[0])
+    with Capture(network.lb) as at_lb, Capture(network.router, "eth2") as at_router:
+        with flow.open(socket.SOCK_STREAM, source_port) as opened:
+            on_loop(download(flow, opened, _SIZE, _RATE))
+        arrived = [read_segment(frame, names) for frame in at_lb.frames(outgoing=False)]
+        sent = [(frame, read_segment(_inside(frame), names)) for frame in at_lb.frames(True)]
+        came_back = [read_segment(frame, names) for frame in at_router.frames(outgoing=False)]
+    vip = f"{FAR_VIPS[0]}:{PORT}"
+    answers = [s for s in came_back if s and s.source == vip]
+    inside = _first([segment for _, segment in sent], b"GET ", "request in a tunnel")
+    frame = next(frame for frame, segment in sent if segment == inside)
+    return TunnelAnatomy(
+        flow.backend,
+        _first(arrived, b"GET ", "request to the balancer"),
+        inside,
+        (str(IPv4Address(frame[26:30])), str(IPv4Address(frame[30:34]))),
+        _first(list(answers), b"HTTP/", "answer at the router"),
+        len(answers),
+        sum(s is not None and s.source == vip for s in [*arrived, *(inner for _, inner in sent)]),
+    )
+
+
+def _inside(frame: bytes) -> bytes:
+    """What a tunnel's frame carries, as a frame: VXLAN's is one, IPIP's packet is given a head."""
+    if frame[23] == socket.IPPROTO_UDP:
+        return frame[14 + 20 + 8 + 8 :]
+    return frame[:14] + frame[34:] if frame[23] == socket.IPPROTO_IPIP else b""
+
+
 def read_segment(frame: bytes, names: dict[str, str]) -> Segment | None:
     """Take a frame apart; None when it is no TCP over IPv4. MACs are given their hosts' names."""
-    if frame[12:14] != b"\x08\x00" or frame[23] != socket.IPPROTO_TCP:
+    if len(frame) < 54 or frame[12:14] != b"\x08\x00" or frame[23] != socket.IPPROTO_TCP:
         return None
     tcp = 14 + (frame[14] & 15) * 4
     source_port, port = (int.from_bytes(frame[at : at + 2], "big") for at in (tcp, tcp + 2))

@@ -14,7 +14,6 @@ from typing import Self
 from tula.lab.demo.flow import BROKEN, Flow, ask, download
 from tula.lab.guard import LabError
 from tula.lab.host import Host
-from tula.lab.topologies import Network
 
 DOWNLOADS = 24
 """At a time."""
@@ -32,9 +31,9 @@ class Load:
     lists only grow: readers in other threads see a prefix.
     """
 
-    def __init__(self, network: Network) -> None:
-        """Describe it; entering it starts the traffic."""
-        self._network = network
+    def __init__(self, clients: list[Host], vips: tuple[str, ...]) -> None:
+        """Describe it; entering it starts the traffic, from all clients to all VIPs."""
+        self._clients, self._vips = clients, vips
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="demo-load", daemon=True)
         self._running: dict[int, Flow] = {}
@@ -83,7 +82,7 @@ class Load:
             self._fault = error
 
     async def _all(self) -> None:
-        ends = list(itertools.product(self._network.clients, self._network.vips))
+        ends = list(itertools.product(self._clients, self._vips))
         workers = [self._download_on(number) for number in range(DOWNLOADS)]
         async with asyncio.TaskGroup() as group:
             for worker in workers:
@@ -115,7 +114,7 @@ class Load:
                     del self._running[number]
 
     def _turns(self, number: int) -> Iterator[tuple[Host, str]]:
-        clients, vips = self._network.clients, self._network.vips
+        clients, vips = self._clients, self._vips
         client = clients[number % len(clients)]
         for turn in itertools.count(number // len(clients)):
             yield client, vips[turn % len(vips)]

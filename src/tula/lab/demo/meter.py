@@ -55,7 +55,7 @@ class Meter:
     def __init__(self, stage: Stage) -> None:
         """Describe it; entering it opens the files, and counting starts at 0."""
         network = stage.network
-        self._hosts: list[Host] = [network.lb, *network.clients, *network.backends]
+        self._hosts: list[Host] = [network.lb, *network.clients, *stage.backends]
         self._files: dict[str, io.FileIO] = {}
         self._stack = ExitStack()
         self._recent: deque[Reading] = deque()

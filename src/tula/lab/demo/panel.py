@@ -87,15 +87,15 @@ def _backend(backend: BackendView, most: float, width: int) -> Text:
 
 def headings(view: View) -> str:
     """Above the plain lines."""
-    names = "".join(f"{backend.name:>11}" for backend in view.backends)
+    names = "".join(f" {backend.name}" for backend in view.backends)
     return (
-        f"{'':8}{'through the':>12}{'past the':>13}   requests answered so far by\n"
-        f"{'':8}{'balancer':>12}{'balancer':>13}{names}"
+        f"{'':6}{'through the':>12}{'past the':>10}  requests answered so far by\n"
+        f"{'':6}{'balancer':>12}{'balancer':>10}{names}"
     )
 
 
 def line(view: View) -> str:
     """One moment in one line: bytes, and requests answered by each backend."""
-    counts = "".join(f"{backend.requests:>11}" for backend in view.backends)
-    through = f"{megabytes(view.through.out):>12}{megabytes(view.past):>13}"
-    return f"{view.seconds:>6.0f} s{through}{counts}"
+    counts = "".join(f" {b.requests:>{len(b.name)}}" for b in view.backends)
+    through = f"{megabytes(view.through.out):>12}{megabytes(view.past):>10}"
+    return f"{view.seconds:>4.0f} s{through}{counts}"

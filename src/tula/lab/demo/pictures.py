@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from tula.lab.demo.frames import Anatomy, Segment
+from tula.lab.demo.frames import Anatomy, Segment, TunnelAnatomy
 from tula.lab.demo.meter import Bytes
 from tula.lab.demo.panel import ANSWERS, REQUESTS, megabytes
 
@@ -20,6 +20,30 @@ NETWORK = f"""
                     [{ANSWERS}]╚═════════════╩══════════╩══════════╝[/]
                        [{ANSWERS}]answers, straight to the clients[/]
 """
+
+
+FAR_NETWORK = f"""
+    clients ─── router [{REQUESTS}]───────▶[/] balancer   [bold]10.9.0.101[/]
+                 [{ANSWERS}]▲[/] [{REQUESTS}]◀──────────╯[/]  the same packet, inside another one
+                 [{ANSWERS}]║[/] [{REQUESTS}]│[/]
+                 [{ANSWERS}]║[/] [{REQUESTS}]▼[/]
+             far-1, far-2              on another subnet, each holds [bold]10.9.0.101[/]
+"""
+
+
+def tunnel_table(anatomy: TunnelAnatomy) -> Table:
+    """Three packets: the request, the same inside another one, and the answer."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("", "outer IP from, to", "IP from", "IP to"):
+        table.add_column(heading, no_wrap=True)
+    outer = ", ".join(anatomy.outer)
+    for what, shown, segment, style in (
+        ("request", "", anatomy.arrives, REQUESTS),
+        ("sent on", outer, anatomy.inside, REQUESTS),
+        ("answer", "", anatomy.answer, ANSWERS),
+    ):
+        table.add_row(what, shown, segment.source, segment.destination, style=style)
+    return table
 
 
 def anatomy_table(anatomy: Anatomy) -> Table:

@@ -60,6 +60,7 @@ def run_up() -> None:
     with _orderly_end(), Lab(named=NAME) as lab:
         stage = build_stage(lab)
         stage.apply(first_weights())
+        stage.reach_far()
         show_next_steps(screen, stage)
         with suppress(KeyboardInterrupt):  # which may come as soon as it was promised
             screen.say("\nIt stays until Ctrl-C.", seconds=0)
@@ -90,7 +91,7 @@ def inhabitants(namespaces: set[tuple[int, int]]) -> list[int]:
 
 
 def _summary(screen: Screen, story: Story, stage: Stage) -> None:
-    backends = [host.name for host in stage.network.backends]
+    backends = [host.name for host in stage.backends]
     clients, balancer, sent = (
         story.total.of(names)
         for names in ([host.name for host in stage.network.clients], ["lb"], backends)

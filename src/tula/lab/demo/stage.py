@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tula.lab.demo.document import FULL_WEIGHT, render_document
+from tula.kernel.tunnels import KernelTunnels
+from tula.lab.demo.document import FAR, FAR_VIPS, FULL_WEIGHT, render_document
 from tula.lab.guard import LabError
 from tula.lab.host import Host
 from tula.lab.lab import Lab
@@ -41,10 +42,35 @@ class Stage:
     servers: list[Process] = field(default_factory=list)
     weights: dict[str, int] = field(default_factory=dict)
     """By backend; those that the document does not list are absent."""
+    far: list[Host] = field(default_factory=list)
+    """Backends behind the router."""
+    tunnel: str = ""
+    """How they are reached; empty while the document does not list them."""
+
+    @property
+    def backends(self) -> list[Host]:
+        """Near and far."""
+        return [*self.network.backends, *self.far]
+
+    @property
+    def vips(self) -> tuple[str, ...]:
+        """Those of the document."""
+        return (*self.network.vips, *(FAR_VIPS if self.tunnel else ()))
+
+    def reach_far(self) -> Ran:
+        """Apply the document with the second service, and prepare its backends as it says."""
+        with self.network.lb.enter():
+            missing = KernelTunnels().missing(["vxlan"])
+        self.tunnel = "ipip" if missing else "vxlan"
+        ran = self.apply(self.weights)
+        for host in self.far:
+            script = self.tula("backend", "instructions", "-f", str(self.document), host.name)
+            host.run(["sh", "-e"], input=script.output)
+        return ran
 
     def apply(self, weights: dict[str, int]) -> Ran:
         """Write the document with these weights and ``tula apply`` it."""
-        self.document.write_text(render_document(weights))
+        self.document.write_text(render_document(weights, self.tunnel))
         ran = self.tula("apply", "-f", str(self.document))
         self.weights = weights
         return ran
@@ -57,10 +83,13 @@ class Stage:
 
 
 def build_stage(lab: Lab) -> Stage:
-    """Build the network of the picture; ``backend-4`` is ready, but in no document yet."""
+    """Build the network of the picture; ``backend-4`` is ready, but in no document yet, and so are
+    the backends behind the router."""
     network = routed(lab, clients=2, backends=4)
+    far = _build_far(lab, network)
     servers = [_start_server(backend, network.vips) for backend in network.backends]
-    for backend, server in zip(network.backends, servers, strict=True):
+    servers += [_start_server(backend, FAR_VIPS) for backend in far]
+    for backend, server in zip([*network.backends, *far], servers, strict=True):
         # Frames of 1,500 bytes, as on a cable: aggregates of 64 kB would need fewer
         # acknowledgements and make the balancer's part look smaller than it is.
         set_offload(backend, tso=False, gso=False)
@@ -69,12 +98,28 @@ def build_stage(lab: Lab) -> Stage:
         _await_ready(backend, server)
     directory = network.lb.directory
     directory.mkdir(parents=True, exist_ok=True)
-    return Stage(network, directory / "tula.yaml", servers)
+    return Stage(network, directory / "tula.yaml", servers, far=far)
 
 
 def first_weights() -> dict[str, int]:
     """Three backends of equal weight."""
     return {f"backend-{number}": FULL_WEIGHT for number in (1, 2, 3)}
+
+
+def _build_far(lab: Lab, network: Network) -> list[Host]:
+    """Two hosts on a subnet of their own behind the router; no backends yet."""
+    assert network.router is not None
+    switch = lab.switch("far")
+    lab.connect(network.router, switch, "10.7.0.1/24", "fd07::1/64", ifname="eth2")
+    hosts = []
+    for name, address in FAR.items():
+        number = address.rpartition(".")[2]
+        addresses = (f"{address}/24", f"fd07::{number}/64")
+        hosts.append(lab.host(name, switch, *addresses, gateway=("10.7.0.1", "fd07::1")))
+        # The server listens on the VIPs from the start; nobody asks before they are reached.
+        hosts[-1].add_address("lo", *(f"{v}/{128 if ':' in v else 32}" for v in FAR_VIPS))
+    lab.ready()
+    return hosts
 
 
 def _start_server(backend: Host, vips: tuple[str, ...]) -> Process:

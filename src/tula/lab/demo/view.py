@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from tula.lab.demo.document import FAR, FULL_WEIGHT
 from tula.lab.demo.load import Load
 from tula.lab.demo.meter import Bytes, Meter
 from tula.lab.demo.stage import Stage
@@ -58,7 +59,7 @@ class Watch:
     def view(self) -> View:
         """The present one."""
         total, rate, requests = self._meter.total(), self._meter.rate(), self._load.requests()
-        names = [backend.name for backend in self._stage.network.backends]
+        names = [backend.name for backend in self._stage.backends]
         length = max(rate.at, 0.001)
         downloads = list(self._load.downloads)
         return View(
@@ -70,7 +71,7 @@ class Watch:
             backends=[
                 BackendView(
                     name,
-                    self._stage.weights.get(name),
+                    self._stage.weights.get(name, FULL_WEIGHT if name in FAR else None),
                     rate.hosts[name].out / length,
                     total.hosts[name].out,
                     requests[name],
