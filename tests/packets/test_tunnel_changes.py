@@ -31,9 +31,20 @@ from support.in_process import InProcess
 from support.lab_documents import service_of, write_document
 from support.packets import address_of, read_packets
 from support.queues import queue_drops
-from support.tunnelled import Tunnelled, make_backend
+from support.tunnelled import Outside, Tunnelled, make_backend
 from tula.kernel.tunnels import KernelTunnels
-from tula.lab import Capture, Host, Lab, Network, flat, flows, set_offload, udp_ask
+from tula.lab import (
+    Capture,
+    Host,
+    Lab,
+    Network,
+    flat,
+    flows,
+    serve_tcp,
+    serve_udp,
+    set_offload,
+    udp_ask,
+)
 from tula.plan.tunnels import kinds_of
 
 pytestmark = pytest.mark.kernel
@@ -125,6 +136,42 @@ def test_a_tunnel_becomes_one_of_another_kind(lab: Lab, tmp_path: Path) -> None:
     for step in range(CHANGES):
         assert through(("ipip", "gre")[step % 2])
     nothing_lost(end(), queue_drops() - before)
+
+
+@pytest.mark.link_kinds("sit", "ipip", "vxlan")
+def test_services_of_all_ways_stand_side_by_side(lab: Lab, tmp_path: Path) -> None:
+    """The same backends by their MACs, in IPIP and in VXLAN; a service counts its own."""
+    network, document = flat(lab, backends=2), tmp_path / "tula.yaml"
+    ways = {
+        80: {"forwarding": "l2"},
+        81: {"forwarding": "l3", "tunnel": "ipip"},
+        82: {"forwarding": "l3", "tunnel": "vxlan"},
+    }
+    protocols = ["tcp", "udp"]
+    write_document(
+        document,
+        {
+            f"s{port}": service_of(network, ports=[port], protocol=protocols, **way)
+            for port, way in ways.items()
+        },
+        maglev={"slots": 251},
+    )
+    here = InProcess(network.lb)
+    here.apply(document)
+    for backend in network.backends:
+        make_backend(backend, document)
+        serve_tcp(backend, ways)
+        serve_udp(backend, ways)
+    with Capture(network.backends[0]) as capture:
+        for port in ways:
+            for vip in network.vips:
+                for protocol in protocols:
+                    answered = flows(network.client, vip, port, 20, protocol)
+                    assert set(answered.values()) == {"backend-1", "backend-2"}
+        seen = [Outside(frame) for frame in capture.frames(outgoing=False)]
+    assert {frame.what for frame in seen} >= {"", "ipip", "vxlan"}
+    counted = {name: service["packets"] for name, service in here.status().items()}
+    assert all(packets >= 80 for packets in counted.values()), counted
 
 
 def test_a_routed_vip_is_served_through_a_tunnel(lab: Lab, tmp_path: Path) -> None:
