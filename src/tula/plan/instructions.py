@@ -73,7 +73,7 @@ def _steps(config: Config, served: _Served) -> Iterator[Instruction]:
         "Hold the VIPs.",
         tuple(
             f"ip address replace {vip}/{vip.max_prefixlen} dev lo"
-            + (" nodad" if vip.version == 6 else "")
+            + (" nodad preferred_lft 0" if vip.version == 6 else "")
             for vip in served.vips
         ),
     )
@@ -107,17 +107,18 @@ def _tunnel(config: Config, served: _Served, tunnel: Tunnel) -> Iterator[Instruc
             ),
         )
     kind = _kind(tunnel, local.version)
-    inner = "ipip" if kind != "gre" else "gre"
-    devices = {f"tula-{inner}-{n}"[:15]: f" remote {a}" for n, a in balancers.items()}
+    # By number, not by name: an interface's has 15 characters at most.
+    name = "tula-gre" if tunnel is Tunnel.GRE else "tula-ipip"
+    devices = {f"{name}-{n}": f" remote {a}" for n, a in enumerate(balancers.values(), 1)}
     why = f"The other end of {tunnel}, for packets of {_listed(balancers)}."
     if not devices:
         anyone = " remote ::" if local.version == 6 else ""
-        devices = {f"tula-{inner}": anyone}
+        devices = {name: anyone}
         why = f"The other end of {tunnel}, for packets of anyone (the document names no balancers)."
     commands = []
-    for name, remote in devices.items():
-        make = f"ip link add {name} type {kind} local {local}{remote}"
-        commands += [_unless(name) + make, *_up(name)]
+    for device, remote in devices.items():
+        make = f"ip link add {device} type {kind} local {local}{remote}"
+        commands += [_unless(device) + make, *_up(device)]
     yield Instruction(why, tuple(commands))
 
 

@@ -31,7 +31,7 @@ def test_l2_is_silence_and_the_vips() -> None:
     assert commands(web(None, FOUR), "four") == [
         "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
         "ip address replace 10.0.0.100/32 dev lo",
-        "ip address replace 2001:db8::100/128 dev lo nodad",
+        "ip address replace 2001:db8::100/128 dev lo nodad preferred_lft 0",
     ]
 
 
@@ -70,3 +70,23 @@ def test_segments_fit_into_the_tunnel(tunnel: Tunnel, sizes: list[str]) -> None:
 
 def test_a_backend_that_is_not_there() -> None:
     assert plan_instructions(web(Tunnel.GRE, FOUR), "five") is None
+
+
+def test_each_balancer_has_a_device_of_its_own_whatever_its_name() -> None:
+    balancers = [(f"a-balancer-of-a-long-name-{n}", ip_address(f"10.0.0.{n}")) for n in (2, 3)]
+    config = replace(web(Tunnel.IPIP, FOUR), load_balancers=tuple(balancers))
+    made = [c.partition("ip link add ")[2] for c in commands(config, "four") if "link add" in c]
+    assert made == [
+        "tula-ipip-1 type sit mode any local 10.0.1.1 remote 10.0.0.2",
+        "tula-ipip-2 type sit mode any local 10.0.1.1 remote 10.0.0.3",
+    ]
+
+
+def test_tunnels_of_one_backend_have_devices_of_their_own_but_for_ipip_and_gue() -> None:
+    services = [
+        make_service(f"s{n}", [f"10.0.0.{n}"], backends=[SIX], tunnel=tunnel)
+        for n, tunnel in enumerate(Tunnel, 100)
+    ]
+    made = [c for c in commands(make_config(*services), "six") if "link add" in c]
+    names = [c.partition("ip link add ")[2].split()[0] for c in made]
+    assert names == ["tula-ipip", "tula-gre", "tula-ipip", "tula-vxlan"]
