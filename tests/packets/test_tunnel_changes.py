@@ -49,6 +49,11 @@ from tula.plan.tunnels import kinds_of
 
 pytestmark = pytest.mark.kernel
 
+BOTH = pytest.mark.parametrize(
+    "tunnel",
+    ["vxlan", pytest.param("ipip", marks=pytest.mark.link_kinds("sit", "ipip"))],
+)
+
 PORTS = {"moving": 9000, "constant": 9105}
 CHANGES = 6
 
@@ -191,9 +196,10 @@ def test_a_routed_vip_is_served_through_a_tunnel(lab: Lab, tmp_path: Path) -> No
         assert vip not in made.lb.addresses()
 
 
-def test_fragments_take_the_tunnel_too(lab: Lab, tmp_path: Path) -> None:
+@BOTH
+def test_fragments_take_the_tunnel_too(lab: Lab, tmp_path: Path, tunnel: str) -> None:
     """A datagram of 5,000 bytes: all its pieces reach the backend of its flow."""
-    made = Tunnelled(lab, tmp_path, "vxlan", 4)
+    made = Tunnelled(lab, tmp_path, tunnel, 4)
     made.apply()
     made.prepare()
     made.serve()
@@ -230,13 +236,7 @@ def test_a_kernel_that_lacks_a_kind_says_so_before_anything_changes(
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "tunnel",
-    [
-        "vxlan",
-        pytest.param("ipip", marks=pytest.mark.link_kinds("sit", "ipip")),
-    ],
-)
+@BOTH
 def test_many_backends(lab: Lab, tmp_path: Path, tunnel: str) -> None:
     count = 1000 if tunnel == "vxlan" or os.environ.get("TULA_SOAK") else 150  # emulated: slow
     made = Tunnelled(lab, tmp_path, tunnel, 4)
