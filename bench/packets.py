@@ -78,7 +78,8 @@ def _subjects(shapes: Sequence[Shape], only: Sequence[str]) -> list[Subject]:
 def _cases(arguments: argparse.Namespace) -> list[Case]:
     sizes = [(1000, 1, 10)]
     if not arguments.quick:
-        sizes += [(1, 1, 10), (100_000, 1, 10), (1000, 1, 100), (100_000, 10_000, 10)]
+        sizes += [(1, 1, 10), (100_000, 1, 10), (1000, 1, 100)]
+        sizes += [(1000, 10_000, 10), (100_000, 10_000, 10)]
     if arguments.case:
         sizes = arguments.case
     return [
