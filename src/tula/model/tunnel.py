@@ -15,8 +15,8 @@ GROUP = 0x54756C61
 file, and stands in the request that makes them."""
 
 LEAVING = GROUP + 1
-"""The group of those that are about to go: the kernel removes a group in one go, where thousands
-of devices one by one take a minute (each waits for all packets under way)."""
+"""The group of those that are about to go: the kernel removes a group in one go, where devices one
+by one each wait for all packets under way (unregister_netdevice_many, dev.c)."""
 
 _INDICES = 1 << 30
 """Devices get interface indices from here on: far above those that the kernel gives."""
