@@ -182,9 +182,14 @@ STRANGE: dict[str, Callable[[Network, str], list[bytes]]] = {
 @pytest.mark.parametrize("strange", STRANGE)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_strange_frames_are_not_forwarded(everything: Network, family: int, strange: str) -> None:
+    """Not even those of a flow that is hot, whose packets see one rule only."""
     network = everything
     client, lb, vip = network.client, network.lb, vip_of(network, family)
     frames = STRANGE[strange](network, vip)
+    with watching(*network.backends) as watch:
+        hot = to(lb, client, request(client, vip, b"hot"))
+        send_frame(client, "eth0", hot, hot, to(lb, client, request(client, vip, b"last")))
+        assert len(forwarded(network, watch)) == 3
     with watching(lb, *network.backends) as watch:
         send_frame(client, "eth0", *frames, to(lb, client, request(client, vip, b"last")))
         passed = forwarded(network, watch)

@@ -227,11 +227,9 @@ class _Shape:
         """The rules for what is hot: before all others, as most packets need no other one."""
         if flows.tables is None:
             return
-        guard = "meta pkttype host "
-        if len(self.state.interfaces) > 1:
-            # A VLAN's frame shows at the parent interface too, with its tag: there it is not
-            # ours, but its flow may have been learned at the VLAN's own interface.
-            guard += f"ether type {IP[flows.version]} "
+        # A VLAN's frame shows at its parent interface too, with its tag: there it is not ours,
+        # though a flow of the same addresses and ports may be hot.
+        guard = f"meta pkttype host ether type {IP[flows.version]} "
         for protocol in flows.tables:
             if any(protocol in service.protocols for service in services):
                 self.hot.append(hot_rule(flows, protocol, guard))
