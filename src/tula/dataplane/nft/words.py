@@ -114,8 +114,8 @@ or 4 bytes do not. It sees what LATER_FRAGMENT[6] misses: the second of two frag
 def whole(version: int, number: int) -> str:
     """Matches a protocol's packets (by its number) that are no fragments, in the fewest loads.
 
-    It may match packets of the other IP version that were made to look so. Those are safe with
-    what only looks a flow up and forwards: ``fwd`` refuses them (nft_fwd_netdev.c).
+    It may match packets of the other IP version that were made to look so: ask for the frame's
+    type too.
     """
     # IPv4: bytes 6 to 9 are flags and fragment offset, TTL, protocol. IPv6: byte 6 is the next
     # header, so that no packet with extension headers matches.
