@@ -1,0 +1,1 @@
+"""The daemon's API: HTTP with JSON under /api/v1."""

@@ -1,0 +1,1 @@
+"""Health monitors: probes, one file a kind, and the machines that count their outcomes."""
