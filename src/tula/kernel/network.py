@@ -12,17 +12,24 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tula.kernel.nftables import KernelError
+from tula.kernel.rtnetlink import AddressEntry, LinkEntry, RtReader
 from tula.kernel.ssh import ssh_ports
+from tula.kernel.tunnel_links import is_ours
 from tula.kernel.tunnels import read_tunnels
 from tula.model.config import IPAddress
 from tula.model.desired import OwnedAddress
 from tula.model.host import HostAddress, HostView, Link, Route
+from tula.model.tunnel import Tunnels
 
 OWNER = 0x54
 """What stands in an address's protocol field (IFA_PROTO, Linux 5.18) when Tula made it: it tells
 Tula's addresses from others without any file. ``ip address`` of iproute2 6.3 and later shows it
 as ``proto 0x54``."""
 
+Neighbour = tuple[int, IPAddress]
+"""The index of an interface, and an address on its link."""
+
+_USE = 0x01
 _LINK_SCOPE_HOST = 254
 _FOREVER = 0xFFFFFFFF
 _FLAG_NODAD = 0x02
@@ -43,22 +50,25 @@ class Network(Protocol):
     def remove_address(self, owned: OwnedAddress) -> None:
         """Takes back a VIP that Tula put there; does nothing if it is gone. Raises KernelError."""
 
+    def resolve(self, neighbours: Iterable[Neighbour]) -> None:
+        """Has the kernel ask for the MACs of those that it does not know. Raises KernelError."""
+
 
 class KernelNetwork:
     """The network namespace that the calling thread is in."""
 
     def view(self, destinations: Iterable[IPAddress]) -> HostView:
         try:
-            with IPRoute() as netlink:
-                dumped = tuple(netlink.get_links())
+            with RtReader() as reader:
+                dumped = reader.links()
                 links = {link.name: link for link in map(_link, dumped)}
                 names = {link.index: link.name for link in links.values()}
                 return HostView(
                     links=links,
-                    addresses=tuple(_address(entry, names) for entry in netlink.get_addr()),
-                    routes={to: _route(netlink, to, names) for to in destinations},
+                    addresses=tuple(_address(entry, names) for entry in reader.addresses()),
+                    routes={to: _route(reader, to, names) for to in destinations},
                     ssh_ports=ssh_ports(),
-                    tunnels=read_tunnels(netlink, dumped),
+                    tunnels=_tunnels(dumped),
                 )
         except (NetlinkError, OSError) as error:
             raise KernelError(f"cannot read this machine's network: {_reason(error)}") from error
@@ -68,6 +78,15 @@ class KernelNetwork:
 
     def remove_address(self, owned: OwnedAddress) -> None:
         self._change("del", owned, {errno.EADDRNOTAVAIL, errno.ENODEV})
+
+    def resolve(self, neighbours: Iterable[Neighbour]) -> None:
+        try:
+            with IPRoute() as netlink:
+                for index, address in neighbours:
+                    # NTF_USE: as if a packet were sent to it (neigh_add, neighbour.c).
+                    netlink.neigh("replace", ifindex=index, dst=str(address), state=0, flags=_USE)
+        except (NetlinkError, OSError) as error:
+            raise KernelError(f"cannot ask for neighbours: {_reason(error)}") from error
 
     def _change(self, verb: str, owned: OwnedAddress, done: set[int]) -> None:
         vip = owned.address
@@ -111,42 +130,36 @@ def _reason(error: Exception) -> str:
     return os.strerror(code) if isinstance(code, int) else str(error)
 
 
-def _link(entry: Any) -> Link:
-    mac = entry.get_attr("IFLA_ADDRESS") or ""
-    return Link(
-        name=entry.get_attr("IFLA_IFNAME"),
-        index=entry["index"],
-        mac=bytes.fromhex(mac.replace(":", "")) if mac.count(":") == 5 else b"",
-        mtu=entry.get_attr("IFLA_MTU"),
-    )
+def _tunnels(links: list[LinkEntry]) -> Tunnels:
+    if not any(map(is_ours, links)):
+        return Tunnels()
+    with IPRoute() as netlink:
+        return read_tunnels(netlink, links)
 
 
-def _address(entry: Any, names: dict[int, str]) -> HostAddress:
-    # On a point-to-point link IFA_ADDRESS is the other end; IFA_LOCAL is ours.
-    text = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+def _link(entry: LinkEntry) -> Link:
+    mac = entry.mac
+    return Link(entry.name, entry.index, mac if len(mac) == 6 else b"", entry.mtu)
+
+
+def _address(entry: AddressEntry, names: dict[int, str]) -> HostAddress:
     return HostAddress(
-        interface=names.get(entry["index"], ""),
-        address=ip_interface(f"{text}/{entry['prefixlen']}"),
-        ours=entry.get_attr("IFA_PROTO") == OWNER,
+        interface=names.get(entry.index, ""),
+        address=ip_interface(f"{entry.text}/{entry.length}"),
+        ours=entry.owner == OWNER,
     )
 
 
-def _route(netlink: Any, to: IPAddress, names: dict[int, str]) -> Route:
-    family = 2 if to.version == 4 else 10
+def _route(reader: RtReader, to: IPAddress, names: dict[int, str]) -> Route:
     try:
-        entry = next(iter(netlink.route("get", dst=str(to), family=family)))
-    except NetlinkError as error:
-        if error.code in _UNREACHABLE:
+        entry = reader.route(to)
+    except OSError as error:
+        if error.errno in _UNREACHABLE:
             return Route("none")
         raise
-    gateway = entry.get_attr("RTA_GATEWAY")
-    via = entry.get_attr("RTA_VIA")
-    if gateway is None and via is not None:
-        gateway = via["addr"]
-    source = entry.get_attr("RTA_PREFSRC")
     return Route(
-        kind=_KINDS.get(entry["type"], "none"),
-        interface=names.get(entry.get_attr("RTA_OIF"), ""),
-        gateway=ip_address(gateway) if gateway is not None else None,
-        source=ip_address(source) if source is not None else None,
+        kind=_KINDS.get(entry.kind, "none"),
+        interface=names.get(entry.index, ""),
+        gateway=ip_address(entry.gateway) if entry.gateway else None,
+        source=ip_address(entry.source) if entry.source else None,
     )

@@ -1,4 +1,7 @@
-"""Tula's table in the kernel: read over netlink, changed by nft in one transaction."""
+"""Tula's table in the kernel: read over netlink, changed in one transaction.
+
+A transaction of elements alone goes over netlink, everything else by nft.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar, cast
 
 from tula.dataplane.nft.codec import decode_element
@@ -20,7 +25,9 @@ from tula.dataplane.nft.ruleset import (
     Rule,
     Ruleset,
 )
+from tula.dataplane.nft.schema import SCHEMA, is_schema, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
+from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
 from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
 
 _T = TypeVar("_T")
@@ -31,6 +38,31 @@ class KernelError(Exception):
     """The kernel, or a tool that speaks to it, refused; nothing of the step was done."""
 
 
+class StaleError(KernelError):
+    """The namespace's nftables changed since the generation that a change was made for."""
+
+    def __init__(self) -> None:
+        super().__init__("nftables was changed by someone else meanwhile; compare again")
+
+
+class NewerTableError(KernelError):
+    """The table is of a Tula that is newer than this one, which could only misread it."""
+
+    def __init__(self, schema: int) -> None:
+        super().__init__(
+            f"the table netdev {TABLE} is of a newer Tula (schema {schema}, this one knows "
+            f"{SCHEMA}) and is left as it is; run that Tula, or have this one start afresh "
+            "after tula clear, which ends connections"
+        )
+
+
+def require_known_schema(counters: Iterable[str]) -> None:
+    """Raises NewerTableError for the counters of a table that is newer."""
+    schema = schema_of(counters)
+    if schema > SCHEMA:
+        raise NewerTableError(schema)
+
+
 class Nftables(Protocol):
     """Tula's table; the fake and the kernel pass the same contract suite."""
 
@@ -38,22 +70,55 @@ class Nftables(Protocol):
         """Whether the table is there. Raises KernelError."""
 
     def observe(self) -> Ruleset | None:
-        """What the table holds; None when there is no table. Raises KernelError."""
+        """What the table holds; None when there is no table.
+
+        Raises KernelError, and NewerTableError before anything else of it is read.
+        """
 
     def counts(self) -> dict[str, dict[Key, Count]]:
-        """What each counting map's elements counted, by the map's name. Raises KernelError."""
+        """What each counting map's elements counted, by the map's name.
+
+        Raises KernelError, and NewerTableError as ``observe``.
+        """
+
+    def counts_of(self, name: MapName, marks: Sequence[int]) -> dict[int, Count]:
+        """What elements of a counting map counted. Raises KernelError.
+
+        Where one is not there the kernel tells of no further one.
+        """
 
     def named_counts(self) -> dict[str, Count]:
-        """What the named counters counted. Raises KernelError."""
+        """What the named counters counted, without that which names the schema.
+
+        Raises KernelError.
+        """
 
     def entries(self) -> dict[str, int | None]:
         """How many elements each map holds; None where the kernel does not tell."""
 
+    def held(self, limit_seconds: float) -> dict[int, int] | None:
+        """How many connections each backend id holds; None when counting takes longer.
+
+        TCP connections whose client said neither FIN nor RST, half-open ones among them, and UDP
+        flows: what a drain waits for. Not those that are closing, which end by themselves within
+        a minute of their last packet. Raises KernelError.
+        """
+
     def mark_of(self, name: MapName, key: bytes) -> int | None:
         """The backend id that a map filled by packets holds for a key. Raises KernelError."""
 
-    def run(self, transaction: Transaction) -> None:
-        """Makes all of the steps, or none of them and raises KernelError."""
+    def generation(self) -> int:
+        """A number that every change of nftables in this namespace, by anyone, makes another.
+
+        Packets that fill maps do not change it. Raises KernelError.
+        """
+
+    def run(self, transaction: Transaction, generation: int | None = None) -> None:
+        """Makes all of the steps, or none of them and raises KernelError.
+
+        With a ``generation``, raises StaleError and changes nothing if it is another by now. One
+        change makes it greater by one; an empty transaction is none.
+        """
 
 
 class KernelNftables:
@@ -63,6 +128,7 @@ class KernelNftables:
         # Debian keeps nft in /usr/sbin, which is not on everyone's path.
         path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
         self._nft = shutil.which("nft", path=path) or "nft"
+        self._writer = NfWriter()
 
     def exists(self) -> bool:
         return self._read(lambda reader: reader.has_table(TABLE))
@@ -73,11 +139,25 @@ class KernelNftables:
     def counts(self) -> dict[str, dict[Key, Count]]:
         return self._read(_counts)
 
+    def counts_of(self, name: MapName, marks: Sequence[int]) -> dict[int, Count]:
+        keys = [mark.to_bytes(4, sys.byteorder) for mark in marks]
+        return self._read(
+            lambda reader: {
+                int.from_bytes(raw.key, sys.byteorder): raw.count or Count()
+                for raw in reader.elements_of(TABLE, str(name), keys)
+            }
+        )
+
     def named_counts(self) -> dict[str, Count]:
-        return self._read(lambda reader: reader.counters(TABLE))
+        found = self._read(lambda reader: reader.counters(TABLE))
+        return {name: count for name, count in found.items() if not is_schema(name)}
 
     def entries(self) -> dict[str, int | None]:
         return self._read(lambda reader: reader.entries(TABLE))
+
+    def held(self, limit_seconds: float) -> dict[int, int] | None:
+        deadline = time.monotonic() + limit_seconds
+        return self._read(lambda reader: _held(reader, deadline))
 
     def mark_of(self, name: MapName, key: bytes) -> int | None:
         raw = self._read(lambda reader: reader.element(TABLE, str(name), key))
@@ -85,9 +165,33 @@ class KernelNftables:
             int.from_bytes(raw.data, sys.byteorder) if raw and isinstance(raw.data, bytes) else None
         )
 
-    def run(self, transaction: Transaction) -> None:
-        if not transaction:
+    def generation(self) -> int:
+        try:
+            return self._writer.generation()
+        except OSError as error:
+            raise KernelError(f"cannot read nftables: {error.strerror}") from error
+
+    def run(self, transaction: Transaction, generation: int | None = None) -> None:
+        if fits_batch(transaction):
+            self._run_batch(transaction, generation or 0)
             return
+        # nft takes no generation: whoever changes something between this and nft's commit is
+        # not seen here, and is seen by the next comparison.
+        if generation is not None and generation != self.generation():
+            raise StaleError
+        self._run_nft(transaction)
+
+    def _run_batch(self, transaction: Transaction, generation: int) -> None:
+        try:
+            self._writer.send(transaction, generation)
+        except RefusedError as refused:
+            if refused.stale:
+                raise StaleError from refused
+            raise KernelError(f"the kernel refused the change: {refused}") from refused
+        except OSError as error:
+            raise KernelError(f"cannot change nftables: {error.strerror}") from error
+
+    def _run_nft(self, transaction: Transaction) -> None:
         # nft in a process of its own: a crash of its library is an error here, not the end.
         try:
             # A file in memory, not a pipe: were this process killed while it writes, nft would
@@ -132,6 +236,8 @@ class KernelNftables:
 def _observe(reader: NfReader) -> Ruleset | None:
     if not reader.has_table(TABLE):
         return None
+    counters = frozenset(reader.counters(TABLE))
+    require_known_schema(counters)
     devices = reader.chains(TABLE)
     comments = reader.rule_comments(TABLE)
     maps: dict[str, Elements] = {name: _elements(reader, name) for name in reader.sets(TABLE)}
@@ -141,7 +247,7 @@ def _observe(reader: NfReader) -> Ruleset | None:
             name: Chain(tuple(Rule(comment) for comment in comments.get(name, [])), device)
             for name, device in devices.items()
         },
-        counters=frozenset(reader.counters(TABLE)),
+        counters=counters,
     )
 
 
@@ -160,6 +266,7 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
     found: dict[str, dict[Key, Count]] = {}
     if not reader.has_table(TABLE):
         return found
+    require_known_schema(reader.counters(TABLE))
     for name in reader.sets(TABLE):
         parsed = MapName.parse(name)
         if parsed is None or not parsed.kind.counts:
@@ -169,6 +276,20 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
             for raw in reader.elements(TABLE, name)
         }
     return found
+
+
+def _held(reader: NfReader, deadline: float) -> dict[int, int] | None:
+    total: Counter[int] = Counter()
+    if not reader.has_table(TABLE):
+        return {}
+    for name in reader.sets(TABLE):
+        parsed = MapName.parse(name)
+        if parsed is not None and parsed.kind.flows:
+            counted = reader.counts_by_mark(TABLE, name, deadline)
+            if counted is None:
+                return None
+            total.update(counted)
+    return dict(total)
 
 
 def _first_error(stderr: str, limit: int = 300) -> str:

@@ -55,8 +55,17 @@ _TYPES = {
     Kind.HOTUDP6: f"typeof {_NUMBER} . @th,0,32 : meta mark",
     Kind.FRAG4: f"typeof {FRAGMENT_KEY4} : meta mark",
     Kind.FRAG6: f"typeof {_NUMBER} : meta mark",
+    Kind.PROBED: "type classid : mark",
+    Kind.PROBE4: "type mark : ipv4_addr",
+    Kind.PROBE6: "type mark : ipv6_addr",
+    Kind.PROBEDEVICE4: "type mark : iface_index",
+    Kind.PROBEDEVICE6: "type mark : iface_index",
 }
-_DEVICES = (Kind.DEVICE4, Kind.DEVICE6, Kind.BIG4)
+_HOPS = (Kind.VIA4, Kind.VIA6, Kind.PROBE4, Kind.PROBE6)
+_NUMBERS = (
+    *(Kind.DEVICE4, Kind.DEVICE6, Kind.BIG4),
+    *(Kind.PROBED, Kind.PROBEDEVICE4, Kind.PROBEDEVICE6),
+)
 _RANGES = (Kind.RANGE4, Kind.RANGE6, Kind.ICMPRANGE4, Kind.ICMPRANGE6)
 _ANY = (Kind.ANY4, Kind.ANY6, Kind.ICMPANY4, Kind.ICMPANY6)
 
@@ -92,11 +101,11 @@ def element_text(kind: Kind, key: Key, value: Value, count: Count | None = None)
     text = key_text(kind, key)
     if value is None:
         return text
-    if kind.counts:
-        assert isinstance(value, tuple)
+    if isinstance(value, tuple):
         address, owner = value
         counter = f" counter packets {count.packets} bytes {count.bytes}" if count else ""
-        return f'{text}{counter} comment "{owner}" : {_address(address)}'
+        comment = f' comment "{owner}"' if owner else ""
+        return f"{text}{counter}{comment} : {_address(address)}"
     return f"{text} : goto {value}" if isinstance(value, str) else f"{text} : {value}"
 
 
@@ -120,9 +129,9 @@ def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
     """
     if kind.is_set:
         return _native(raw.key), None
-    if kind.numbered or kind in _DEVICES:
+    if kind.numbered or kind in _NUMBERS:
         return _native(raw.key), _native(_bytes(raw.data))
-    if kind.counts:
+    if kind in _HOPS:
         return _native(raw.key), (_bytes(raw.data), raw.comment)
     if not isinstance(raw.data, str):
         raise ValueError(f"{kind}: a verdict was expected, got {raw.data!r}")
@@ -134,6 +143,36 @@ def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
     first = int.from_bytes(raw.key[width + 4 : width + 6], "big")
     last = int.from_bytes(raw.key_end[width + 4 : width + 6], "big") if raw.key_end else first
     return (address, protocol, first, last), raw.data
+
+
+def encode_element(kind: Kind, key: Key, value: Value) -> RawElement:
+    """The kernel's bytes for an element; what ``decode_element`` turns back.
+
+    Raises ValueError for a kind that packets fill, whose elements nobody writes.
+    """
+    first, last = encode_key(kind, key)
+    match value:
+        case None:
+            return RawElement(first, b"")
+        case int():
+            return RawElement(first, value.to_bytes(4, sys.byteorder))
+        case str():
+            return RawElement(first, value, last)
+        case (hop, owner):
+            return RawElement(first, hop, comment=owner)
+
+
+def encode_key(kind: Kind, key: Key) -> tuple[bytes, bytes]:
+    """An element's key, and the last key of a range or nothing."""
+    if kind.dynamic:
+        raise ValueError(f"{kind}: packets fill it")
+    if isinstance(key, int):
+        return key.to_bytes(4, sys.byteorder), b""
+    fields = key[0] + bytes((key[1], 0, 0, 0))
+    if len(key) == 2:
+        return fields, b""
+    first, last = (fields + port.to_bytes(2, "big") + bytes(2) for port in key[2:])
+    return first, last if kind in _RANGES else b""
 
 
 def _address(packed: bytes) -> str:

@@ -1,0 +1,243 @@
+"""Reading links, addresses and routes over rtnetlink, and of each no more than Tula needs.
+
+pyroute2 takes every attribute apart: 0.2 to 0.4 ms a link and 0.5 ms a route, where these take
+a twentieth. Writing is left to it. Numbers are from include/uapi/linux/rtnetlink.h, if_link.h,
+if_addr.h and if_tunnel.h.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from tula.kernel.attributes import Attributes, attribute, attributes, text_of
+from tula.model.config import IPAddress
+
+_GET_LINK, _GET_ADDRESS, _GET_ROUTE = 18, 22, 26
+_REQUEST, _DUMP = 0x1, 0x300
+_ERROR, _DONE = 2, 3
+_INTERRUPTED = 0x10
+_HEADER = struct.Struct("=IHHII")
+_LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
+_ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_ROUTE = struct.Struct("=8BI")  # family, lengths, TOS, table, protocol, scope, type; flags
+_EXTENT, _SKIP_STATISTICS = 29, 8
+"""IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS."""
+_BUFFER = 1 << 17
+_TRIES = 5
+
+_LINK_INFO, _GROUP, _INFO_KIND, _INFO_DATA = 18, 27, 1, 2
+_IP_TUNNEL = {
+    **{"link": 1, "local": 2, "remote": 3, "ttl": 4, "tos": 5, "flags": 8, "proto": 9},
+    **{"pmtudisc": 10, "encap_type": 15, "encap_flags": 16, "encap_sport": 17, "encap_dport": 18},
+}
+"""IFLA_IPTUN_*."""
+_GRE = {
+    **{"link": 1, "local": 6, "remote": 7, "ttl": 8, "tos": 9, "pmtudisc": 10, "flags": 13},
+    **{"encap_type": 14, "encap_flags": 15, "encap_sport": 16, "encap_dport": 17, "ignore_df": 19},
+}
+_VXLAN = {
+    **{"id": 1, "link": 3, "local": 4, "ttl": 5},
+    **{"tos": 6, "learning": 7, "port": 15, "local6": 17},
+}
+_NUMBERS = {
+    **{"ipip": _IP_TUNNEL, "sit": _IP_TUNNEL, "ip6tnl": _IP_TUNNEL},
+    **{"gre": _GRE, "ip6gre": _GRE, "vxlan": _VXLAN},
+}
+_ADDRESSES = {"local", "remote", "local6"}
+_NETWORK_ORDER = {"port", "encap_sport", "encap_dport"}
+
+
+class LinkEntry:
+    """A link of a dump. Speaks as pyroute2's do, of what Tula asks for, and looks when asked."""
+
+    def __init__(self, body: memoryview) -> None:
+        self.index: int
+        self.flags: int
+        _, _, self.index, self.flags, _ = _LINK.unpack_from(body)
+        self._found = attributes(body[_LINK.size :])
+
+    @property
+    def name(self) -> str:
+        return text_of(self._found.get(3))
+
+    @property
+    def mac(self) -> bytes:
+        """The link layer's address, of whatever length."""
+        return bytes(self._found.get(1, b""))
+
+    @property
+    def mtu(self) -> int:
+        return _number(self._found[4])
+
+    def __getitem__(self, name: str) -> int:
+        return self.index if name == "index" else self.flags
+
+    def get_attr(self, name: str) -> Any:
+        match name:
+            case "IFLA_IFNAME":
+                return self.name
+            case "IFLA_MTU":
+                return self.mtu
+            case "IFLA_GROUP":
+                return _number(self._found[_GROUP])
+            case "IFLA_LINKINFO":
+                info = self._found.get(_LINK_INFO)
+                return InfoEntry(attributes(info)) if info is not None else None
+        raise KeyError(name)
+
+
+class InfoEntry:
+    """IFLA_LINKINFO: a link's kind, and what this kind has."""
+
+    def __init__(self, found: Attributes) -> None:
+        self._found = found
+
+    def get_attr(self, name: str) -> Any:
+        kind = text_of(self._found.get(_INFO_KIND))
+        if name == "IFLA_INFO_KIND":
+            return kind
+        data = self._found.get(_INFO_DATA)
+        numbers = _NUMBERS.get(kind)
+        if data is None or numbers is None:
+            return None
+        return DataEntry(f"IFLA_{kind.upper()}_", numbers, attributes(data))
+
+
+class DataEntry:
+    """IFLA_INFO_DATA of a tunnel device."""
+
+    def __init__(self, prefix: str, numbers: dict[str, int], found: Attributes) -> None:
+        self._prefix = prefix
+        self._numbers = numbers
+        self._found = found
+
+    def get_attr(self, name: str) -> Any:
+        short = name.removeprefix(self._prefix).lower()
+        value = self._found.get(self._numbers.get(short, 0))
+        if value is None:
+            return None
+        if short in _ADDRESSES:
+            return _ip(value)
+        return int.from_bytes(value, "big") if short in _NETWORK_ORDER else _number(value)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressEntry:
+    """An address; ``owner`` is IFA_PROTO, 0 when there is none."""
+
+    index: int
+    text: str
+    length: int
+    owner: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """The answer for one destination; ``kind`` is RTN_*."""
+
+    kind: int
+    index: int
+    gateway: str
+    source: str
+
+
+class RtReader:
+    """A socket in the network namespace of the thread that made it.
+
+    Raises OSError as the kernel refuses.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+        self._torn = False
+
+    def __enter__(self) -> RtReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def links(self) -> list[LinkEntry]:
+        """All links."""
+        extent = attribute(_EXTENT, struct.pack("=I", _SKIP_STATISTICS))
+        return [LinkEntry(body) for body in self._dump(_GET_LINK, bytes(_LINK.size) + extent)]
+
+    def addresses(self) -> list[AddressEntry]:
+        """All addresses, of both versions."""
+        return [_address(body) for body in self._dump(_GET_ADDRESS, bytes(_ADDRESS.size))]
+
+    def route(self, to: IPAddress) -> RouteEntry:
+        """Where a packet to this address goes."""
+        family = socket.AF_INET if to.version == 4 else socket.AF_INET6
+        head = _ROUTE.pack(family, to.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+        body = next(self._ask(_GET_ROUTE, head + attribute(1, to.packed), _REQUEST))
+        found = attributes(body[_ROUTE.size :])
+        gateway = found.get(5)  # RTA_GATEWAY
+        if gateway is None and 18 in found:
+            gateway = found[18][2:]  # RTA_VIA: the family, and an address of it
+        source = found.get(7)  # RTA_PREFSRC
+        return RouteEntry(
+            kind=_ROUTE.unpack_from(body)[7],
+            index=_number(found[4]) if 4 in found else 0,
+            gateway=_ip(gateway) if gateway is not None else "",
+            source=_ip(source) if source is not None else "",
+        )
+
+    def _dump(self, message: int, body: bytes) -> list[memoryview]:
+        """All answers; of a dump that a change tore apart the last of some tries."""
+        answers: list[memoryview] = []
+        for _ in range(_TRIES):
+            self._torn = False
+            answers = list(self._ask(message, body, _REQUEST | _DUMP))
+            if not self._torn:
+                break
+        return answers
+
+    def _ask(self, message: int, body: bytes, request: int) -> Iterator[memoryview]:
+        self._sequence += 1
+        length = _HEADER.size + len(body)
+        self._socket.send(_HEADER.pack(length, message, request, self._sequence, 0) + body)
+        while True:
+            answer = memoryview(self._socket.recv(_BUFFER))
+            at = 0
+            while at + _HEADER.size <= len(answer):
+                length, kind, flags, _, _ = _HEADER.unpack_from(answer, at)
+                payload = answer[at + _HEADER.size : at + length]
+                at += (length + 3) & ~3
+                self._torn = self._torn or bool(flags & _INTERRUPTED)
+                if kind == _DONE:
+                    return
+                if kind == _ERROR:
+                    code = -struct.unpack_from("=i", payload)[0]
+                    raise OSError(code, os.strerror(code))
+                yield payload
+
+
+def _address(body: memoryview) -> AddressEntry:
+    _, length, _, _, index = _ADDRESS.unpack_from(body)
+    found = attributes(body[_ADDRESS.size :])
+    # On a point-to-point link IFA_ADDRESS is the other end; IFA_LOCAL is ours.
+    own = found[2] if 2 in found else found[1]
+    return AddressEntry(index, _ip(own), length, _number(found[11]) if 11 in found else 0)
+
+
+def _number(data: memoryview) -> int:
+    return int.from_bytes(data, sys.byteorder)
+
+
+def _ip(data: memoryview) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(data) == 4 else socket.AF_INET6, data)
