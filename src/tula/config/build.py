@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tula.config.merged import Merged
 from tula.config.models import DocumentModel
-from tula.config.monitor import monitor_value
+from tula.config.monitor import merged_checks, monitor_value, policy_value
 from tula.model.config import (
     Backend,
     Config,
@@ -43,7 +43,7 @@ def build(model: DocumentModel, services: list[Merged]) -> Config:
 
 def _service(service: Merged) -> VirtualService:
     keys = service.keys
-    monitors = [keys.health] if keys.health else keys.checks
+    monitors = merged_checks(keys.health) if keys.health else keys.checks
     return VirtualService(
         name=service.name,
         vips=tuple(keys.vip),
@@ -60,4 +60,5 @@ def _service(service: Merged) -> VirtualService:
         tunnel=keys.tunnel,
         announce=keys.announce,
         health=tuple(monitor_value(monitor) for monitor in monitors),
+        policy=policy_value(keys.health),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tula.config.shown import shown_path
 from tula.config.tree import Mark, Positions
-from tula.model.problem import Problem, ProblemsError
+from tula.model.problem import PlacedProblem, Problem, ProblemsError
 
 
 class DocumentError(ProblemsError):
@@ -24,18 +24,21 @@ class BrokenError(Exception):
         self.mark = mark
 
 
+def place(problem: Problem, positions: Positions) -> PlacedProblem:
+    """The problem with its place in the text; no place when the fault is the file's."""
+    line, column = None, None
+    if positions.known:
+        line, column = positions.of(problem.path, problem.on_key)
+    return PlacedProblem(problem.message, shown_path(problem.path), line, column)
+
+
 def describe(file: str, problem: Problem, positions: Positions) -> str:
     """One line for the user: ``F:LINE:COL: path: message``.
 
     The path and its colon are left out when it is empty, the line and column when the problem
     is the file's (missing, a directory) and not the text's.
     """
-    where = file
-    if positions.known:
-        line, column = positions.of(problem.path, problem.on_key)
-        where = f"{file}:{line}:{column}"
-    path = shown_path(problem.path)
-    return f"{where}: {path}: {problem.message}" if path else f"{where}: {problem.message}"
+    return place(problem, positions).describe(file)
 
 
 def by_position(problems: list[Problem], positions: Positions) -> list[Problem]:

@@ -15,17 +15,17 @@ from tula.config.addresses import (
     read_interface,
     read_name,
 )
-from tula.config.not_yet import available
 from tula.config.ports import as_port_list, read_ports
 from tula.config.scalars import (
     fault,
     read_bool,
     read_duration,
+    read_duration_or_zero,
     read_int,
     read_text,
     word_of,
 )
-from tula.config.shown import shown
+from tula.config.shown import choices, meant, shown
 from tula.model.config import (
     Affinity,
     Forwarding,
@@ -71,12 +71,25 @@ def integer(low: int, high: int, hexadecimal: bool = False) -> tuple[Any, Any]:
     return PlainValidator(read), _schema({"type": "integer", "minimum": low, "maximum": high})
 
 
+def word(known: tuple[str, ...], key: str) -> tuple[Any, Any]:
+    """Reader and schema of one of a few words; ``key`` is what messages call it."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in known:
+            return str(value)
+        near = meant(value, known) if isinstance(value, str) else None
+        mend = f"did you mean {near}?" if near else f"give {choices(known)}"
+        raise fault(f"unknown {key} {shown(value)}; {mend}")
+
+    return PlainValidator(read), _schema({"enum": list(known)})
+
+
 def _schema(schema: Schema) -> WithJsonSchema:
     return WithJsonSchema(schema)
 
 
-def _words(enum: type[StrEnum], key: str) -> Schema:
-    return {"enum": available(key, [str(member) for member in enum])}
+def _words(enum: type[StrEnum]) -> Schema:
+    return {"enum": [str(member) for member in enum]}
 
 
 def _one_or_list(schema: Schema) -> WithJsonSchema:
@@ -112,7 +125,7 @@ _TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 1024}
 
 
 def _word_field(enum: type[StrEnum], key: str) -> tuple[Any, Any]:
-    return PlainValidator(word_of(enum, key)), _schema(_words(enum, key))
+    return PlainValidator(word_of(enum, key)), _schema(_words(enum))
 
 
 _Protocol = Annotated[Protocol, PlainValidator(word_of(Protocol, "protocol"))]
@@ -124,6 +137,11 @@ Addresses = Annotated[
 ]
 Bool = Annotated[bool, PlainValidator(read_bool), _schema({"type": "boolean"})]
 Duration = Annotated[float, PlainValidator(read_duration), _schema(_DURATION)]
+DurationOrZero = Annotated[
+    float,
+    PlainValidator(read_duration_or_zero),
+    _schema({"anyOf": [{"const": 0}, *_DURATION["anyOf"]]}),
+]
 Text = Annotated[str, PlainValidator(read_text), _schema(_TEXT)]
 Name = Annotated[str, PlainValidator(read_name), _schema(_NAME)]
 Interface = Annotated[str, PlainValidator(read_interface), _schema(_INTERFACE)]
@@ -135,7 +153,7 @@ Announce = Annotated[
 Protocols = Annotated[
     list[_Protocol],
     one_or_many("tcp, udp or [tcp, udp]"),
-    _one_or_list(_words(Protocol, "protocol")),
+    _one_or_list(_words(Protocol)),
 ]
 Ports = Annotated[
     list[Annotated[PortRange, PlainValidator(read_ports)]],

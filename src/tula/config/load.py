@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tula.config.compose import compose
-from tula.config.errors import BrokenError, DocumentError, by_position, describe
+from tula.config.errors import BrokenError, DocumentError, by_position, describe, place
 from tula.config.source import decode, read_bytes
 from tula.config.tree import Positions
 from tula.config.validate import validate
@@ -20,6 +20,7 @@ __all__ = [
     "describe",
     "load_document",
     "parse_document",
+    "place",
 ]
 
 

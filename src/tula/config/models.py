@@ -25,7 +25,7 @@ from tula.config.fields import (
     TunnelWord,
     integer,
 )
-from tula.config.monitor import MonitorModel
+from tula.config.monitor import HealthModel, MonitorModel
 from tula.config.scalars import fault
 from tula.config.settings import ConnectionsModel, MaglevModel, MarksModel, TunnelsModel
 from tula.model.config import Affinity, Forwarding, Protocol, Scheduler, Tunnel
@@ -73,10 +73,12 @@ class ServiceModel(Strict):
         "subnet holds it; false: the VIP is routed here; or an interface's name.",
     )
     backends: dict[Name, BackendModel] = Field(default={}, description="The servers, by name.")
-    health: Annotated[MonitorModel | None, BeforeValidator(_monitor_given)] = Field(
-        default=None, description="One health check; several are given as checks."
+    health: Annotated[HealthModel | None, BeforeValidator(_monitor_given)] = Field(
+        default=None, description="One health check or several, and what follows from them."
     )
-    checks: list[MonitorModel] = Field(default=[], description="Several health checks.")
+    checks: list[MonitorModel] = Field(
+        default=[], description="Several health checks; as health: {checks: […]}."
+    )
 
 
 class DocumentModel(Strict):

@@ -10,7 +10,7 @@ from tula.config.tree import Value
 from tula.model.config import Affinity, IPAddress, Scheduler
 from tula.model.problem import Problem
 
-_TURNS = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM})
+_TURNS = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM, Scheduler.LEAST_CONNECTIONS})
 
 
 def document_problems(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from tula.config.merged import Merged
 from tula.config.models import BackendModel
-from tula.config.monitor import monitor_problems
+from tula.config.rules_health import health_problems
 from tula.config.tree import Positions
 from tula.model.config import Forwarding, IPAddress, PortRange
 from tula.model.problem import Path, Problem
@@ -37,7 +37,7 @@ def service_problems(service: Merged, positions: Positions) -> Iterator[Problem]
         yield from _doubled_ports(given["ports"], keys.ports, positions)
     if service.has("backends"):
         yield from _backends(given["backends"], keys.backends, positions)
-    yield from _monitors(service, positions)
+    yield from health_problems(service, positions)
     yield from _families(service, positions)
 
 
@@ -91,19 +91,6 @@ def _backends(
                 message = f"a second IPv{address.version} address beside {first}"
                 yield Problem(place, f"{message}; give one of each family")
             versions.setdefault(address.version, address)
-
-
-def _monitors(service: Merged, positions: Positions) -> Iterator[Problem]:
-    given, keys = service.given, service.keys
-    if "health" in given and "checks" in given:
-        message = "stands beside health; give health for one check or checks for several"
-        yield Problem(given["checks"], message, on_key=True)
-    if service.has("health") and keys.health is not None:
-        yield from monitor_problems(keys.health, given["health"], positions)
-    if service.has("checks"):
-        for index, monitor in enumerate(keys.checks):
-            path = positions.item(given["checks"], index, len(keys.checks))
-            yield from monitor_problems(monitor, path, positions)
 
 
 def _families(service: Merged, positions: Positions) -> Iterator[Problem]:

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from pydantic_core import PydanticCustomError
 
-from tula.config.not_yet import NOT_YET, available
 from tula.config.shown import choices, meant, shown
 from tula.config.tree import Plain
 
@@ -98,6 +97,13 @@ def read_duration(value: object) -> float:
     return seconds
 
 
+def read_duration_or_zero(value: object) -> float:
+    """As ``read_duration``, or 0 for not at all."""
+    if isinstance(value, str) and re.fullmatch(r"0{1,9}(\.0{1,9})?s?", value):
+        return 0.0
+    return read_duration(value)
+
+
 def read_text(value: object) -> str:
     """Text on one line, not empty, at most 1,024 characters."""
     if not isinstance(value, str) or not value:
@@ -114,15 +120,12 @@ def word_of(enum: type[E], key: str) -> Callable[[object], E]:
     words = [str(member) for member in enum]
 
     def read(value: object) -> E:
-        known = available(key, words)
         if not isinstance(value, str):
-            raise fault(f"expected {choices(known)}; got {shown(value)}")
+            raise fault(f"expected {choices(words)}; got {shown(value)}")
         if value in words:
-            if (key, str(value)) in NOT_YET:
-                raise fault(NOT_YET[key, str(value)])
             return enum(str(value))
-        near = meant(value, known)
-        mend = f"did you mean {near}?" if near else f"give {choices(known)}"
+        near = meant(value, words)
+        mend = f"did you mean {near}?" if near else f"give {choices(words)}"
         raise fault(f"unknown {key} {shown(value)}; {mend}")
 
     return read

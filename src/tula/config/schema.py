@@ -22,6 +22,7 @@ def json_schema() -> dict[str, object]:
     # The model's default only stands in for what has yet to be merged; the key is required.
     del definitions["ServiceModel"]["properties"]["forwarding"]["default"]
     definitions["ServiceModel"]["not"] = {"required": ["health", "checks"]}
+    definitions["HealthModel"]["anyOf"] = [{"required": ["type"]}, {"required": ["checks"]}]
     for owner in (schema, definitions["ServiceModel"]):
         for field in owner["properties"].values():
             if "patternProperties" in field or "propertyNames" in field:

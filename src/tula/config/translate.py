@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ValidationError
 
 from tula.config.models import BackendModel, DocumentModel, ServiceModel
-from tula.config.monitor import MonitorModel
+from tula.config.monitor import CheckModel, HealthModel, MonitorModel
 from tula.config.scalars import FAULT
 from tula.config.settings import ConnectionsModel, MaglevModel, MarksModel, TunnelsModel
 from tula.config.shown import meant, quoted, shown
@@ -23,7 +23,9 @@ _MODELS: dict[Path, type[BaseModel]] = {
     ("tunnels",): TunnelsModel,
     ("services", "*"): ServiceModel,
     ("services", "*", "backends", "*"): BackendModel,
-    ("services", "*", "health"): MonitorModel,
+    ("services", "*", "health"): HealthModel,
+    ("services", "*", "health", "checks", "*"): CheckModel,
+    ("services", "*", "checks", "*"): MonitorModel,
 }
 
 _EXPECTED: dict[Path, str] = {
@@ -39,7 +41,13 @@ _EXPECTED: dict[Path, str] = {
     ("services", "*", "backends"): "a map of backends by name, {} for none",
     ("services", "*", "backends", "*"): "a map such as {address: 10.0.0.11, weight: 100}",
     ("services", "*", "health"): "a health check such as {type: tcp}",
+    ("services", "*", "health", "headers"): "a map of headers such as {X-Probe: tula}",
+    ("services", "*", "health", "checks"): "a list of health checks such as [{type: tcp}]",
+    ("services", "*", "health", "checks", "*"): "a health check such as {type: tcp}",
+    ("services", "*", "health", "checks", "*", "headers"): "a map such as {X-Probe: tula}",
     ("services", "*", "checks"): "a list of health checks such as [{type: tcp}]",
+    ("services", "*", "checks", "*"): "a health check such as {type: tcp}",
+    ("services", "*", "checks", "*", "headers"): "a map of headers such as {X-Probe: tula}",
 }
 
 _NEEDED = {
@@ -121,8 +129,9 @@ def _shape(path: Path) -> Path:
         shape[1] = "*"
     if len(shape) > 3 and shape[2] == "backends":
         shape[3] = "*"
-    if len(shape) > 3 and shape[2] == "checks":
-        shape[2:4] = ["health"]
+    for at in (3, 4):
+        if len(shape) > at and shape[at - 1] == "checks":
+            shape[at] = "*"
     return tuple(shape)
 
 

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from tula.config.build import build
 from tula.config.merged import Merged, merge
 from tula.config.models import DocumentModel
-from tula.config.not_yet import HEALTH_WARNING
 from tula.config.rules_across import across_problems
 from tula.config.rules_document import document_problems
 from tula.config.rules_service import service_problems
@@ -74,12 +73,6 @@ def _read(root: MapNode, positions: Positions) -> tuple[DocumentModel, list[Prob
 
 def _warnings(model: DocumentModel, services: list[Merged]) -> list[Problem]:
     warnings = []
-    for service in services:
-        key = "health" if service.keys.health else "checks"
-        if HEALTH_WARNING and (service.keys.health or service.keys.checks):
-            # Once a document: it is true of all of them, and there may be thousands.
-            warnings.append(Problem(service.given[key], HEALTH_WARNING, on_key=True))
-            break
     for service in services:
         announce = service.keys.announce
         if isinstance(announce, str) and announce not in model.interfaces:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 IPAddress = IPv4Address | IPv6Address
@@ -74,6 +75,12 @@ class PortRange:
         return self.first <= port <= self.last
 
 
+@lru_cache(maxsize=1 << 16)
+def _text(address: IPAddress) -> str:
+    """A thousand services may list the same backends, and name each over and over."""
+    return str(address)
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One server of a service; at most one address of each family, weight 0 to 65535."""
@@ -81,23 +88,31 @@ class Backend:
     name: str
     addresses: tuple[IPAddress, ...]
     weight: int = 100
+    texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """The addresses as text, in their order; cheap to compare and to look up."""
+    key: str = field(init=False, repr=False, compare=False)
+    """What the backend is to the scheduler and to its id: its IPv4 address, else its IPv6.
+
+    Not the name, so that renaming and reordering move no flow.
+    """
+
+    def __post_init__(self) -> None:
+        texts = tuple(map(_text, self.addresses))
+        object.__setattr__(self, "texts", texts)
+        key = next((text for text in texts if ":" not in text), texts[0] if texts else "")
+        object.__setattr__(self, "key", key)
 
     def address(self, version: int) -> IPAddress | None:
         """The address of family 4 or 6, if there is one."""
         return next((a for a in self.addresses if a.version == version), None)
 
-    @property
-    def key(self) -> str:
-        """What the backend is to the scheduler and to its id: its IPv4 address, else its IPv6.
-
-        Not the name, so that renaming and reordering move no flow.
-        """
-        return str(min(self.addresses, key=lambda a: a.version))
-
 
 @dataclass(frozen=True, slots=True)
 class HealthMonitor:
-    """A health check as the document gives it; seconds as floats. Run by the daemon."""
+    """A health check as the document gives it; seconds as floats. Run by the daemon.
+
+    ``fast_interval`` is the interval while the state is about to change, None for the usual one.
+    """
 
     type: str
     interval: float = 2.0
@@ -107,6 +122,21 @@ class HealthMonitor:
     via: str = "dsr"
     path: str | None = None
     extra: tuple[tuple[str, object], ...] = ()
+    fast_interval: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPolicy:
+    """What a service makes of its monitors' verdicts.
+
+    ``require_all``: a backend is up when all monitors pass, else when any does. ``slow_start``:
+    seconds over which the weight of a backend that came up rises. ``panic``: when this percentage
+    of the weight or less is up, all backends serve; None: never.
+    """
+
+    require_all: bool = True
+    slow_start: float = 0.0
+    panic: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +156,25 @@ class VirtualService:
     announce: bool | str = True
     """True: on the interface whose subnet holds the VIP; a name: on that one; False: routed."""
     health: tuple[HealthMonitor, ...] = ()
+    policy: HealthPolicy = HealthPolicy()
+    shares: tuple[int, ...] = ()
+    """What least-connections gives each of ``backends`` now; empty: as their weights."""
+    versions: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """The IP versions (4, 6) of its VIPs."""
 
-    @property
-    def versions(self) -> tuple[int, ...]:
-        """The IP versions (4, 6) of its VIPs."""
-        return tuple(sorted({vip.version for vip in self.vips}))
+    def __post_init__(self) -> None:
+        versions = tuple(sorted({vip.version for vip in self.vips}))
+        object.__setattr__(self, "versions", versions)
 
     @property
     def by_client(self) -> bool:
         """Whether the client's address alone chooses the backend."""
         return self.scheduler is Scheduler.SOURCE_HASH or self.affinity is Affinity.CLIENT
+
+    @property
+    def probed(self) -> bool:
+        """Whether some monitor checks its backends through the data path."""
+        return any(monitor.via == "dsr" for monitor in self.health)
 
 
 @dataclass(frozen=True, slots=True)

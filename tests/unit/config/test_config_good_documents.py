@@ -15,6 +15,7 @@ from tula.model.config import (
     Config,
     Forwarding,
     HealthMonitor,
+    HealthPolicy,
     MaglevSettings,
     MarkRange,
     PortRange,
@@ -118,12 +119,36 @@ def test_services_replace_defaults_key_by_key() -> None:
     assert [b.name for b in replaces.backends] == ["cache-9"]
 
 
-def test_what_has_no_effect_yet_is_warned_of() -> None:
-    (path,) = GOOD.glob("*_the_whole_contract.yaml")
-    document = load_document(path)
-    places = [(w.dotted, document.positions.of(w.path, w.on_key)) for w in document.warnings]
-    assert places == [("services.web.health", (26, 5))]
-    assert "every backend counts as in service" in document.warnings[0].message
+def test_health_of_several_checks() -> None:
+    plain, several, one, beside = load("health_of_several_checks").services
+    assert (plain.health, plain.policy) == ((), HealthPolicy())
+    assert several.policy == HealthPolicy(require_all=False, slow_start=30.0, panic=50)
+    assert several.health == (
+        HealthMonitor(
+            "https",
+            interval=5.0,
+            path="/ready",
+            fast_interval=0.5,
+            extra=(
+                ("expires_within", 2592000.0),
+                ("headers", (("X-Probe", "tula"), ("Accept", "text/plain"))),
+                ("host", "www.example.org"),
+                ("verify", True),
+            ),
+        ),
+        HealthMonitor("tcp", interval=1.0, timeout=0.3, extra=(("port", 8443),)),
+        HealthMonitor(
+            "http",
+            interval=5.0,
+            via="direct",
+            path="/",
+            extra=(("host", "www.example.org"), ("port", 9100)),
+        ),
+    )
+    assert one.policy == HealthPolicy(panic=None)
+    assert one.health == (HealthMonitor("tcp", extra=(("port", 25),)),)
+    assert [m.type for m in beside.health] == ["http", "http"]
+    assert [m.path for m in beside.health] == ["/a", "/b"]
 
 
 def test_an_interface_that_is_not_watched_is_warned_of() -> None:

@@ -47,19 +47,19 @@ def parse_or_refuse(text: str | bytes) -> None:
 
 
 @given(valid_configs())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_config_written_out_is_read_back_the_same(config: Config) -> None:
     assert parse_document(render_document(config)).config == config
 
 
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_random_text_is_refused(text: str | bytes) -> None:
     parse_or_refuse(text)
 
 
 @given(st.text("&*!<>|%@`-?:,[]{}#'\"\\\n \t~a1", max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_yaml_is_refused(text: str) -> None:
     parse_or_refuse(text)
 
@@ -82,7 +82,7 @@ TREES = st.recursive(
 
 
 @given(st.dictionaries(KEYS, TREES, max_size=5), st.dictionaries(KEYS, TREES, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_documents_of_known_keys_and_random_values(
     top: dict[str, object], service: dict[str, object]
 ) -> None:

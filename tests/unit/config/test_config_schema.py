@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tula.config.not_yet import NOT_YET
 from tula.config.schema import json_schema
 from tula.model.config import Scheduler
 
@@ -57,13 +56,20 @@ def test_names(schema: dict) -> None:
         assert "$ref" in field["additionalProperties"]
 
 
-def test_only_what_this_version_does(schema: dict) -> None:
+def test_keys_with_few_words(schema: dict) -> None:
     service = schema["$defs"]["ServiceModel"]["properties"]
-    later = {word for key, word in NOT_YET if key == "scheduler"}
-    assert set(service["scheduler"]["enum"]) == {str(s) for s in Scheduler} - later
-    assert ("l3" in service["forwarding"]["enum"]) is (("forwarding", "l3") not in NOT_YET)
+    assert set(service["scheduler"]["enum"]) == {str(s) for s in Scheduler}
     assert "default" not in service["forwarding"], "it is required"
     assert service["scheduler"]["default"] == "maglev"
+
+
+def test_health_is_one_check_or_several(schema: dict) -> None:
+    health = schema["$defs"]["HealthModel"]
+    assert health["anyOf"] == [{"required": ["type"]}, {"required": ["checks"]}]
+    assert health["properties"]["checks"]["items"] == {"$ref": "#/$defs/CheckModel"}
+    assert "required" not in schema["$defs"]["CheckModel"]
+    panic = health["properties"]["panic_threshold"]["anyOf"]
+    assert {"const": "never"} in panic
 
 
 def test_ranges(schema: dict) -> None:

@@ -1,0 +1,123 @@
+"""Probes, one file a kind, and ``ask``, which runs one within its time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+
+from tula.health.outcome import Fault, Outcome, clean
+from tula.health.probes import dns, http, icmp, script, tcp, udp
+from tula.health.probes.attempt import Attempt, Failure, NotAskedError, failure_of
+from tula.kernel.nftables import KernelError
+from tula.kernel.probe_sockets import ProbeSockets
+from tula.model.config import HealthMonitor
+from tula.model.health import ProbeTarget
+
+_KINDS: dict[str, Callable[[Attempt], Awaitable[str]]] = {
+    "tcp": tcp.probe,
+    "http": http.probe,
+    "https": http.probe,
+    "udp": udp.probe,
+    "dns": dns.probe,
+    "icmp": icmp.probe,
+    "script": script.probe,
+}
+_STALLED, _STALLED_LEAST = 1.5, 0.1
+"""A timeout that comes later than this (times itself, and seconds) says nothing of the backend."""
+_LOST_LEAST = 0.01
+_NO_ENVIRONMENT: Mapping[str, str] = {}
+
+
+async def ask(
+    settings: HealthMonitor,
+    target: ProbeTarget,
+    sockets: ProbeSockets,
+    environment: Mapping[str, str] = _NO_ENVIRONMENT,
+    lost: Callable[[], float] = lambda: 0.0,
+) -> Outcome:
+    """Sends one probe and gives its end, which comes after ``settings.timeout`` at the latest.
+
+    ``environment`` is a script's, beside PATH. ``lost`` tells how many seconds the loop has been
+    busy elsewhere, in all: a probe gets back what it lost, up to its timeout once more.
+    """
+    attempt = Attempt(settings, target, sockets, environment)
+    begun = time.perf_counter()
+    passed: bool | None = False
+    fault: Fault | None = None
+    try:
+        async with _Patience(settings.timeout, lost) as patience:
+            evidence = await _KINDS[settings.type](attempt)
+        passed = True
+    except Failure as failure:
+        evidence, fault = failure.evidence, failure.fault
+    except TimeoutError:
+        passed = attempt.silence_passes
+        fault = None if passed else Fault.SILENT
+        evidence = f"{attempt.stage} within {settings.timeout:g} s"
+        waited = time.perf_counter() - begun - patience.given
+        if waited > _STALLED * settings.timeout + _STALLED_LEAST:
+            # What was answered meanwhile is lost: the loop looks at the time first.
+            passed, fault, evidence = None, None, "this machine was too busy to hear an answer"
+    except (KernelError, NotAskedError) as error:
+        passed, evidence = None, str(error)
+    except OSError as error:
+        verdict = failure_of(error)
+        if isinstance(verdict, Failure):
+            evidence, fault = verdict.evidence, verdict.fault
+        else:
+            passed, evidence = None, f"{verdict} on this machine"
+    seconds = time.perf_counter() - begun
+    return Outcome(
+        passed, f"{_what(settings, target)}: {evidence}", seconds, attempt.warning, fault
+    )
+
+
+class _Patience:
+    """``asyncio.timeout`` for time in which the loop was there to hear an answer.
+
+    While it runs after its work, an answer waits for it in every step of a probe: a busy machine
+    would find all of its backends down, and be busier for it.
+    """
+
+    def __init__(self, seconds: float, lost: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._lost = lost
+        self._before = 0.0
+        self._scope = asyncio.timeout(None)
+        self._timer: asyncio.TimerHandle | None = None
+        self.given = 0.0
+
+    async def __aenter__(self) -> _Patience:
+        await self._scope.__aenter__()
+        self._before = self._lost()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._end)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._scope.__aexit__(kind, error, traceback)
+
+    def _end(self) -> None:
+        loop = asyncio.get_running_loop()
+        more = min(self._lost() - self._before, self._seconds) - self.given
+        if more > _LOST_LEAST:
+            self.given += more
+            self._timer = loop.call_later(more, self._end)
+        else:
+            self._scope.reschedule(loop.time())
+
+
+def _what(settings: HealthMonitor, target: ProbeTarget) -> str:
+    if settings.type == "script":
+        return f"script {clean(script.command_of(settings)[0], 80)}"
+    if not target.port:
+        return f"{settings.type} to {target.address}"
+    return f"{settings.type} to {target.address} port {target.port}"
