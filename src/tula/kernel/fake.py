@@ -5,11 +5,16 @@ All or nothing like the kernel: a refused step leaves the table as it was before
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
+from itertools import takewhile
 
 from tula.dataplane.nft.ruleset import Chain, Count, Elements, Key, MapName, Ruleset
+from tula.dataplane.nft.schema import is_schema
 from tula.dataplane.nft.transaction import (
     AddChain,
     AddCounter,
@@ -28,7 +33,8 @@ from tula.dataplane.nft.transaction import (
     Transaction,
 )
 from tula.dataplane.tunnels import TunnelChange
-from tula.kernel.nftables import KernelError
+from tula.kernel.events import Events
+from tula.kernel.nftables import KernelError, StaleError, require_known_schema
 from tula.model.config import IPAddress
 from tula.model.desired import OwnedAddress
 from tula.model.host import HostAddress, HostView, Link, Route
@@ -44,33 +50,61 @@ class FakeNftables:
     refuse: str = ""
     flows: dict[tuple[str, bytes], int] = field(default_factory=dict)
     element_counts: dict[str, dict[Key, Count]] = field(default_factory=dict)
+    commits: int = 1
+    """The generation; tests raise it to be someone else who changes nftables."""
+
+    def meddle(self, table: Ruleset | None) -> None:
+        """Somebody else makes the table this; None deletes it."""
+        self.table = table
+        self.element_counts = {}
+        self.commits += 1
 
     def exists(self) -> bool:
         return self.table is not None
 
     def observe(self) -> Ruleset | None:
+        if self.table is not None:
+            require_known_schema(self.table.counters)
         return self.table
 
     def counts(self) -> dict[str, dict[Key, Count]]:
         if self.table is None:
             return {}
+        require_known_schema(self.table.counters)
         return {
             name: {key: self.element_counts.get(name, {}).get(key, Count()) for key in elements}
             for name, elements in self.table.maps.items()
             if (parsed := MapName.parse(name)) is not None and parsed.kind.counts
         }
 
+    def counts_of(self, name: MapName, marks: Sequence[int]) -> dict[int, Count]:
+        there = self.table.maps.get(str(name), {}) if self.table else {}
+        counted = self.element_counts.get(str(name), {})
+        return {mark: counted.get(mark, Count()) for mark in takewhile(there.__contains__, marks)}
+
     def named_counts(self) -> dict[str, Count]:
-        return {name: Count() for name in self.table.counters} if self.table else {}
+        counters = self.table.counters if self.table else ()
+        return {name: Count() for name in counters if not is_schema(name)}
 
     def entries(self) -> dict[str, int | None]:
         maps = self.table.maps if self.table else {}
         return {name: len(elements) for name, elements in maps.items()}
 
+    def held(self, limit_seconds: float) -> dict[int, int] | None:
+        if limit_seconds <= 0:
+            return None
+        kinds = ((MapName.parse(name), mark) for (name, _), mark in self.flows.items())
+        return dict(Counter(mark for name, mark in kinds if name is not None and name.kind.flows))
+
     def mark_of(self, name: MapName, key: bytes) -> int | None:
         return self.flows.get((str(name), key))
 
-    def run(self, transaction: Transaction) -> None:
+    def generation(self) -> int:
+        return self.commits
+
+    def run(self, transaction: Transaction, generation: int | None = None) -> None:
+        if transaction and generation is not None and generation != self.commits:
+            raise StaleError
         if self.refuse:
             raise KernelError(self.refuse)
         work = _Work(self.table, self.element_counts)
@@ -79,6 +113,7 @@ class FakeNftables:
         self.table = work.result()
         self.element_counts = work.counts
         self.transactions.append(transaction)
+        self.commits += bool(transaction)
 
 
 @dataclass
@@ -87,6 +122,7 @@ class FakeNetwork:
 
     host: HostView
     refuse: set[str] = field(default_factory=set)
+    resolved: set[tuple[int, IPAddress]] = field(default_factory=set)
 
     def view(self, destinations: Iterable[IPAddress]) -> HostView:
         routes = {to: self.host.routes.get(to, Route("none")) for to in destinations}
@@ -100,6 +136,9 @@ class FakeNetwork:
         added = HostAddress(owned.interface, ip_interface(owned.address), ours=True)
         if added not in self.host.addresses:
             self.host = replace(self.host, addresses=(*self.host.addresses, added))
+
+    def resolve(self, neighbours: Iterable[tuple[int, IPAddress]]) -> None:
+        self.resolved.update(neighbours)
 
     def remove_address(self, owned: OwnedAddress) -> None:
         gone = HostAddress(owned.interface, ip_interface(owned.address), ours=True)
@@ -167,6 +206,38 @@ class FakeAnnouncer:
 
     def announce(self, vip: IPAddress, link: Link) -> None:
         self.announced.append(OwnedAddress(vip, link.name))
+
+
+class FakeEvents:
+    """Events that a test lets happen; the file descriptor becomes readable as the kernel's do."""
+
+    def __init__(self) -> None:
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK)
+        self._waiting: list[Events] = []
+
+    def __del__(self) -> None:
+        os.close(self._bell)
+
+    def happen(self, *, network: bool = False, generation: int = 0, lost: bool = False) -> None:
+        """One event, which the next ``drain`` tells with the others."""
+        self._waiting.append(Events(network, (generation,) if generation else (), lost))
+        os.eventfd_write(self._bell, 1)
+
+    def filenos(self) -> tuple[int, ...]:
+        return (self._bell,)
+
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def drain(self) -> Events:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+        waiting, self._waiting = self._waiting, []
+        return Events(
+            network=any(events.network for events in waiting),
+            generations=tuple(g for events in waiting for g in events.generations),
+            lost=any(events.lost for events in waiting),
+        )
 
 
 class _Work:

@@ -9,11 +9,15 @@ _LISTEN = "0A"
 
 
 def ssh_ports(
-    environment: dict[str, str] | None = None, proc: Path = Path("/proc")
+    environment: dict[str, str] | None = None,
+    proc: Path = Path("/proc"),
+    configuration: Path = Path("/etc/ssh"),
 ) -> frozenset[int]:
-    """The usual port, the one that this session came by, and those of a listening sshd.
+    """The usual port, the one that this session came by, those of a listening sshd, and those
+    that its configuration names.
 
-    What cannot be read (another user's processes) is passed over.
+    What cannot be read is passed over: a daemon with a user of its own does not see sshd's
+    sockets, but Debian's configuration is there for everyone to read.
     """
     ports = {22}
     session = (os.environ if environment is None else environment).get("SSH_CONNECTION", "").split()
@@ -22,7 +26,26 @@ def ssh_ports(
     listening = _listening(proc)
     if listening:
         ports.update(listening[inode] for inode in _sshd_sockets(proc) if inode in listening)
-    return frozenset(ports)
+    return frozenset(ports | _configured(configuration))
+
+
+def _configured(directory: Path) -> set[int]:
+    """The ports in sshd_config and what stands beside it (sshd_config(5): Port, ListenAddress)."""
+    found: set[int] = set()
+    for file in (directory / "sshd_config", *(directory / "sshd_config.d").glob("*.conf")):
+        try:
+            lines = file.read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            match line.replace("=", " ").split():
+                case [word, port] if word.lower() == "port" and port.isdecimal():
+                    found.add(int(port))
+                case [word, place, *_] if word.lower() == "listenaddress":
+                    port = place.rpartition(":")[2]
+                    if port.isdecimal() and (place.count(":") == 1 or "]:" in place):
+                        found.add(int(port))
+    return found
 
 
 def _listening(proc: Path) -> dict[str, int]:

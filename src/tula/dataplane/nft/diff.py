@@ -66,10 +66,12 @@ def diff_rulesets(
     # elements (nf_tables_bind_set), which for 5,000 services took seconds.
     steps += _diff_rules(old.chains, want.chains, moved)
     for name, elements in want.maps.items():
+        if old.maps.get(name) is elements:
+            continue
         carried = _carried(_parsed(name), counts or {})
         steps += _diff_elements(_parsed(name), old.maps.get(name, {}), elements, carried)
     gone_chains = [name for name in old.chains if name not in want.chains]
-    if _dispatched(old) - _dispatched(want):
+    if _dispatched(old, want) - _dispatched(want, old):
         # A hot flow is not dispatched: one to a port that no service has any more would go on.
         hot = (_parsed(name) for name in want.maps if name in old.maps)
         steps += [FlushMap(name) for name in hot if name.kind.hot]
@@ -83,12 +85,14 @@ def diff_rulesets(
     return tuple(steps)
 
 
-def _dispatched(ruleset: Ruleset) -> set[Key]:
-    """The VIPs, protocols and ports that lead to some service."""
+def _dispatched(ruleset: Ruleset, other: Ruleset) -> set[Key]:
+    """The VIPs, protocols and ports that lead to some service, by maps that may differ."""
     return {
         key
         for name, elements in ruleset.maps.items()
-        if (parsed := MapName.parse(name)) is not None and parsed.kind.dispatches
+        if other.maps.get(name) is not elements
+        and (parsed := MapName.parse(name)) is not None
+        and parsed.kind.dispatches
         for key in elements
     }
 
@@ -133,6 +137,8 @@ def _diff_rules(
 ) -> list[Step]:
     steps: list[Step] = []
     for name, chain in want.items():
+        if have.get(name) is chain:
+            continue
         old = have[name].rules if name in have and name not in moved else ()
         if old == chain.rules:
             continue

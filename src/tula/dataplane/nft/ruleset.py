@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 
 TABLE = "tula"
@@ -72,6 +73,15 @@ class Kind(StrEnum):
     FRAG4 = "frag4"
     """source, destination, datagram: backend id, filled by first fragments"""
     FRAG6 = "frag6"
+    PROBED = "probed"
+    """backend id as a priority: backend id as a mark. nft 1.0.6 takes the one for a classid and
+    the other for a mark, and gives neither to the other without a map"""
+    PROBE4 = "probe4"
+    """backend id: (packed IPv4 next hop, nothing), of backends that are out of service too"""
+    PROBE6 = "probe6"
+    PROBEDEVICE4 = "probedevice4"
+    """backend id: interface index of that next hop"""
+    PROBEDEVICE6 = "probedevice6"
 
     @property
     def is_set(self) -> bool:
@@ -92,6 +102,11 @@ class Kind(StrEnum):
     def dynamic(self) -> bool:
         """Whether packets fill it. Its elements are not compared, and never read as a whole."""
         return self in _DYNAMIC
+
+    @property
+    def flows(self) -> bool:
+        """Whether it holds the connections that are open, each once."""
+        return self in (Kind.TCP4, Kind.TCP6, Kind.UDP4, Kind.UDP6)
 
     @property
     def dispatches(self) -> bool:
@@ -129,16 +144,21 @@ class MapName:
     kind: Kind
     size: int = 0
     number: int = 0
+    _text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        text = self.kind.value
+        if self.number:
+            text = f"{text}_{self.number}"
+        if self.size:
+            text = f"{text}_{self.size}"
+        object.__setattr__(self, "_text", text)
 
     def __str__(self) -> str:
-        parts = [self.kind.value]
-        if self.number:
-            parts.append(str(self.number))
-        if self.size:
-            parts.append(str(self.size))
-        return "_".join(parts)
+        return self._text
 
     @classmethod
+    @lru_cache(maxsize=1 << 13)
     def parse(cls, name: str) -> MapName | None:
         """The parts of a name that ``str`` made; None for any other name."""
         head, *rest = name.split("_")
@@ -166,6 +186,7 @@ class Rule:
     text: str = field(default="", compare=False)
 
     @classmethod
+    @lru_cache(maxsize=1 << 16)
     def of(cls, text: str, pinned: str = "") -> Rule:
         """The rule with this text."""
         return cls(blake2b(f"{text}|{pinned}".encode(), digest_size=8).hexdigest(), text)

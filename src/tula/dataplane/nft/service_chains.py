@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
 from tula.dataplane.nft.shared_chains import DROP, Flows, known_jumps
 from tula.dataplane.nft.words import INNER, IP, PLAIN_HEADER
+from tula.model.config import Protocol
 from tula.model.desired import Choice, DesiredService, DesiredState
 from tula.model.ids import BACKEND_BITS
 
+_STEERED = {
+    version: sorted(inner, key=lambda inner: not inner.match) for version, inner in INNER.items()
+}
 _SYN = "tcp flags & (fin|syn|rst|ack) == syn"
 
 
@@ -25,6 +29,7 @@ class ServiceChains:
     turns: Mapping[int, MapName]
     shared: Collection[MapName]
     """Tables of several services: they hold backend numbers, the others backend ids."""
+    _jumps: dict[tuple[Protocol, ...], list[Rule]] = field(default_factory=dict)
 
     def service_chain(self, service: DesiredService) -> str:
         """The chain of a service's packets."""
@@ -37,7 +42,7 @@ class ServiceChains:
     def of(self, service: DesiredService) -> dict[str, Chain]:
         """The chains of one service."""
         name = self.service_chain(service)
-        rules = known_jumps(self.flows, service.protocols)
+        rules = [*self._known_jumps(service.protocols)]
         if service.table is None:
             return {name: Chain((*rules, DROP))}
         ip = IP[self.version]
@@ -58,10 +63,16 @@ class ServiceChains:
             self.icmp_chain(service): Chain(self._steer(service)),
         }
 
+    def _known_jumps(self, protocols: tuple[Protocol, ...]) -> list[Rule]:
+        """The same for all services of these protocols, so made once."""
+        if protocols not in self._jumps:
+            self._jumps[protocols] = known_jumps(self.flows, protocols)
+        return self._jumps[protocols]
+
     def _steer(self, service: DesiredService) -> tuple[Rule, ...]:
         """By the hash of the flow inside; its forms that need a match come first."""
         rules = []
-        for inner in sorted(INNER[self.version], key=lambda inner: not inner.match):
+        for inner in _STEERED[self.version]:
             key = inner.client if service.by_client else f"{inner.client} . {inner.client_port}"
             choose = self._by_hash(service, key)
             rules.append(Rule.of(f"{inner.match}{choose} goto {self.flows.name('steer')}"))

@@ -15,6 +15,8 @@ A packet's way, at the ingress of a listed interface::
       └─ forward4: to via4[mark]                                        its MAC, counted there
          send4 stands before it where tunnels have a second device for large packets
 
+The packets of health checks have a chain of their own: see ``probe_chain``.
+
 Rules depend on services; which backends there are shows in maps alone.
 """
 
@@ -22,9 +24,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 
+from tula.dataplane.nft.probe_chain import PROBE, probe_chain
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Rule, Ruleset, Value
+from tula.dataplane.nft.schema import schema_counter
 from tula.dataplane.nft.service_chains import ServiceChains
 from tula.dataplane.nft.shared_chains import (
     COUNTERS,
@@ -33,6 +38,7 @@ from tula.dataplane.nft.shared_chains import (
     inner_lookups,
     shared_chains,
 )
+from tula.dataplane.nft.tables import Tables
 from tula.dataplane.nft.words import (
     ICMP_ERROR,
     INNER,
@@ -47,7 +53,7 @@ from tula.model.config import Protocol
 from tula.model.desired import Choice, DesiredService, DesiredState
 from tula.model.ids import backend_id
 
-_VIA = {4: Kind.VIA4, 6: Kind.VIA6}
+VIA = {4: Kind.VIA4, 6: Kind.VIA6}
 _DISPATCH = {
     4: (Kind.EXACT4, Kind.RANGE4, Kind.ANY4),
     6: (Kind.EXACT6, Kind.RANGE6, Kind.ANY6),
@@ -76,11 +82,32 @@ _FRAGMENTED = 65536
 
 def shape_ruleset(state: DesiredState, present: Collection[str] = ()) -> Ruleset:
     """The table's content. ``present`` names the maps that are there: one that fits is kept."""
+    return shape(state, present).ruleset
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A ruleset, with what the next one can take from it; ``flows`` are by IP version."""
+
+    state: DesiredState
+    ruleset: Ruleset
+    slots: Mapping[int, MapName]
+    turns: Mapping[int, MapName]
+    shared: Collection[MapName]
+    flows: Mapping[int, Flows]
+
+
+def shape(state: DesiredState, present: Collection[str] = ()) -> Shaped:
+    """As ``shape_ruleset``."""
     shaped = _Shape(state, present)
     for version in VERSIONS:
         shaped.add_version(version)
     shaped.add_ingress()
-    return Ruleset(shaped.maps, shaped.chains, COUNTERS)
+    shaped.add_probes()
+    counters = COUNTERS | {schema_counter()}
+    ruleset = Ruleset(shaped.maps, shaped.chains, counters)
+    tables = shaped.tables
+    return Shaped(state, ruleset, tables.slots, tables.turns, tables.shared, shaped.flows)
 
 
 def ingress_chain(interface: str) -> str:
@@ -111,34 +138,10 @@ class _Shape:
         self.hot: list[Rule] = []
         self.exact: list[Rule] = []
         self.ingress: list[Rule] = []
-        self.shared: set[MapName] = set()
-        users = [(service.table, service.number) for service in state.services]
-        self.slots = self._add_tables(Kind.SLOTS, state.tables, users)
-        users = [(service.turns, service.number) for service in state.services]
-        self.turns = self._add_tables(Kind.TURNS, state.turns, users)
+        self.flows: dict[int, Flows] = {}
+        self.tables = Tables(state)
+        self.maps |= self.tables.maps()
         self.open = self._add_open() if state.connections.enabled else None
-
-    def _add_tables(
-        self,
-        kind: Kind,
-        tables: Mapping[int, tuple[int, ...]],
-        users: Iterable[tuple[int | None, int]],
-    ) -> dict[int, MapName]:
-        """``users`` are pairs of a table's number and a service's."""
-        services: dict[int | None, list[int]] = {}
-        for number, service in users:
-            services.setdefault(number, []).append(service)
-        names: dict[int, MapName] = {}
-        for number, table in tables.items():
-            name = names[number] = MapName(kind, len(table), number)
-            of = services.get(number, [])
-            if len(of) > 1:
-                self.shared.add(name)
-            owner = of[0] if len(of) == 1 else 0
-            self.maps[str(name)] = {
-                slot: backend_id(owner, backend) for slot, backend in enumerate(table)
-            }
-        return names
 
     def _add_map(self, kind: Kind, elements: Elements) -> MapName:
         sized = kind not in _UNSIZED
@@ -157,17 +160,18 @@ class _Shape:
             backend_id(service.number, backend.number): None
             for service in self.state.services
             for backend in service.backends
-            if backend.weight
+            if backend.weight and backend.present
         }
         return self._add_map(Kind.OPEN, taking)
 
     def add_version(self, version: int) -> None:
         """Everything of one IP version, unless no service has a VIP of it."""
-        services = [service for service in self.state.services if service.vips_of(version)]
+        services = [service for service in self.state.services if service.packed_vips(version)]
         if not services:
             return
-        flows = self._flows(services, version)
-        made = ServiceChains(version, flows, self.state, self.slots, self.turns, self.shared)
+        flows = self.flows[version] = self._flows(services, version)
+        tables = self.tables
+        made = ServiceChains(version, flows, self.state, tables.slots, tables.turns, tables.shared)
         for service in services:
             self.chains |= made.of(service)
         ip = IP[version]
@@ -211,12 +215,12 @@ class _Shape:
         anything: dict[Key, Value] = {}
         for service in services:
             chain = chain_of(service)
-            for vip in service.vips_of(version):
+            for vip in service.packed_vips(version):
                 for protocol in service.protocols:
                     if not service.ports:
-                        anything[vip.packed, protocol.number] = chain
+                        anything[vip, protocol.number] = chain
                     for ports in service.ports:
-                        key = (vip.packed, protocol.number, ports.first, ports.last)
+                        key = (vip, protocol.number, ports.first, ports.last)
                         (exact if ports.first == ports.last else ranges)[key] = chain
         return [
             self._add_map(kind, elements) if elements else None
@@ -243,34 +247,39 @@ class _Shape:
         for interface in self.state.interfaces:
             self.chains[ingress_chain(interface)] = Chain(rules, interface)
 
+    def add_probes(self) -> None:
+        """The way of the balancer's own checks, if there are any."""
+        made = probe_chain(self.state, self._add_map)
+        if made is not None:
+            self.chains[PROBE] = made
+
     def _flows(self, services: list[DesiredService], version: int) -> Flows:
         via: dict[Key, Value] = {}
         devices: dict[Key, Value] = {}
         big: dict[Key, Value] = {}
         interfaces = set()
+        links = self.state.links
         for service in services:
             for backend in service.backends:
-                if version in backend.hops:
-                    hop = backend.hops[version]
+                hop = backend.hops.get(version)
+                if hop is not None:
                     mark = backend_id(service.number, backend.number)
                     owner = service.name if hop.named else f"{service.name} {backend.key}"
-                    via[mark] = (hop.address.packed, owner)
-                    devices[mark] = self.state.links[hop.interface]
+                    if backend.present:
+                        via[mark] = (hop.packed, owner)
+                    # What follows stays while a backend is away, so that rules stand still.
+                    devices[mark] = links[hop.interface]
                     interfaces.add(hop.interface)
                     if hop.big:
-                        big[mark] = self.state.links[hop.big]
-        via_name = self._add_map(_VIA[version], via)
+                        big[mark] = links[hop.big]
+        via_name = self._add_map(VIA[version], via)
         forward = f"fwd {IP[version]} to meta mark map @{via_name} device"
         if len(interfaces) > 1:
             kind = Kind.DEVICE4 if version == 4 else Kind.DEVICE6
             rule = Rule.of(f"{forward} meta mark map @{self._add_map(kind, devices)}")
         else:
             # One interface for all: the rule names it, and saves a look-up for each packet.
-            name = next(iter(interfaces), self.state.interfaces[0])
-            index = self.state.links[name]
-            # By its number where a name may have to be asked for of a device just made.
-            shown = index if name in self.state.tunnels.devices else f'"{name}"'
-            rule = Rule.of(f"{forward} {shown}", str(index))
+            rule = self._one_way(forward, next(iter([*interfaces, *self.state.interfaces]), ""))
         if big:
             rule = self._add_send(forward, big, rule)
         connections = self.state.connections
@@ -297,6 +306,15 @@ class _Shape:
             turns=any(service.choice is not Choice.HASH for service in services),
             open=self.open,
         )
+
+    def _one_way(self, forward: str, name: str) -> Rule:
+        """Forwarding by one interface; without any, nothing comes in either."""
+        if not name:
+            return Rule.of("drop")
+        index = self.state.links[name]
+        # By its number where a name may have to be asked for of a device just made.
+        shown = index if name in self.state.tunnels.devices else f'"{name}"'
+        return Rule.of(f"{forward} {shown}", str(index))
 
     def _add_send(self, forward: str, big: Elements, small: Rule) -> Rule:
         """The way for all IPv4 packets when large ones take another device; comes back as

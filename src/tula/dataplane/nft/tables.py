@@ -1,0 +1,63 @@
+"""The maps that choose backends: Maglev's slots, and turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+
+from tula.dataplane.nft.ruleset import Elements, Kind, MapName
+from tula.model.desired import DesiredState
+from tula.model.ids import backend_id
+
+_Tables = Mapping[int, tuple[int, ...]]
+
+
+class Tables:
+    """Their names by the table's number, which of them several services share, and by whom."""
+
+    def __init__(self, state: DesiredState) -> None:
+        self._state = state
+        self.shared: set[MapName] = set()
+        self.owners: dict[MapName, int] = {}
+        """The service's number, of tables that one service has to itself; 0 for others."""
+        users = ((service.table, service.number) for service in state.services)
+        self.slots = self._names(Kind.SLOTS, state.tables, users)
+        users = ((service.turns, service.number) for service in state.services)
+        self.turns = self._names(Kind.TURNS, state.turns, users)
+
+    def _names(
+        self, kind: Kind, tables: _Tables, users: Iterable[tuple[int | None, int]]
+    ) -> dict[int, MapName]:
+        """``users`` are pairs of a table's number and a service's."""
+        services: dict[int | None, list[int]] = {}
+        for number, service in users:
+            services.setdefault(number, []).append(service)
+        names: dict[int, MapName] = {}
+        for number, table in tables.items():
+            name = names[number] = MapName(kind, len(table), number)
+            of = services.get(number, [])
+            if len(of) > 1:
+                self.shared.add(name)
+            self.owners[name] = of[0] if len(of) == 1 else 0
+        return names
+
+    def all(self) -> Iterator[tuple[MapName, tuple[int, ...]]]:
+        """Every table's name, and its backend numbers."""
+        yield from ((name, self._state.tables[number]) for number, name in self.slots.items())
+        yield from ((name, self._state.turns[number]) for number, name in self.turns.items())
+
+    def maps(self) -> dict[str, Elements]:
+        """The maps by name."""
+        return {str(name): self.elements(name, table) for name, table in self.all()}
+
+    def elements(self, name: MapName, table: tuple[int, ...]) -> Elements:
+        """A map's elements: one number object for each backend and each slot; they are large."""
+        owner = self.owners[name]
+        marks = {backend: backend_id(owner, backend) for backend in set(table)}
+        return dict(zip(_numbers(len(table)), map(marks.__getitem__, table), strict=True))
+
+
+@cache
+def _numbers(count: int) -> tuple[int, ...]:
+    """0, 1, ...: the same objects for all tables of that size."""
+    return tuple(range(count))

@@ -1,0 +1,188 @@
+"""Which probes there are: what each monitor asks of each backend, from where, by which way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from tula.model.config import Backend, Config, Forwarding, HealthMonitor, IPAddress, VirtualService
+from tula.model.health import ProbeTarget
+from tula.model.host import HostView
+from tula.model.ids import PROBE_MARK, Ids, backend_id
+from tula.plan.probe_sysctls import Answer, Need, plan_needs
+from tula.plan.reach import Reach
+from tula.plan.tunnels import outer_address
+
+_USUAL_PORTS = {"http": 80, "https": 443, "dns": 53}
+_PORTLESS = frozenset({"icmp", "script"})
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedProbe:
+    """One monitor's question to one backend; ``position`` is the monitor's in its service.
+
+    ``direct`` asks the same of the backend's own address, of the VIP's version if it has one, to
+    tell a backend that is down from one that only lacks the VIP; None if ``target`` is that.
+    ``interfaces`` are those by which its answers may come in, if it is not direct.
+    """
+
+    service: str
+    backend: str
+    position: int
+    target: ProbeTarget
+    direct: ProbeTarget | None = None
+    interfaces: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePlan:
+    """All probes of a document, and what the machine needs for those through the data path.
+
+    ``versions`` are the IP versions (4, 6) that need a rule and a route, ``needs`` what the
+    interfaces must allow for the answers, by name. ``problems`` tell of probes that cannot be.
+    """
+
+    probes: tuple[PlannedProbe, ...] = ()
+    problems: tuple[str, ...] = ()
+    versions: tuple[int, ...] = ()
+    needs: Mapping[str, Need] | None = None
+
+
+def probe_destinations(config: Config) -> set[IPAddress]:
+    """The VIPs whose routes ``plan_probes`` needs in its HostView, beside ``backend_addresses``."""
+    return {vip for service in config.services if service.probed for vip in service.vips}
+
+
+def probed_neighbours(config: Config, host: HostView, reach: Reach) -> set[tuple[int, IPAddress]]:
+    """The neighbours whose MACs must be known before the first probes: interface index, address.
+
+    A probe that has to wait for its neighbour's MAC is lost: when that is known the kernel takes
+    the packet's own route for it, which is lo (neigh_update, neighbour.c). Clients' packets have no
+    route of this machine's yet, and are not lost.
+    """
+    return {
+        (host.links[hop.interface].index, hop.address)
+        for service in config.services
+        if service.probed and service.forwarding is Forwarding.L2
+        for backend in service.backends
+        for hop in reach.hops_of(backend, service.versions).values()
+    }
+
+
+def plan_probes(config: Config, host: HostView, reach: Reach, ids: Ids) -> ProbePlan:
+    """The probes of a document whose ``reach`` has no problems, with these numbers."""
+    sources = _Sources(config, host)
+    probes: list[PlannedProbe] = []
+    problems: dict[str, None] = {}
+    answers: set[Answer] = set()
+    for service in config.services:
+        for position, monitor in enumerate(service.health):
+            port = _port(service, monitor)
+            if port is None:
+                problems[
+                    f"{service.name}: a check of type {monitor.type} needs a port, and the service "
+                    "takes any; give via: direct and port"
+                ] = None
+                continue
+            for backend in service.backends:
+                asked = (service.name, backend.name, position)
+                if monitor.via != "dsr":
+                    probes += (PlannedProbe(*asked, t) for t in _direct(service, backend, port))
+                    continue
+                mark = backend_id(ids.services[service.name], ids.backends[backend.key])
+                for vip in service.vips:
+                    source = sources.toward(backend, vip.version)
+                    if source is None:
+                        problems[
+                            f"{service.name}: no address of its own of IPv{vip.version} to probe "
+                            f"from; give one to this machine, beside the VIP {vip}"
+                        ] = None
+                        continue
+                    target = ProbeTarget(vip, port, source, PROBE_MARK, mark)
+                    own = backend.address(vip.version) or backend.addresses[0]
+                    direct = ProbeTarget(own, port)
+                    ways = set(_answers(service, backend, target, host, reach))
+                    names = frozenset(way.interface for way in ways)
+                    probes.append(PlannedProbe(*asked, target, direct, names))
+                    answers |= ways
+    return ProbePlan(
+        probes=tuple(probes),
+        problems=tuple(problems),
+        versions=tuple(sorted({answer.vip.version for answer in answers})),
+        needs=plan_needs(answers, host, reach),
+    )
+
+
+def _port(service: VirtualService, monitor: HealthMonitor) -> int | None:
+    """The monitor's own port, else the service's; None where neither names one.
+
+    Of a service with ranges alone, the one that is usual for the kind, if it is in them.
+    """
+    own = dict(monitor.extra).get("port")
+    if isinstance(own, int) and own:
+        return own
+    if monitor.type == "icmp":
+        return 0
+    single = [ports.first for ports in service.ports if ports.first == ports.last]
+    usual = _USUAL_PORTS.get(monitor.type)
+    if single:
+        return single[0]
+    if usual is not None and (not service.ports or any(usual in p for p in service.ports)):
+        return usual
+    if service.ports:
+        return max(service.ports[0].first, 1)
+    return 0 if monitor.type in _PORTLESS else None
+
+
+def _direct(service: VirtualService, backend: Backend, port: int) -> list[ProbeTarget]:
+    """The backend's addresses: of the VIPs' versions, or all if it has none of those."""
+    fitting = [a for a in backend.addresses if a.version in service.versions]
+    return [ProbeTarget(address, port) for address in fitting or backend.addresses]
+
+
+def _answers(
+    service: VirtualService, backend: Backend, target: ProbeTarget, host: HostView, reach: Reach
+) -> Iterator[Answer]:
+    """Where answers from the VIP may come in: by the way to the backend, or to the source."""
+    outer = reach.outers.get(outer_address(backend))
+    if service.forwarding is Forwarding.L3 and outer is not None:
+        yield Answer(outer.interface, target.address)
+    own = backend.address(target.address.version)
+    route = host.routes.get(own) if own is not None else None
+    if route is not None and route.kind == "unicast":
+        yield Answer(route.interface, target.address)
+    for held in host.addresses:
+        if held.address.ip == target.source and held.interface in host.links:
+            yield Answer(held.interface, target.address)
+
+
+class _Sources:
+    """The machine's addresses to probe from. Never a VIP: answers must come back to this machine,
+    and a VIP's packets are for the backends."""
+
+    def __init__(self, config: Config, host: HostView) -> None:
+        vips = {vip for service in config.services for vip in service.vips}
+        own = [
+            (held.interface, held.address.ip)
+            for held in host.addresses
+            if not held.ours and held.address.ip not in vips and _usable(held.address.ip)
+        ]
+        listed = [address for interface, address in own if interface in config.interfaces]
+        self._known = [*listed, *(address for _, address in own if address not in listed)]
+        self._routes = host.routes
+
+    def toward(self, backend: Backend, version: int) -> IPAddress | None:
+        """The address that the machine would send from to the backend, else any of its own."""
+        to = backend.address(version)
+        route = self._routes.get(to) if to is not None else None
+        if route is not None and route.source in self._known:
+            return route.source
+        return _first(address for address in self._known if address.version == version)
+
+
+def _usable(address: IPAddress) -> bool:
+    return not (address.is_link_local or address.is_loopback or address.is_multicast)
+
+
+def _first(addresses: Iterable[IPAddress]) -> IPAddress | None:
+    return next(iter(addresses), None)
