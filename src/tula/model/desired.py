@@ -30,17 +30,26 @@ class NextHop:
     interface: str
     big: str = ""
     named: bool = True
+    packed: bytes = field(init=False, repr=False, compare=False)
+    """The address as it stands in packets."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "packed", self.address.packed)
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredBackend:
-    """A backend with its number and the way to it, by IP version."""
+    """A backend with its number and the way to it, by IP version.
+
+    One that is not ``present`` keeps its way, but none of the flows that it had.
+    """
 
     name: str
     key: str
     number: int
     weight: int
     hops: Mapping[int, NextHop]
+    present: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,21 @@ class DesiredService:
     turns: int | None
     choice: Choice
     backends: tuple[DesiredBackend, ...]
+    probed: bool = False
+    """Whether its backends are checked through the data path."""
+    _packed: Mapping[int, tuple[bytes, ...]] = field(init=False, repr=False, compare=False)
 
-    def vips_of(self, version: int) -> list[IPAddress]:
-        """Its VIPs of IP version 4 or 6."""
-        return [vip for vip in self.vips if vip.version == version]
+    def __post_init__(self) -> None:
+        packed = [vip.packed for vip in self.vips]
+        by_version = {
+            4: tuple(address for address in packed if len(address) == 4),
+            6: tuple(address for address in packed if len(address) == 16),
+        }
+        object.__setattr__(self, "_packed", by_version)
+
+    def packed_vips(self, version: int) -> tuple[bytes, ...]:
+        """Its VIPs of IP version 4 or 6, as they stand in packets."""
+        return self._packed[version]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 BACKEND_BITS = 16
 BACKENDS = 1 << BACKEND_BITS
 
+PROBE_MARK = 0x54756C61
+"""What a probe's packets carry ("Tula"): that they go to the backend whose id is their priority."""
+
 
 def backend_id(service: int, backend: int) -> int:
     """The packet mark of one backend of one service: the service's number above the backend's."""

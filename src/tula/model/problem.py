@@ -31,6 +31,25 @@ class Problem:
         return text
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedProblem:
+    """A problem as it is told: its path as text, and where in the document it stands.
+
+    ``path`` is empty for the document as a whole; ``line`` and ``column`` count from 1, and are
+    None when the fault is the file's (missing, a directory) and not the text's.
+    """
+
+    message: str
+    path: str = ""
+    line: int | None = None
+    column: int | None = None
+
+    def describe(self, file: str) -> str:
+        """One line for the user: ``F:LINE:COL: path: message``; what is not known is left out."""
+        where = file if self.line is None else f"{file}:{self.line}:{self.column}"
+        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
 class ProblemsError(Exception):
     """Input that is wrong; carries every problem found, in the document's order."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from tula.model.config import Backend, Config, Forwarding, Scheduler, VirtualService
 from tula.model.desired import Choice, DesiredBackend, DesiredService, DesiredState, NextHop
+from tula.model.health import BackendName
 from tula.model.host import HostView
 from tula.model.ids import Ids
-from tula.plan.ids import table_content, turns_content
+from tula.plan.ids import table_content, turns_content, turns_length
 from tula.plan.maglev import maglev_table, table_size, turns_table
 from tula.plan.reach import Reach
 from tula.plan.tunnels import TunnelPlan, has_own_hop, hop_address, plan_tunnels
@@ -14,14 +17,26 @@ from tula.plan.tunnels import TunnelPlan, has_own_hop, hop_address, plan_tunnels
 _CHOICES = {
     Scheduler.RR: Choice.TURNS,
     Scheduler.WRR: Choice.TURNS,
+    Scheduler.LEAST_CONNECTIONS: Choice.TURNS,
     Scheduler.RANDOM: Choice.RANDOM,
 }
 
 
-def plan_desired(config: Config, host: HostView, reach: Reach, ids: Ids) -> DesiredState:
-    """The desired state of a document whose ``reach`` has no problems, with these numbers."""
+def plan_desired(
+    config: Config,
+    host: HostView,
+    reach: Reach,
+    ids: Ids,
+    absent: Collection[BackendName] = frozenset(),
+) -> DesiredState:
+    """The desired state of a document that ``reach`` has all ways for, with these numbers.
+
+    ``absent`` are backends that are not to be sent anything.
+    """
     plan = plan_tunnels(config, host, reach.outers, ids)
-    services = tuple(_plan_service(service, reach, plan, ids) for service in config.services)
+    services = tuple(
+        _plan_service(service, reach, plan, ids, absent) for service in config.services
+    )
     hop_links = {hop.interface for hop in reach.hops.values()}
     devices = {name: d.index for name, d in plan.tunnels.devices.items() if d is not None}
     links = {
@@ -58,7 +73,7 @@ def plan_tables(config: Config, ids: Ids) -> dict[int, tuple[int, ...]]:
         content = table_content(service)
         chosen = maglev_table(content, slots_of(service, config))
         numbers = [ids.backends[key] for key, _ in content]
-        tables[number] = tuple(numbers[index] for index in chosen)
+        tables[number] = tuple(map(numbers.__getitem__, chosen))
     return tables
 
 
@@ -70,20 +85,19 @@ def _plan_turns(config: Config, ids: Ids) -> dict[int, tuple[int, ...]]:
         if number is not None and number not in tables:
             content = turns_content(service)
             numbers = [ids.backends[key] for key, _ in content]
-            tables[number] = tuple(numbers[index] for index in turns_table(content))
+            chosen = turns_table(content, turns_length(service))
+            tables[number] = tuple(numbers[index] for index in chosen)
     return tables
 
 
 def _hops(
     service: VirtualService, backend: Backend, reach: Reach, plan: TunnelPlan, ids: Ids
-) -> dict[int, NextHop]:
+) -> Mapping[int, NextHop]:
     if service.forwarding is Forwarding.L2:
-        return {
-            address.version: reach.hops[address]
-            for address in backend.addresses
-            if address.version in service.versions and address in reach.hops
-        }
-    way = plan.ways[service.tunnel, backend.key]
+        return reach.hops_of(backend, service.versions)
+    way = plan.ways.get((service.tunnel, backend.key))
+    if way is None:
+        return {}
     number = ids.backends[backend.key]
     return {
         version: NextHop(
@@ -97,7 +111,11 @@ def _hops(
 
 
 def _plan_service(
-    service: VirtualService, reach: Reach, plan: TunnelPlan, ids: Ids
+    service: VirtualService,
+    reach: Reach,
+    plan: TunnelPlan,
+    ids: Ids,
+    absent: Collection[BackendName],
 ) -> DesiredService:
     return DesiredService(
         name=service.name,
@@ -116,7 +134,9 @@ def _plan_service(
                 number=ids.backends[backend.key],
                 weight=backend.weight,
                 hops=_hops(service, backend, reach, plan, ids),
+                present=(service.name, backend.name) not in absent,
             )
             for backend in service.backends
         ),
+        probed=service.probed,
     )

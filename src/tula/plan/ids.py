@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from tula.model.config import Backend, Config, MarkRange, Scheduler, VirtualService
 from tula.model.ids import BACKEND_BITS, BACKENDS, Ids, Left
 from tula.model.problem import Problem, ProblemsError
+from tula.plan.maglev import SMALLEST, Content
+
+_LEAST_TURNS = 1021
 
 
 def plan_ids(
@@ -37,17 +40,33 @@ def plan_ids(
     return Ids(
         services=services,
         backends=backends,
-        tables=_plan_tables(config.services, known.tables, table_content),
+        tables=_plan_tables(
+            ((service.name, table_content(service)) for service in config.services), known.tables
+        ),
         turns=_plan_tables(
-            [service for service in config.services if takes_turns(service)],
+            (
+                (service.name, turns_group(service))
+                for service in config.services
+                if takes_turns(service)
+            ),
             known.turns,
-            turns_content,
         ),
         left_services=left_services,
         left_backends=left_backends,
         next_service=next_service,
         next_backend=next_backend,
     )
+
+
+def replan_tables(known: Ids, contents: Mapping[str, tuple[Content, Content]]) -> Ids:
+    """The numbers when only weights moved.
+
+    ``contents`` are those of all services, by name and in the document's order: of the Maglev
+    table, and ``turns_group`` (nothing for who takes no turns).
+    """
+    tables = _plan_tables(((name, of[0]) for name, of in contents.items()), known.tables)
+    turns = _plan_tables(((name, of[1]) for name, of in contents.items() if of[1]), known.turns)
+    return replace(known, tables=tables, turns=turns)
 
 
 def _longest_life(config: Config) -> float:
@@ -91,7 +110,7 @@ def _distinct_backends(config: Config) -> Iterable[tuple[str, tuple[str, ...]]]:
     for service in config.services:
         for backend in service.backends:
             seen.setdefault(backend.key, backend)
-    return ((key, tuple(map(str, backend.addresses))) for key, backend in seen.items())
+    return ((key, backend.texts) for key, backend in seen.items())
 
 
 def _complete(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
@@ -165,38 +184,59 @@ def _give_fresh(
     return at
 
 
-def table_content(service: VirtualService) -> tuple[tuple[str, int], ...]:
+def table_content(service: VirtualService) -> Content:
     """What a Maglev table depends on; services that agree in it share one table."""
     return tuple(sorted((backend.key, backend.weight) for backend in service.backends))
 
 
 def takes_turns(service: VirtualService) -> bool:
     """Whether new flows go to one backend after the other."""
-    return service.scheduler in (Scheduler.RR, Scheduler.WRR)
+    return service.scheduler in (Scheduler.RR, Scheduler.WRR, Scheduler.LEAST_CONNECTIONS)
 
 
-def turns_content(service: VirtualService) -> tuple[tuple[str, int], ...]:
+def turns_content(service: VirtualService) -> Content:
     """What a table of turns depends on; round robin knows no weights but 0."""
+    if service.scheduler is Scheduler.LEAST_CONNECTIONS and service.shares:
+        pairs = zip(service.backends, service.shares, strict=True)
+        return tuple(sorted((backend.key, share) for backend, share in pairs))
     content = table_content(service)
-    if service.scheduler is Scheduler.WRR:
+    if service.scheduler is not Scheduler.RR:
         return content
     return tuple((key, min(weight, 1)) for key, weight in content)
 
 
+def turns_group(service: VirtualService) -> Content:
+    """What services agree in that share a table of turns.
+
+    One of least-connections never shares: its turns move by themselves, and its rules must not.
+    """
+    if service.scheduler is not Scheduler.LEAST_CONNECTIONS:
+        return turns_content(service)
+    return ((f"={service.name}", int(any(backend.weight for backend in service.backends))),)
+
+
+def turns_length(service: VirtualService) -> int | None:
+    """How many turns a table has; None: by its weights. Fixed where weights move every second."""
+    if service.scheduler is not Scheduler.LEAST_CONNECTIONS:
+        return None
+    return _LEAST_TURNS if len(service.backends) * 16 <= _LEAST_TURNS else SMALLEST
+
+
 def _plan_tables(
-    services: Iterable[VirtualService],
-    known: Mapping[str, int],
-    content_of: Callable[[VirtualService], tuple[tuple[str, int], ...]],
+    contents: Iterable[tuple[str, Content]], known: Mapping[str, int]
 ) -> dict[str, int]:
     """A table number for every service with backends; those with equal backends share one.
 
     A group of services keeps the number that most of them had, so that the rules that name the
     table stand still.
     """
-    groups: dict[tuple[tuple[str, int], ...], list[str]] = {}
-    for service in services:
-        if any(backend.weight for backend in service.backends):
-            groups.setdefault(content_of(service), []).append(service.name)
+    groups: dict[Content, list[str]] = {}
+    serving: dict[Content, bool] = {}
+    for name, content in contents:
+        if content not in serving:
+            serving[content] = any(weight for _, weight in content)
+        if serving[content]:
+            groups.setdefault(content, []).append(name)
     claims = []
     for content, names in groups.items():
         votes: dict[int, int] = {}
@@ -204,7 +244,7 @@ def _plan_tables(
             if name in known:
                 votes[known[name]] = votes.get(known[name], 0) + 1
         claims += [(-count, number, content) for number, count in votes.items()]
-    given: dict[tuple[tuple[str, int], ...], int] = {}
+    given: dict[Content, int] = {}
     taken: set[int] = set()
     for _, number, content in sorted(claims):
         if content not in given and number not in taken:

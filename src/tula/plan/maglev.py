@@ -9,16 +9,21 @@ nearly all of their slots. Weights decide how often a backend's turn comes.
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from math import gcd
+from threading import Lock
 
 # Few sizes, far apart: a change of size moves nearly every flow, so a service should grow far
 # before it meets one. About 1,000 slots a backend keep needless moves at 1 % or less.
 SMALLEST = 4093
 _SIZES = ((4, SMALLEST), (12, 16381))
 LARGEST = 65537
+
+Content = tuple[tuple[str, int], ...]
+"""(key, weight) pairs."""
 
 # Turns are ordered by turn / weight, in integers of this scale so that every machine orders
 # them alike. Two different times of 65,537 turns and 16-bit weights differ by more than 2**-33.
@@ -50,17 +55,19 @@ def _powers(slots: int) -> list[int]:
     return [pow(k, exponent, slots) for k in range(slots)]
 
 
-def turns_table(backends: Sequence[tuple[str, int]]) -> list[int]:
+def turns_table(backends: Sequence[tuple[str, int]], length: int | None = None) -> list[int]:
     """Who is next, turn by turn, as often as weights say; then again from the start.
 
-    ``backends`` are (key, weight) pairs. Returns indices into ``backends``, as many as the sum
-    of the weights divided by their greatest common divisor, 4,093 at the most; none of weight 0.
+    ``backends`` are (key, weight) pairs. Returns indices into ``backends``; as many as ``length``,
+    else as the sum of the weights divided by their greatest common divisor, 4,093 at the most;
+    none of weight 0.
     """
     eligible = sorted((key, weight, i) for i, (key, weight) in enumerate(backends) if weight > 0)
     if not eligible:
         return []
     whole = sum(weight for _, weight, _ in eligible)
-    length = min(whole // gcd(*(weight for _, weight, _ in eligible)), SMALLEST)
+    if length is None:
+        length = min(whole // gcd(*(weight for _, weight, _ in eligible)), SMALLEST)
     queue = _Turns([weight for _, weight, _ in eligible])
     return [eligible[queue.next()][2] for _ in range(length)]
 
@@ -83,13 +90,50 @@ class _Turns:
         return rank
 
 
-def maglev_table(backends: Sequence[tuple[str, int]], slots: int) -> list[int]:
+class _Kept:
+    """Tables by what they are made of, the latest used ones, up to ``room`` slots in all.
+
+    A table of 65,537 slots takes half a second, and a change of one service leaves the others'.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._tables: OrderedDict[tuple[Content, int], tuple[int, ...]] = OrderedDict()
+        self._slots = 0
+        self._turn = Lock()
+
+    def table(self, content: Content, slots: int) -> tuple[int, ...]:
+        """The table; made if it is not kept."""
+        with self._turn:
+            found = self._tables.get((content, slots))
+            if found is not None:
+                self._tables.move_to_end((content, slots))
+                return found
+        made = tuple(_make_table(content, slots))
+        with self._turn:
+            if (content, slots) not in self._tables:
+                self._tables[content, slots] = made
+                self._slots += len(made)
+            while self._slots > self._room:
+                self._slots -= len(self._tables.popitem(last=False)[1])
+        return made
+
+
+_KEPT = _Kept(32 * LARGEST)
+"""8 bytes a slot: 16 MiB."""
+
+
+def maglev_table(backends: Sequence[tuple[str, int]], slots: int) -> tuple[int, ...]:
     """Which backend owns each slot.
 
     ``backends`` are (key, weight) pairs with distinct keys, in any order: the table depends on
     keys and weights only. ``slots`` is a prime. Returns ``slots`` indices into ``backends``;
-    an empty list when no backend has a weight above 0.
+    nothing when no backend has a weight above 0.
     """
+    return _KEPT.table(tuple(backends), slots)
+
+
+def _make_table(backends: Content, slots: int) -> list[int]:
     eligible = sorted((key, weight, i) for i, (key, weight) in enumerate(backends) if weight > 0)
     if not eligible:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
@@ -30,6 +31,20 @@ class Reach:
     outers: dict[IPAddress, Outer] = field(default_factory=dict)
     addresses: list[OwnedAddress] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    _found: dict[tuple[tuple[str, ...], tuple[int, ...]], dict[int, NextHop]] = field(
+        default_factory=dict
+    )
+
+    def hops_of(self, backend: Backend, versions: tuple[int, ...]) -> Mapping[int, NextHop]:
+        """A backend's next hops for l2, by those of these IP versions that it is reached by."""
+        # Asked for every service, and the same for all that list the backend.
+        key = (backend.texts, versions)
+        found = self._found.get(key)
+        if found is None:
+            hops = ((a.version, self.hops.get(a)) for a in backend.addresses)
+            found = {version: hop for version, hop in hops if hop and version in versions}
+            self._found[key] = found
+        return found
 
 
 def backend_addresses(config: Config) -> set[IPAddress]:
@@ -58,9 +73,15 @@ def plan_reach(config: Config, host: HostView, *, force: bool = False) -> Reach:
     owned: dict[IPAddress, str] = {}
     native = {held.address.ip for held in host.addresses if not held.ours}
     subnets = _listed_subnets(config, host)
+    looked: set[tuple[bool, tuple[str, ...], tuple[int, ...]]] = set()
     for service in config.services:
+        l3 = service.forwarding is Forwarding.L3
         for backend in service.backends:
-            if service.forwarding is Forwarding.L3:
+            # Many services may have the same backends: what was found holds for all of them.
+            if (how := (l3, backend.texts, service.versions)) in looked:
+                continue
+            looked.add(how)
+            if l3:
                 _reach_outer(config, service, backend, host, reach, refused)
             else:
                 _reach_backend(service, backend, host, reach, complained)

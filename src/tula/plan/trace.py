@@ -19,7 +19,7 @@ from tula.plan.lookup3 import slot_of
 from tula.plan.maglev import maglev_table
 from tula.plan.tunnels import outer_address
 
-_TURNS = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM})
+_TURNS = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM, Scheduler.LEAST_CONNECTIONS})
 
 
 @dataclass(frozen=True, slots=True)

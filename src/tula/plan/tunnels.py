@@ -109,13 +109,15 @@ def has_own_hop(backend: Backend, version: int) -> bool:
 def plan_tunnels(
     config: Config, host: HostView, outers: Mapping[IPAddress, Outer], ids: Ids
 ) -> TunnelPlan:
-    """The devices for all l3 services. ``outers`` are by ``outer_address``.
+    """The devices for all l3 services' backends that have ``outers``, by ``outer_address``.
 
     A device that is there keeps its index.
     """
     versions: dict[Pair, set[int]] = {}
     backends: dict[str, Backend] = {}
     for tunnel, backend, version in _uses(config):
+        if outer_address(backend) not in outers:
+            continue  # no way there now
         versions.setdefault((tunnel, backend.key), set()).add(version)
         backends[backend.key] = backend
     numbered = _Numbered(host)

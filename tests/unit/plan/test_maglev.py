@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tula.plan.maglev import LARGEST, SMALLEST, maglev_table, table_size, turns_table
+from tula.plan.maglev import (
+    LARGEST,
+    SMALLEST,
+    _Kept,
+    maglev_table,
+    table_size,
+    turns_table,
+)
 
 
 def equal(count: int) -> list[tuple[str, int]]:
@@ -18,6 +25,17 @@ def equal(count: int) -> list[tuple[str, int]]:
 
 def owners(backends: list[tuple[str, int]], slots: int) -> list[str]:
     return [backends[index][0] for index in maglev_table(backends, slots)]
+
+
+def test_tables_are_kept_up_to_a_number_of_slots() -> None:
+    kept = _Kept(3 * 251)
+    contents = [((f"10.0.0.{n}", 1), ("10.0.1.1", 2)) for n in range(4)]
+    first, *others = (kept.table(content, 251) for content in contents)
+    assert first == maglev_table(contents[0], 251)
+    assert kept.table(contents[3], 251) is others[2]
+    again = kept.table(contents[0], 251)
+    assert again == first
+    assert again is not first, "the oldest had to go"
 
 
 def test_a_table_written_down() -> None:
@@ -42,7 +60,7 @@ def test_slots_follow_weights(weights: dict[str, int], slots: int) -> None:
     table = maglev_table(backends, slots)
     total = sum(weights.values())
     if not total:
-        assert table == []
+        assert table == ()
         return
     assert len(table) == slots
     shares = Counter(table)

@@ -1,0 +1,287 @@
+"""From what the monitors found and the operator said to how each backend counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from math import floor
+
+from tula.model.config import Backend, Config, Scheduler, VirtualService
+from tula.model.health import BackendName, Finding, Override, Standing, State
+
+_SLOW_STEPS = 10
+"""A slow start's weight rises in so many steps: each one moves elements in the kernel."""
+
+_AWAY = Standing(State.DOWN, 0, False, "no way leads there")
+Shares = Mapping[str, Mapping[str, int]]
+"""What least-connections gives each backend now: by service, then by the backend's name."""
+NO_SHARES: Shares = {}
+
+_NO_FINDING = Finding(up=None, since=0.0)
+_NO_OVERRIDE = Override()
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """What standings were planned from, to find out what has changed since."""
+
+    config: Config
+    findings: Mapping[BackendName, Finding]
+    overrides: Mapping[BackendName, Override]
+    entered: Mapping[BackendName, float]
+    untils: Mapping[str, float]
+    """by service"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """How all backends of a document count.
+
+    ``panicking`` are services that serve by backends that are down, since too few are up.
+    ``until``: when time alone changes something (a step of a slow start, a deadline), in seconds
+    since the epoch; None: never.
+    """
+
+    of: Mapping[BackendName, Standing] = field(default_factory=dict)
+    panicking: frozenset[str] = frozenset()
+    until: float | None = None
+    basis: _Basis | None = field(default=None, compare=False, repr=False)
+
+
+def plan_standings(
+    config: Config,
+    findings: Mapping[BackendName, Finding],
+    overrides: Mapping[BackendName, Override],
+    now: float,
+    entered: Mapping[BackendName, float] | None = None,
+    before: Standings | None = None,
+) -> Standings:
+    """The standings at ``now``, in seconds since the epoch.
+
+    ``entered`` tells when backends came back up, for services with a slow start. ``before`` are
+    earlier standings: services of which nothing has changed since are taken from there, the same
+    objects, and so is each standing that is equal.
+    """
+    entered = entered or {}
+    services: Iterable[VirtualService] = config.services
+    found: dict[BackendName, Standing] = {}
+    panicking: set[str] = set()
+    untils: dict[str, float] = {}
+    known: Mapping[BackendName, Standing] = {}
+    if before is not None and before.basis is not None and before.basis.config is config:
+        basis, known = before.basis, before.of
+        names = _services_to_replan(basis, findings, overrides, entered, now)
+        services = [service for service in config.services if service.name in names]
+        found = dict(known)
+        panicking = set(before.panicking - names)
+        untils = {name: until for name, until in basis.untils.items() if name not in names}
+    for service in services:
+        of = _Service(service, findings, overrides, now, entered)
+        standings = {backend.name: of.stand(backend) for backend in service.backends}
+        if of.must_panic(standings):
+            panicking.add(service.name)
+            standings = of.panic(standings)
+        for name, standing in standings.items():
+            whole = (service.name, name)
+            old = known.get(whole)
+            found[whole] = old if old is not None and old == standing else standing
+        if of.changes:
+            untils[service.name] = min(of.changes)
+    return Standings(
+        found,
+        frozenset(panicking),
+        min(untils.values(), default=None),
+        _Basis(config, dict(findings), dict(overrides), dict(entered), untils),
+    )
+
+
+def _services_to_replan(
+    basis: _Basis,
+    findings: Mapping[BackendName, Finding],
+    overrides: Mapping[BackendName, Override],
+    entered: Mapping[BackendName, float],
+    now: float,
+) -> set[str]:
+    names = _changed(basis.findings, findings)
+    names |= _changed(basis.overrides, overrides)
+    names |= _changed(basis.entered, entered)
+    return names | {name for name, until in basis.untils.items() if until <= now}
+
+
+def _changed(before: Mapping[BackendName, object], after: Mapping[BackendName, object]) -> set[str]:
+    """The services of the names whose values are other objects."""
+    get = before.get
+    found = {name[0] for name, value in after.items() if get(name) is not value}
+    return found | {name[0] for name in before.keys() - after.keys()}
+
+
+def effective_config(
+    config: Config, standings: Mapping[BackendName, Standing], shares: Shares = NO_SHARES
+) -> Config:
+    """The document with the weights that count now; what has no standing keeps its own."""
+    services = tuple(effective_service(each, standings, shares) for each in config.services)
+    return replace(config, services=services)
+
+
+def moved_services(
+    before: Mapping[BackendName, Standing], after: Mapping[BackendName, Standing]
+) -> frozenset[str]:
+    """The services with a backend that counts otherwise, as far as the kernel sees it."""
+    get = before.get
+    return frozenset(
+        name[0]
+        for name, standing in after.items()
+        if (old := get(name)) is not standing
+        and (old is None or (old.weight, old.present) != (standing.weight, standing.present))
+    ) | frozenset(name[0] for name in before.keys() - after.keys())
+
+
+def away_standings(
+    standings: Mapping[BackendName, Standing], away: Iterable[BackendName]
+) -> Mapping[BackendName, Standing]:
+    """The standings, but for those that no way leads to: they count for nothing."""
+    return {**standings, **dict.fromkeys(away, _AWAY)}
+
+
+def absent_backends(standings: Mapping[BackendName, Standing]) -> frozenset[BackendName]:
+    """Those that must not keep even the flows that they have."""
+    return frozenset(name for name, standing in standings.items() if not standing.present)
+
+
+def returned(
+    before: Mapping[BackendName, Standing], after: Mapping[BackendName, Standing]
+) -> Iterable[BackendName]:
+    """The backends that were down and are up."""
+    return (
+        name
+        for name, standing in after.items()
+        if (old := before.get(name)) is not standing
+        and standing.state is State.UP
+        and old is not None
+        and old.state is State.DOWN
+    )
+
+
+def moved_shares(before: Shares, after: Shares) -> frozenset[str]:
+    """The services whose shares differ."""
+    if before is after:
+        return frozenset()
+    names = before.keys() | after.keys()
+    return frozenset(name for name in names if before.get(name) != after.get(name))
+
+
+def effective_service(
+    service: VirtualService,
+    standings: Mapping[BackendName, Standing],
+    shares: Shares = NO_SHARES,
+) -> VirtualService:
+    """A service with the weights that count now, and the shares, of least-connections."""
+    weighed = _weighed(service, standings)
+    own = shares.get(service.name)
+    if own is None or service.scheduler is not Scheduler.LEAST_CONNECTIONS:
+        return weighed
+    # One that came since the last count starts with the most.
+    most = max(own.values(), default=1)
+    given = (own.get(b.name, most) if b.weight else 0 for b in weighed.backends)
+    return replace(weighed, shares=tuple(given))
+
+
+def _weighed(service: VirtualService, standings: Mapping[BackendName, Standing]) -> VirtualService:
+    weights = [
+        standing.weight
+        if (standing := standings.get((service.name, backend.name))) is not None
+        else backend.weight
+        for backend in service.backends
+    ]
+    pairs = list(zip(service.backends, weights, strict=True))
+    if all(backend.weight == weight for backend, weight in pairs):
+        return service
+    backends = tuple(b if b.weight == weight else replace(b, weight=weight) for b, weight in pairs)
+    return replace(service, backends=backends)
+
+
+class _Service:
+    """One service's standings; collects when time alone will change them."""
+
+    def __init__(
+        self,
+        service: VirtualService,
+        findings: Mapping[BackendName, Finding],
+        overrides: Mapping[BackendName, Override],
+        now: float,
+        entered: Mapping[BackendName, float],
+    ) -> None:
+        self._service = service
+        self._findings = findings
+        self._overrides = overrides
+        self._now = now
+        self._entered = entered
+        self.changes: list[float] = []
+
+    def _of(self, backend: Backend) -> tuple[Finding, Override, int]:
+        name = (self._service.name, backend.name)
+        override = self._overrides.get(name, _NO_OVERRIDE)
+        weight = backend.weight if override.weight is None else override.weight
+        return self._findings.get(name, _NO_FINDING), override, weight
+
+    def stand(self, backend: Backend) -> Standing:
+        """How the backend counts by itself."""
+        finding, override, weight = self._of(backend)
+        if override.disable:
+            return Standing(State.DISABLED, 0, False, "disabled by the operator")
+        if override.drain and override.deadline is not None:
+            if override.deadline <= self._now:
+                return Standing(State.DISABLED, 0, False, "its drain ended at the deadline")
+            self.changes.append(override.deadline)
+        if finding.up is False:
+            return Standing(State.DOWN, 0, False, finding.evidence)
+        if override.drain:
+            return Standing(State.DRAINING, 0, True, "drained by the operator")
+        if weight == 0:
+            return Standing(State.DRAINING, 0, True, "its weight is 0")
+        if finding.up is None:
+            reason = "not checked yet" if self._service.health else ""
+            return Standing(State.UNKNOWN, weight, True, reason)
+        weight, reason = self._slow(backend, weight)
+        return Standing(State.UP, weight, True, reason)
+
+    def _slow(self, backend: Backend, weight: int) -> tuple[int, str]:
+        """The weight of a backend that came up a while ago, and why it is that."""
+        took = self._service.policy.slow_start
+        since = self._entered.get((self._service.name, backend.name))
+        if not took or since is None or self._now >= since + took:
+            return weight, ""
+        step = max(0, floor((self._now - since) / took * _SLOW_STEPS)) + 1
+        if step >= _SLOW_STEPS:
+            return weight, ""
+        self.changes.append(since + took * step / _SLOW_STEPS)
+        return max(1, weight * step // _SLOW_STEPS), "its weight rises (slow start)"
+
+    def must_panic(self, standings: Mapping[str, Standing]) -> bool:
+        """Whether so little of the weight is up that the monitors are not to be trusted."""
+        limit = self._service.policy.panic
+        if limit is None:
+            return False
+        candidates = self._candidates()
+        total = sum(weight for _, weight in candidates)
+        down = [w for backend, w in candidates if standings[backend.name].state is State.DOWN]
+        return bool(down) and (total - sum(down)) * 100 <= limit * total
+
+    def panic(self, standings: Mapping[str, Standing]) -> dict[str, Standing]:
+        """All that could serve do, whatever the monitors say."""
+        changed = dict(standings)
+        for backend, weight in self._candidates():
+            standing = standings[backend.name]
+            if standing.state is State.DOWN:
+                reason = f"{standing.reason}; serves all the same, since too few are up"
+                changed[backend.name] = Standing(State.DOWN, weight, True, reason)
+        return changed
+
+    def _candidates(self) -> list[tuple[Backend, int]]:
+        """The backends that the operator wants new connections to go to, with their weights."""
+        found = []
+        for backend in self._service.backends:
+            _, override, weight = self._of(backend)
+            if not override.drain and not override.disable and weight:
+                found.append((backend, weight))
+        return found

@@ -1,0 +1,48 @@
+"""What is left of an accepted document while this machine lacks something that it names.
+
+A card that is taken out must not keep the daemon from what goes over the other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from tula.model.config import Backend, Config, Forwarding, VirtualService
+from tula.model.health import BackendName
+from tula.model.host import HostView
+from tula.plan.reach import Reach
+from tula.plan.tunnels import outer_address
+
+
+def usable_config(config: Config, host: HostView, lacking: Collection[str] = ()) -> Config:
+    """The document without interfaces that are gone, and without the backends of ``lacking``:
+    services whose tunnels this kernel cannot make."""
+    return replace(
+        config,
+        interfaces=tuple(name for name in config.interfaces if name in host.links),
+        services=tuple(
+            replace(service, backends=()) if service.name in lacking else service
+            for service in config.services
+        ),
+    )
+
+
+def unreached_backends(config: Config, reach: Reach) -> frozenset[BackendName]:
+    """The backends that no way leads to now; they stay in the document, and get nothing."""
+    return frozenset(
+        (service.name, backend.name)
+        for service in config.services
+        for backend in service.backends
+        if not _is_reached(service, backend, reach)
+    )
+
+
+def _is_reached(service: VirtualService, backend: Backend, reach: Reach) -> bool:
+    if service.forwarding is Forwarding.L3:
+        return outer_address(backend) in reach.outers
+    return all(
+        address in reach.hops
+        for address in backend.addresses
+        if address.version in service.versions
+    )
