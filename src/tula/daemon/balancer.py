@@ -3,82 +3,51 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
-from tula.daemon.store import Memory, PastCounts, StateError, Store
+from tula.daemon.change import Applied, Change, Prepared, Repair, has_drifted, owned_addresses
+from tula.daemon.committer import Committer
+from tula.daemon.host_settings import HostSettings
+from tula.daemon.overrides import changed_overrides
+from tula.daemon.past import add_counts, counting, leaving_marks, past_counts
+from tula.daemon.reader import Adapters, Reader
+from tula.daemon.store import Memory, StateError, Store
+from tula.dataplane.nft.adjust import adjust_shape
 from tula.dataplane.nft.diff import diff_rulesets
-from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
-from tula.dataplane.nft.recover import (
-    MapCounts,
-    counts_by_id,
-    recover_ids,
-    renamed_services,
-)
-from tula.dataplane.nft.ruleset import Count, Kind, MapName, Ruleset
-from tula.dataplane.nft.shape import shape_ruleset
+from tula.dataplane.nft.recover import recover_ids, renamed_services
+from tula.dataplane.nft.ruleset import Count, Key, Ruleset
+from tula.dataplane.nft.shape import shape
 from tula.dataplane.nft.transaction import Transaction
 from tula.dataplane.tunnels import TunnelChange, diff_tunnels
-from tula.kernel.announce import Announcer
-from tula.kernel.network import Network
-from tula.kernel.nftables import KernelError, Nftables
-from tula.kernel.tunnels import TunnelAdapter
-from tula.model.config import Config, Forwarding, IPAddress
-from tula.model.desired import OwnedAddress
+from tula.kernel.nftables import KernelError, StaleError
+from tula.model.config import Config, Forwarding
+from tula.model.health import BackendName, Override, Standing
 from tula.model.host import HostView
-from tula.model.ids import Ids, backend_id, split_id
-from tula.model.problem import ProblemsError
-from tula.model.tunnel import TunnelDevice, Tunnels
+from tula.model.ids import Ids, backend_id
+from tula.model.problem import Problem, ProblemsError
+from tula.model.tunnel import Tunnels
+from tula.plan.adjust import adjust_plan, keep_plan
 from tula.plan.desired import plan_desired
 from tula.plan.ids import merge_ids, plan_ids
+from tula.plan.probes import probe_destinations
 from tula.plan.reach import backend_addresses, plan_reach
-from tula.plan.trace import Entry, Flow
+from tula.plan.standing import (
+    NO_SHARES,
+    Shares,
+    absent_backends,
+    away_standings,
+    effective_config,
+    plan_standings,
+)
 from tula.plan.tunnel_kinds import missing_tunnels
-from tula.plan.tunnels import Outer
+from tula.plan.usable import unreached_backends, usable_config
+
+StandingsOf = Mapping[BackendName, Standing]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What stands between the machine and a document."""
-
-    transaction: Transaction = ()
-    add: tuple[OwnedAddress, ...] = ()
-    remove: tuple[OwnedAddress, ...] = ()
-    tunnels: TunnelChange = field(default_factory=TunnelChange)
-    devices: Mapping[str, TunnelDevice | None] = field(default_factory=dict)
-    """Tula's tunnel devices, those before the change and those after it."""
-
-    def __bool__(self) -> bool:
-        return bool(self.transaction or self.add or self.remove or self.tunnels)
-
-
-@dataclass(frozen=True, slots=True)
-class TableUse:
-    """One table that packets fill; ``entries`` is None where the kernel does not tell."""
-
-    name: str
-    entries: int | None
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    change: Change
-    memory: Memory
-    host: HostView
-
-
-@dataclass(frozen=True, slots=True)
-class Adapters:
-    """The kernel as the balancer sees it; fakes in tests."""
-
-    nftables: Nftables
-    network: Network
-    announcer: Announcer
-    tunnels: TunnelAdapter
-
-
-class Balancer:
+class Balancer(Reader):
     """Composes plan, data path and kernel for one network namespace and one state directory.
 
     Methods raise ProblemsError for a document that does not fit this machine, KernelError and
@@ -89,143 +58,275 @@ class Balancer:
         self, kernel: Adapters, store: Store, clock: Callable[[], float] = time.time
     ) -> None:
         """``clock`` tells seconds since the epoch."""
-        self._kernel = kernel
-        self._store = store
+        super().__init__(kernel, store)
+        self._committer = Committer(kernel)
         self._clock = clock
+        self.applied: Applied | None = None
+        """What the last change of this process left; None when that is not known."""
+        self.unsaved = ""
+        """Why the disk did not take what must be remembered; it is tried again."""
+        self._unsaved: Memory | None = None
 
-    def plan(self, config: Config, source: bytes, *, force: bool = False) -> Change:
+    def plan(
+        self,
+        config: Config,
+        source: bytes,
+        *,
+        force: bool = False,
+        standings: StandingsOf | None = None,
+    ) -> Change:
         """What ``apply`` would do; changes nothing."""
-        return self._prepare(config, force or self._accepted(source)).change
+        if standings is None:
+            standings = self.without_monitors(config)
+        return self._prepare(config, standings, force or self._accepted(source)).change
 
-    def apply(self, config: Config, source: bytes, *, force: bool = False) -> Change:
+    def without_monitors(self, config: Config) -> StandingsOf:
+        """How backends count where nothing is known but what the operator said."""
+        return plan_standings(config, {}, self._store.overrides(), self._clock()).of
+
+    def apply(
+        self,
+        config: Config,
+        source: bytes,
+        *,
+        force: bool = False,
+        standings: StandingsOf | None = None,
+        shares: Shares = NO_SHARES,
+    ) -> Change:
         """Brings the kernel to the document in one step, and returns what was done."""
         with self._store.locked():
-            prepared = self._prepare(config, force or self._accepted(source))
-            before = self._store.memory()
+            if standings is None:
+                standings = self.without_monitors(config)
+            prepared = self._prepare(config, standings, force or self._accepted(source), shares)
+            before = self._memory()
             # Ids first, so that a full disk is found before the kernel is changed. Counts last:
             # an element that is still there must not count twice.
             early = Memory(prepared.memory.ids, before.past)
             self._remember(before, early)
             try:
                 accept = self._store.prepare_document(source)
-                self._commit(prepared.change, prepared.host)
+                self._committer.commit(
+                    prepared.change, prepared.applied.host, fresh=prepared.have is None
+                )
             except (KernelError, StateError):
                 # The old document goes on, and its counts are found by the old ids.
-                self._remember(early, before)
+                self._try_remember(early, before)
                 raise
             accept()
-            self._remember(early, prepared.memory)
-            self._announce(prepared)
-            self._remove(prepared.change)
+            # Accepted it is, in the kernel and on the disk: what is left are counts.
+            self._try_remember(early, prepared.memory)
+            self._finish(prepared)
         return prepared.change
 
+    def reconcile(
+        self, config: Config, standings: StandingsOf, shares: Shares = NO_SHARES
+    ) -> Repair:
+        """Brings the kernel back to an accepted document, as far as this machine can.
+
+        What the disk does not take is told, and keeps nothing from the kernel.
+        """
+        with self._store.locked():
+            return self._reconcile(config, standings, shares)
+
+    def override(
+        self, config: Config, name: BackendName, change: Callable[[Override], Override]
+    ) -> Repair:
+        """Without a daemon: changes what the operator says of a backend of the applied document,
+        and brings the kernel to it. When that fails, it is not said."""
+        with self._store.locked():
+            if self._store.has_daemon():
+                raise StateError(f"{self._store.directory}: a daemon starts or ends; try again")
+            before = self._store.overrides()
+            self._store.save_overrides(changed_overrides(before, name, change))
+            try:
+                return self._reconcile(config, self.without_monitors(config))
+            except (KernelError, StateError, ProblemsError):
+                self._store.save_overrides(before)
+                raise
+
+    def _reconcile(
+        self, config: Config, standings: StandingsOf, shares: Shares = NO_SHARES
+    ) -> Repair:
+        left, self.applied = self.applied, None
+        prepared = self._prepare(config, standings, True, shares, lenient=True)
+        before = self._memory()
+        early = Memory(prepared.memory.ids, before.past)
+        self._try_remember(before, early)
+        prepared = self._committer.commit_what_can_be(prepared)
+        committed = time.monotonic()
+        self._try_remember(early, prepared.memory)
+        self._finish(prepared)
+        drifted = left is not None and has_drifted(left, prepared)
+        return Repair(prepared.change, prepared.problems, self.unsaved, drifted, committed)
+
+    def adjust(self, standings: StandingsOf, shares: Shares = NO_SHARES) -> Repair:
+        """Brings other standings of the applied document's backends to the kernel, and no more.
+
+        Nothing is read before it: raises StaleError when somebody else has changed the rules
+        since, and KernelError; then only ``reconcile`` helps.
+        """
+        # An nft that outlives this process keeps the lock: nobody may compare before its end.
+        with self._locked_if_possible():
+            return self._adjust(standings, shares)
+
+    def _adjust(self, standings: StandingsOf, shares: Shares) -> Repair:
+        applied = self.applied
+        if applied is None:
+            raise StaleError
+        self.applied = None
+        planned = adjust_plan(applied.planned, standings, shares)
+        shaped = adjust_shape(applied.shaped, planned.state)
+        change = Change(transaction=diff_rulesets(applied.shaped.ruleset, shaped.ruleset))
+        leaving = self._leaving(change.transaction)
+        self._kernel.nftables.run(change.transaction, applied.generation)
+        ids = planned.ids
+        self.applied = replace(
+            applied,
+            ids=ids,
+            planned=planned,
+            shaped=shaped,
+            # Not asked for: were it more by now, somebody else would have changed something.
+            generation=next_generation(applied.generation, change.transaction),
+        )
+        committed = time.monotonic()
+        if leaving or ids != applied.ids or self.unsaved:
+            self._remember_adjusted(applied, ids, leaving)
+        return Repair(change, (), self.unsaved, committed=committed)
+
+    def _remember_adjusted(
+        self, applied: Applied, ids: Ids, leaving: Mapping[str, Mapping[Key, Count]]
+    ) -> None:
+        try:
+            before = self._memory()
+        except StateError as error:
+            self.unsaved = str(error)
+            return
+        past = add_counts(before.past, applied.config, ids, leaving)
+        self._try_remember(before, Memory(ids, past))
+
+    @contextmanager
+    def _locked_if_possible(self) -> Iterator[None]:
+        """Health must reach the kernel though the state directory is gone."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._store.locked())
+            except StateError as error:
+                self.unsaved = str(error)
+            yield
+
+    def missing(self, config: Config) -> frozenset[BackendName]:
+        """The backends of services with monitors that the kernel was left without: they were
+        down when the daemon before ended. None if there is no table."""
+        have = self._kernel.nftables.observe()
+        if have is None:
+            return frozenset()
+        ids = merge_ids(self._memory().ids, recover_ids(have))
+        there = {key for name, marks in have.maps.items() if counting(name) for key in marks}
+        return frozenset(
+            (service.name, backend.name)
+            for service in config.services
+            if service.health and service.name in ids.services
+            for backend in service.backends
+            if backend.key in ids.backends
+            and backend_id(ids.services[service.name], ids.backends[backend.key]) not in there
+        )
+
+    def _leaving(self, transaction: Transaction) -> dict[str, dict[Key, Count]]:
+        """What the elements counted that are about to go."""
+        found: dict[str, dict[Key, Count]] = {}
+        for name, marks in leaving_marks(transaction).items():
+            counts = self._kernel.nftables.counts_of(name, marks)
+            found[str(name)] = {mark: count for mark, count in counts.items() if count.packets}
+        return {name: counts for name, counts in found.items() if counts}
+
+    def _finish(self, prepared: Prepared) -> None:
+        self._committer.announce(prepared)
+        self._committer.remove(prepared.change)
+        self.applied = replace(prepared.applied, generation=self._kernel.nftables.generation())
+
     def clear(self) -> Change:
-        """Takes everything back that Tula made; the ids stay in memory, the document aside."""
+        """Takes everything back that Tula made; the ids stay in memory, the document aside.
+
+        What the operator said of backends is forgotten.
+        """
         with self._store.locked():
             host = self._kernel.network.view(())
             table = Ruleset() if self._kernel.nftables.exists() else None
             change = Change(
                 transaction=diff_rulesets(table, None),
-                remove=_owned(host),
+                remove=owned_addresses(host),
                 tunnels=diff_tunnels(host.tunnels, Tunnels()),
                 devices=host.tunnels.devices,
             )
-            self._commit(change, host)
-            self._remove(change)
+            self._committer.commit(change, host)
+            self._committer.remove(change)
             self._store.clear_document()
-            self._store.save_memory(Memory(ids=self._store.memory().ids))
+            self._store.save_memory(Memory(ids=self._memory().ids))
+            self._unsaved, self.unsaved = None, ""
+            if self._store.overrides():
+                self._store.save_overrides({})
+            settings = HostSettings(self._kernel.probe_route, self._kernel.sysctls, self._store)
+            problems = settings.remove()
+        if problems:
+            raise KernelError("; ".join(problems))
         return change
-
-    def backend_counts(self, config: Config) -> dict[tuple[str, str], Count]:
-        """Packets and bytes by (service, Backend.key), those of earlier tables included."""
-        memory = self._store.memory()
-        totals = {
-            (service, key): count
-            for service, keys in memory.past.items()
-            for key, count in keys.items()
-        }
-        live = counts_by_id(self._kernel.nftables.counts())
-        ids = memory.ids
-        for service in config.services:
-            for backend in service.backends:
-                if service.name not in ids.services or backend.key not in ids.backends:
-                    continue
-                mark = backend_id(ids.services[service.name], ids.backends[backend.key])
-                if mark in live:
-                    key = (service.name, backend.key)
-                    totals[key] = totals.get(key, Count()) + live[mark]
-        return totals
-
-    def outers(self, config: Config) -> Mapping[IPAddress, Outer]:
-        """Between which addresses the tunnels are, by where they end."""
-        if all(service.forwarding is Forwarding.L2 for service in config.services):
-            return {}
-        host = self._kernel.network.view(backend_addresses(config))
-        return plan_reach(config, host, force=True).outers
-
-    def flow_tables(self) -> list[TableUse]:
-        """How full the tables of connections are."""
-        nftables = self._kernel.nftables
-        found = nftables.entries() if nftables.exists() else {}
-        parsed = ((MapName.parse(name), entries) for name, entries in sorted(found.items()))
-        return [
-            TableUse(name.kind.value, entries, name.size)
-            for name, entries in parsed
-            if name is not None and name.kind.dynamic and not name.kind.hot
-        ]
-
-    def find_entry(self, flow: Flow, datagram: int | None = None) -> Entry | None:
-        """What the kernel holds for a flow, or for one datagram's fragments by its id."""
-        nftables = self._kernel.nftables
-        present = nftables.entries() if nftables.exists() else {}
-        if datagram is None:
-            tables, key = flow_tables(flow, present), flow_key(flow)
-        else:
-            tables, key = fragment_tables(flow, present), fragment_key(flow, datagram)
-        marks = (nftables.mark_of(table, key) for table in tables)
-        mark = next((mark for mark in marks if mark is not None), None)
-        if mark is None:
-            return None
-        service, backend = split_id(mark)
-        ids = self._store.memory().ids
-        services = {number: name for name, number in ids.services.items()}
-        backends = {number: key for key, number in ids.backends.items()}
-        return Entry(services.get(service, ""), backends.get(backend, ""))
-
-    def named_counts(self) -> dict[str, Count]:
-        """What the data path counts as a whole, such as packets without a backend."""
-        nftables = self._kernel.nftables
-        return nftables.named_counts() if nftables.exists() else {}
 
     def _accepted(self, source: bytes) -> bool:
         """What was insisted on once is accepted: a reboot must restore it without asking."""
         return source == self._store.document()
 
-    def _prepare(self, config: Config, force: bool) -> _Prepared:
-        host = self._kernel.network.view(backend_addresses(config))
+    def _prepare(
+        self,
+        config: Config,
+        standings: StandingsOf,
+        force: bool,
+        shares: Shares = NO_SHARES,
+        lenient: bool = False,
+    ) -> Prepared:
+        """Plans and compares; ``lenient`` leaves out what this machine does not have."""
+        host = self._kernel.network.view(backend_addresses(config) | probe_destinations(config))
         reach = plan_reach(config, host, force=force)
-        if reach.problems:
-            raise ProblemsError(reach.problems)
-        memory = self._store.memory()
+        problems = list(reach.problems)
+        if lenient:
+            lacking = self._lacking(config, host)
+            problems += lacking
+            config = usable_config(config, host, {str(p.path[1]) for p in lacking})
+        if problems and not lenient:
+            raise ProblemsError(problems)
+        unreached = unreached_backends(config, reach)
+        memory = self._memory()
         have = self._kernel.nftables.observe()
         known = merge_ids(memory.ids, recover_ids(have))
         renamed = renamed_services(config, known, have)
-        ids = plan_ids(config, known, self._clock(), renamed)
-        desired = plan_desired(config, host, reach, ids)
+        standings = away_standings(standings, unreached)
+        effective = effective_config(config, standings, shares)
+        ids = plan_ids(effective, known, self._clock(), renamed)
+        absent = absent_backends(standings)
+        desired = plan_desired(effective, host, reach, ids, absent)
         tunnels = diff_tunnels(host.tunnels, desired.tunnels)
-        self._require_kinds(config, tunnels)
-        want = shape_ruleset(desired, have.maps if have else ())
+        if not lenient:
+            self._require_kinds(config, tunnels)
+        shaped = shape(desired, have.maps if have else ())
+        want = shaped.ruleset
         counts = self._kernel.nftables.counts() if have else {}
-        owned, wanted = set(_owned(host)), set(desired.addresses)
+        owned, wanted = set(owned_addresses(host)), set(desired.addresses)
         change = Change(
             transaction=diff_rulesets(have, want, counts),
             add=tuple(a for a in desired.addresses if a not in owned),
-            remove=tuple(a for a in _owned(host) if a not in wanted),
+            remove=tuple(a for a in owned_addresses(host) if a not in wanted),
             tunnels=tunnels,
             devices={**desired.tunnels.devices, **host.tunnels.devices},
         )
-        past = _past(memory.past, config, known, want, counts)
-        return _Prepared(change, Memory(ids, past), host)
+        past = past_counts(memory.past, config, known, want, counts)
+        planned = keep_plan(config, standings, shares, unreached, effective, ids, desired)
+        applied = Applied(config, host, reach, ids, planned, shaped, unreached)
+        return Prepared(change, Memory(ids, past), applied, tuple(problems), have)
+
+    def _lacking(self, config: Config, host: HostView) -> list[Problem]:
+        """The services whose tunnels this kernel cannot make, unless it has made some."""
+        if host.tunnels.devices or all(s.forwarding is Forwarding.L2 for s in config.services):
+            return []
+        return missing_tunnels(config, self._kernel.tunnels.missing)
 
     def _require_kinds(self, config: Config, change: TunnelChange) -> None:
         """Raises ProblemsError for tunnels whose devices this kernel cannot make."""
@@ -234,76 +335,23 @@ class Balancer:
             if problems:
                 raise ProblemsError(problems)
 
+    def _memory(self) -> Memory:
+        unsaved = self._unsaved
+        return self._store.memory() if unsaved is None else unsaved
+
     def _remember(self, before: Memory, now: Memory) -> None:
-        if now != before:
+        if now != before or self.unsaved:
             self._store.save_memory(now)
+            self._unsaved, self.unsaved = None, ""
 
-    def _commit(self, change: Change, host: HostView) -> None:
-        """Devices, addresses, rules: each is there before what sends packets to it."""
-        added: list[OwnedAddress] = []
-        if change.tunnels:
-            self._kernel.tunnels.prepare(change.tunnels, host.tunnels)
+    def _try_remember(self, before: Memory, now: Memory) -> None:
+        """What the disk does not take is kept here, for the next time."""
         try:
-            for address in change.add:
-                self._kernel.network.add_address(address)
-                added.append(address)
-            self._kernel.nftables.run(change.transaction)
-        except KernelError:
-            for address in added:
-                self._kernel.network.remove_address(address)
-            if change.tunnels:
-                self._kernel.tunnels.undo(change.tunnels, host.tunnels)
-            raise
-
-    def _remove(self, change: Change) -> None:
-        """After the rules: while a VIP is still taken, its packets belong to them."""
-        for address in change.remove:
-            self._kernel.network.remove_address(address)
-        if change.tunnels:
-            self._kernel.tunnels.finish(change.tunnels)
-
-    def _announce(self, prepared: _Prepared) -> None:
-        """Only now: packets that come for a VIP must find the rules, not the host's own stack."""
-        for owned in prepared.change.add:
-            link = prepared.host.links[owned.interface]
-            self._kernel.announcer.announce(owned.address, link)
+            self._remember(before, now)
+        except StateError as error:
+            self._unsaved, self.unsaved = now, str(error)
 
 
-def _owned(host: HostView) -> tuple[OwnedAddress, ...]:
-    return tuple(
-        OwnedAddress(held.address.ip, held.interface) for held in host.addresses if held.ours
-    )
-
-
-def _past(
-    past: PastCounts, config: Config, known: Ids, want: Ruleset, counts: MapCounts
-) -> dict[str, Mapping[str, Count]]:
-    """The counts to remember: those that were, and those of elements that leave now.
-
-    A service's total must not fall when one of its backends goes, or one IP version of it.
-    """
-    staying = {
-        (kind, mark) for name in want.maps if (kind := _counts(name)) for mark in want.maps[name]
-    }
-    names = {number: name for name, number in known.services.items()}
-    keys = {number: key for key, number in known.backends.items()}
-    listed = {service.name for service in config.services}
-    kept: dict[str, Mapping[str, Count]] = {
-        service: counted for service, counted in past.items() if service in listed
-    }
-    for name, elements in counts.items():
-        gone = {mark: n for mark, n in elements.items() if (_counts(name), mark) not in staying}
-        for mark, count in counts_by_id({name: gone}).items():
-            service, backend = split_id(mark)
-            service_name, key = names.get(service, ""), keys.get(backend, "")
-            if service_name in listed and key:
-                totals = dict(kept.get(service_name, {}))
-                totals[key] = totals.get(key, Count()) + count
-                kept[service_name] = totals
-    return kept
-
-
-def _counts(name: str) -> Kind | None:
-    """The kind of a map by its name, if it is one that counts."""
-    parsed = MapName.parse(name)
-    return parsed.kind if parsed is not None and parsed.kind.counts else None
+def next_generation(generation: int, transaction: Transaction) -> int:
+    """nftables' generation after a transaction; it never is 0 (nf_tables_commit)."""
+    return ((generation + 1) & 0xFFFFFFFF or 1) if transaction else generation

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from tula.daemon.balancer import TableUse
+from tula.daemon.control import DaemonFacts
+from tula.daemon.reader import TableUse
 from tula.dataplane.nft.ruleset import Count
 from tula.model.config import (
     Backend,
@@ -17,6 +18,7 @@ from tula.model.config import (
     TunnelSettings,
     VirtualService,
 )
+from tula.model.health import BackendName, Finding, Standing, State
 from tula.plan.tunnels import Outer, outer_address, vxlan_mac
 
 
@@ -26,19 +28,38 @@ def describe_status(
     named: Mapping[str, Count],
     tables: Iterable[TableUse] = (),
     outers: Mapping[IPAddress, Outer] | None = None,
+    *,
+    standings: Mapping[BackendName, Standing] | None = None,
+    findings: Mapping[BackendName, Finding] | None = None,
+    held: Mapping[BackendName, int] | None = None,
+    panics: Collection[str] = (),
+    daemon: DaemonFacts | None = None,
 ) -> dict[str, Any]:
     """The answer of ``tula status --json``.
 
     ``counts`` are by (service, Backend.key); ``named`` are those of the data path as a whole,
     such as packets that came for a service without a backend; ``outers`` by ``outer_address``.
+
+    The rest is the daemon's: ``held`` the connections of each backend, None while they are not
+    known; ``panics`` the services whose backends all serve, since so few are up.
     """
     tunnels = _Tunnels(config.tunnels, outers or {})
+    live = _Live(standings or {}, findings or {}, held)
     by_service: dict[str, Count] = {}
     for (service, _), count in counts.items():
         by_service[service] = by_service.get(service, Count()) + count
     return {
         "services": [
-            _service(service, by_service.get(service.name, Count()), counts, tunnels)
+            _service(service, by_service.get(service.name, Count()))
+            | {"panic": service.name in panics}
+            | {
+                "backends": [
+                    _backend(backend, counts.get((service.name, backend.key), Count()))
+                    | live.describe(service, backend)
+                    | {"tunnel": tunnels.describe(service, backend)}
+                    for backend in service.backends
+                ]
+            }
             for service in config.services
         ],
         "counters": {
@@ -48,15 +69,11 @@ def describe_status(
         "connections": {
             table.name: {"entries": table.entries, "size": table.size} for table in tables
         },
+        "daemon": None if daemon is None else _daemon(daemon),
     }
 
 
-def _service(
-    service: VirtualService,
-    total: Count,
-    counts: Mapping[tuple[str, str], Count],
-    tunnels: _Tunnels,
-) -> dict[str, Any]:
+def _service(service: VirtualService, total: Count) -> dict[str, Any]:
     return {
         "name": service.name,
         "vips": [str(vip) for vip in service.vips],
@@ -66,12 +83,31 @@ def _service(
         "scheduler": str(service.scheduler),
         "packets": total.packets,
         "bytes": total.bytes,
-        "backends": [
-            _backend(backend, counts.get((service.name, backend.key), Count()))
-            | {"tunnel": tunnels.describe(service, backend)}
-            for backend in service.backends
-        ],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """What only the daemon knows of backends; without it, what the document says."""
+
+    standings: Mapping[BackendName, Standing]
+    findings: Mapping[BackendName, Finding]
+    held: Mapping[BackendName, int] | None
+
+    def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any]:
+        name = (service.name, backend.name)
+        # Nothing checks health without the daemon: in service, but unknown.
+        state = State.UNKNOWN if backend.weight else State.DRAINING
+        standing = self.standings.get(name, Standing(state, backend.weight, present=True))
+        finding = self.findings.get(name)
+        return {
+            "state": str(standing.state),
+            "reason": standing.reason,
+            "since": finding.since if finding is not None else None,
+            "effective_weight": standing.weight,
+            "connections": None if self.held is None else self.held.get(name, 0),
+            "warning": finding.warning if finding is not None else "",
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +139,32 @@ def _backend(backend: Backend, count: Count) -> dict[str, Any]:
         "name": backend.name,
         "address": addresses[0] if len(addresses) == 1 else addresses,
         "weight": backend.weight,
-        # Nothing checks health without the daemon: in service, but unknown.
-        "state": "unknown" if backend.weight else "draining",
         "packets": count.packets,
         "bytes": count.bytes,
+    }
+
+
+def _daemon(facts: DaemonFacts) -> dict[str, Any]:
+    refused, cycle = facts.refused, facts.last_cycle
+    return {
+        "pid": facts.pid,
+        "version": facts.version,
+        "started": facts.started,
+        "document": {
+            "path": str(facts.document),
+            "accepted_at": facts.accepted_at,
+            "refused": None
+            if refused is None
+            else {"since": refused.since, "problems": [asdict(p) for p in refused.problems]},
+        },
+        "problems": list(facts.problems),
+        "last_cycle": None
+        if cycle is None
+        else {
+            "time": cycle.time,
+            "seconds": cycle.seconds,
+            "outcome": str(cycle.outcome),
+            "error": cycle.error or None,
+            "reaction": cycle.reaction,
+        },
     }

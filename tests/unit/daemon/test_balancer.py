@@ -18,6 +18,8 @@ from support.builders import (
     make_host,
     make_service,
 )
+from tula.daemon.store import ChangedSysctl
+from tula.dataplane.nft.schema import SCHEMA, schema_counter
 from tula.kernel.nftables import KernelError
 from tula.model.config import Config, PortRange, Tunnel
 from tula.model.desired import OwnedAddress
@@ -84,11 +86,12 @@ def test_plan_changes_nothing(machine: FakeMachine) -> None:
 
 
 def test_addresses_come_before_the_rules_and_go_after_them(machine: FakeMachine) -> None:
+    """But where there is no table, as after a reboot, the rules are first."""
     notes = journal(machine)
     apply(machine, WEB)
     assert notes == [
-        *(f"add {VIP4}", f"add {VIP6}"),
         "rules",
+        *(f"add {VIP4}", f"add {VIP6}"),
         *(f"announce {VIP4}", f"announce {VIP6}"),
     ]
     notes.clear()
@@ -127,6 +130,53 @@ def test_a_refusal_leaves_everything_and_says_why(machine: FakeMachine, refusal:
     assert not machine.balancer.plan(config, b"")
 
 
+def test_an_address_that_is_refused_at_first_takes_the_table_back(machine: FakeMachine) -> None:
+    host = machine.network.host
+    machine.network.refuse.add("eth0")
+    with pytest.raises(KernelError, match="cannot add"):
+        apply(machine, WEB)
+    assert machine.nftables.table is None
+    assert machine.network.host == host
+
+
+def test_an_address_that_is_refused_keeps_nothing_else_from_an_accepted_document(
+    machine: FakeMachine,
+) -> None:
+    machine.network.refuse.add("eth0")
+    standings = machine.balancer.without_monitors(WEB)
+    repair = machine.balancer.reconcile(WEB, standings)
+    assert [problem.message for problem in repair.problems] == [
+        f"cannot add {vip} on eth0: Permission denied" for vip in (VIP4, VIP6)
+    ]
+    assert machine.nftables.table is not None
+    assert not machine.announcer.announced
+    assert not machine.balancer.reconcile(WEB, standings).change, "told, and no change each time"
+    machine.network.refuse.clear()
+    assert len(machine.balancer.reconcile(WEB, standings).change.add) == 2
+    assert [str(a.address) for a in machine.announcer.announced] == [VIP4, VIP6]
+
+
+def test_a_table_of_a_newer_tula_is_left_alone(machine: FakeMachine) -> None:
+    apply(machine, WEB, b"good")
+    assert machine.nftables.table is not None
+    counters = machine.nftables.table.counters | {schema_counter(SCHEMA + 1)}
+    table = machine.nftables.table = replace(machine.nftables.table, counters=counters)
+    host, done = machine.network.host, len(machine.nftables.transactions)
+    for change in (
+        lambda: apply(machine, OTHER, b"other"),
+        lambda: machine.balancer.plan(OTHER, b"other"),
+        lambda: machine.balancer.reconcile(WEB, machine.balancer.without_monitors(WEB)),
+        lambda: machine.balancer.missing(WEB),
+    ):
+        with pytest.raises(KernelError, match=f"of a newer Tula .schema {SCHEMA + 1}, this one"):
+            change()
+    assert (machine.nftables.table, machine.network.host) == (table, host)
+    assert len(machine.nftables.transactions) == done
+    assert machine.store.document() == b"good"
+    machine.balancer.clear()
+    assert machine.nftables.table is None
+
+
 def test_a_document_that_does_not_fit_changes_nothing(machine: FakeMachine) -> None:
     notes = journal(machine)
     with pytest.raises(ProblemsError, match="no interface 'eth7' here"):
@@ -145,6 +195,22 @@ def test_clear_takes_back_what_apply_made(machine: FakeMachine) -> None:
     assert (machine.store.directory / "cleared.yaml").read_bytes() == b"document"
     assert not machine.balancer.clear()
     assert (machine.store.directory / "cleared.yaml").exists()
+
+
+def test_clear_takes_back_what_probes_needed(machine: FakeMachine) -> None:
+    name = "net/ipv4/conf/eth0/rp_filter"
+    machine.sysctls.values[name] = "2"
+    machine.probe_route.versions = {4, 6}
+    machine.store.save_sysctls({name: ChangedSysctl("1", "2")})
+    apply(machine, WEB)
+    machine.sysctls.refuse.add(name)
+    with pytest.raises(KernelError, match=f"cannot set sysctl {name} to 1: Read-only"):
+        machine.balancer.clear()
+    assert machine.nftables.table is None, "the rest is done"
+    assert machine.probe_route.versions == set()
+    machine.sysctls.refuse.clear()
+    machine.balancer.clear()
+    assert machine.sysctls.values[name] == "1"
 
 
 def test_a_refused_clear_leaves_everything(machine: FakeMachine) -> None:

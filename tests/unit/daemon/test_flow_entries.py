@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
-from tula.daemon.balancer import TableUse
+from tula.daemon.reader import TableUse
 from tula.daemon.status import describe_status
 from tula.dataplane.nft.flow_keys import flow_key, fragment_key
 from tula.dataplane.nft.ruleset import Count
