@@ -18,9 +18,10 @@ import typer
 if TYPE_CHECKING:
     from tula.config.load import Document, DocumentError
     from tula.daemon.balancer import Balancer
+    from tula.daemon.reader import Adapters
     from tula.daemon.store import Store
 
-FAILED, WRONG, DIFFERENT = 1, 2, 3
+FAILED, WRONG, DIFFERENT, INTERRUPTED = 1, 2, 3, 130
 
 STATE_DIR = Path("/var/lib/tula")
 RUN_DIR = Path("/run/tula")
@@ -35,7 +36,7 @@ MaybeFile = Annotated[
         *("--file", "-f"),
         metavar="F",
         readable=False,
-        help="The document; else the last applied one.",
+        help="The document; else the daemon's, or the last applied one.",
     ),
 ]
 StateDir = Annotated[
@@ -76,8 +77,17 @@ def errors() -> Iterator[None]:
     try:
         yield
     except (KernelError, StateError) as error:
-        hint = "" if os.geteuid() == 0 else "; this needs root (CAP_NET_ADMIN and CAP_NET_RAW)"
+        hint = "" if _has_rights() else "; this needs root (CAP_NET_ADMIN and CAP_NET_RAW)"
         fail(FAILED, f"tula: {error}{hint}")
+
+
+def _has_rights() -> bool:
+    """Whether it is root, or has what the shipped unit gives: CAP_NET_ADMIN and CAP_NET_RAW."""
+    if os.geteuid() == 0:
+        return True
+    lines = Path("/proc/self/status").read_text().splitlines()
+    held = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    return held >> 12 & 3 == 3
 
 
 @contextmanager
@@ -141,14 +151,29 @@ def warn(file: str, document: Document) -> None:
 
 def open_balancer(store: Store) -> Balancer:
     """The balancer of this network namespace."""
-    from tula.daemon.balancer import Adapters, Balancer
+    from tula.daemon.balancer import Balancer
+
+    return Balancer(kernel_adapters(), store)
+
+
+def kernel_adapters() -> Adapters:
+    """The kernel of this network namespace."""
+    from tula.daemon.reader import Adapters
     from tula.kernel.announce import KernelAnnouncer
     from tula.kernel.network import KernelNetwork
     from tula.kernel.nftables import KernelNftables
+    from tula.kernel.probe_route import KernelProbeRoute
+    from tula.kernel.sysctls import KernelSysctls
     from tula.kernel.tunnels import KernelTunnels
 
-    adapters = Adapters(KernelNftables(), KernelNetwork(), KernelAnnouncer(), KernelTunnels())
-    return Balancer(adapters, store)
+    return Adapters(
+        KernelNftables(),
+        KernelNetwork(),
+        KernelAnnouncer(),
+        KernelTunnels(),
+        KernelProbeRoute(),
+        KernelSysctls(),
+    )
 
 
 def open_store(directory: Path) -> Store:
@@ -156,6 +181,18 @@ def open_store(directory: Path) -> Store:
     from tula.daemon.store import Store
 
     return Store(directory)
+
+
+def duration(text: str, option: str) -> float:
+    """The seconds of a time as documents write it: ``90s``, ``10m``, ``1h30m``."""
+    from pydantic_core import PydanticCustomError
+
+    from tula.config.scalars import read_duration
+
+    try:
+        return read_duration(text)
+    except PydanticCustomError as error:
+        fail(WRONG, f"tula: {option}: {error.message()}")
 
 
 def print_json(value: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tula.cli.common import FAILED, fail
+from tula.cli.common import FAILED, INTERRUPTED, fail
 
 app = typer.Typer(
     name="lab",
@@ -19,8 +19,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-_INTERRUPTED = 130
 
 
 @app.command()
@@ -107,4 +105,4 @@ def _errors() -> Iterator[None]:
             hint = "; it needs CAP_SYS_ADMIN and CAP_NET_ADMIN, which a container's root may lack"
         fail(FAILED, f"tula: the lab: {error.strerror or error}{hint}")
     except KeyboardInterrupt:
-        fail(_INTERRUPTED, "tula: stopped; all of it is removed")
+        fail(INTERRUPTED, "tula: stopped; all of it is removed")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tula.cli import backend, change, check, lab, show
+from tula.cli import backend, change, check, events, lab, operate, run, show
 
 app = typer.Typer(
     name="tula",
@@ -40,8 +40,16 @@ for command in (
     check.check,
     change.plan,
     change.apply,
+    run.run,
+    change.reload,
     show.status,
     show.trace,
+    events.events,
+    operate.drain,
+    operate.undrain,
+    operate.disable,
+    operate.enable,
+    operate.weight,
     change.clear,
     check.schema,
 ):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,13 +24,12 @@ from tula.cli.common import (
     open_balancer,
     open_store,
     print_json,
-    print_table,
 )
+from tula.cli.daemon import daemon_errors, daemon_of
 
 if TYPE_CHECKING:
     from tula.model.config import IPAddress
-
-_HEADINGS = ["SERVICE", "VIP", "PORTS", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "PACKETS", "BYTES"]
+    from tula.model.health import Standing
 
 
 def status(
@@ -37,62 +38,44 @@ def status(
     run_dir: RunDir = RUN_DIR,
 ) -> None:
     """Show services and backends, their states, packets and bytes."""
+    daemon = daemon_of(run_dir)
+    if daemon is None:
+        answer = _status_here(state_dir)
+    else:
+        with daemon_errors():
+            answer = daemon.get("/status")
+    if json:
+        print_json(answer)
+        return
+    from tula.cli.status_text import print_status
+
+    print_status(answer)
+
+
+def _status_here(state_dir: Path) -> dict[str, Any]:
+    """Without a daemon: the last applied document, and what the kernel counts."""
     from tula.daemon.status import describe_status
 
     store = open_store(state_dir)
     _, document = applied_document(store)
     with errors():
         balancer = open_balancer(store)
-        counts = balancer.backend_counts(document.config)
-        answer = describe_status(
+        standings = balancer.without_monitors(document.config)
+        return describe_status(
             document.config,
-            counts,
+            balancer.backend_counts(document.config),
             balancer.named_counts(),
             balancer.flow_tables(),
             balancer.outers(document.config),
+            standings={name: _told(s) for name, s in standings.items()},
         )
-    if json:
-        print_json(answer)
-    else:
-        rows = [row for service in answer["services"] for row in _rows(service)]
-        print_table(_HEADINGS, rows, frozenset({5, 7, 8}))
-        _print_rest(answer)
 
 
-def _print_rest(answer: dict[str, Any]) -> None:
-    """What is not of one service: connections held, and packets that took unusual ways."""
-    held = [
-        f"{name} {table['entries']} of {table['size']}"
-        for name, table in answer["connections"].items()
-        if table["entries"]
-    ]
-    if held:
-        print("connections: " + ", ".join(held))
-    for name, count in answer["counters"].items():
-        if count["packets"]:
-            print(f"{name.replace('_', ' ')}: {count['packets']} packets")
+def _told(standing: Standing) -> Standing:
+    """Without a daemon nothing is checked, and that needs no reason."""
+    from tula.model.health import State
 
-
-def _rows(service: dict[str, Any]) -> list[list[str]]:
-    protocols = "+".join(service["protocols"])
-    counts = [str(service["packets"]), str(service["bytes"])]
-    head = [service["name"], " ".join(service["vips"]), f"{protocols} {','.join(service['ports'])}"]
-    rows = [[*head, "", "", "", "", *counts]]
-    for backend in service["backends"]:
-        address, tunnel = backend["address"], backend["tunnel"]
-        shown = address if isinstance(address, str) else " ".join(address)
-        rows.append(
-            [
-                *("", "", ""),
-                backend["name"],
-                f"{shown} {tunnel['kind']}" if tunnel else shown,
-                str(backend["weight"]),
-                backend["state"],
-                str(backend["packets"]),
-                str(backend["bytes"]),
-            ]
-        )
-    return rows
+    return replace(standing, reason="") if standing.state is State.UNKNOWN else standing
 
 
 def trace(
@@ -121,6 +104,7 @@ def trace(
     where its first went, which the kernel holds for 30 seconds.
     """
     from tula.model.config import Protocol
+    from tula.plan.standing import effective_config
     from tula.plan.trace import Flow, plan_trace
 
     vip, port = _endpoint(target, "VIP:PORT")
@@ -130,19 +114,36 @@ def trace(
     if protocol not in list(Protocol):
         fail(WRONG, f"tula: --protocol {protocol!r}: give tcp or udp")
     datagram = None if fragment is None else _identification(fragment, vip.version)
-    store = open_store(state_dir)
-    _, document = document_of(file, store)
-    flow = Flow(address, client_port, vip, port, Protocol(protocol))
-    entry = None
-    if file is None:  # with a document, the question is what it would do
-        with errors():
-            entry = open_balancer(store).find_entry(flow, datagram)
-    later = file is None and datagram is not None
-    found = plan_trace(document.config, flow, entry, later_fragment=later)
-    if json:
-        print_json({"service": found.service, "backend": found.backend, "reason": found.reason})
+    # With a document, the question is what it would do, whatever runs.
+    daemon = daemon_of(run_dir) if file is None else None
+    if daemon is not None:
+        with daemon_errors():
+            answer = daemon.get(
+                "/trace",
+                vip=vip,
+                port=port,
+                client=address,
+                client_port=client_port,
+                protocol=protocol,
+                fragment=datagram,
+            )
     else:
-        print(f"{found.service or '-'}/{found.backend or '-'}: {found.reason}")
+        store = open_store(state_dir)
+        _, document = document_of(file, store)
+        flow = Flow(address, client_port, vip, port, Protocol(protocol))
+        entry, config = None, document.config
+        if file is None:
+            balancer = open_balancer(store)
+            with errors():
+                entry = balancer.find_entry(flow, datagram)
+                config = effective_config(config, balancer.without_monitors(config))
+        later = file is None and datagram is not None
+        found = plan_trace(config, flow, entry, later_fragment=later)
+        answer = {"service": found.service, "backend": found.backend, "reason": found.reason}
+    if json:
+        print_json(answer)
+    else:
+        print(f"{answer['service'] or '-'}/{answer['backend'] or '-'}: {answer['reason']}")
 
 
 def _identification(text: str, version: int) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from support.fake_control import FakeControl
+from support.served import served
 from tula.cli.main import app
 
 DOCUMENT = """\
@@ -32,9 +34,17 @@ def tula(tmp_path: Path) -> Call:
     (tmp_path / "tula.yaml").write_text(DOCUMENT)
 
     def call(*arguments: str) -> Result:
-        env = {"TULA_STATE_DIR": str(tmp_path / "state")}
+        env = {"TULA_STATE_DIR": str(tmp_path / "state"), "TULA_RUN_DIR": str(tmp_path / "run")}
         return CliRunner().invoke(
             app, [a.replace("DOC", str(tmp_path)) for a in arguments], env=env
         )
 
     return call
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[FakeControl]:
+    """What the daemon of that run directory is asked; its file is the document."""
+    control = FakeControl(file=DOCUMENT.encode())
+    with served(control, tmp_path / "run"):
+        yield control

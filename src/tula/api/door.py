@@ -1,0 +1,26 @@
+"""What the routes share: the door to the daemon, and names in a path."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Path, Request
+
+from tula.daemon.control import Control
+from tula.model.health import BackendName
+
+
+def control_of(request: Request) -> Control:
+    """The daemon behind this app."""
+    return cast(Control, request.app.state.control)
+
+
+def backend_of(
+    service: Annotated[str, Path(max_length=63)], backend: Annotated[str, Path(max_length=63)]
+) -> BackendName:
+    """The backend that the path names."""
+    return service, backend
+
+
+Door = Annotated[Control, Depends(control_of)]
+Named = Annotated[BackendName, Depends(backend_of)]

@@ -1,0 +1,89 @@
+"""Answers to what goes wrong, all of one shape: ``{"errors": [{"message": …, …}]}``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from tula.daemon.control import BusyError, NoSuchBackendError, RefusedError
+from tula.daemon.store import StateError
+from tula.kernel.nftables import KernelError
+from tula.model.problem import PlacedProblem
+
+Error = dict[str, Any]
+
+
+class ErrorBody(BaseModel):
+    """One problem. ``line``, ``column`` and ``path`` are those of a document, ``near`` names that
+    may be meant."""
+
+    message: str
+    path: str | None = None
+    line: int | None = None
+    column: int | None = None
+    near: list[str] | None = None
+
+
+class ErrorsBody(BaseModel):
+    """The body of every answer that is no success."""
+
+    errors: list[ErrorBody]
+
+
+def answer_errors(
+    status: int, errors: Iterable[Error], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer that tells these errors."""
+    return JSONResponse({"errors": list(errors)}, status, headers)
+
+
+def answer_problems(problems: Iterable[PlacedProblem]) -> JSONResponse:
+    """The answer to a document that is refused."""
+    return answer_errors(422, map(asdict, problems))
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Has the app answer its errors in that shape."""
+
+    @app.exception_handler(NoSuchBackendError)
+    async def no_such_backend(_: Request, error: NoSuchBackendError) -> JSONResponse:
+        return answer_errors(404, [{"message": str(error), "near": list(error.near)}])
+
+    @app.exception_handler(RefusedError)
+    async def refused(_: Request, error: RefusedError) -> JSONResponse:
+        return answer_errors(422, [{"message": line} for line in error.lines])
+
+    @app.exception_handler(BusyError)
+    async def busy(_: Request, error: BusyError) -> JSONResponse:
+        return answer_errors(503, [{"message": str(error)}], {"Retry-After": "1"})
+
+    @app.exception_handler(KernelError)
+    @app.exception_handler(StateError)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        return answer_errors(500, [{"message": str(error)}])
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return answer_errors(422, map(_fault, error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        return answer_errors(error.status_code, [{"message": str(error.detail)}], error.headers)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        # What it was goes to the log, with its traceback; Starlette raises it again for that.
+        return answer_errors(500, [{"message": f"a fault of Tula: {type(error).__name__}"}])
+
+
+def _fault(error: Mapping[str, Any]) -> Error:
+    """Pydantic's error without its echo of the input."""
+    where = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
+    return {"message": ": ".join(filter(None, [".".join(where), error["msg"]]))}

@@ -1,0 +1,124 @@
+"""Serves the API on a unix socket, in the daemon's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from tula.api.app import make_app
+from tula.daemon.control import SOCKET, Control
+
+_MODE = 0o660
+_BACKLOG = 128
+_GRACE = 3
+"""Seconds that requests have to end in when the daemon ends."""
+
+
+class ServeError(Exception):
+    """The socket cannot be made."""
+
+
+class _Server(uvicorn.Server):
+    """Signals are the daemon's, not uvicorn's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    control: Control, run_dir: Path, group: str | None = None, ready: asyncio.Event | None = None
+) -> None:
+    """Answers on ``tula.sock`` in the run directory until it is cancelled, then removes it.
+
+    Who may write to the socket may do everything: its owner, and ``group`` if one is given.
+    ``ready`` is set once clients can connect. Raises ServeError.
+    """
+    path = run_dir / SOCKET
+    listening = listen(path, group)
+    made = path.stat().st_ino
+    config = uvicorn.Config(
+        make_app(control),
+        loop="none",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    server = _Server(config)
+    work = asyncio.create_task(server.serve(sockets=[listening]), name="api")
+    if ready is not None:
+        ready.set()
+    try:
+        await asyncio.shield(work)
+    finally:
+        # Before the requests end: who comes now shall find no daemon, not one that goes.
+        _remove(path, made)
+        server.should_exit = True
+        await work
+
+
+def listen(path: Path, group: str | None) -> socket.socket:
+    """A socket that listens at the path with its mode and group from the first moment on.
+
+    A socket that a daemon left behind is replaced. Raises ServeError, also when one answers there.
+    """
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if _answers(path):
+            raise ServeError(f"{path}: a daemon runs here already")
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside.unlink(missing_ok=True)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            before = os.umask(0o777 & ~_MODE)
+            try:
+                made.bind(str(aside))
+            finally:
+                os.umask(before)
+            try:
+                if group is not None:
+                    shutil.chown(aside, group=group)
+                made.listen(_BACKLOG)
+                aside.replace(path)
+            except BaseException:
+                aside.unlink(missing_ok=True)
+                raise
+        except BaseException:
+            made.close()
+            raise
+    except LookupError:
+        raise ServeError(f"{path}: there is no group {group!r} here") from None
+    except OSError as error:
+        raise ServeError(f"{path}: {error.strerror or error}") from error
+    return made
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(1)
+        try:
+            asking.connect(str(path))
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def _remove(path: Path, made: int) -> None:
+    """Unless another daemon has put its own there meanwhile."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_ino == made:
+            path.unlink()

@@ -1,0 +1,140 @@
+"""Speaks to the daemon over the unix socket in the run directory."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+SOCKET = "tula.sock"
+"""As in ``tula.daemon.control``, which is too heavy to ask whether a daemon runs at all."""
+PREFIX = "/api/v1"
+_TIMEOUT = 120.0
+"""Seconds without a byte; a first apply of a large document takes some ten."""
+_ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
+
+
+class NoDaemonError(Exception):
+    """Nobody listens: there is no socket, or its daemon has gone."""
+
+
+class DaemonError(Exception):
+    """The daemon cannot be asked, or answered with errors (``status`` is that of HTTP, else 0)."""
+
+    def __init__(self, status: int, errors: list[dict[str, Any]]) -> None:
+        super().__init__("; ".join(error["message"] for error in errors))
+        self.status = status
+        self.errors = errors
+
+    @property
+    def wrong_input(self) -> bool:
+        """Whether the one who asked is wrong, and not the machine."""
+        return 400 <= self.status < 500
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One request at a time, each on a connection of its own."""
+
+    path: Path
+
+    def get(self, path: str, **query: object) -> Any:
+        """The answer's JSON; parameters that are None are left out."""
+        given = {name: str(value) for name, value in query.items() if value is not None}
+        return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None, "")
+
+    def send(self, method: str, path: str, body: Any = None) -> Any:
+        """Sends JSON, or nothing; the answer's JSON."""
+        data = None if body is None else json.dumps(body).encode()
+        return self._ask(method, path, data, "application/json")
+
+    def plan(self, source: bytes | None, force: bool) -> Any:
+        """What a document would change; None: the one that the daemon runs."""
+        return self._ask("POST", f"/plan?force={str(force).lower()}", source, "application/yaml")
+
+    def apply(self, source: bytes | None, force: bool) -> Any:
+        """Has the daemon apply its file; ``source`` is the text that is meant, None: whichever."""
+        path = "/reload" if source is None else "/apply"
+        return self._ask("POST", f"{path}?force={str(force).lower()}", source, "application/yaml")
+
+    def _ask(self, method: str, path: str, body: bytes | None, kind: str) -> Any:
+        connection = _Connection(self.path)
+        headers = {} if body is None else {"Content-Type": kind}
+        try:
+            connection.request(method, PREFIX + path, body, headers)
+            answer = connection.getresponse()
+            status, text = answer.status, answer.read()
+        except http.client.HTTPException:
+            message = f"the daemon at {self.path} ended while it was asked"
+            raise DaemonError(0, [{"message": message}]) from None
+        except OSError as error:
+            if error.errno in _ABSENT:
+                raise NoDaemonError(str(self.path)) from None
+            reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or error
+            raise DaemonError(0, [{"message": f"the daemon at {self.path}: {reason}"}]) from None
+        finally:
+            connection.close()
+        return self._read(status, text)
+
+    def _read(self, status: int, text: bytes) -> Any:
+        try:
+            found = json.loads(text)
+            if status < 300:
+                return found
+            errors = [dict(error) for error in found["errors"]]
+            if all(isinstance(error["message"], str) for error in errors) and errors:
+                raise DaemonError(status, errors)
+        except (ValueError, LookupError, TypeError):
+            pass
+        raise DaemonError(0, [{"message": f"{self.path}: what answers there is not Tula's daemon"}])
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("tula", timeout=_TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT)
+        self.sock.connect(str(self._path))
+
+
+def find_daemon(run_dir: Path) -> Client | None:
+    """The daemon of this run directory, None if none runs. Raises DaemonError.
+
+    It only connects: a daemon that is slow to answer is there all the same.
+    """
+    path = run_dir / SOCKET
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(_TIMEOUT)
+            asking.connect(str(path))
+    except OSError as error:
+        # Without errno: a path too long for a socket's, so no daemon could listen there.
+        if error.errno in _ABSENT or error.errno is None or _hidden(path):
+            return None
+        hint = ""
+        if isinstance(error, PermissionError):
+            hint = "; be root, or of the group that tula run --socket-group names"
+        raise DaemonError(0, [{"message": f"{path}: {error.strerror or error}{hint}"}]) from None
+    return Client(path)
+
+
+def _hidden(path: Path) -> bool:
+    """Whether it cannot even be seen; who lacks rights is told so by what comes next."""
+    try:
+        path.stat()
+    except OSError:
+        return True
+    return False
+
+
+def backend_path(service: str, backend: str, verb: str) -> str:
+    """The path of what the operator says of a backend."""
+    return f"/services/{quote(service, safe='')}/backends/{quote(backend, safe='')}/{verb}"

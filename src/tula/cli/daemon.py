@@ -1,0 +1,81 @@
+"""What the commands share that speak to the daemon: finding it, and how its errors end them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tula.cli.common import FAILED, WRONG, fail, open_store
+
+if TYPE_CHECKING:
+    from tula.cli.client import Client, DaemonError
+    from tula.model.problem import PlacedProblem
+
+
+def daemon_of(run_dir: Path, state_dir: Path | None = None) -> Client | None:
+    """The daemon that runs, if any; one that may not be asked ends the command.
+
+    So does one that has ``state_dir``, for a command that would change things there, and is not
+    to be found: it starts, ends, or listens elsewhere.
+    """
+    from tula.cli.client import SOCKET, find_daemon
+
+    with daemon_errors():
+        found = find_daemon(run_dir)
+    if found is None and state_dir is not None and open_store(state_dir).has_daemon():
+        fail(
+            FAILED,
+            f"tula: {state_dir}: a daemon runs here, and does not listen on {run_dir / SOCKET}; "
+            "try again, or give its --run-dir",
+        )
+    return found
+
+
+def require_daemon(run_dir: Path) -> Client:
+    """The daemon, without which the command has nothing to do."""
+    return daemon_of(run_dir) or no_daemon(run_dir)
+
+
+def no_daemon(run_dir: Path) -> NoReturn:
+    """Says that there is none."""
+    from tula.cli.client import SOCKET
+
+    fail(
+        FAILED,
+        f"tula: no daemon runs here: nobody listens on {run_dir / SOCKET}; "
+        "start it: systemctl start tula, or tula run -f tula.yaml",
+    )
+
+
+@contextmanager
+def daemon_errors(file: Callable[[], str] | None = None) -> Iterator[None]:
+    """Turns the daemon's errors into lines; wrong input is exit status 2, what failed is 1.
+
+    ``file`` tells the name of the document that errors with a place are about.
+    """
+    from tula.cli.client import DaemonError, NoDaemonError
+
+    try:
+        yield
+    except NoDaemonError as error:
+        no_daemon(Path(str(error)).parent)
+    except DaemonError as error:
+        fail(WRONG if error.wrong_input else FAILED, *_lines(error, file))
+
+
+def _lines(error: DaemonError, file: Callable[[], str] | None) -> Iterator[str]:
+    with_place = file is not None and any("path" in one for one in error.errors)
+    name = file() if file is not None and with_place else ""
+    for one in error.errors:
+        yield placed(one).describe(name) if name and "path" in one else f"tula: {one['message']}"
+
+
+def placed(problem: dict[str, Any]) -> PlacedProblem:
+    """A problem of a document as the daemon tells it."""
+    from tula.model.problem import PlacedProblem
+
+    return PlacedProblem(
+        problem["message"], problem.get("path") or "", problem.get("line"), problem.get("column")
+    )

@@ -1,0 +1,79 @@
+"""``tula events``: what happened, and what happens."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from tula.cli.common import INTERRUPTED, RUN_DIR, STATE_DIR, Json, RunDir, StateDir, print_json
+from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
+
+_LOOK = 1.0
+"""Seconds between two looks for new events."""
+_MOST = 1000
+"""Events in one answer, as the API has it."""
+
+
+def events(
+    follow: Annotated[bool, typer.Option("--follow", help="Go on as events happen.")] = False,
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=1, max=_MOST, help="So many of the last ones.")
+    ] = 100,
+    json: Json = False,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
+    """Show what happened: states that changed, documents, what the operator said, mends."""
+    daemon = require_daemon(run_dir)
+    with daemon_errors():
+        found = daemon.get("/events", limit=number)["events"]
+    if json and not follow:
+        print_json({"events": found})
+        return
+    _print(found, json)
+    if follow:
+        try:
+            _follow(found[-1]["number"] if found else 0, json, run_dir)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _follow(last: int, json: bool, run_dir: RunDir) -> None:
+    """Through restarts of the daemon, whose events are told again from its first one on."""
+    from tula.cli.client import DaemonError, NoDaemonError
+
+    gone = False
+    while True:
+        try:
+            daemon = daemon_of(run_dir)
+            if daemon is None:
+                raise NoDaemonError
+            found = daemon.get("/events", after=last, limit=_MOST)["events"]
+        except (NoDaemonError, DaemonError) as error:
+            if not gone:
+                why = str(error) if isinstance(error, DaemonError) else "no daemon runs"
+                print(f"tula: {why}; waiting for it", file=sys.stderr, flush=True)
+            gone = True
+        else:
+            gone = False
+            _print(found, json)
+            last = found[-1]["number"] if found else last
+        time.sleep(_LOOK)
+
+
+def _print(found: list[dict[str, Any]], json: bool) -> None:
+    for event in found:
+        print(jsonlib.dumps(event) if json else _line(event))
+    sys.stdout.flush()
+
+
+def _line(event: dict[str, Any]) -> str:
+    # In UTC: lines of several machines are laid beside each other.
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(event["time"]))
+    about = " ".join(filter(None, [event["kind"], event["subject"]]))
+    text = "; ".join(filter(None, [event["message"], event["evidence"]]))
+    return f"{when}  {about}" + (f": {text}" if text else "")

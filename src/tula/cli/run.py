@@ -1,0 +1,68 @@
+"""``tula run``: the daemon."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tula.cli.common import (
+    FAILED,
+    RUN_DIR,
+    STATE_DIR,
+    File,
+    Force,
+    RunDir,
+    StateDir,
+    duration,
+    errors,
+    fail,
+    kernel_adapters,
+)
+
+
+def run(
+    file: File,
+    force: Force = False,
+    clear_on_exit: Annotated[
+        bool, typer.Option("--clear-on-exit", help="Remove all from the kernel when it ends.")
+    ] = False,
+    socket_group: Annotated[
+        str | None,
+        typer.Option("--socket-group", metavar="G", help="A group that may command the daemon."),
+    ] = None,
+    interval: Annotated[
+        str | None,
+        typer.Option(
+            "--interval",
+            metavar="TIME",
+            help="Look at the kernel this often, such as 30s.",
+        ),
+    ] = None,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
+    """Run the daemon: health checks, reconciliation and the API, until it is ended.
+
+    SIGHUP reads the document again; SIGTERM ends it, and traffic goes on.
+    """
+    seconds = None if interval is None else duration(interval, "--interval")
+    from tula.api.server import ServeError, serve
+    from tula.daemon.run import run as run_daemon
+
+    try:
+        with errors():
+            status = run_daemon(
+                file,
+                state_dir,
+                run_dir,
+                kernel_adapters(),
+                serve=serve,
+                force=force,
+                clear_on_exit=clear_on_exit,
+                socket_group=socket_group,
+                interval=seconds,
+            )
+    except ServeError as error:
+        fail(FAILED, f"tula: {error}")
+    raise typer.Exit(status)

@@ -1,0 +1,115 @@
+"""``tula status`` for people: a table, what is loud on top, what is not of one service below."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tula.cli.common import print_table
+
+_HEADINGS = ["SERVICE", "VIP", "PORTS", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "PACKETS", "BYTES"]
+_RIGHT = frozenset({5, 7, 8})
+
+
+def print_status(answer: dict[str, Any]) -> None:
+    """The object of ``tula status --json`` as text; what is loud goes to standard error."""
+    for line in loud_lines(answer):
+        print(line, file=sys.stderr)
+    sys.stderr.flush()
+    rows = [row for service in answer["services"] for row in _rows(service)]
+    # Without the daemon nothing has a reason, and nobody misses the column.
+    told = any(row[-1] for row in rows)
+    headings = [*_HEADINGS, "REASON"] if told else _HEADINGS
+    print_table(headings, rows if told else [row[:-1] for row in rows], _RIGHT)
+    _print_rest(answer)
+
+
+def loud_lines(answer: dict[str, Any]) -> list[str]:
+    """What the operator must see first, a line each."""
+    daemon = answer["daemon"]
+    lines = []
+    if daemon is not None:
+        document, cycle = daemon["document"], daemon["last_cycle"]
+        refused = document["refused"]
+        if refused is not None:
+            lines.append(f"{document['path']} is refused since {_when(refused['since'])}: ")
+            lines[-1] += f"{_problem(refused['problems'])}; the last good one runs"
+        lines += daemon["problems"]
+        if cycle is not None and cycle["error"]:
+            lines.append(f"the kernel could not be brought up to date at {_when(cycle['time'])}: ")
+            lines[-1] += cycle["error"]
+    lines += [
+        f"{service['name']}: so few backends are up that all serve (panic)"
+        for service in answer["services"]
+        if service["panic"]
+    ]
+    return [f"WARNING: {line}" for line in lines]
+
+
+def _problem(problems: list[dict[str, Any]]) -> str:
+    """The first problem, and how many more there are."""
+    if not problems:
+        return "it cannot be read"
+    first, *rest = problems
+    where = "" if first["line"] is None else f"{first['line']}:{first['column']}: "
+    path = f"{first['path']}: " if first["path"] else ""
+    more = f" (and {len(rest)} more)" if rest else ""
+    return f"{where}{path}{first['message']}{more}"
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _rows(service: dict[str, Any]) -> list[list[str]]:
+    protocols = "+".join(service["protocols"])
+    counts = [str(service["packets"]), str(service["bytes"])]
+    head = [service["name"], " ".join(service["vips"]), f"{protocols} {','.join(service['ports'])}"]
+    rows = [[*head, "", "", "", "", *counts, ""]]
+    for backend in service["backends"]:
+        address, tunnel = backend["address"], backend["tunnel"]
+        shown = address if isinstance(address, str) else " ".join(address)
+        rows.append(
+            [
+                *("", "", ""),
+                backend["name"],
+                f"{shown} {tunnel['kind']}" if tunnel else shown,
+                _weight(backend),
+                backend["state"],
+                str(backend["packets"]),
+                str(backend["bytes"]),
+                _reason(backend),
+            ]
+        )
+    return rows
+
+
+def _weight(backend: dict[str, Any]) -> str:
+    """The document's, behind what counts now where that is another: ``25/100``."""
+    weight, now = backend["weight"], backend["effective_weight"]
+    serves = backend["state"] in ("up", "unknown")
+    return f"{now}/{weight}" if serves and now != weight else str(weight)
+
+
+def _reason(backend: dict[str, Any]) -> str:
+    parts = [backend["reason"]] if backend["state"] != "up" else []
+    if backend["state"] == "draining" and backend["connections"] is not None:
+        parts.append(f"{backend['connections']} connections left")
+    if backend["warning"]:
+        parts.append(f"warning: {backend['warning']}")
+    return "; ".join(filter(None, parts))
+
+
+def _print_rest(answer: dict[str, Any]) -> None:
+    """What is not of one service: connections held, and packets that took unusual ways."""
+    held = [
+        f"{name} {table['entries']} of {table['size']}"
+        for name, table in answer["connections"].items()
+        if table["entries"]
+    ]
+    if held:
+        print("connections: " + ", ".join(held))
+    for name, count in answer["counters"].items():
+        if count["packets"]:
+            print(f"{name.replace('_', ' ')}: {count['packets']} packets")

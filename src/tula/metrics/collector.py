@@ -1,0 +1,176 @@
+"""A snapshot as families of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    SummaryMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from tula.daemon.snapshot import CycleOutcome, Snapshot
+from tula.dataplane.nft.shared_chains import NO_BACKEND
+from tula.model.health import State
+from tula.version import __version__
+
+DROPS = frozenset({NO_BACKEND})
+"""The counters of packets that are dropped; the others tell of ways that packets take."""
+
+_SERVICE, _BACKEND = ["service"], ["service", "backend"]
+
+
+class SnapshotCollector(Collector):
+    """Yields the families of one snapshot, in a fixed order."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """All families; those without a sample are there with their help."""
+        yield InfoMetricFamily("tula_build", "The version that runs.", {"version": __version__})
+        yield from self._services()
+        yield from self._backends()
+        yield from self._probes()
+        yield from self._cycles()
+        yield from self._data_path()
+        yield from self._document()
+
+    def _services(self) -> Iterator[Metric]:
+        packets = CounterMetricFamily(
+            "tula_service_packets", "Packets from clients, for any backend ever.", labels=_SERVICE
+        )
+        size = CounterMetricFamily(
+            "tula_service_bytes", "Bytes from clients, for any backend ever.", labels=_SERVICE
+        )
+        panic = GaugeMetricFamily(
+            "tula_service_panic", "1 while all backends serve since few are up.", labels=_SERVICE
+        )
+        for service in self._snapshot.services:
+            labels = [service.service]
+            packets.add_metric(labels, service.count.packets)
+            size.add_metric(labels, service.count.bytes)
+            panic.add_metric(labels, int(service.panic))
+        yield from (packets, size, panic)
+
+    def _backends(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
+            "tula_backend_state", "1 for the state that it is in.", labels=[*_BACKEND, "state"]
+        )
+        weight = GaugeMetricFamily(
+            "tula_backend_weight", "Its share of new connections.", labels=_BACKEND
+        )
+        connections = GaugeMetricFamily(
+            "tula_backend_connections", "Connections that it has.", labels=_BACKEND
+        )
+        packets = CounterMetricFamily(
+            "tula_backend_packets", "Packets from clients.", labels=_BACKEND
+        )
+        size = CounterMetricFamily("tula_backend_bytes", "Bytes from clients.", labels=_BACKEND)
+        flaps = CounterMetricFamily(
+            "tula_backend_flaps", "How often it went up or down.", labels=_BACKEND
+        )
+        for backend in self._snapshot.backends:
+            labels = [backend.service, backend.backend]
+            for each in State:
+                state.add_metric([*labels, str(each)], int(backend.state is each))
+            weight.add_metric(labels, backend.weight)
+            if backend.connections is not None:
+                connections.add_metric(labels, backend.connections)
+            packets.add_metric(labels, backend.count.packets)
+            size.add_metric(labels, backend.count.bytes)
+            flaps.add_metric(labels, backend.flaps)
+        yield from (state, weight, connections, packets, size, flaps)
+
+    def _probes(self) -> Iterator[Metric]:
+        labels = [*_BACKEND, "check"]
+        seconds = GaugeMetricFamily(
+            "tula_probe_seconds", "How long the last probe took.", labels=labels
+        )
+        failures = CounterMetricFamily(
+            "tula_probe_failures", "Probes that did not pass.", labels=labels
+        )
+        for backend in self._snapshot.backends:
+            for probe in backend.probes:
+                values = [backend.service, backend.backend, probe.check]
+                if probe.seconds is not None:
+                    seconds.add_metric(values, probe.seconds)
+                failures.add_metric(values, probe.failures)
+        yield from (seconds, failures)
+        late = self._snapshot.late
+        yield SummaryMetricFamily(
+            "tula_probe_late_seconds",
+            "How long after its time each probe was started.",
+            count_value=late.starts,
+            sum_value=late.seconds,
+        )
+        yield GaugeMetricFamily(
+            "tula_probe_late_worst_seconds",
+            "The latest start of a probe in the last minute or two.",
+            late.worst,
+        )
+
+    def _cycles(self) -> Iterator[Metric]:
+        cycles = self._snapshot.cycles
+        ended = CounterMetricFamily(
+            "tula_reconcile_cycles", "Cycles of the reconciler, by their end.", labels=["outcome"]
+        )
+        for outcome in CycleOutcome:
+            ended.add_metric([str(outcome)], cycles.outcomes.get(outcome, 0))
+        yield ended
+        yield SummaryMetricFamily(
+            "tula_reconcile_seconds",
+            "How long the cycles took.",
+            count_value=sum(cycles.outcomes.values()),
+            sum_value=cycles.seconds,
+        )
+        yield SummaryMetricFamily(
+            "tula_reaction_seconds",
+            "From a check's decision until the kernel had what follows.",
+            count_value=cycles.reactions,
+            sum_value=cycles.reaction_seconds,
+        )
+        yield CounterMetricFamily(
+            "tula_reconcile_failures",
+            "Cycles that failed.",
+            cycles.outcomes.get(CycleOutcome.FAILED, 0),
+        )
+
+    def _data_path(self) -> Iterator[Metric]:
+        dropped = CounterMetricFamily(
+            "tula_dropped_packets", "Packets that no backend got.", labels=["cause"]
+        )
+        passed = CounterMetricFamily(
+            "tula_path_packets", "Packets that took an unusual way.", labels=["path"]
+        )
+        for name, count in sorted(self._snapshot.named.items()):
+            family = dropped if name in DROPS else passed
+            family.add_metric([name], count.packets)
+        entries = GaugeMetricFamily(
+            "tula_flow_table_entries", "Flows that the table holds.", labels=["table"]
+        )
+        size = GaugeMetricFamily(
+            "tula_flow_table_size", "Flows that the table can hold.", labels=["table"]
+        )
+        for table in self._snapshot.tables:
+            if table.entries is not None:
+                entries.add_metric([table.name], table.entries)
+            size.add_metric([table.name], table.size)
+        yield from (dropped, passed, entries, size)
+
+    def _document(self) -> Iterator[Metric]:
+        accepted = GaugeMetricFamily(
+            "tula_document_accepted_timestamp", "When the document that runs was accepted."
+        )
+        if self._snapshot.document_accepted is not None:
+            accepted.add_metric([], self._snapshot.document_accepted)
+        yield accepted
+        yield GaugeMetricFamily(
+            "tula_document_refused",
+            "1 while the file is refused and an older document runs.",
+            int(self._snapshot.document_refused),
+        )

@@ -1,0 +1,120 @@
+"""A daemon without a kernel: what its faces see of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.builders import make_backend, make_config, make_service
+from tula.daemon.control import (
+    ApplyOutcome,
+    Cycle,
+    DaemonFacts,
+    RefusedError,
+    find_backend,
+)
+from tula.daemon.snapshot import CycleOutcome, Snapshot
+from tula.daemon.status import describe_status
+from tula.model.event import Event, EventKind, choose_events
+from tula.model.health import BackendName, Finding, Standing, State
+from tula.plan.trace import Flow, Trace, plan_trace
+
+CONFIG = make_config(make_service(backends=[make_backend(1), make_backend(2)]))
+NOW = 1_800_000_000.0
+STEP = {"verb": "change", "what": "map", "name": "slots_1_4093", "detail": "elements: 7 changed"}
+
+
+def make_facts() -> DaemonFacts:
+    """A daemon in good order."""
+    cycle = Cycle(NOW, 0.25, CycleOutcome.UNCHANGED)
+    return DaemonFacts(
+        4711, NOW - 60, Path("/etc/tula/tula.yaml"), accepted_at=NOW - 50, last_cycle=cycle
+    )
+
+
+def make_events(count: int) -> list[Event]:
+    """Events 1 to ``count``."""
+    return [
+        Event(n, NOW + n, EventKind.BACKEND_DOWN, "web/b1", f"happening {n}", "refused")
+        for n in range(1, count + 1)
+    ]
+
+
+@dataclass
+class FakeControl:
+    """Remembers what it was asked to change; ``error`` is raised by everything, once set."""
+
+    file: bytes = b"the daemon's own text"
+    outcome: ApplyOutcome = field(default_factory=lambda: ApplyOutcome(True, (STEP,)))
+    facts: DaemonFacts = field(default_factory=make_facts)
+    standings: dict[BackendName, Standing] = field(default_factory=dict)
+    findings: dict[BackendName, Finding] = field(default_factory=dict)
+    held: dict[BackendName, int] | None = None
+    panics: Sequence[str] = ()
+    happened: list[Event] = field(default_factory=list)
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    error: Exception | None = None
+    done: list[tuple[object, ...]] = field(default_factory=list)
+
+    def _may(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _change(self, verb: str, backend: BackendName, *rest: object) -> None:
+        self._may()
+        find_backend(CONFIG, backend)
+        self.done.append((verb, backend, *rest))
+
+    async def status(self) -> dict[str, Any]:
+        self._may()
+        return describe_status(
+            CONFIG,
+            {},
+            {},
+            standings=self.standings,
+            findings=self.findings,
+            held=self.held,
+            panics=self.panics,
+            daemon=self.facts,
+        )
+
+    async def events(self, after: int | None, limit: int) -> list[Event]:
+        self._may()
+        return choose_events(self.happened, after, limit)
+
+    async def trace(self, flow: Flow, datagram: int | None) -> Trace:
+        self._may()
+        return plan_trace(CONFIG, flow, later_fragment=datagram is not None)
+
+    async def drain(self, backend: BackendName, deadline: float | None) -> None:
+        self._change("drain", backend, deadline)
+        self.standings[backend] = Standing(State.DRAINING, 0, present=True, reason="drained")
+
+    async def undrain(self, backend: BackendName) -> None:
+        self._change("undrain", backend)
+
+    async def disable(self, backend: BackendName) -> None:
+        self._change("disable", backend)
+
+    async def enable(self, backend: BackendName) -> None:
+        self._change("enable", backend)
+
+    async def set_weight(self, backend: BackendName, weight: int | None) -> None:
+        self._change("weight", backend, weight)
+
+    async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
+        self._may()
+        if source is not None and source != self.file:
+            raise RefusedError((f"the daemon runs {self.facts.document}; change that file",))
+        self.done.append(("apply", force))
+        return self.outcome
+
+    async def plan(self, source: bytes | None, force: bool) -> ApplyOutcome:  # noqa: ARG002
+        self._may()
+        return self.outcome
+
+    async def metrics(self) -> Snapshot:
+        self._may()
+        return self.snapshot

@@ -1,0 +1,228 @@
+"""The API over a fake daemon: what is asked for, and one shape for what goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from support.fake_control import STEP, FakeControl, make_events
+from tula.api.app import make_app
+from tula.daemon.control import ApplyOutcome, BusyError, Control, RefusedError
+from tula.daemon.store import StateError
+from tula.kernel.nftables import KernelError
+from tula.model.problem import PlacedProblem
+
+BACKEND = "/services/web/backends/b1"
+
+
+@pytest.fixture
+def control() -> FakeControl:
+    return FakeControl()
+
+
+@pytest.fixture
+def api(control: Control) -> TestClient:
+    return TestClient(
+        make_app(control), base_url="http://tula/api/v1", raise_server_exceptions=False
+    )
+
+
+def errors(answer: Any) -> list[dict[str, Any]]:
+    """The errors of an answer, which holds nothing else."""
+    assert set(answer.json()) == {"errors"}
+    assert all(error["message"] for error in answer.json()["errors"])
+    found: list[dict[str, Any]] = answer.json()["errors"]
+    return found
+
+
+def test_status_is_that_of_the_command(api: TestClient) -> None:
+    answer = api.get("/status")
+    assert answer.status_code == 200
+    assert [service["name"] for service in answer.json()["services"]] == ["web"]
+    assert answer.json()["daemon"]["pid"] == 4711
+
+
+def test_health(api: TestClient) -> None:
+    assert api.get("/health").json()["status"] == "ok"
+
+
+def test_events_behind_a_number_and_the_last_ones(api: TestClient, control: FakeControl) -> None:
+    control.happened = make_events(5)
+
+    def numbers(query: str) -> list[int]:
+        return [event["number"] for event in api.get(f"/events{query}").json()["events"]]
+
+    assert numbers("") == [1, 2, 3, 4, 5]
+    assert numbers("?limit=2") == [4, 5]
+    assert numbers("?after=0&limit=2") == [1, 2]
+    assert numbers("?after=4") == [5]
+    assert numbers("?after=5") == []
+    assert numbers("?after=77") == [1, 2, 3, 4, 5], "a number of an earlier daemon"
+
+
+def test_trace(api: TestClient) -> None:
+    flow = {"vip": "10.0.0.100", "port": 80, "client": "10.0.0.9", "client_port": 1234}
+    answer = api.get("/trace", params=flow).json()
+    assert set(answer) == {"service", "backend", "reason"}
+    assert answer["service"] == "web"
+    assert api.get("/trace", params=flow | {"protocol": "udp"}).json()["service"] is None
+    later = api.get("/trace", params=flow | {"fragment": 31}).json()
+    assert "first fragment" in later["reason"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vip": "web"},
+        {"port": 65536},
+        {"client": "2001:db8::1"},
+        {"protocol": "sctp"},
+        {"fragment": 65536},
+    ],
+    ids=str,
+)
+def test_trace_refuses(api: TestClient, wrong: dict[str, Any]) -> None:
+    flow = {"vip": "10.0.0.100", "port": 80, "client": "10.0.0.9", "client_port": 1234}
+    answer = api.get("/trace", params=flow | wrong)
+    assert answer.status_code == 422
+    assert len(errors(answer)) == 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "done"),
+    [
+        ("drain", None, ("drain", ("web", "b1"), None)),
+        ("drain", {"deadline": 600}, ("drain", ("web", "b1"), 600.0)),
+        ("drain", {"deadline": None}, ("drain", ("web", "b1"), None)),
+        ("undrain", None, ("undrain", ("web", "b1"))),
+        ("disable", None, ("disable", ("web", "b1"))),
+        ("enable", None, ("enable", ("web", "b1"))),
+    ],
+)
+def test_verbs(
+    api: TestClient, control: FakeControl, verb: str, body: Any, done: tuple[object, ...]
+) -> None:
+    answer = api.post(f"{BACKEND}/{verb}", json=body) if body else api.post(f"{BACKEND}/{verb}")
+    assert (answer.status_code, answer.json()) == (200, {"service": "web", "backend": "b1"})
+    assert control.done == [done]
+
+
+@pytest.mark.parametrize("weight", [0, 65535, None])
+def test_weight(api: TestClient, control: FakeControl, weight: int | None) -> None:
+    assert api.put(f"{BACKEND}/weight", json={"weight": weight}).status_code == 200
+    assert control.done == [("weight", ("web", "b1"), weight)]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "weight", {"weight": 65536}),
+        ("PUT", "weight", {"weight": "1"}),
+        ("PUT", "weight", {}),
+        ("POST", "drain", {"deadline": 0}),
+        ("POST", "drain", {"deadlin": 5}),
+        ("POST", "drain", []),
+    ],
+    ids=str,
+)
+def test_a_wrong_body(
+    api: TestClient, control: FakeControl, method: str, path: str, body: Any
+) -> None:
+    answer = api.request(method, f"{BACKEND}/{path}", json=body)
+    assert answer.status_code == 422
+    assert errors(answer)
+    assert control.done == []
+
+
+def test_no_such_backend(api: TestClient) -> None:
+    answer = api.post("/services/web/backends/b11/drain")
+    assert answer.status_code == 404
+    (error,) = errors(answer)
+    assert error["near"][0] == "web/b1"
+    assert error["message"].startswith("no backend web/b11 in the document that runs; did you mean")
+
+
+YAML = {"Content-Type": "application/yaml; charset=utf-8"}
+
+
+def test_apply_and_reload(api: TestClient, control: FakeControl) -> None:
+    wanted = {"changed": True, "steps": [STEP], "warnings": []}
+    assert api.post("/apply", content=control.file, headers=YAML).json() == wanted
+    assert api.post("/apply?force=true", content=control.file, headers=YAML).json() == wanted
+    assert api.post("/reload").json() == wanted
+    assert control.done == [("apply", False), ("apply", True), ("apply", False)]
+
+
+def test_another_text_than_the_daemons_file(api: TestClient, control: FakeControl) -> None:
+    answer = api.post("/apply", content=b"another", headers=YAML)
+    assert answer.status_code == 422
+    assert errors(answer) == [{"message": "the daemon runs /etc/tula/tula.yaml; change that file"}]
+    assert control.done == []
+
+
+def test_a_document_with_problems(api: TestClient, control: FakeControl) -> None:
+    control.outcome = ApplyOutcome(problems=(PlacedProblem("no such interface", "a.b", 3, 7),))
+    answer = api.post("/reload")
+    assert answer.status_code == 422
+    assert errors(answer) == [
+        {"message": "no such interface", "path": "a.b", "line": 3, "column": 7}
+    ]
+
+
+def test_a_form_of_another_site_applies_nothing(api: TestClient, control: FakeControl) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        answer = api.post("/apply", content=control.file, headers={"Content-Type": kind})
+        assert answer.status_code == 415
+        assert errors(answer)
+    assert control.done == []
+
+
+def test_a_body_without_end(api: TestClient, control: FakeControl) -> None:
+    answer = api.post("/apply", content=b"#" * (16 * 1024 * 1024 + 1), headers=YAML)
+    assert answer.status_code == 413
+    assert control.done == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (BusyError("the daemon ends"), 503),
+        (KernelError("nft: refused"), 500),
+        (StateError("disk full"), 500),
+        (RefusedError(("one", "two")), 422),
+        (ZeroDivisionError("secret"), 500),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_of_the_daemon(
+    api: TestClient, control: FakeControl, error: Exception, status: int
+) -> None:
+    control.error = error
+    for answer in (
+        api.get("/status"),
+        api.get("/events"),
+        api.post(f"{BACKEND}/drain"),
+        api.post("/reload"),
+        api.get("http://tula/metrics"),
+    ):
+        assert answer.status_code == status
+        assert "secret" not in errors(answer)[0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/status", 405)]
+)
+def test_what_is_not_there(api: TestClient, method: str, path: str, status: int) -> None:
+    answer = api.request(method, path)
+    assert answer.status_code == status
+    assert errors(answer)
+
+
+def test_it_describes_itself_without_pages_from_elsewhere(api: TestClient) -> None:
+    paths = set(api.get("/openapi.json").json()["paths"])
+    assert "/metrics" in paths
+    assert "/api/v1/services/{service}/backends/{backend}/drain" in paths
+    for page in ("/docs", "/redoc"):
+        assert api.get(f"http://tula{page}").status_code == 404

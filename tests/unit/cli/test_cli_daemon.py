@@ -1,0 +1,360 @@
+"""The commands that speak to a daemon, and those that need none where one runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from support.fake_control import NOW, STEP, FakeControl, make_events
+from tula.daemon.control import ApplyOutcome, BusyError, Cycle, Refusal
+from tula.daemon.snapshot import CycleOutcome
+from tula.daemon.store import Store
+from tula.kernel.nftables import KernelError
+from tula.model.health import Finding, Standing, State
+from tula.model.problem import PlacedProblem
+
+Call = Callable[..., Result]
+B1 = ("web", "b1")
+
+NEEDS_DAEMON = [["reload"], ["events"]]
+SAYS = [
+    ["drain", "web/b1"],
+    ["undrain", "web/b1"],
+    ["disable", "web/b1"],
+    ["enable", "web/b1"],
+    ["weight", "web/b1", "5"],
+]
+
+
+@pytest.mark.parametrize("arguments", NEEDS_DAEMON, ids=lambda words: words[0])
+def test_without_a_daemon(tula: Call, tmp_path: Path, arguments: list[str]) -> None:
+    result = tula(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"tula: no daemon runs here: nobody listens on {tmp_path}/run/tula.sock; "
+        "start it: systemctl start tula, or tula run -f tula.yaml\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [*SAYS, ["apply"]], ids=lambda words: words[0])
+def test_without_a_daemon_there_must_be_a_document(tula: Call, arguments: list[str]) -> None:
+    result = tula(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "tula: no document is applied here; name one with -f tula.yaml\n"
+
+
+@pytest.mark.parametrize("option", [["--wait"], ["--deadline", "10m"]], ids=" ".join)
+def test_what_only_a_daemon_can_see_to(tula: Call, option: list[str]) -> None:
+    result = tula("drain", "web/b1", *option)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"tula: {option[0]} needs the daemon, which watches the drain, and none runs here; "
+        f"without {option[0]} it is drained all the same\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [*SAYS, ["apply"], ["clear"]], ids=lambda words: str(words[0])
+)
+def test_a_daemon_that_does_not_listen_here(
+    tula: Call, tmp_path: Path, arguments: list[str]
+) -> None:
+    """It starts, or listens elsewhere: what would change its state directory keeps off."""
+    with Store(tmp_path / "state").owned():
+        result = tula(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"tula: {tmp_path}/state: a daemon runs here, and does not listen on "
+        f"{tmp_path}/run/tula.sock; try again, or give its --run-dir\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "done", "says"),
+    [
+        (["drain", "web/b1"], ("drain", B1, None), "drained: no new connections"),
+        (
+            ["drain", "web/b1", "--deadline", "1h30m"],
+            ("drain", B1, 5400.0),
+            "drained: no new connections; what is left in 1h30m is given up",
+        ),
+        (["undrain", "web/b1"], ("undrain", B1), "not drained"),
+        (["disable", "web/b1"], ("disable", B1), "disabled"),
+        (["enable", "web/b1"], ("enable", B1), "enabled"),
+        (["weight", "web/b1", "0"], ("weight", B1, 0), "weight 0"),
+        (["weight", "web/b1", "document"], ("weight", B1, None), "weight of the document"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_the_operator_says(
+    tula: Call, daemon: FakeControl, arguments: list[str], done: tuple[object, ...], says: str
+) -> None:
+    result = tula(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"web/b1: {says}\n"
+    assert daemon.done == [done]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["drain", "web"], "'web': give SERVICE/BACKEND, such as web/cache-1"),
+        (["drain", "/b1"], "give SERVICE/BACKEND"),
+        (["enable", "web/b1/x"], "give SERVICE/BACKEND"),
+        (["drain", "web/b1", "--deadline", "soon"], "--deadline: 'soon' is no time; give one such"),
+        (["drain", "web/b1", "--deadline", "0"], "--deadline: 0 is out of range"),
+        (["weight", "web/b1", "65536"], "'65536' is no weight; give 0 to 65535, or document"),
+        (["weight", "web/b1", "٣"], "is no weight"),
+        (["drain", "web/b11"], "no backend web/b11 in the document that runs; did you mean web/b1"),
+        (["drain", "w b/b1"], "no backend w b/b1 in the document that runs; did you mean web/b1?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_meant(
+    tula: Call, daemon: FakeControl, arguments: list[str], words: str
+) -> None:
+    result = tula(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("tula: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+    assert daemon.done == []
+
+
+@pytest.mark.parametrize(
+    "error", [BusyError("the daemon ends"), KernelError("nft: no")], ids=lambda e: type(e).__name__
+)
+@pytest.mark.parametrize("arguments", [*NEEDS_DAEMON, *SAYS, ["status"], ["apply"]], ids=" ".join)
+def test_a_daemon_that_cannot(
+    tula: Call, daemon: FakeControl, arguments: list[str], error: Exception
+) -> None:
+    daemon.error = error
+    result = tula(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"tula: {error}\n"
+
+
+def test_drain_waits_until_no_connection_is_left(
+    tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.held = {B1: 2}
+
+    def one_less(_: float) -> None:
+        assert daemon.held is not None
+        daemon.held[B1] -= 1
+
+    monkeypatch.setattr("tula.cli.operate.time.sleep", one_less)
+    result = tula("drain", "web/b1", "--wait")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1:] == [
+        "web/b1: 2 connections left",
+        "web/b1: 1 connections left",
+        "web/b1: no connections left",
+    ]
+
+
+def test_a_drain_that_ends_otherwise(
+    tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.held = {B1: 2}
+
+    def deadline(_: float) -> None:
+        daemon.standings[B1] = Standing(State.DISABLED, 0, present=False)
+
+    monkeypatch.setattr("tula.cli.operate.time.sleep", deadline)
+    result = tula("drain", "web/b1", "--wait", "--deadline", "1s")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("web/b1: disabled, no longer draining\n")
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_drain_whose_connections_nobody_counts(
+    tula: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tula.cli.operate.time.sleep", lambda _: None)
+    result = tula("drain", "web/b1", "--wait")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "tula: how many connections are left is not known here; the drain goes on\n"
+    )
+
+
+def test_events(tula: Call, daemon: FakeControl) -> None:
+    daemon.happened = make_events(3)
+    line = "2027-01-15T08:00:03Z  backend-down web/b1: happening 3; refused"
+    assert tula("events", "-n", "1").stdout == f"{line}\n"
+    assert len(tula("events").stdout.splitlines()) == 3
+    found = json.loads(tula("events", "--json").stdout)["events"]
+    assert [event["number"] for event in found] == [1, 2, 3]
+    assert set(found[0]) == {"number", "time", "kind", "subject", "message", "evidence"}
+
+
+def test_events_are_followed(
+    tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.happened = make_events(2)
+    steps = iter(["more", "fails", "again", "end"])
+
+    def next_look(_: float) -> None:
+        step = next(steps)
+        daemon.error = BusyError("the daemon starts") if step == "fails" else None
+        if step == "more":
+            daemon.happened = make_events(3)
+        elif step == "again":  # a new daemon, whose numbers begin anew
+            daemon.happened = make_events(1)
+        elif step == "end":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("tula.cli.events.time.sleep", next_look)
+    result = tula("events", "--follow", "--json")
+    numbers = [json.loads(line)["number"] for line in result.stdout.splitlines()]
+    assert numbers == [1, 2, 3, 1]
+    assert result.stderr == "tula: the daemon starts; waiting for it\n"
+    assert result.exit_code == 130
+
+
+def test_apply_has_the_daemon_apply_its_file(tula: Call, daemon: FakeControl) -> None:
+    for arguments in (["apply"], ["apply", "-f", "DOC/tula.yaml"], ["reload"]):
+        result = tula(*arguments)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout == "~ map slots_1_4093  (elements: 7 changed)\n"
+    shown = json.loads(tula("apply", "--force", "--json").stdout)
+    assert shown == {"changed": True, "steps": [STEP]}
+    assert daemon.done == [*[("apply", False)] * 3, ("apply", True)]
+    daemon.outcome = ApplyOutcome()
+    assert tula("apply").stdout == "nothing changed\n"
+
+
+def test_apply_of_another_document(tula: Call, daemon: FakeControl, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(daemon.file.decode().replace("80", "81"))
+    result = tula("apply", "-f", "DOC/other.yaml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "tula: the daemon runs /etc/tula/tula.yaml; change that file\n"
+    assert daemon.done == []
+
+
+def test_a_broken_document_does_not_reach_the_daemon(
+    tula: Call, daemon: FakeControl, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.yaml").write_text("services: {}\nfrobs: 1\n")
+    result = tula("apply", "-f", "DOC/bad.yaml")
+    assert result.exit_code == 2
+    assert f"{tmp_path}/bad.yaml:2:1: frobs: unknown key" in result.stderr
+    assert daemon.done == []
+
+
+def test_a_document_that_the_daemon_refuses(
+    tula: Call, daemon: FakeControl, tmp_path: Path
+) -> None:
+    daemon.outcome = ApplyOutcome(
+        problems=(
+            PlacedProblem("no interface 'eth9' here", "interfaces[0]", 1, 14),
+            PlacedProblem("no such file"),
+        )
+    )
+    result = tula("apply", "-f", "DOC/tula.yaml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"{tmp_path}/tula.yaml:1:14: interfaces[0]: no interface 'eth9' here\n"
+        f"{tmp_path}/tula.yaml: no such file\n"
+    )
+    assert tula("reload").stderr.startswith("/etc/tula/tula.yaml:1:14: interfaces[0]: ")
+
+
+def test_warnings_of_the_daemons_document(tula: Call, daemon: FakeControl) -> None:
+    daemon.outcome = ApplyOutcome(warnings=(PlacedProblem("odd", "services.web", 3, 3),))
+    result = tula("reload")
+    assert (result.exit_code, result.stdout) == (0, "nothing changed\n")
+    assert result.stderr == "warning: /etc/tula/tula.yaml:3:3: services.web: odd\n"
+
+
+@pytest.mark.usefixtures("daemon")
+def test_clear_leaves_it_to_who_stops_the_daemon(tula: Call) -> None:
+    result = tula("clear")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "would put all back; stop it first: systemctl stop tula\n" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("daemon")
+def test_trace_asks_the_daemon(tula: Call) -> None:
+    flow = ["10.0.0.100:80", "--client", "10.0.0.9:1234"]
+    assert tula("trace", *flow).stdout.startswith("web/b")
+    later = tula("trace", *flow, "--fragment", "0x1f", "--json")
+    assert "first fragment" in json.loads(later.stdout)["reason"]
+    asked = tula("trace", *flow, "-f", "DOC/tula.yaml")
+    assert asked.stdout.startswith("web/one: "), "with -f the document is meant"
+
+
+def test_status_of_a_daemon_in_good_order(tula: Call, daemon: FakeControl) -> None:
+    daemon.standings = {
+        name: Standing(State.UP, 100, present=True, reason="all checks pass")
+        for name in (B1, ("web", "b2"))
+    }
+    result = tula("status")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "REASON" not in result.stdout
+    assert len(result.stdout.splitlines()) == 4
+
+
+def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
+    daemon.standings = {
+        B1: Standing(State.DOWN, 0, present=False, reason="tcp to 10.0.0.100: refused"),
+        ("web", "b2"): Standing(State.UP, 25, present=True, reason="slow start"),
+    }
+    daemon.findings = {("web", "b2"): Finding(True, NOW, warning="certificate expires in 3 days")}
+    head, _, one, two = tula("status").stdout.splitlines()
+    assert head.split()[-1] == "REASON"
+    assert one.split()[3:6] == ["100", "down", "0"]
+    assert one.endswith("tcp to 10.0.0.100: refused")
+    assert two.split()[3:6] == ["25/100", "up", "0"]
+    assert two.endswith("  warning: certificate expires in 3 days")
+    found = json.loads(tula("status", "--json").stdout)["services"][0]["backends"]
+    assert found[1] == {
+        "name": "b2",
+        "address": ["10.0.0.12", "2001:db8::c"],
+        "weight": 100,
+        "packets": 0,
+        "bytes": 0,
+        "state": "up",
+        "reason": "slow start",
+        "since": NOW,
+        "effective_weight": 25,
+        "connections": None,
+        "warning": "certificate expires in 3 days",
+        "tunnel": None,
+    }
+
+
+def test_status_is_loud_first(
+    tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tula.cli.status_text.time.localtime", time.gmtime)
+    problems = (PlacedProblem("unknown key", "frobs", 2, 1), PlacedProblem("more"))
+    daemon.facts = replace(
+        daemon.facts,
+        refused=Refusal(NOW, problems),
+        problems=("probes: no socket",),
+        last_cycle=Cycle(NOW, 0.1, CycleOutcome.FAILED, "nft: no room"),
+    )
+    daemon.panics = ["web"]
+    result = tula("status")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "WARNING: /etc/tula/tula.yaml is refused since 2027-01-15 08:00:00: 2:1: frobs: "
+        "unknown key (and 1 more); the last good one runs",
+        "WARNING: probes: no socket",
+        "WARNING: the kernel could not be brought up to date at 2027-01-15 08:00:00: nft: no room",
+        "WARNING: web: so few backends are up that all serve (panic)",
+    ]
+    answer = json.loads(tula("status", "--json").stdout)
+    assert answer["services"][0]["panic"] is True
+    assert answer["daemon"]["document"]["refused"]["problems"][0]["line"] == 2
+    assert answer["daemon"]["last_cycle"]["outcome"] == "failed"
