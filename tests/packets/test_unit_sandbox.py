@@ -1,0 +1,238 @@
+"""What the shipped unit leaves to Tula is enough, and no more than it says.
+
+::
+
+    client-1        lb  (tula as the unit runs it)     backend-1
+        │            │                                     │
+    ════╧════════════╧═════════════════════════════════════╧════  lan
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.lab_documents import service_of, write_document
+from support.running import Running
+from support.sandbox import Sandbox
+from support.unit_file import SHIPPED, UnitFile
+from tula.lab import Lab, Network, flat, flows, serve_tcp, wait_until
+from tula.lab.process import Process
+
+pytestmark = pytest.mark.kernel
+
+MADE = {
+    *("AmbientCapabilities", "CapabilityBoundingSet", "NoNewPrivileges", "User", "Group", "UMask"),
+    *("ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices", "MemoryDenyWriteExecute"),
+    *("StateDirectory", "RuntimeDirectory", "RuntimeDirectoryPreserve"),
+}
+"""The settings that the sandbox of these tests has too."""
+LEFT = {
+    *("SystemCallFilter", "SystemCallArchitectures", "SystemCallErrorNumber"),
+    *("RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID"),
+    *("LockPersonality", "ProtectClock", "ProtectHostname", "ProtectProc", "RemoveIPC"),
+    *("ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups"),
+}
+"""By seccomp, or about what Tula has no use for."""
+LIFE = {
+    *("Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "KillMode"),
+    *("TimeoutStartSec", "TimeoutStopSec"),
+}
+
+
+@pytest.fixture
+def unit() -> UnitFile:
+    return UnitFile.parse(SHIPPED.read_text())
+
+
+@pytest.fixture
+def network(lab: Lab) -> Network:
+    return flat(lab, clients=1, backends=1)
+
+
+@pytest.fixture
+def sandbox(network: Network, unit: UnitFile, tmp_path: Path) -> Sandbox:
+    made = Sandbox(network.lb, unit, tmp_path)
+    write_document(made.document, {"web": service_of(network)})
+    return made
+
+
+def test_the_sandbox_knows_every_setting_of_the_unit(unit: UnitFile) -> None:
+    """A setting that is new must be added to the sandbox, or to what it leaves."""
+    assert set(unit.sections["Service"]) == MADE | LEFT | LIFE
+    assert unit.words("CapabilityBoundingSet") == unit.words("AmbientCapabilities")
+
+
+def test_a_document_is_applied(network: Network, sandbox: Sandbox) -> None:
+    """And its packets go their way; with the unit's user, directories and capabilities alone."""
+    (backend,) = network.backends
+    serve_tcp(backend, [80])
+    arguments = ("-f", sandbox.command[3])
+    assert sandbox.command == ["tula", "run", *arguments]
+    assert "valid; services: 1, backends: 1" in sandbox.run("tula", "check", *arguments).stdout
+    assert "+ table" in sandbox.run("tula", "apply", *arguments).stdout
+    for vip in (network.vip4, network.vip6):
+        assert set(flows(network.client, vip, 80, 5, "tcp").values()) == {backend.name}
+    assert sandbox.run("tula", "apply").stdout == "nothing changed\n"
+    (service,) = json.loads(sandbox.run("tula", "status", "--json").stdout)["services"]
+    assert service["packets"] > 0
+    assert sandbox.run("tula", "clear").stdout.startswith("- ")
+
+
+QUICK = {"type": "tcp", "interval": "200ms", "timeout": "150ms", "rise": 2, "fall": 2}
+SCRIPT = {
+    **{"type": "script", "interval": "1s", "timeout": "900ms"},
+    "command": ["/bin/sh", "-c", "grep CapEff /proc/self/status; exit 1"],
+}
+
+
+class Unit(Running):
+    """The daemon as the unit runs it."""
+
+    def __init__(self, network: Network, sandbox: Sandbox) -> None:
+        super().__init__(network.lb, sandbox.document)
+        self.sandbox = sandbox
+
+    def launch(self, output: int) -> Process:
+        return self.sandbox.popen(*self.sandbox.command, stdout=output, stderr=output)
+
+    @property
+    def run_dir(self) -> Path:
+        return self.sandbox.run_dir
+
+
+@pytest.fixture
+def two(lab: Lab) -> Network:
+    made = flat(lab, clients=1, backends=2)
+    for backend in made.backends:
+        serve_tcp(backend, [80])
+    return made
+
+
+def answering(network: Network) -> set[str]:
+    found = (flows(network.client, vip, 80, 40, "tcp").values() for vip in network.vips)
+    return set().union(*found)
+
+
+def test_the_daemon_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
+    """Checks, sysctls, mends and commands; with the unit's user, directories, capabilities."""
+    network, lost = two, two.backends[1]
+    sandbox = Sandbox(network.lb, unit, tmp_path)
+    web = service_of(network, health=QUICK)
+    job = service_of(network, vip="10.9.0.101", health=SCRIPT, announce=False)
+    write_document(sandbox.document, {"web": web, "job": job})
+    before = network.lb.read_sysctl("net.ipv4.conf.eth0.accept_local")
+    with Unit(network, sandbox) as daemon:
+        wait_until(lambda: daemon.states()["web/backend-1"] == "up", 15)
+        wait_until(lambda: daemon.states()["web/backend-2"] == "up", 15)
+        assert daemon.problems == ""
+        assert network.lb.read_sysctl("net.ipv4.conf.eth0.accept_local") == "1" != before
+        assert answering(network) == {"backend-1", "backend-2"}
+        # The script runs as the same user, without a single capability.
+        daemon.wait_for_reason("job/backend-1", r"exit status 1: CapEff:\t0000000000000000")
+
+        for vip in network.vips:
+            lost.remove_address("lo", f"{vip}/{128 if ':' in vip else 32}")
+        wait_until(lambda: daemon.states()["web/backend-2"] == "down", 15)
+        assert answering(network) == {"backend-1"}
+        for vip in network.vips:
+            lost.add_address("lo", f"{vip}/{128 if ':' in vip else 32}")
+        wait_until(lambda: daemon.states()["web/backend-2"] == "up", 15)
+        assert answering(network) == {"backend-1", "backend-2"}
+
+        said = sandbox.run_as_operator("tula", "drain", "web/backend-1", member=True)
+        assert (said.returncode, said.stderr) == (0, "")
+        assert daemon.states()["web/backend-1"] == "draining"
+        assert answering(network) == {"backend-2"}
+        done = sandbox.run_as_operator("tula", "apply", member=True)
+        assert (done.stdout, done.stderr) == ("nothing changed\n", "")
+        kept_out = sandbox.run_as_operator("tula", "undrain", "web/backend-1", member=False)
+        assert kept_out.returncode == 1
+        assert kept_out.stderr == (
+            "tula: /run/tula/tula.sock: Permission denied; be root, or of the group that "
+            "tula run --socket-group names\n"
+        )
+
+        assert daemon.stop() == 0
+        assert answering(network) == {"backend-2"}
+        daemon.start()
+        assert daemon.states()["web/backend-1"] == "draining"
+        wait_until(lambda: daemon.states()["web/backend-2"] == "up", 15)
+        assert daemon.problems == ""
+    assert sandbox.run("tula", "clear").stdout.startswith("- ")
+    assert network.lb.read_sysctl("net.ipv4.conf.eth0.accept_local") == before
+
+
+def test_where_sysctls_are_read_only(two: Network, unit: UnitFile, tmp_path: Path) -> None:
+    """As in a container: it names what it lacks, and goes on with what works."""
+    network, lost = two, two.backends[1]
+    sandbox = Sandbox(network.lb, unit, tmp_path, sysctls=False)
+    four = service_of(network, vip=network.vip4, health=QUICK)
+    six = service_of(network, vip=network.vip6, health=QUICK)
+    write_document(sandbox.document, {"four": four, "six": six})
+    with Unit(network, sandbox) as daemon:
+        wait_until(lambda: daemon.states()["six/backend-1"] == "up", 15)
+        wait_until(lambda: daemon.states()["six/backend-2"] == "up", 15)
+        daemon.wait_for_problem(
+            "cannot set sysctl net/ipv4/conf/eth0/accept_local to 1: Read-only file system"
+        )
+        daemon.wait_for_problem("answers from IPv4 VIPs do not come in by eth0: ")
+        assert daemon.states()["four/backend-1"] == "unknown", "nobody could tell"
+        assert answering(network) == {"backend-1", "backend-2"}
+        lost.remove_address("lo", f"{network.vip6}/128")
+        wait_until(lambda: daemon.states()["six/backend-2"] == "down", 15)
+        assert set(flows(network.client, network.vip6, 80, 40, "tcp").values()) == {"backend-1"}
+        assert daemon.states()["four/backend-2"] == "unknown"
+        # Somebody who may sets it: the next look finds that, and IPv4 is checked too.
+        network.lb.write_sysctl("net.ipv4.conf.eth0.accept_local", 1)
+        sandbox.run_as_operator("tula", "apply", member=True)
+        wait_until(lambda: daemon.states()["four/backend-1"] == "up", 15)
+        assert daemon.problems == ""
+
+
+INSIDE = """
+import json, os, socket
+def can(what):
+    try:
+        what()
+    except OSError as error:
+        return error.strerror
+    return True
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines())
+print(json.dumps({
+    "uid": os.getuid(),
+    "groups": os.getgroups(),
+    "capabilities": [status["Cap" + name] for name in ("Eff", "Bnd", "Amb")],
+    "no_new_privs": status["NoNewPrivs"].strip(),
+    "write": {path: can(lambda: open(path + "/mark", "w")) for path in (
+        "/etc", "/usr", "/var/lib", "/run", "/opt/src", "/var/lib/tula", "/run/tula", "/tmp")},
+    "tmp": os.listdir("/tmp"),
+    "home": [can(lambda: os.listdir(path)) for path in ("/root", "/home")],
+    "disk": sorted(os.listdir("/dev")),
+    "own_sysctl": can(lambda: open("/proc/sys/net/ipv4/conf/all/arp_notify", "w").write("1")),
+    "kernel_sysctl": can(lambda: open("/proc/sys/kernel/printk_ratelimit", "r+")),
+    "packet_socket": can(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),
+}))
+"""
+
+
+def test_no_more_than_the_unit_says(sandbox: Sandbox, network: Network, tmp_path: Path) -> None:
+    """So that what passes in here would pass there too."""
+    found = json.loads(sandbox.run("python", "-c", INSIDE).stdout)
+    assert found["uid"] >= 61184
+    assert found["groups"] == []
+    wanted = f"{1 << 12 | 1 << 13:016x}"  # CAP_NET_ADMIN and CAP_NET_RAW, capability.h
+    assert found["capabilities"] == [wanted] * 3
+    assert found["no_new_privs"] == "1"
+    writable = {path for path, could in found["write"].items() if could is True}
+    assert writable == {"/var/lib/tula", "/run/tula", "/tmp"}
+    assert found["tmp"] == ["mark"]
+    assert True not in found["home"]
+    assert found["disk"] == sorted(["null", "zero", "full", "random", "urandom", "tty"])
+    assert found["own_sysctl"] is True
+    assert network.lb.read_sysctl("net.ipv4.conf.all.arp_notify") == "1"
+    assert found["kernel_sysctl"] == "Permission denied"
+    assert found["packet_socket"] is True
+    assert (tmp_path / "state" / "mark").stat().st_uid == found["uid"]
