@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.health_matrix import HealthMatrix
 from support.serving import Serving
 from support.tunnelled import LINK_KINDS, Tunnelled
 from tula.lab import Lab, Network, flat, serve_tcp, serve_udp
@@ -58,3 +60,41 @@ def tunnelled(
         made.prepare()
         made.serve()
         yield made
+
+
+# A minute and a half each in the emulated VM: of the kinds that only it has, one in `make test`.
+HEALTH_KINDS = {
+    kind: needed
+    for kind, needed in LINK_KINDS.items()
+    if os.environ.get("TULA_SOAK") or kind[0] == "vxlan" or kind == ("ipip", 4)
+}
+
+
+def pytest_report_header() -> str | None:
+    left = [
+        f"{tunnel} over IPv{outer}" for tunnel, outer in LINK_KINDS.keys() - HEALTH_KINDS.keys()
+    ]
+    return f"health by {', '.join(sorted(left))}: only in make soak" if left else None
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(("", 4), id="l2"),
+        *(
+            pytest.param(
+                kind, marks=pytest.mark.link_kinds(*needed), id=f"{kind[0]}-over-ipv{kind[1]}"
+            )
+            for kind, needed in HEALTH_KINDS.items()
+        ),
+    ],
+)
+def health_matrix(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> HealthMatrix:
+    """What a daemon said, and clients were answered, when this and that went wrong and was mended;
+    all of it is over."""
+    with Lab() as lab:
+        made = HealthMatrix(lab, tmp_path_factory.mktemp("health"), *request.param)
+        made.run()
+    return made

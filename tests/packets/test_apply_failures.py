@@ -17,17 +17,12 @@ import pytest
 
 from support.in_process import InProcess
 from support.lab_documents import service_of, write_document
+from support.own_mounts import after_mounts
 from support.snapshots import files, snapshot
 from support.wrapped_nft import tula_with, wrapped_environment
 from tula.lab import Lab, Network, flat, serve_tcp, tcp_ask
 
 pytestmark = pytest.mark.kernel
-
-# In a bare chroot "/" is no mount point, and there is no way of telling it to be private.
-_ROOT_IS_MOUNTED = any(
-    line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()
-)
-OWN_MOUNTS = ("unshare", "-m", *(() if _ROOT_IS_MOUNTED else ("--propagation", "unchanged")))
 
 REMOUNTED = (
     'mount --bind "$TULA_STATE_DIR" "$TULA_STATE_DIR"; mount -o remount,ro,bind "$TULA_STATE_DIR"'
@@ -111,7 +106,7 @@ def test_what_was_is_still_there(
         (saved / name).write_bytes(content)
     held, remembered = snapshot(lb), files(saved)
 
-    wrapper = (*OWN_MOUNTS, "sh", "-c", f'{mounts or ":"}; exec "$@"', "sh")
+    wrapper = after_mounts(f"set +e; {mounts or ':'}")
     done = tula_with(lb, environment | {"SAVED": str(saved)}, "apply", "-f", second, before=wrapper)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1

@@ -21,9 +21,10 @@ import pytest
 from support.asking import Asking
 from support.in_process import InProcess
 from support.lab_documents import backends_of, service_of, write_document
+from support.locks import lock_of, waiting_for
 from support.snapshots import observe, pieces, snapshot
 from support.wrapped_nft import tula_with, wrapped_environment
-from tula.lab import Host, Lab, Network, flat, serve_tcp, wait_until
+from tula.lab import Lab, Network, flat, serve_tcp, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -120,22 +121,13 @@ def test_half_of_a_change_is_none(network: Network, tmp_path: Path) -> None:
     chains = [chain for name, chain in table.chains.items() if name.startswith("svc4.")]
     assert len(chains) == 800
     assert {len(chain.rules) for chain in chains} == {len(chains[0].rules)} != {0}
+    # The VIP comes after the rules where there were none: the next apply takes it.
+    assert not InProcess(lb).plan(document).transaction
+    assert InProcess(lb).apply(document).add
     assert not InProcess(lb).plan(document)
 
 
 # ── Two at once ──────────────────────────────────────────────────────────────────────────────
-
-
-def waiting_for(lock: Path) -> int:
-    """How many wait for the lock: /proc/locks shows them by an arrow (proc_locks(5))."""
-    inode = f":{lock.stat().st_ino} "
-    return sum(
-        "->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()
-    )
-
-
-def lock_of(host: Host) -> Path:
-    return Path(host.environment()["TULA_STATE_DIR"]) / "lock"
 
 
 def test_two_at_once_come_one_after_the_other(network: Network, few: Path, many: Path) -> None:

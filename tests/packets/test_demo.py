@@ -137,6 +137,8 @@ def test_a_kept_demo_can_be_explored_until_it_is_taken_down(demo: Demo) -> None:
 def test_control_c_on_a_terminal_removes_everything(
     demo: Demo, command: list[str], until: bytes, status: int
 ) -> None:
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     master, terminal = os.openpty()
     with subprocess.Popen(
         demo.command(*command),

@@ -186,8 +186,8 @@ def test_a_killed_lab_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
         assert switch.ports() == ["probe"]
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-        wait_until(lambda: not Path(f"/proc/{sleeper}").exists(), what="the sleeper's end")
-        wait_until(lambda: switch.ports() == [], what="the end of the namespace")
+        wait_until(lambda: not Path(f"/proc/{sleeper}").exists(), 30, "the sleeper's end")
+        wait_until(lambda: switch.ports() == [], 30, "the end of the namespace")
 
 
 def test_a_named_lab_is_reached_by_ip_netns_and_goes() -> None:

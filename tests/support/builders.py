@@ -8,16 +8,19 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tula.daemon.balancer import Adapters, Balancer
+from tula.daemon.balancer import Balancer
+from tula.daemon.reader import Adapters
 from tula.daemon.store import Store
 from tula.dataplane.nft.ruleset import Ruleset
 from tula.dataplane.nft.shape import shape_ruleset
 from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeNftables, FakeTunnels
+from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
 from tula.model.config import (
     Affinity,
     Backend,
     Config,
     Forwarding,
+    HealthMonitor,
     PortRange,
     Protocol,
     Scheduler,
@@ -52,6 +55,7 @@ def make_service(
     affinity: Affinity = Affinity.CONNECTION,
     announce: bool | str = True,
     tunnel: Tunnel | None = None,
+    health: Iterable[HealthMonitor] = (),
 ) -> VirtualService:
     """A service; one port of TCP on an IPv4 VIP unless told otherwise; l2 without a tunnel."""
     return VirtualService(
@@ -65,6 +69,7 @@ def make_service(
         scheduler=scheduler,
         affinity=affinity,
         announce=announce,
+        health=tuple(health),
     )
 
 
@@ -132,8 +137,17 @@ class FakeMachine:
         self.announcer = FakeAnnouncer()
         self.store = Store(directory)
         self.tunnels = FakeTunnels(self.network)
-        adapters = Adapters(self.nftables, self.network, self.announcer, self.tunnels)
-        self.balancer = Balancer(adapters, self.store)
+        self.probe_route = FakeProbeRoute()
+        self.sysctls = FakeSysctls()
+        self.adapters = Adapters(
+            self.nftables,
+            self.network,
+            self.announcer,
+            self.tunnels,
+            self.probe_route,
+            self.sysctls,
+        )
+        self.balancer = Balancer(self.adapters, self.store)
 
 
 _VIPS = ("10.0.0.100", "10.0.0.101", "2001:db8::100")
@@ -165,6 +179,7 @@ def configs(draw: st.DrawFn) -> Config:
                 sorted(protocols),
                 draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
                 tunnel=draw(st.sampled_from([None, None, *Tunnel])),
+                health=draw(st.sampled_from([(), (HealthMonitor("tcp"),)])),
             )
         )
     interfaces = draw(st.sampled_from([("eth0",), ("eth0", "eth1")]))

@@ -122,6 +122,7 @@ class Load:
             self.breaks.append((name, opened, time.monotonic(), how))
             with suppress(UnboundLocalError):
                 writer.close()
+            await asyncio.sleep(0.05)  # where it is refused, not again and again at once
 
     def _socket(self, flow: int) -> socket.socket:
         vip = self._vips[flow % len(self._vips)]

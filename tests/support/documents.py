@@ -16,6 +16,7 @@ from tula.model.config import (
     Connections,
     Forwarding,
     HealthMonitor,
+    HealthPolicy,
     IPAddress,
     MaglevSettings,
     MarkRange,
@@ -70,14 +71,32 @@ def _service(service: VirtualService) -> list[str]:
             f"  {b.name}: {{address: {_flow([str(a) for a in b.addresses])}, weight: {b.weight}}}"
             for b in service.backends
         ),
-        f"checks: {_flow([_monitor(monitor) for monitor in service.health])}",
+        *_health(service),
+    ]
+
+
+def _health(service: VirtualService) -> list[str]:
+    checks = _flow([_monitor(monitor) for monitor in service.health])
+    policy = service.policy
+    if policy == HealthPolicy():
+        return [f"checks: {checks}"]
+    return [
+        "health:",
+        f"  require: {'all' if policy.require_all else 'any'}",
+        f"  slow_start: {policy.slow_start}",
+        f"  panic_threshold: {'never' if policy.panic is None else policy.panic}",
+        f"  checks: {checks}",
     ]
 
 
 def _monitor(monitor: HealthMonitor) -> dict[str, object]:
     keys = ("type", "interval", "timeout", "rise", "fall", "via")
     path = {"path": monitor.path} if monitor.path is not None else {}
-    return {key: getattr(monitor, key) for key in keys} | path | dict(monitor.extra)
+    fast = {"fast_interval": monitor.fast_interval} if monitor.fast_interval else {}
+    extra = dict(monitor.extra)
+    if "headers" in extra:
+        extra["headers"] = dict(extra["headers"])
+    return {key: getattr(monitor, key) for key in keys} | path | fast | extra
 
 
 def _flow(value: object) -> str:
@@ -91,8 +110,8 @@ SECONDS = st.integers(1, 10**8).map(lambda ms: ms / 1000)
 
 
 @st.composite
-def monitors(draw: Callable[..., object]) -> HealthMonitor:
-    """A health monitor with keys of its kind."""
+def monitors(draw: Callable[..., object], ports: tuple[PortRange, ...]) -> HealthMonitor:
+    """A health monitor with keys of its kind, for a service with these ports."""
     kind, extra = draw(
         st.one_of(
             st.tuples(st.just("icmp"), st.just({})),
@@ -107,6 +126,9 @@ def monitors(draw: Callable[..., object]) -> HealthMonitor:
                     optional={
                         "host": PRINTABLE,
                         "body": PRINTABLE,
+                        "headers": st.dictionaries(
+                            NAMES.map(lambda name: f"X-{name}"), PRINTABLE, max_size=2
+                        ).map(lambda headers: tuple(headers.items())),
                         "status": st.lists(st.integers(100, 599), min_size=1).map(tuple),
                     },
                 ),
@@ -118,13 +140,19 @@ def monitors(draw: Callable[..., object]) -> HealthMonitor:
             ),
         )
     )
+    via = draw(st.sampled_from(["dsr", "direct"]))
+    if kind not in ("icmp", "script") and (not ports or draw(st.booleans())):
+        own = via == "dsr" and ports
+        extra["port"] = ports[0].first if own else draw(st.integers(1, 65535))
+    interval = draw(SECONDS)
     return HealthMonitor(
         type=kind,
-        interval=draw(SECONDS),
+        interval=interval,
+        fast_interval=draw(st.sampled_from([None, 0.001, interval])),
         timeout=draw(SECONDS),
         rise=draw(st.integers(1, 1000)),
         fall=draw(st.integers(1, 1000)),
-        via=draw(st.sampled_from(["dsr", "direct"])),
+        via=via,
         path="/" + draw(PRINTABLE) if kind in ("http", "https") else None,
         extra=tuple(sorted(extra.items())),
     )
@@ -165,18 +193,27 @@ def valid_services(draw: Callable[..., object], number: int, name: str) -> Virtu
         families = draw(both.filter(lambda have: set(have) >= set(versions)))
         addresses = tuple(_server(version, server) for version in families)
         backends.append(Backend(backend, addresses, draw(st.integers(0, 65535))))
+    ports = draw(service_ports())
+    health = tuple(draw(st.lists(monitors(ports), max_size=2)))
+    policy = st.builds(
+        HealthPolicy,
+        st.booleans(),
+        st.one_of(st.just(0.0), SECONDS),
+        st.one_of(st.none(), st.integers(0, 100)),
+    )
     return VirtualService(
         name=name,
         vips=tuple(_vip(number, version, host) for version in versions for host in hosts),
         protocols=draw(st.sampled_from([(Protocol.TCP,), (Protocol.UDP,), tuple(Protocol)])),
-        ports=draw(service_ports()),
+        ports=ports,
         forwarding=Forwarding.L2,
         backends=tuple(backends),
         scheduler=draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
         affinity=draw(st.sampled_from(Affinity)),
         tunnel=draw(st.sampled_from(Tunnel)),
         announce=draw(st.sampled_from([True, False, "eth0", "true", "off"])),
-        health=tuple(draw(st.lists(monitors(), max_size=2))),
+        health=health,
+        policy=draw(policy),
     )
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from click.testing import Result
+from typer.testing import CliRunner
+
 from tula.cli.common import open_balancer, open_store
+from tula.cli.main import app
 from tula.config.load import load_document, parse_document
-from tula.daemon.balancer import Change
+from tula.daemon.change import Change
 from tula.daemon.status import describe_status
 from tula.lab import Host
 from tula.model.config import Config
@@ -19,8 +23,8 @@ class InProcess:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._store = open_store(Path(host.environment()["TULA_STATE_DIR"]))
-        self.balancer = open_balancer(self._store)
+        self.store = open_store(Path(host.environment()["TULA_STATE_DIR"]))
+        self.balancer = open_balancer(self.store)
 
     def apply(self, document: Path) -> Change:
         """Brings the host's kernel to the document."""
@@ -46,7 +50,7 @@ class InProcess:
         return plan_trace(self._config(), flow, entry)
 
     def _config(self) -> Config:
-        source = self._store.document()
+        source = self.store.document()
         assert source is not None
         return parse_document(source).config
 
@@ -58,3 +62,9 @@ class InProcess:
             outers = self.balancer.outers(config)
         answer = describe_status(config, counts, named, outers=outers)
         return {service["name"]: service for service in answer["services"]}
+
+
+def call_tula(host: Host, *arguments: str | Path) -> Result:
+    """``tula ARGUMENTS`` in the host, by this process."""
+    with host.enter():
+        return CliRunner().invoke(app, [str(a) for a in arguments], env=host.environment())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,17 @@ UPLOADS = 81
 class Tunnelled:
     """One service "web", TCP and UDP ports 80 and 81 on all VIPs, by all backends."""
 
-    def __init__(self, lab: Lab, directory: Path, tunnel: str, outer: int, backends: int = 2):
+    def __init__(
+        self,
+        lab: Lab,
+        directory: Path,
+        tunnel: str,
+        outer: int,
+        backends: int = 2,
+        vips: Sequence[str] | None = None,
+    ):
         """``outer`` is the version of the tunnel's own addresses."""
-        self.network = remote(lab, backends=backends)
+        self.network = remote(lab, backends=backends, vips=vips)
         self.lb, self.client = self.network.lb, self.network.client
         self.here = InProcess(self.lb)
         self.path = directory / "tula.yaml"

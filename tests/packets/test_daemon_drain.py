@@ -1,0 +1,117 @@
+"""Draining a backend of a running daemon: nothing new, nothing cut, told when it is empty.
+
+::
+
+    client-1, -2            lb               backend-1 … 3
+         │                  │                     │   (VIPs on lo)
+    ═════╧══════════════════╧═════════════════════╧═════  lan
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.lab_documents import service_of, write_document
+from support.packets import vip_of
+from support.running import Running
+from tula.lab import Lab, Network, TcpFlow, ask_all, flat, flows, serve_tcp, tcp_flows
+from tula.lab.wait import wait_until
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    with Lab() as lab:
+        made = flat(lab, backends=3)
+        for backend in made.backends:
+            serve_tcp(backend, [80])
+        yield made
+
+
+@pytest.fixture
+def daemon(network: Network, tmp_path: Path) -> Iterator[Running]:
+    document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
+    with Running(network.lb, document) as running:
+        yield running
+    network.lb.tula("clear")
+
+
+@pytest.fixture
+def opened(network: Network, daemon: Running) -> Iterator[list[TcpFlow]]:
+    """Connections, from before the drain; the daemon is there first."""
+    assert daemon.states()
+    made = tcp_flows(network.client, vip_of(network, 4), 80, range(30000, 30060))
+    yield made
+    for flow in made:
+        flow.close(reset=True)
+
+
+def new_ones(network: Network) -> set[str]:
+    return set(flows(network.client, vip_of(network, 4), 80, 40, "tcp").values())
+
+
+def test_a_drain_cuts_nothing_and_tells_when_it_is_empty(
+    network: Network, daemon: Running, opened: list[TcpFlow]
+) -> None:
+    before = ask_all(opened)
+    held = [flow for flow in opened if before[flow.source_port] == "backend-2"]
+    assert held
+    network.lb.tula("drain", "web/backend-2")
+    assert daemon.states()["web/backend-2"] == "draining"
+    assert new_ones(network) == {"backend-1", "backend-3"}
+    assert ask_all(opened) == before, "what was there goes on"
+
+    def remaining() -> int | None:
+        found: int | None = daemon.backends()["web/backend-2"]["connections"]
+        return found
+
+    wait_until(lambda: remaining() == len(held), 10, "the count of what remains")
+    for flow in held:
+        flow.close(reset=True)
+    wait_until(lambda: remaining() == 0, 15, "the last connection's end")
+    wait_until(
+        lambda: any(
+            (event["kind"], event["subject"]) == ("drain-ended", "web/backend-2")
+            for event in daemon.events()
+        ),
+        15,
+        "the event",
+    )
+    network.lb.tula("undrain", "web/backend-2")
+    assert daemon.states()["web/backend-2"] == "unknown"
+    assert new_ones(network) == {"backend-1", "backend-2", "backend-3"}
+
+
+def test_a_drain_with_a_deadline_ends_there(
+    network: Network, daemon: Running, opened: list[TcpFlow]
+) -> None:
+    before = ask_all(opened)
+    network.lb.tula("drain", "web/backend-2", "--deadline", "1s")
+    daemon.wait_for(backend_2="disabled")
+    moved = [flow for flow in opened if before[flow.source_port] == "backend-2"]
+    kept = [flow for flow in opened if before[flow.source_port] != "backend-2"]
+    assert ask_all(kept) == {port: name for port, name in before.items() if name != "backend-2"}
+    assert moved
+    assert new_ones(network) == {"backend-1", "backend-3"}
+
+
+def test_disable_is_at_once_and_lasts_over_a_restart(network: Network, daemon: Running) -> None:
+    network.lb.tula("disable", "web/backend-1")
+    network.lb.tula("weight", "web/backend-2", "0")
+    assert new_ones(network) == {"backend-3"}
+    daemon.kill()
+    assert new_ones(network) == {"backend-3"}, "the kernel goes on without the daemon"
+    daemon.start()
+    assert daemon.states() == {
+        "web/backend-1": "disabled",
+        "web/backend-2": "draining",
+        "web/backend-3": "unknown",
+    }
+    assert new_ones(network) == {"backend-3"}
+    network.lb.tula("enable", "web/backend-1")
+    network.lb.tula("weight", "web/backend-2", "document")
+    assert new_ones(network) == {"backend-1", "backend-2", "backend-3"}

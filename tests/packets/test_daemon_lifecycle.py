@@ -1,0 +1,166 @@
+"""The daemon's start and end, by documents good and bad, and who else may change what it keeps.
+
+::
+
+    client-1            lb  VIP 10.9.0.100, fd09::100        backend-1, -2
+        │                │                                     │   (VIPs on lo)
+    ════╧════════════════╧═════════════════════════════════════╧═════  lan
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from support.in_process import InProcess, call_tula
+from support.lab_documents import service_of, write_document
+from support.running import Running
+from support.snapshots import observe, snapshot
+from tula.lab import Lab, Network, flat, flows, serve_tcp, wait_until
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def network(lab: Lab) -> Network:
+    made = flat(lab, clients=1, backends=2)
+    for backend in made.backends:
+        serve_tcp(backend, [80, 81])
+    return made
+
+
+def put(network: Network, directory: Path, *ports: int) -> Path:
+    """The document, with web on these ports."""
+    web = service_of(network, ports=list(ports))
+    return write_document(directory / "tula.yaml", {"web": web})
+
+
+def put_wrong(directory: Path) -> Path:
+    path = directory / "tula.yaml"
+    path.write_text("interfaces: [eth0]\nservices: {}\nfrobs: 1\n")
+    return path
+
+
+def served(network: Network) -> bool:
+    return bool(flows(network.client, network.vip4, 80, 5, "tcp"))
+
+
+def refused(daemon: Running) -> str:
+    found = daemon.status()["daemon"]["document"]["refused"]
+    return str(found["problems"][0]["message"]) if found else ""
+
+
+def test_a_start_with_nothing_good_ends_with_the_errors(network: Network, tmp_path: Path) -> None:
+    lb, document = network.lb, tmp_path / "tula.yaml"
+    before = snapshot(lb)
+    for put_in_place, words in [
+        (lambda: None, f"{document}: no such file"),
+        (lambda: put_wrong(tmp_path), f"{document}:3:1: frobs: unknown key"),
+        (lambda: document.write_text("interfaces: [eth7]\nservices: {}\n"), f"{document}:1:"),
+    ]:
+        put_in_place()
+        done = lb.tula("run", "-f", document, check=False)
+        assert done.returncode == 2
+        told = [line for line in done.stderr.splitlines() if not line.startswith("timestamp=")]
+        assert len(told) == 1, done.stderr
+        assert told[0].lower().startswith(words.lower()), done.stderr
+        assert snapshot(lb) == before
+
+
+def test_the_last_good_document_runs_on(network: Network, tmp_path: Path) -> None:
+    """Refused or missing, while it runs and at its start; and what is good again is taken."""
+    lb, document = network.lb, put(network, tmp_path, 80)
+    with Running(lb, document) as daemon:
+        put_wrong(tmp_path)
+        wait_until(lambda: refused(daemon).startswith("unknown key"), 15)
+        assert served(network)
+        for gone in (False, True):
+            if gone:
+                document.unlink()
+            daemon.stop()
+            daemon.start()  # after a reboot there is no more than after this
+            assert served(network)
+            words = "no such file" if gone else "unknown key"
+            assert refused(daemon).lower().startswith(words)
+            loud = call_tula(lb, "status").stderr
+            assert loud.startswith(f"WARNING: {document} is refused since ")
+            assert loud.endswith("; the last good one runs\n")
+            assert words in daemon.log.lower().split("document-refused")[-1]
+        put(network, tmp_path, 80, 81)
+        wait_until(lambda: daemon.status()["services"][0]["ports"] == ["80", "81"], 15)
+        assert refused(daemon) == ""
+        assert call_tula(lb, "status").stderr == ""
+        assert not InProcess(lb).plan(document)
+
+
+def test_sighup_reads_the_document(network: Network, tmp_path: Path) -> None:
+    """Even where nobody would notice that it is another one."""
+    document = put(network, tmp_path, 80)
+    with Running(network.lb, document) as daemon:
+        stamp = document.stat()
+        text = document.read_text().replace("- 80", "- 81")
+        with document.open("r+") as handle:
+            handle.write(text)
+        os.utime(document, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_until(lambda: daemon.status()["services"][0]["ports"] == ["81"], 15)
+
+
+def test_who_else_would_change_things_is_refused(network: Network, tmp_path: Path) -> None:
+    lb, document = network.lb, put(network, tmp_path, 80)
+    with Running(lb, document) as daemon:
+        state = lb.environment()["TULA_STATE_DIR"]
+        before = snapshot(lb)
+        elsewhere = ("--run-dir", tmp_path / "elsewhere")
+        for options in ((), elsewhere):
+            second = call_tula(lb, "run", "-f", document, *options)
+            assert second.exit_code == 1
+            assert second.stderr == f"tula: {state}: a daemon runs here already\n"
+            cleared = call_tula(lb, "clear", *options)
+            assert (cleared.exit_code, cleared.stdout) == (1, "")
+            assert cleared.stderr.count("\n") == 1
+        third = lb.tula("run", "-f", document, "--state-dir", tmp_path / "state", check=False)
+        assert third.returncode == 1
+        told = [line for line in third.stderr.splitlines() if not line.startswith("timestamp=")]
+        assert told == [
+            f"tula: {lb.environment()['TULA_RUN_DIR']}/tula.sock: a daemon runs here already"
+        ]
+        for command in ("apply", "drain web/backend-1"):
+            done = call_tula(lb, *command.split(), *elsewhere)
+            assert (done.exit_code, done.stdout) == (1, "")
+            assert "a daemon runs here, and does not listen on" in done.stderr
+
+        other = tmp_path / "other.yaml"
+        other.write_text(document.read_text().replace("- 80", "- 81"))
+        applied = call_tula(lb, "apply", "-f", other)
+        assert (applied.exit_code, applied.stdout) == (2, "")
+        assert applied.stderr == (
+            f"tula: the daemon runs {document}, which says otherwise; change that file\n"
+        )
+        assert call_tula(lb, "apply", "-f", document).stdout == "nothing changed\n"
+        assert snapshot(lb) == before
+        assert daemon.problems == ""
+
+
+@pytest.mark.parametrize("clears", [False, True], ids=["sigterm", "clear-on-exit"])
+def test_the_end(network: Network, tmp_path: Path, clears: bool) -> None:
+    """Traffic goes on without it, unless that was not wanted."""
+    lb, document = network.lb, put(network, tmp_path, 80)
+    bare = snapshot(lb)
+    daemon = Running(lb, document, *(["--clear-on-exit"] if clears else []))
+    daemon.start()
+    assert served(network)
+    running = snapshot(lb)
+    assert daemon.stop() == 0
+    run_dir = Path(lb.environment()["TULA_RUN_DIR"])
+    assert not (run_dir / "tula.sock").exists()
+    if clears:
+        assert snapshot(lb) == bare
+        assert observe(lb) is None
+    else:
+        assert snapshot(lb) == running
+        assert served(network)
+        assert call_tula(lb, "clear").stdout.startswith("- ")

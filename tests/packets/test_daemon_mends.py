@@ -1,0 +1,372 @@
+"""What somebody takes from a running daemon's kernel is put back, by the kernel's own events.
+
+::
+
+    client-1, -2            lb               backend-1 … 3
+         │                  │ eth0                │   (VIPs on lo)
+    ═════╧══════════════════╪═════════════════════╧═════  lan
+                            │ eth1             backend-4
+                       ═════╧═════════════════════╧═════  dmz   (where a test says so)
+
+The daemon looks at the kernel by itself once an hour here: whatever is mended was told of. How
+long each took is printed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.in_process import InProcess
+from support.lab_documents import backends_of, service_of, write_document
+from support.packets import FAMILIES, vip_of
+from support.running import Running
+from support.snapshots import pieces, snapshot
+from support.tunnelled import Tunnelled
+from tula.cli.client import backend_path
+from tula.lab import (
+    Host,
+    Lab,
+    Network,
+    TcpFlow,
+    ask_all,
+    flat,
+    flows,
+    serve_tcp,
+    serve_udp,
+    tcp_flows,
+    wait_until,
+)
+from tula.lab.backend import prepare_backend
+from tula.model.problem import ProblemsError
+
+pytestmark = pytest.mark.kernel
+
+QUICK = {"type": "tcp", "interval": "200ms", "timeout": "150ms", "rise": 2, "fall": 2}
+SELDOM = ("--interval", "1h")
+TABLE = "netdev tula"
+UDP_PORTS, TCP_PORTS = range(31000, 31020), range(32000, 32020)
+VIPS = ("10.9.0.100/32", "fd09::100/128")
+
+
+def run(*words: str) -> Callable[[Host], None]:
+    def act(lb: Host) -> None:
+        lb.run(list(words))
+
+    return act
+
+
+def nft(text: str) -> Callable[[Host], None]:
+    def act(lb: Host) -> None:
+        lb.run(["nft", "-f", "-"], input=text.replace("; ", "\n"))
+
+    return act
+
+
+def sysctl(name: str, value: int) -> Callable[[Host], None]:
+    return lambda lb: lb.write_sysctl(f"net/ipv4/conf/eth0/{name}", value)
+
+
+TAKEN = {
+    "the ruleset is flushed": run("nft", "flush", "ruleset"),
+    "the table is deleted": run("nft", "delete", "table", "netdev", "tula"),
+    "a slot is gone": nft(f"delete element {TABLE} slots_1_4093 {{ 7 }}"),
+    "a VIP is not dispatched": nft(
+        f"delete element {TABLE} exact4_1024 {{ 10.9.0.100 . tcp . 80 }}"
+    ),
+    "rules of a service are gone": nft(f"flush chain {TABLE} svc6.web"),
+    "the base chain is gone": nft(f"delete chain {TABLE} in.eth0"),
+    "the way of probes is gone": nft(f"delete chain {TABLE} probe"),
+    "a rule is added": nft(f"insert rule {TABLE} svc4.web accept"),
+    "the IPv4 VIP is removed": run("ip", "address", "del", "10.9.0.100/32", "dev", "eth0"),
+    "the IPv6 VIP is removed": run("ip", "address", "del", "fd09::100/128", "dev", "eth0"),
+    "the policy rule of IPv4 probes is deleted": run("ip", "-4", "rule", "del", "pref", "84"),
+    "the policy rule of IPv6 probes is deleted": run("ip", "-6", "rule", "del", "pref", "84"),
+    "the route of IPv4 probes is flushed": run("ip", "-4", "route", "flush", "table", "21621"),
+    "the route of IPv6 probes is flushed": run("ip", "-6", "route", "flush", "table", "21621"),
+    "answers from the VIP are forbidden": sysctl("accept_local", 0),
+}
+
+
+def ready(network: Network, path: Path) -> Path:
+    for backend in network.backends:
+        serve_tcp(backend, [80])
+        serve_udp(backend, [80])
+    # What the probes' answers need beside accept_local: nothing that differs between machines.
+    for scope in ("all", "eth0"):
+        network.lb.write_sysctl(f"net/ipv4/conf/{scope}/rp_filter", 0)
+    web = service_of(network, protocol=["tcp", "udp"], health=QUICK)
+    return write_document(path / "tula.yaml", {"web": web})
+
+
+class Watched:
+    """A daemon with flows that must live, and what it told of its mending."""
+
+    def __init__(self, daemon: Running, network: Network, document: Path) -> None:
+        self.daemon, self.network, self.document = daemon, network, document
+        self.lb = network.lb
+        self._here = InProcess(network.lb)
+        self.tcp: dict[int, list[TcpFlow]] = {}
+        self.udp: dict[int, dict[int, str]] = {}
+
+    def open_flows(self) -> None:
+        """Connections and UDP flows of both IP versions."""
+        for family in FAMILIES:
+            vip = vip_of(self.network, family)
+            self.tcp[family] = tcp_flows(self.network.client, vip, 80, TCP_PORTS)
+            self.udp[family] = self._ask(family)
+        self.answers = {family: ask_all(opened) for family, opened in self.tcp.items()}
+
+    def _ask(self, family: int) -> dict[int, str]:
+        return flows(self.network.client, vip_of(self.network, family), 80, UDP_PORTS, "udp")
+
+    def same_flows(self) -> None:
+        """All of them are answered, and by whom they were."""
+        for family, opened in self.tcp.items():
+            assert ask_all(opened) == self.answers[family]
+        for family, before in self.udp.items():
+            assert self._ask(family) == before
+
+    def events(self, kind: str, after: int = 0) -> list[dict[str, Any]]:
+        return [e for e in self.daemon.events() if e["kind"] == kind and e["number"] > after]
+
+    def last(self) -> int:
+        return max(event["number"] for event in self.daemon.events())
+
+    def nothing_to_do(self) -> bool:
+        """What ``tula plan`` says, where the machine has all that the document names."""
+        try:
+            return not self._here.plan(self.document)
+        except ProblemsError:
+            return False
+
+    def mended_after(
+        self, act: Callable[[], object], settled: Callable[[], bool] = lambda: True
+    ) -> float:
+        """Seconds until the daemon told that it had mended what was done."""
+        before, start = self.last(), time.time()
+        act()
+        told = wait_until(lambda: self.events("kernel-mended", before), 20.0, "kernel-mended")
+        wait_until(settled, 20.0, "what it was")
+        # Of several, the last: what came later was needed as well.
+        told = self.events("kernel-mended", before)
+        return float(told[-1]["time"]) - start
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with Lab() as lab:
+        network = flat(lab)
+        document = ready(network, tmp_path_factory.mktemp("mends"))
+        with Running(network.lb, document, *SELDOM) as daemon:
+            daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
+            made = Watched(daemon, network, document)
+            made.open_flows()
+            yield made
+
+
+def whole(host: Host) -> dict[str, object]:
+    """The kernel's state in any order."""
+    found: dict[str, object] = {
+        name: sorted(text.splitlines()) for name, text in snapshot(host).items() if name != "links"
+    }
+    made = [f"net/ipv4/conf/eth0/{name}" for name in ("rp_filter", "accept_local")]
+    settings = {name: host.read_sysctl(name) for name in made}
+    return {**found, "ruleset": pieces(host), "sysctls": settings}
+
+
+@pytest.mark.parametrize("act", TAKEN.values(), ids=TAKEN.keys())
+def test_what_is_taken_is_put_back(
+    watched: Watched, act: Callable[[Host], None], request: pytest.FixtureRequest
+) -> None:
+    wait_until(watched.nothing_to_do, 20.0, "nothing to do")
+    before = whole(watched.lb)
+    took = watched.mended_after(
+        lambda: act(watched.lb), settled=lambda: whole(watched.lb) == before
+    )
+    print(f"{request.node.callspec.id}: mended after {took * 1000:.0f} ms")
+    watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
+    wait_until(watched.nothing_to_do, 5.0, "nothing to do")
+    watched.same_flows()
+    assert not watched.events("cycle-failed"), watched.daemon.log
+
+
+def test_an_idle_daemon_does_nothing_and_says_nothing(watched: Watched) -> None:
+    """Its own changes and its probes do not wake it, and what others do elsewhere only once."""
+    daemon = watched.daemon
+
+    def cycles() -> float:
+        return daemon.figure("tula_reconcile_seconds_count")
+
+    # Whatever went before has come to rest when a second passes without a cycle.
+    def at_rest() -> bool:
+        before = cycles()
+        time.sleep(1.0)
+        return cycles() == before
+
+    wait_until(at_rest, 20.0, "a daemon at rest")
+    count, log = cycles(), daemon.log
+    end = time.monotonic() + 4.0
+    while time.monotonic() < end:
+        watched.same_flows()  # traffic is no reason for anything either
+    assert cycles() == count
+    assert daemon.log == log
+    watched.lb.run(["nft", "add table ip elsewhere"])
+    wait_until(lambda: cycles() > count, 5.0, "a cycle after somebody's change")
+    wait_until(at_rest, 20.0, "a daemon at rest")
+    assert cycles() == count + 1
+    watched.lb.run(["nft", "delete table ip elsewhere"])
+    assert daemon.log == log
+
+
+def test_a_link_that_was_down(watched: Watched) -> None:
+    """IPv6 loses its addresses, the VIP too; they come back a while after the link."""
+    lb = watched.lb
+
+    def down() -> None:
+        lb.set_link("eth0", up=False)
+
+    took = watched.mended_after(down, settled=lambda: "fd09::2" not in lb.addresses("eth0"))
+    print(f"link down: noticed after {took * 1000:.0f} ms")
+    watched.daemon.wait_for(backend_1="down", backend_2="down", backend_3="down")
+
+    def up() -> None:
+        lb.set_link("eth0", up=True)
+        lb.add_address("eth0", "fd09::2/64")
+
+    took = watched.mended_after(up, settled=lambda: held(lb) == set(VIPS))
+    print(f"link up: mended after {took * 1000:.0f} ms")
+    watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
+    wait_until(watched.nothing_to_do, 5.0)
+    watched.same_flows()
+
+
+def test_a_card_that_is_taken_out_and_given_back(watched: Watched) -> None:
+    """Another index, other addresses for a moment, and nothing of nftables survives on it."""
+    lb, network = watched.lb, watched.network
+    # With another MAC the backends would send to the old one until their entries are stale.
+    old, mac = lb.index("eth0"), lb.mac()
+    before = watched.last()
+    lb.remove_interface("eth0")
+    wait_until(lambda: watched.events("kernel-mended", before), 20.0, "kernel-mended")
+    problems = watched.daemon.status()["daemon"]["problems"]
+    assert any("no interface 'eth0' here" in problem for problem in problems)
+
+    def back() -> None:
+        network.lab.connect(lb, network.lan, mac=mac)
+        assert lb.index("eth0") != old
+        lb.add_address("eth0", "10.9.0.2/24", "fd09::2/64")
+
+    took = watched.mended_after(back, settled=lambda: held(lb) == set(VIPS))
+    print(f"the card is back: mended after {took * 1000:.0f} ms")
+    watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
+    wait_until(watched.nothing_to_do, 5.0)
+    watched.same_flows()
+
+
+def test_one_of_two_cards_is_gone_and_the_other_goes_on(lab: Lab, tmp_path: Path) -> None:
+    """Backends behind the other card are checked, drained and leave as always, flows go on."""
+    network = flat(lab, backends=2)
+    lb = network.lb
+    dmz = lab.switch("dmz")
+    lab.connect(lb, dmz, "10.7.0.2/24", "fd07::2/64", ifname="eth1")
+    far = [
+        lab.host(f"far-{n}", dmz, f"10.7.0.1{n}/24", f"fd07::1{n}/64", gateway="10.7.0.2")
+        for n in (1, 2)
+    ]
+    for host in far:
+        prepare_backend(host, network.vips)
+    # The answers from the dmz: by this machine to the clients, as a router would.
+    lb.forwarding(True)
+    for host in (*network.clients, *network.backends):
+        host.add_route("10.7.0.0/24", "10.9.0.2")
+    for host in far:
+        host.add_route("default", "fd07::2")
+    lab.ready()
+    for host in (*network.backends, *far):
+        serve_tcp(host, [80])
+        serve_udp(host, [80])
+    backends = backends_of(*network.backends, *far)
+    web = service_of(network, protocol=["tcp", "udp"], health=QUICK, backends=backends)
+    document = write_document(tmp_path / "tula.yaml", {"web": web}, ("eth0", "eth1"))
+    ups = {"backend_1": "up", "backend_2": "up"}
+    with Running(lb, document, *SELDOM) as daemon:
+        watched = Watched(daemon, network, document)
+        daemon.wait_for(**ups, far_1="up", far_2="up")
+        near = {"backend-1", "backend-2"}
+        opened = {f: tcp_flows(network.client, vip_of(network, f), 80, TCP_PORTS) for f in FAMILIES}
+        before = {f: ask_all(each) for f, each in opened.items()}
+        staying = {f: [o for o in opened[f] if before[f][o.source_port] in near] for f in FAMILIES}
+
+        def same() -> None:
+            for family, each in staying.items():
+                assert each
+                answered = ask_all(each)
+                assert answered == {p: before[family][p] for p in answered}
+
+        def answering() -> set[str]:
+            return set(flows(network.client, network.vip4, 80, 60, "tcp").values())
+
+        mac = lb.mac("eth1")
+        took = watched.mended_after(lambda: lb.remove_interface("eth1"))
+        print(f"one of two cards is gone: its backends out after {took * 1000:.0f} ms")
+        same()
+        assert answering() == near
+        problems = daemon.status()["daemon"]["problems"]
+        assert any("no interface 'eth1' here" in problem for problem in problems)
+        network.backends[1].remove_address("lo", *VIPS)
+        daemon.wait_for(backend_1="up", backend_2="down")
+        wait_until(lambda: answering() == {"backend-1"}, 5.0, "one of them is left")
+        network.backends[1].add_address("lo", *VIPS)
+        daemon.wait_for(**ups)
+        daemon.client().send("POST", backend_path("web", "backend-2", "drain"))
+        assert answering() == {"backend-1"}
+        daemon.client().send("POST", backend_path("web", "backend-2", "undrain"))
+        assert answering() == near
+        events = watched.last()
+        # The same card: of another's MAC IPv6 would hear only when it asks, half a minute later.
+        lab.connect(lb, dmz, ifname="eth1", mac=mac)
+        lb.add_address("eth1", "10.7.0.2/24", "fd07::2/64")
+        wait_until(lambda: watched.events("kernel-mended", events), 20.0, "kernel-mended")
+        daemon.wait_for(**ups, far_1="up", far_2="up")
+        wait_until(watched.nothing_to_do, 5.0, "nothing to do")
+        assert answering() == {"backend-1", "backend-2", "far-1", "far-2"}
+        assert not daemon.status()["daemon"]["problems"]
+        assert not watched.events("cycle-failed"), daemon.log
+
+
+def test_a_tunnel_that_is_deleted(lab: Lab, tmp_path: Path) -> None:
+    tunnel = "vxlan"
+    made = Tunnelled(lab, tmp_path, tunnel, 4)
+    network, lb = made.network, made.lb
+    made.web["health"] = {**QUICK, "interval": "1s", "timeout": "900ms", "fall": 5}
+    made.web["ports"] = [80]
+    document = made.document()
+    made.prepare()
+    made.serve()
+    with Running(lb, document, *SELDOM) as daemon:
+        watched = Watched(daemon, network, document)
+        daemon.wait_for(within=60.0, backend_1="up", backend_2="up")
+        opened = {f: tcp_flows(network.client, vip_of(network, f), 80, TCP_PORTS) for f in FAMILIES}
+        before = {f: ask_all(each) for f, each in opened.items()}
+        names = [name for name in lb.interfaces() if name.startswith("tula")]
+        assert names
+        for name in names:
+            took = watched.mended_after(lambda name=name: lb.remove_interface(name))
+            print(f"{tunnel}: {name} deleted: mended after {took * 1000:.0f} ms")
+            assert name in lb.interfaces()
+        took = watched.mended_after(lambda: lb.set_link(names[0], up=False))
+        print(f"{tunnel}: {names[0]} down: mended after {took * 1000:.0f} ms")
+        wait_until(watched.nothing_to_do, 10.0, "nothing to do")
+        assert {f: ask_all(each) for f, each in opened.items()} == before
+        assert not watched.events("backend-down"), daemon.log
+
+
+def held(host: Host) -> set[str]:
+    """The VIPs that the host holds now."""
+    text = host.run(["ip", "-o", "address", "show", "dev", "eth0"]).stdout
+    return {vip for vip in VIPS if f" {vip} " in text or f" {vip.partition('/')[0]} " in text}
