@@ -20,12 +20,15 @@ test: $(VENV)/.dev check ## everything: check, then the kernel and packets (need
 test-vm: $(VENV)/.dev ## the tests of K=EXPRESSION or T=PATH in a VM with Debian's stock kernel
 	scripts/vm $(or $(T),tests/contract tests/packets) $(if $(K),-k '$(K)',$(if $(T),,-m link_kinds))
 
-soak: $(VENV)/.dev ## ten times the random packets, five minutes of changes, uploads of 20 MB (root)
+soak: $(VENV)/.dev ## what takes long: changes for minutes, hundreds of kills, an hour of 2,000 probes a second (root)
 	@mkdir -p .vm
 	scripts/as-root env TULA_SOAK=1 $(BIN)/pytest -s --left-for-vm .vm/left \
 		tests/packets/test_fuzz.py tests/packets/test_connection_churn.py \
+		tests/packets/test_daemon_churn.py tests/packets/test_daemon_killed.py \
+		tests/packets/test_health_up.py tests/packets/test_health_faults.py \
 		tests/packets/test_tunnel_uploads.py tests/packets/test_tunnel_changes.py
 	TULA_SOAK=1 scripts/vm --left .vm/left -s
+	scripts/as-root $(BIN)/python bench/probes.py --kind http --soak $(or $(TULA_SOAK_SECONDS),3600)
 
 check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, golden rulesets
 	$(BIN)/ruff check .
@@ -34,10 +37,14 @@ check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, gold
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest tests/unit tests/golden
 
-bench: $(VENV)/.runtime ## packets a second beside peers, and how the commands scale (docs/benchmarks.md)
+bench: $(VENV)/.runtime ## all figures of docs/benchmarks.md: packets a second, scale, health, probes
 	bench/get-nftlb $(VENV)/nftlb
 	scripts/as-root $(BIN)/python bench/packets.py --svg docs/packets.svg
 	scripts/as-root $(BIN)/python bench/scale.py
+	scripts/as-root $(BIN)/python bench/adjust.py
+	scripts/as-root $(BIN)/python bench/health.py
+	scripts/as-root $(BIN)/python bench/probes.py
+	scripts/as-root $(BIN)/python bench/held.py
 
 format: $(VENV)/.dev ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

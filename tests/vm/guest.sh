@@ -34,7 +34,7 @@ status=0
 # Interrupted, pytest still says what it has found. Nobody need be left on the host for this.
 timeout --signal=INT --kill-after=30 "$limit" chroot $root \
     /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb \
-    PYTHONUNBUFFERED=1 \
+    PYTHONUNBUFFERED=1 TULA_VM=1 \
     /bin/sh -c 'cd "$1" && shift && exec "$@"' sh "${words[@]}" \
     >>$shared/output 2>&1 || status=$?
 echo $status >$shared/status

@@ -10,6 +10,7 @@ from tula.kernel.ssh import ssh_ports
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid"
 LISTEN, ESTABLISHED = "0A", "01"
+NOWHERE = Path("/nonexistent")
 
 
 def tcp_line(port: int, state: str, inode: int, address: str = "00000000") -> str:
@@ -48,19 +49,19 @@ def process(proc: Path, number: int, name: str, *inodes: int) -> None:
 
 
 def test_the_usual_port_when_nothing_listens(tmp_path: Path) -> None:
-    assert ssh_ports({}, tmp_path) == {22}
+    assert ssh_ports({}, tmp_path, NOWHERE) == {22}
 
 
 def test_the_ports_of_a_listening_sshd(proc: Path) -> None:
     process(proc, 100, "nginx", 502)
     process(proc, 200, "sshd", 501, 504)
     process(proc, 300, "sshd", 503)  # a session: its connection is no listener
-    assert ssh_ports({}, proc) == {22, 2222, 2022}
+    assert ssh_ports({}, proc, NOWHERE) == {22, 2222, 2022}
 
 
 def test_another_servers_ports_are_not_ssh(proc: Path) -> None:
     process(proc, 100, "nginx", 501, 502, 504)
-    assert ssh_ports({}, proc) == {22}
+    assert ssh_ports({}, proc, NOWHERE) == {22}
 
 
 @pytest.mark.parametrize(
@@ -74,8 +75,19 @@ def test_another_servers_ports_are_not_ssh(proc: Path) -> None:
     ],
 )
 def test_the_port_of_this_session(tmp_path: Path, connection: str, ports: set[int]) -> None:
-    assert ssh_ports({"SSH_CONNECTION": connection}, tmp_path) == ports
+    assert ssh_ports({"SSH_CONNECTION": connection}, tmp_path, NOWHERE) == ports
 
 
 def test_the_real_proc_is_readable() -> None:
     assert 22 in ssh_ports()
+
+
+def test_the_ports_that_the_configuration_names(tmp_path: Path) -> None:
+    (tmp_path / "sshd_config").write_text(
+        "# Port 1\nPort 2200\nport=2201\nListenAddress 10.0.0.1:2202\nListenAddress [::1]:2203\n"
+        "ListenAddress ::1\nListenAddress 10.0.0.1\nPermitRootLogin no\n"
+    )
+    more = tmp_path / "sshd_config.d"
+    more.mkdir()
+    (more / "a.conf").write_text("Port 2204\n")
+    assert ssh_ports({}, tmp_path, tmp_path) == {22, 2200, 2201, 2202, 2203, 2204}
