@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tula.dataplane.nft.ruleset import Count
+from tula.kernel.whole_file import write_aside
 from tula.model.health import BackendName, Override
 from tula.model.ids import Ids
 
@@ -218,28 +219,19 @@ class Store:
 
     def _write_aside(self, name: str, text: bytes) -> Callable[[], None]:
         """Brings the text to the disk under another name; the result renames it."""
-        aside, final = self.directory / f".{name}.new", self.directory / name
+        final = self.directory / name
         try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-            with aside.open("wb") as handle:
-                handle.write(text)
-                handle.flush()
-                os.fsync(handle.fileno())
+            rename = write_aside(final, text)
         except OSError as error:
             raise StateError(f"{final}: {error.strerror}") from error
 
-        def rename() -> None:
+        def checked() -> None:
             try:
-                aside.replace(final)
-                directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
+                rename()
             except OSError as error:
                 raise StateError(f"{final}: {error.strerror}") from error
 
-        return rename
+        return checked
 
 
 def _encode(memory: Memory) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
@@ -134,17 +134,18 @@ class Interfaces:
             socket.route("replace", **fields)
 
     def addresses(self, ifname: str | None = None) -> list[str]:
-        """Addresses of scope global, without prefix length; of one interface or of all (with lo).
-
-        127.0.0.1 and ::1 have scope host and are not among them, VIPs on lo are.
+        """Addresses without prefix length, of one interface or of all, but 127.0.0.1, ::1 and
+        link-local ones.
         """
         with self.netlink() as socket:
             index = None if ifname is None else _index(socket, self.name, ifname)
-            return [
-                entry.get("local") or entry.get("address")
-                for entry in socket.get_addr(scope=0)
+            found = [
+                str(entry.get("local") or entry.get("address"))
+                for entry in socket.get_addr()
                 if index is None or entry["index"] == index
             ]
+        kept = (a for a in found if not (ip_address(a).is_loopback or ip_address(a).is_link_local))
+        return list(dict.fromkeys(kept))
 
     def interfaces(self) -> list[str]:
         """Names of the interfaces, lo first."""

@@ -1,0 +1,93 @@
+"""The systemd unit that joins again after a reboot."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tula.kernel.nftables import KernelError
+from tula.kernel.whole_file import write_whole
+
+NAME = "tula-backend.service"
+_UNITS = Path("/etc/systemd/system")
+_DEFAULT_STATE = Path("/var/lib/tula")
+
+
+def own_namespace() -> bool:
+    """Whether this process is in the machine's own network namespace, under systemd."""
+    try:
+        same = Path("/proc/self/ns/net").readlink() == Path("/proc/1/ns/net").readlink()
+    except OSError:
+        return False
+    return same and Path("/run/systemd/system").is_dir()
+
+
+class Unit:
+    """Its file, and systemd's word on it. Methods raise KernelError."""
+
+    def __init__(self, state: Path, units: Path = _UNITS) -> None:
+        self._state = state
+        self.path = units / NAME
+
+    def text(self) -> str:
+        """Before the network, so that no VIP is announced; after what flushes nftables."""
+        join = [sys.executable, "-m", "tula", "backend", "join"]
+        if self._state != _DEFAULT_STATE:
+            join += ["--state-dir", str(self._state)]
+        return f"""\
+# Written by "tula backend join", removed by "tula backend leave".
+[Unit]
+Description=Tula: VIPs and tunnels of a backend
+After=nftables.service systemd-sysctl.service systemd-modules-load.service
+Before=network-pre.target
+Wants=network-pre.target
+PartOf=nftables.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={shlex.join(join)}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+    def is_there(self) -> bool:
+        """Whether it is as it must be."""
+        try:
+            return self.path.read_text() == self.text()
+        except OSError:
+            return False
+
+    def ensure(self) -> None:
+        """Writes and enables it."""
+        if not self.is_there():
+            try:
+                write_whole(self.path, self.text().encode())
+            except OSError as error:
+                raise KernelError(f"{self.path}: {error.strerror}") from error
+        _systemctl("daemon-reload")
+        _systemctl("enable", "--quiet", NAME)
+
+    def remove(self) -> None:
+        """Disables and removes it."""
+        if not self.path.exists():
+            return
+        _systemctl("disable", "--quiet", NAME)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise KernelError(f"{self.path}: {error.strerror}") from error
+        _systemctl("daemon-reload")
+
+
+def _systemctl(*arguments: str) -> None:
+    command = ["systemctl", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise KernelError("systemctl is missing; join with --no-persist") from error
+    if done.returncode != 0:
+        raise KernelError(f"{shlex.join(command)}: {done.stderr.strip()}")

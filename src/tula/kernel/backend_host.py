@@ -1,0 +1,178 @@
+"""A machine as a backend: what it has, read by ip and nft, and the commands that change it.
+
+Commands rather than netlink, so that a person can read and repeat what is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Protocol
+
+from tula.kernel.network import OWNER
+from tula.kernel.nftables import KernelError
+from tula.kernel.rtnetlink import RtReader
+from tula.kernel.sysctls import KernelSysctls
+from tula.kernel.tunnels import KernelTunnels
+from tula.model.backend_side import TABLE, BackendFacts, GuePort, LinkFact
+from tula.model.command import Command, command
+from tula.model.config import IPAddress
+
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+_MODULES = {
+    **{"sit": "sit", "ip6tnl": "ip6_tunnel", "gre": "ip_gre", "ip6gre": "ip6_gre"},
+    **{"vxlan": "vxlan", "dummy": "dummy", "fou": "fou", "fou6": "fou6"},
+}
+_FALLBACK = "net/core/fb_tunnels_only_for_init_net"
+_NONE = "2"
+
+
+class BackendHost(Protocol):
+    """One machine, in one network namespace."""
+
+    def observe(self, settings: Iterable[str]) -> BackendFacts:
+        """What it has; of sysctls those named. Raises KernelError."""
+
+    def run(self, commands: Sequence[Command]) -> None:
+        """Runs them in their order. Raises KernelError at the first that fails."""
+
+    def missing(self, kinds: Iterable[str]) -> set[str]:
+        """Which kinds of links it can have neither now nor by a module. Raises KernelError."""
+
+    def wire(self, addresses: Iterable[IPAddress]) -> int:
+        """The least MTU of the links that hold these addresses; 1,500 without any."""
+
+
+class KernelBackendHost:
+    """The network namespace that the calling thread is in."""
+
+    def __init__(self) -> None:
+        self._sysctls = KernelSysctls()
+
+    def observe(self, settings: Iterable[str]) -> BackendFacts:
+        links = _links()
+        try:
+            with RtReader() as reader:
+                names = {link.index: link.name for link in reader.links()}
+                entries = reader.addresses()
+        except OSError as error:
+            raise KernelError(f"cannot read this machine's addresses: {error.strerror}") from error
+        values = {name: self._sysctls.read(name) for name in settings}
+        return BackendFacts(
+            links=links,
+            addresses=frozenset((ip_address(e.text), names.get(e.index, "")) for e in entries),
+            balanced=frozenset(ip_address(e.text) for e in entries if e.owner == OWNER),
+            settings={name: value for name, value in values.items() if value is not None},
+            ports=frozenset(_ports()),
+            filter=_listing(),
+        )
+
+    def run(self, commands: Sequence[Command]) -> None:
+        for one in commands:
+            done = _call(one)
+            if done.returncode != 0:
+                said = (done.stderr or done.stdout).strip().replace("\n", " ")
+                raise KernelError(f"{one.words[0]}: {said} (the command was: {_short(one)})")
+
+    def missing(self, kinds: Iterable[str]) -> set[str]:
+        wanted = set(kinds)
+        self._load(wanted)
+        return KernelTunnels().missing(wanted)
+
+    def wire(self, addresses: Iterable[IPAddress]) -> int:
+        wanted = set(addresses)
+        with RtReader() as reader:
+            holders = {e.index for e in reader.addresses() if ip_address(e.text) in wanted}
+            return min((link.mtu for link in reader.links() if link.index in holders), default=1500)
+
+    def _load(self, kinds: Iterable[str]) -> None:
+        """Loads modules so that they bring no devices of their own.
+
+        Tunnel modules make fallback devices such as sit0, unless this sysctl says not to (Linux
+        5.17; ip-sysctl.rst); dummy makes dummy0.
+        """
+        absent = [
+            _MODULES[kind] for kind in kinds if not (Path("/sys/module") / _MODULES[kind]).exists()
+        ]
+        if not absent:
+            return
+        before = self._sysctls.read(_FALLBACK)
+        try:
+            if before is not None:
+                self._write_quietly(_FALLBACK, _NONE)
+            for module in absent:
+                more = " numdummies=0" if module == "dummy" else ""
+                _call(command(f"modprobe -q {module}{more}"))
+        finally:
+            if before is not None:
+                self._write_quietly(_FALLBACK, before)
+
+    def _write_quietly(self, name: str, value: str) -> None:
+        try:
+            self._sysctls.write(name, value)
+        except KernelError:
+            return  # then the fallback devices come, down and without addresses
+
+
+def _call(one: Command) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            one.words,
+            input=one.text or None,
+            stdin=None if one.text else subprocess.DEVNULL,
+            env={**os.environ, **_ENVIRONMENT},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(one.words, 127, "", "there is no such program here")
+
+
+def _short(one: Command) -> str:
+    return str(one).partition("\n")[0]
+
+
+def _ask(line: str) -> Any:
+    done = _call(command(line))
+    if done.returncode != 0:
+        raise KernelError(f"{line}: {done.stderr.strip()}")
+    return json.loads(done.stdout or "[]")
+
+
+def _links() -> dict[str, LinkFact]:
+    found: dict[str, LinkFact] = {}
+    for link in _ask("ip -j -d link show"):
+        info = link.get("linkinfo", {})
+        found[link["ifname"]] = LinkFact(
+            kind=info.get("info_kind", ""),
+            mac=link.get("address", ""),
+            up="UP" in link["flags"],
+            told=info.get("info_data", {}),
+        )
+    return found
+
+
+def _ports() -> list[GuePort]:
+    done = _call(command("ip fou show"))
+    ports = []
+    # "port 5555 gue", "port 5555 gue -6"; an error without the module, which then has none.
+    for line in done.stdout.splitlines() if done.returncode == 0 else ():
+        words = line.split()
+        if words[:1] == ["port"] and "gue" in words:
+            ports.append(GuePort(int(words[1]), 6 if "-6" in words else 4))
+    return ports
+
+
+def _listing() -> str:
+    done = _call(command(f"nft -s -nn list table inet {TABLE}"))
+    return done.stdout if done.returncode == 0 else ""
+
+
+def has_dummy(host: BackendHost) -> bool:
+    """Whether VIPs can have a device of their own."""
+    return not host.missing({"dummy"})
