@@ -69,7 +69,7 @@ def sinks(tunnelled: Tunnelled) -> Iterator[Tunnelled]:
 def unclamped(tunnelled: Tunnelled) -> Iterator[None]:
     """Backends that ask for no smaller segments."""
     for backend in tunnelled.network.backends:
-        backend.run(["nft", "delete", "table", "inet", "tula_mss"])
+        backend.run(["nft", "delete", "chain", "inet", "tula_backend", "answer"])
     try:
         yield
     finally:

@@ -93,7 +93,7 @@ class Tunnelled:
     def clamp(self) -> None:
         """The instructions' part about the MSS, again."""
         for host in self.network.backends:
-            make_backend(host, self.path, only="tula_mss")
+            make_backend(host, self.path, only="tula_backend")
 
     def serve(self) -> None:
         """Servers that say their names."""

@@ -18,7 +18,7 @@ _DEFAULT_STATE = Path("/var/lib/tula")
 def own_namespace() -> bool:
     """Whether this process is in the machine's own network namespace, under systemd."""
     try:
-        same = Path("/proc/self/ns/net").readlink() == Path("/proc/1/ns/net").readlink()
+        same = Path("/proc/thread-self/ns/net").readlink() == Path("/proc/1/ns/net").readlink()
     except OSError:
         return False
     return same and Path("/run/systemd/system").is_dir()

@@ -65,6 +65,7 @@ def flat(
     vips: Sequence[str] | None = None,
     ipv6: bool = True,
     hub: bool = False,
+    prepared: bool = True,
 ) -> Network:
     """Everyone on one switch; the shortest way to a test.
 
@@ -77,7 +78,8 @@ def flat(
             │                   │                    │
         ════╧═══════════════════╧════════════════════╧════  lan  10.9.0.0/24, fd09::/64
 
-    The number in the address is the same in both families, read as decimal digits.
+    The number in the address is the same in both families, read as decimal digits. Without
+    ``prepared`` the backends have no VIPs yet.
     """
     wanted = _vips(vips, ipv6)
     lan = lab.switch("lan", hub=hub)
@@ -96,7 +98,7 @@ def flat(
         ],
         vips=wanted,
     )
-    return _finish(network)
+    return _finish(network, prepared)
 
 
 def routed(
@@ -231,8 +233,8 @@ def _vips(vips: Sequence[str] | None, ipv6: bool) -> tuple[str, ...]:
     return VIPS if ipv6 else (VIP4,)
 
 
-def _finish(network: Network) -> Network:
-    for backend in network.backends:
+def _finish(network: Network, prepared: bool = True) -> Network:
+    for backend in network.backends if prepared else ():
         prepare_backend(backend, network.vips)
     network.lab.ready()
     return network
