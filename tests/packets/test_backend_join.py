@@ -21,9 +21,9 @@ from scapy.layers.l2 import ARP, Ether
 
 from support.arp_nd import answers_for, settled
 from support.joined import KINDS, Joined, agent
+from support.machines import differences, machine
 from support.packets import address_of, read_packets
-from support.snapshots import snapshot, sysctls
-from tula.lab import Capture, Host, Lab, flows, send_frame, serve_tcp, serve_udp
+from tula.lab import Capture, Lab, flows, send_frame, serve_tcp, serve_udp
 
 pytestmark = pytest.mark.kernel
 
@@ -31,6 +31,9 @@ ALL = [
     pytest.param(*kind, marks=pytest.mark.link_kinds(*needed), id=f"{kind[0]}-ipv{kind[1]}")
     for kind, needed in KINDS.items()
 ]
+
+DEVICE = "tula-vxlan-rmlx"
+"""The backend's end of VXLAN with the default id and port, over IPv4."""
 
 
 @pytest.fixture
@@ -40,20 +43,6 @@ def bare(
     """As many as the test is asked for; l2 without."""
     kind, outer = getattr(request, "param", ("l2", 4))
     return Joined(lab, tmp_path_factory.mktemp("joined"), kind, outer)
-
-
-def machine(host: Host) -> dict[str, object]:
-    """All that a machine is, as far as joining could change it."""
-    return {**snapshot(host), "sysctls": sysctls(host)}
-
-
-def differences(one: dict[str, object], other: dict[str, object]) -> dict[str, object]:
-    """What is not the same, for a failure that can be read."""
-    found: dict[str, object] = {}
-    for name in one:
-        if one[name] != other[name]:
-            found[name] = (one[name], other[name])
-    return found
 
 
 @pytest.mark.parametrize(("kind", "outer"), ALL)
@@ -149,7 +138,7 @@ def test_what_somebody_spoilt_is_told_and_mended(
         "10.9.0.100 on lo": "ip address del 10.9.0.100/32 dev lo",
         "net/ipv4/conf/all/arp_ignore": "sysctl -w net.ipv4.conf.all.arp_ignore=0",
         "tula_backend": "nft flush chain inet tula_backend answer",
-        "tula-vxlan": "sysctl -w net.ipv4.conf.tula-vxlan.rp_filter=1",
+        DEVICE: f"sysctl -w net.ipv4.conf.{DEVICE}.rp_filter=1",
     }
     for name, command in spoil.items():
         host.run(command.split())
@@ -157,12 +146,12 @@ def test_what_somebody_spoilt_is_told_and_mended(
         assert set(faults) == {name}
         agent(host, "join")
         assert all(part["ok"] for part in agent(host, "status")["parts"])
-    host.run(["ip", "link", "set", "tula-vxlan", "down"])
+    host.run(["ip", "link", "set", DEVICE, "down"])
     agent(host, "join")
-    host.run(["ip", "link", "del", "tula-vxlan"])
-    host.run(["ip", "link", "add", "tula-vxlan", "type", "vxlan", "id", "7", "dstport", "4789"])
+    host.run(["ip", "link", "del", DEVICE])
+    host.run(["ip", "link", "add", DEVICE, "type", "vxlan", "id", "7", "dstport", "4789"])
     states = {p["name"]: p["state"] for p in agent(host, "status")["parts"] if not p["ok"]}
-    assert states["tula-vxlan"].startswith("has ")
+    assert states[DEVICE].startswith("has ")
     agent(host, "join")
     assert all(part["ok"] for part in agent(host, "status")["parts"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -110,6 +111,11 @@ class Agent:
         had = any(end.name == VIP_DEVICE for end in made.side.ends)
         device = VIP_DEVICE if had or has_dummy(self._host) else "lo"
         want = plan_backend_side(roles, device, self._host.wire(outers))
+        if twice := _twice(end.name for end in want.ends):
+            raise NotFitError(
+                f"this machine is two backends of the document, and cannot have the device {twice} "
+                "for both; choose one with --as"
+            )
         kinds = {end.kind for end in want.ends} | _gue_kinds(roles)
         if lacking := sorted(self._host.missing(kinds)):
             raise NotFitError(
@@ -117,6 +123,11 @@ class Agent:
                 "choose another tunnel for this machine's services"
             )
         return want
+
+
+def _twice(names: Iterable[str]) -> str:
+    counts = Counter(names)
+    return next((name for name, count in counts.items() if count > 1), "")
 
 
 def _gue_kinds(roles: Iterable[Role]) -> set[str]:

@@ -102,6 +102,8 @@ def filter_fault(want: BackendSide, facts: BackendFacts, made: Made) -> str:
         return "is missing"
     if want.filter != made.side.filter:
         return "is of another document"
+    if not made.listing:
+        return "is of a join that did not end"
     return "" if facts.filter == made.listing else "was changed"
 
 

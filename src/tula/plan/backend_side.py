@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b32encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from tula.model.backend_side import BackendSide, End, GuePort, HeldVip, Setting
 from tula.model.config import Backend, Config, Forwarding, IPAddress, Tunnel, VirtualService
@@ -59,14 +61,13 @@ def plan_backend_side(
     vips: dict[IPAddress, None] = {}
     if vip_device != "lo":
         ends.append(End(vip_device, "dummy"))
-    naming = _Naming(roles)
     for config, service, backend in _served(roles):
         vips |= dict.fromkeys(service.vips)
         if service.forwarding is not Forwarding.L3:
             continue
         outer = outer_address(backend)
         balancers = _balancers(config, outer.version)
-        for end in naming.ends(config, service.tunnel, outer):
+        for end in _ends(config, service.tunnel, outer):
             if end not in ends:
                 ends.append(end)
         if service.tunnel is Tunnel.GUE:
@@ -118,41 +119,36 @@ def _silence(vips: Iterable[IPAddress]) -> Iterator[Setting]:
         yield Setting(announce, "2", frozenset({"2"}))
 
 
-class _Naming:
-    """Names the ends: by number, since an interface's name has 15 characters at most."""
+def _ends(config: Config, tunnel: Tunnel, outer: IPAddress) -> Iterator[End]:
+    if tunnel is Tunnel.VXLAN:
+        yield _vxlan(config, outer)
+        return
+    kind = end_kind(tunnel, outer.version)
+    # Without balancers in the document: one that takes packets from anyone.
+    for remote in _balancers(config, outer.version) or (None,):
+        yield _point_to_point(kind, tunnel, outer, remote)
 
-    def __init__(self, roles: Sequence[Role]) -> None:
-        self._numbers: dict[tuple[str, str, str], int] = {}
-        self._vxlans: dict[tuple[int, int, str], int] = {}
-        self._roles = roles
 
-    def ends(self, config: Config, tunnel: Tunnel, outer: IPAddress) -> Iterator[End]:
-        if tunnel is Tunnel.VXLAN:
-            yield self._vxlan(config, outer)
-            return
-        kind = end_kind(tunnel, outer.version)
-        stem = "tula-gre" if tunnel is Tunnel.GRE else "tula-ipip"
-        for remote in _balancers(config, outer.version):
-            yield _point_to_point(kind, self._name(stem, str(outer), str(remote)), outer, remote)
-        if not _balancers(config, outer.version):
-            yield _point_to_point(kind, self._name(stem, str(outer), ""), outer, None)
+def _name(stem: str, *place: object) -> str:
+    """A name of 15 characters at most, by what the kernel has one device of.
 
-    def _name(self, stem: str, local: str, remote: str) -> str:
-        taken = sum(1 for known in self._numbers if known[0] == stem)
-        return f"{stem}-{self._numbers.setdefault((stem, local, remote), taken + 1)}"
+    So it is the same whatever else a document has, and a device that is set otherwise is known.
+    """
+    digest = b32encode(blake2b(repr(place).encode(), digest_size=5).digest()).decode().lower()
+    return f"tula-{stem}-{digest[:4]}"
 
-    def _vxlan(self, config: Config, outer: IPAddress) -> End:
-        vni, port = config.tunnels.vxlan_id, config.tunnels.vxlan_port
-        number = self._vxlans.setdefault((vni, port, str(outer)), len(self._vxlans) + 1)
-        told = {"id": vni, "port": port, "local" if outer.version == 4 else "local6": str(outer)}
-        return End(
-            name="tula-vxlan" if number == 1 else f"tula-vxlan-{number}",
-            kind="vxlan",
-            options=(*f"id {vni} dstport {port} local {outer} nolearning".split(),),
-            told=tuple({**told, "learning": False}.items()),
-            mac=vxlan_mac(outer),
-            loose=True,
-        )
+
+def _vxlan(config: Config, outer: IPAddress) -> End:
+    vni, port = config.tunnels.vxlan_id, config.tunnels.vxlan_port
+    told = {"id": vni, "port": port, "local" if outer.version == 4 else "local6": str(outer)}
+    return End(
+        name=_name("vxlan", vni, port, outer.version),
+        kind="vxlan",
+        options=(*f"id {vni} dstport {port} local {outer} nolearning".split(),),
+        told=tuple({**told, "learning": False}.items()),
+        mac=vxlan_mac(outer),
+        loose=True,
+    )
 
 
 def end_kind(tunnel: Tunnel, outer: int) -> str:
@@ -167,7 +163,7 @@ def end_kind(tunnel: Tunnel, outer: int) -> str:
     return {4: "sit", 6: "ip6tnl"}[outer]
 
 
-def _point_to_point(kind: str, name: str, local: IPAddress, remote: IPAddress | None) -> End:
+def _point_to_point(kind: str, tunnel: Tunnel, local: IPAddress, remote: IPAddress | None) -> End:
     mode = ("mode", "any") if kind in ("sit", "ip6tnl") else ()
     # Without a remote the device takes packets from anyone; IPv6 devices want it said.
     anyone = ("remote", "::") if local.version == 6 else ()
@@ -175,4 +171,6 @@ def _point_to_point(kind: str, name: str, local: IPAddress, remote: IPAddress | 
     told: dict[str, object] = {"local": str(local), "remote": str(remote) if remote else "any"}
     if mode:
         told["proto"] = "any"
+    # gue has the devices of ipip: its ports hand them what they unpack.
+    name = _name("gre" if tunnel is Tunnel.GRE else "ipip", str(local), str(remote))
     return End(name, kind, options, tuple(told.items()), loose=True)

@@ -76,11 +76,13 @@ def test_a_backend_that_is_not_there() -> None:
 def test_each_balancer_has_a_device_of_its_own_whatever_its_name() -> None:
     balancers = [(f"a-balancer-of-a-long-name-{n}", ip_address(f"10.0.0.{n}")) for n in (2, 3)]
     config = replace(web(Tunnel.IPIP, FOUR), load_balancers=tuple(balancers))
-    made = [c.partition("ip link add ")[2] for c in commands(config, "four") if "link add" in c]
-    assert made == [
-        "tula-ipip-1 type sit mode any local 10.0.1.1 remote 10.0.0.2",
-        "tula-ipip-2 type sit mode any local 10.0.1.1 remote 10.0.0.3",
+    made = devices(config, "four")
+    assert list(made.values()) == [
+        "type sit mode any local 10.0.1.1 remote 10.0.0.2",
+        "type sit mode any local 10.0.1.1 remote 10.0.0.3",
     ]
+    fewer = replace(config, load_balancers=config.load_balancers[1:])
+    assert devices(fewer, "four").items() < made.items(), "it keeps its name"
 
 
 def test_tunnels_of_one_backend_have_devices_of_their_own_but_for_ipip_and_gue() -> None:
@@ -88,6 +90,12 @@ def test_tunnels_of_one_backend_have_devices_of_their_own_but_for_ipip_and_gue()
         make_service(f"s{n}", [f"10.0.0.{n}"], backends=[SIX], tunnel=tunnel)
         for n, tunnel in enumerate(Tunnel, 100)
     ]
-    made = [c for c in commands(make_config(*services), "six") if "link add" in c]
-    names = [c.partition("ip link add ")[2].split()[0] for c in made]
-    assert names == ["tula-ipip-1", "tula-gre-1", "tula-vxlan"]
+    names = list(devices(make_config(*services), "six"))
+    assert [name.rpartition("-")[0] for name in names] == ["tula-ipip", "tula-gre", "tula-vxlan"]
+    assert all(len(name) <= 15 for name in names)
+
+
+def devices(config: Config, backend: str) -> dict[str, str]:
+    """By name, what ``ip link add`` is told."""
+    made = [c.partition("ip link add ")[2] for c in commands(config, backend) if "link add" in c]
+    return {name: rest for name, _, rest in (line.partition(" ") for line in made)}
