@@ -56,3 +56,19 @@ def upload(client: Host, vip: str, port: int, size: int, timeout: float) -> Uplo
         except OSError:
             mtu = 0  # the connection is over, and its route with it
         return Upload(arrived, seconds, mtu, mss)
+
+
+def download(client: Host, vip: str, port: int, timeout: float) -> Upload:
+    """One connection, a line, and all that comes until the server closes."""
+    with client.socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, socket.SOCK_STREAM) as s:
+        s.settimeout(timeout)
+        start = time.monotonic()
+        s.connect((vip, port))
+        s.sendall(b"?\n")
+        arrived = 0
+        try:
+            while data := s.recv(1 << 18):
+                arrived += len(data)
+        except OSError:
+            arrived = -arrived  # it ended before its end
+        return Upload(arrived, time.monotonic() - start, 0, 0)

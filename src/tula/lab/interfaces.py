@@ -92,6 +92,11 @@ class Interfaces:
             index = _index(socket, self.name, ifname)
             socket.link("set", index=index, state="up" if up else "down")
 
+    def set_mtu(self, ifname: str, mtu: int) -> None:
+        """``ip link set IFNAME mtu MTU``; larger than the switch's it is of no use."""
+        with self.netlink() as socket:
+            socket.link("set", index=_index(socket, self.name, ifname), mtu=mtu)
+
     def set_mac(self, ifname: str, mac: str) -> None:
         """Give the interface another MAC, as a replaced card has; addresses stay."""
         with self.netlink() as socket:

@@ -101,6 +101,12 @@ class Switch:
         with self.netlink() as socket:
             socket.link("set", index=self._index(socket, port), state="up" if up else "down")
 
+    def set_mtu(self, mtu: int) -> None:
+        """Let frames of this size through; what hosts send is their interfaces' own matter."""
+        with self.netlink() as socket:
+            for port in self.ports():
+                socket.link("set", index=self._index(socket, port), mtu=mtu)
+
     def unplug(self, port: str) -> None:
         """Remove the cable: the interface at the other end is gone too."""
         with self.netlink() as socket:
