@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tula.model.config import Backend, Config, Forwarding, IPAddress, Tunnel
@@ -149,20 +149,25 @@ def _clamp(served: _Served) -> Iterator[Instruction]:
         sizes[version] = min(fits, sizes.get(version, fits))
     if not sizes:
         return
+    yield Instruction(
+        "Ask clients for segments that fit into the tunnel (needs nftables).",
+        clamp_commands(served.vips, sizes),
+    )
+
+
+def clamp_commands(vips: Sequence[IPAddress], sizes: Mapping[int, int]) -> tuple[str, ...]:
+    """What lowers the MSS in the VIPs' answers to SYNs to these sizes, by IP version."""
     rules = []
     for version, size in sorted(sizes.items()):
-        vips = ", ".join(str(vip) for vip in served.vips if vip.version == version)
+        listed = ", ".join(str(vip) for vip in vips if vip.version == version)
         family = "ip" if version == 4 else "ip6"
         rules.append(
-            f"nft 'add rule inet tula_mss out {family} saddr {{ {vips} }} "
+            f"nft 'add rule inet tula_mss out {family} saddr {{ {listed} }} "
             f"tcp flags & (syn|ack) == (syn|ack) tcp option maxseg size > {size} "
             f"tcp option maxseg size set {size}'"
         )
-    yield Instruction(
-        "Ask clients for segments that fit into the tunnel (needs nftables).",
-        (
-            "nft 'add table inet tula_mss; flush table inet tula_mss; "
-            "add chain inet tula_mss out { type filter hook output priority -150; }'",
-            *rules,
-        ),
+    return (
+        "nft 'add table inet tula_mss; flush table inet tula_mss; "
+        "add chain inet tula_mss out { type filter hook output priority -150; }'",
+        *rules,
     )
