@@ -77,11 +77,11 @@ def errors() -> Iterator[None]:
     try:
         yield
     except (KernelError, StateError) as error:
-        hint = "" if _has_rights() else "; this needs root (CAP_NET_ADMIN and CAP_NET_RAW)"
+        hint = "" if has_rights() else "; this needs root (CAP_NET_ADMIN and CAP_NET_RAW)"
         fail(FAILED, f"tula: {error}{hint}")
 
 
-def _has_rights() -> bool:
+def has_rights() -> bool:
     """Whether it is root, or has what the shipped unit gives: CAP_NET_ADMIN and CAP_NET_RAW."""
     if os.geteuid() == 0:
         return True

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tula.cli import backend, change, check, events, lab, operate, run, show
+from tula.cli import backend, change, check, doctor, events, lab, operate, run, show
 
 app = typer.Typer(
     name="tula",
@@ -45,6 +45,7 @@ for command in (
     show.status,
     show.trace,
     events.events,
+    doctor.doctor,
     operate.drain,
     operate.undrain,
     operate.disable,

@@ -53,7 +53,8 @@ class NfReader:
     Raises OSError as the kernel refuses; ``InterruptedDumpError`` when a dump was torn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, family: int = _FAMILY_NETDEV) -> None:
+        self._family = family
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         self._socket.bind((0, 0))
         self._sequence = 0
@@ -69,6 +70,10 @@ class NfReader:
     ) -> None:
         self._socket.close()
 
+    def dump(self, message: int) -> Iterator[memoryview]:
+        """All of the family's chains, rules or whatever the message asks for, of every table."""
+        return self._dump(message, b"")
+
     def _dump(self, message: int, body: bytes) -> Iterator[memoryview]:
         """The payloads of a dump's answers, behind their nfgenmsg."""
         return self._ask(message, body, _REQUEST | _DUMP)
@@ -79,7 +84,7 @@ class NfReader:
         """``torn`` takes the answers also of a dump during which something was changed; of what
         is no dump there are ``answers``."""
         self._sequence += 1
-        general = struct.pack("=BBH", _FAMILY_NETDEV, 0, 0)
+        general = struct.pack("=BBH", self._family, 0, 0)
         length = _HEADER.size + len(general) + len(body)
         header = _HEADER.pack(length, _SUBSYSTEM | message, request, self._sequence, 0)
         self._socket.send(header + general + body)

@@ -19,20 +19,21 @@ from typing import Any
 from tula.kernel.attributes import Attributes, attribute, attributes, text_of
 from tula.model.config import IPAddress
 
-_GET_LINK, _GET_ADDRESS, _GET_ROUTE = 18, 22, 26
+_GET_LINK, _GET_ADDRESS, _GET_ROUTE, _GET_QDISC = 18, 22, 26, 38
 _REQUEST, _DUMP = 0x1, 0x300
 _ERROR, _DONE = 2, 3
 _INTERRUPTED = 0x10
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_QDISC = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
 _ROUTE = struct.Struct("=8BI")  # family, lengths, TOS, table, protocol, scope, type; flags
 _EXTENT, _SKIP_STATISTICS = 29, 8
 """IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS."""
 _BUFFER = 1 << 17
 _TRIES = 5
 
-_LINK_INFO, _GROUP, _INFO_KIND, _INFO_DATA = 18, 27, 1, 2
+_LINK_INFO, _GROUP, _INFO_KIND, _INFO_DATA, _XDP = 18, 27, 1, 2, 43
 _IP_TUNNEL = {
     **{"link": 1, "local": 2, "remote": 3, "ttl": 4, "tos": 5, "flags": 8, "proto": 9},
     **{"pmtudisc": 10, "encap_type": 15, "encap_flags": 16, "encap_sport": 17, "encap_dport": 18},
@@ -75,6 +76,12 @@ class LinkEntry:
     @property
     def mtu(self) -> int:
         return _number(self._found[4])
+
+    @property
+    def xdp(self) -> bool:
+        """Whether an XDP program is attached (IFLA_XDP_ATTACHED, XDP_ATTACHED_*)."""
+        program = attributes(self._found[_XDP]) if _XDP in self._found else {}
+        return 2 in program and bool(program[2][0])
 
     def __getitem__(self, name: str) -> int:
         return self.index if name == "index" else self.flags
@@ -179,6 +186,13 @@ class RtReader:
     def addresses(self) -> list[AddressEntry]:
         """All addresses, of both versions."""
         return [_address(body) for body in self._dump(_GET_ADDRESS, bytes(_ADDRESS.size))]
+
+    def qdiscs(self) -> list[tuple[int, str]]:
+        """All queueing disciplines: the index of their interface, and their kind."""
+        return [
+            (_QDISC.unpack_from(body)[1], text_of(attributes(body[_QDISC.size :]).get(1)))
+            for body in self._dump(_GET_QDISC, bytes(_QDISC.size))
+        ]
 
     def route(self, to: IPAddress) -> RouteEntry:
         """Where a packet to this address goes."""

@@ -21,6 +21,19 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkState:
+    """What can keep packets from an interface or out of the data path.
+
+    ``up``: by the administrator; ``carrier``: it has a cable. ``programs`` see packets before
+    nftables.
+    """
+
+    up: bool = True
+    carrier: bool = True
+    programs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostAddress:
     """An address that the machine holds; ``ours`` when Tula put it there."""
 

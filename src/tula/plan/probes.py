@@ -71,7 +71,7 @@ def probed_neighbours(config: Config, host: HostView, reach: Reach) -> set[tuple
 
 def plan_probes(config: Config, host: HostView, reach: Reach, ids: Ids) -> ProbePlan:
     """The probes of a document whose ``reach`` has no problems, with these numbers."""
-    sources = _Sources(config, host)
+    sources = Sources(config, host)
     probes: list[PlannedProbe] = []
     problems: dict[str, None] = {}
     answers: set[Answer] = set()
@@ -156,7 +156,7 @@ def _answers(
             yield Answer(held.interface, target.address)
 
 
-class _Sources:
+class Sources:
     """The machine's addresses to probe from. Never a VIP: answers must come back to this machine,
     and a VIP's packets are for the backends."""
 
@@ -173,8 +173,11 @@ class _Sources:
 
     def toward(self, backend: Backend, version: int) -> IPAddress | None:
         """The address that the machine would send from to the backend, else any of its own."""
-        to = backend.address(version)
-        route = self._routes.get(to) if to is not None else None
+        return self.to(backend.address(version), version)
+
+    def to(self, address: IPAddress | None, version: int) -> IPAddress | None:
+        """The same, to any address whose route is known, or to none in particular."""
+        route = self._routes.get(address) if address is not None else None
         if route is not None and route.source in self._known:
             return route.source
         return _first(address for address in self._known if address.version == version)

@@ -1,0 +1,131 @@
+"""``tula doctor``: tests the set-up for the known faults, and names the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tula.cli.common import (
+    FAILED,
+    RUN_DIR,
+    STATE_DIR,
+    Json,
+    MaybeFile,
+    RunDir,
+    StateDir,
+    document_of,
+    errors,
+    fail,
+    has_rights,
+    kernel_adapters,
+    open_balancer,
+    open_store,
+    print_json,
+)
+from tula.cli.daemon import daemon_of
+
+if TYPE_CHECKING:
+    from tula.cli.client import Client
+    from tula.config.load import Document
+    from tula.daemon.store import Store
+    from tula.doctor.run import Report
+    from tula.model.finding import Finding
+
+
+def doctor(
+    file: MaybeFile = None,
+    patience: Annotated[
+        float,
+        typer.Option(
+            "--patience", metavar="SECONDS", min=0.1, help="How long to wait for who stays silent."
+        ),
+    ] = 1.2,
+    json: Json = False,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
+    """Test the set-up for the known faults of Direct Server Return, and name the mend.
+
+    Sends packets to all backends, as clients' packets go; changes nothing. Exit status 1 when
+    there is an error or a warning.
+    """
+    from tula.doctor.run import examine
+    from tula.doctor.scene import observe_scene
+
+    if not has_rights():
+        fail(FAILED, "tula: doctor needs root (CAP_NET_ADMIN and CAP_NET_RAW)")
+    store = open_store(state_dir)
+    _, document = document_of(file, store)
+    daemon = daemon_of(run_dir)
+    with errors():
+        scene = observe_scene(
+            document.config,
+            document.source.encode(),
+            f"-f {file}" if file is not None else "",
+            kernel_adapters(),
+            store,
+            lambda: _difference(daemon, store, document, file is not None),
+        )
+        report = examine(scene, patience)
+    if json:
+        print_json(_as_json(report))
+    else:
+        _print(report)
+    if any(finding.severity.is_fault for finding in report.findings):
+        raise typer.Exit(FAILED)
+
+
+def _difference(
+    daemon: Client | None, store: Store, document: Document, named: bool
+) -> Sequence[str] | None:
+    """What apply would change; None when the document does not fit this machine.
+
+    A daemon is asked, which knows the backends' health.
+    """
+    from tula.cli.client import DaemonError, NoDaemonError
+    from tula.daemon.steps import describe_steps
+    from tula.model.problem import ProblemsError
+
+    source = document.source.encode()
+    try:
+        if daemon is not None:
+            steps: list[dict[str, Any]] = daemon.plan(source if named else None, True)["steps"]
+        else:
+            steps = describe_steps(open_balancer(store).plan(document.config, source, force=True))
+    except (ProblemsError, DaemonError, NoDaemonError):
+        return None
+    return [f"{step['verb']} {step['what']} {step['name']}" for step in steps]
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    return {
+        "findings": [asdict(finding) for finding in report.findings],
+        "tested": list(report.tested),
+    }
+
+
+def _print(report: Report) -> None:
+    for finding in report.findings:
+        _print_finding(finding)
+    if not report.findings:
+        print("No fault found.")
+    roles = [*(["a balancer"] if report.roles.balancer else []), *report.roles.backends]
+    print(f"\nTested, as {' and '.join(roles) or 'a machine of no part in it'}:")
+    for what in report.tested or ("nothing",):
+        print(f"  {what}")
+
+
+def _print_finding(finding: Finding) -> None:
+    guess = "" if finding.certain else ", a guess"
+    print(f"{finding.severity} {finding.where}: {finding.fault}{guess}")
+    print(f"  {finding.evidence}")
+    print(f"  mend: {finding.mend}")
+    if finding.commands:
+        place = "here" if finding.on == "here" else f"on {finding.on}"
+        print(f"  {place}:")
+        for command in finding.commands:
+            print(f"    {command}")
+    print()

@@ -1,0 +1,1 @@
+"""Tests a set-up for the known faults of Direct Server Return; changes nothing."""

@@ -1,0 +1,259 @@
+"""Asks many machines at once, by packets, and keeps what they answer."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tula.doctor import packets
+from tula.doctor.replies import Owner, Reply, Said, addresses_of, parse_arp, parse_ip
+from tula.kernel.wire import ARP, IPV4, IPV6, Heard, Wire
+from tula.model.config import IPAddress, Tunnel, TunnelSettings
+
+_BROADCAST = b"\xff" * 6
+_TRIES = (0.0, 0.25, 0.6)
+"""When what is not answered is asked (again), in parts of the patience."""
+_BURST = 64
+"""Packets between two looks at what came in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Straight to this MAC, as l2 forwarding does."""
+
+    interface: str
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InTunnel:
+    """In a tunnel, as l3 forwarding does; ``mac`` is the other end's, for VXLAN."""
+
+    tunnel: Tunnel
+    local: IPAddress
+    remote: IPAddress
+    mac: bytes = b""
+
+
+Way = Link | InTunnel | None
+"""None: by the machine's own routes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One packet to be answered. ``needed``: silence is a sign, and is waited for."""
+
+    what: str
+    source: IPAddress
+    target: IPAddress
+    way: Way = None
+    port: int = 0
+    size: int = 0
+    payload: bytes = b""
+    needed: bool = field(default=True, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WhoHas:
+    """ARP or neighbour discovery for an address, on an interface that has this MAC."""
+
+    interface: str
+    mac: bytes
+    source: IPAddress
+    target: IPAddress
+    needed: bool = field(default=True, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """A packet from a VIP that came to this machine on its way to somebody else."""
+
+    interface: str
+    mac: bytes
+    source: IPAddress
+    target: IPAddress
+
+
+@dataclass(slots=True)
+class Answers:
+    """All that was heard; ``refused`` are questions that the machine itself did not let out."""
+
+    replies: dict[Question, list[Reply]] = field(default_factory=dict)
+    owners: dict[tuple[str, IPAddress], set[bytes]] = field(default_factory=dict)
+    passing: set[Passing] = field(default_factory=set)
+    refused: dict[Question, OSError] = field(default_factory=dict)
+
+    def to(self, question: Question) -> list[Reply]:
+        """What was answered to a question, the first answer first."""
+        return self.replies.get(question, [])
+
+
+class Talk:
+    """One conversation with the network over a wire."""
+
+    def __init__(
+        self, wire: Wire, settings: TunnelSettings, own: Collection[IPAddress], patience: float
+    ) -> None:
+        """``patience``: seconds to wait for those who stay silent."""
+        self.answers = Answers()
+        self.began = time.monotonic()
+        self._wire = wire
+        self._settings = settings
+        self._own = frozenset(own)
+        self._patience = patience
+        self._first = random.randrange(packets.PORTS)  # not that of the last run
+        self._numbers: dict[Question, int] = {}
+        self._asked: dict[int, Question] = {}
+
+    def ask(
+        self, questions: Iterable[Question], who_has: Iterable[WhoHas] = (), tries: int = 3
+    ) -> None:
+        """Asks, and again what stays silent; until all that is needed is answered, or for long
+        enough."""
+        wanted, asked = list(dict.fromkeys(questions)), list(dict.fromkeys(who_has))
+        wanted = [question for question in wanted if self._number(question)]
+        start = time.monotonic()
+        for at in _TRIES[:tries]:
+            self._listen_until(start + at * self._patience, wanted, asked)
+            silent = [question for question in wanted if not self._answered(question)]
+            unknown = [each for each in asked if not self._known(each)]
+            needed = any(q.needed for q in silent) or any(w.needed for w in unknown)
+            if at and not needed:
+                return
+            self._send(silent, unknown)
+        self._listen_until(start + self._patience, wanted, asked)
+
+    def listen(self, seconds: float) -> None:
+        """Hears what comes, for at least so long since the beginning."""
+        while (left := self.began + seconds - time.monotonic()) > 0:
+            self._take(self._wire.receive(left))
+
+    def _number(self, question: Question) -> int:
+        """Its number, from 1 on; 0 when there are no more."""
+        if question not in self._numbers:
+            count = len(self._numbers) + 1
+            if count >= packets.PORTS:
+                return 0
+            number = (self._first + count) % packets.PORTS
+            self._numbers[question] = number
+            self._asked[number] = question
+            return count
+        return 1
+
+    def _listen_until(
+        self, end: float, wanted: Collection[Question], asked: Collection[WhoHas]
+    ) -> None:
+        while True:
+            open_ = [q for q in wanted if q.needed and not self._answered(q)]
+            if not open_ and all(self._known(each) for each in asked if each.needed):
+                return
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            self._take(self._wire.receive(left))
+
+    def _answered(self, question: Question) -> bool:
+        return question in self.answers.replies or question in self.answers.refused
+
+    def _known(self, asked: WhoHas) -> bool:
+        return (asked.interface, asked.target) in self.answers.owners
+
+    def _send(self, questions: Iterable[Question], who_has: Iterable[WhoHas]) -> None:
+        for each in who_has:
+            self._send_who_has(each)
+        for count, question in enumerate(questions, 1):
+            number = self._numbers[question]
+            try:
+                self._deliver(self._packet(question, number), question, number)
+            except OSError as error:
+                self.answers.refused[question] = error
+            if count % _BURST == 0:
+                self._take(self._wire.receive(0.002))
+
+    def _send_who_has(self, each: WhoHas) -> None:
+        with suppress(OSError):  # the interface is down, which another check tells
+            if each.target.version == 4:
+                request = packets.arp_request(each.mac, each.source, each.target)
+                self._wire.send_link(each.interface, _BROADCAST, ARP, request)
+            else:
+                request = packets.solicitation(each.mac, each.source, each.target)
+                group = b"\x33\x33" + packets.solicited_node(each.target).packed[-4:]
+                self._wire.send_link(each.interface, group, IPV6, request)
+
+    def _deliver(self, packet: bytes, question: Question, number: int) -> None:
+        way = question.way
+        if isinstance(way, Link):
+            protocol = IPV4 if packet[0] >> 4 == 4 else IPV6
+            self._wire.send_link(way.interface, way.mac, protocol, packet)
+        elif isinstance(way, InTunnel):
+            ends = (way.local, way.remote, way.mac)
+            outer = packets.encapsulated(packet, way.tunnel, *ends, self._settings, number)
+            self._wire.send_routed(outer, way.remote)
+        else:
+            self._wire.send_routed(packet, question.target)
+
+    @staticmethod
+    def _packet(question: Question, number: int) -> bytes:
+        source, target = question.source, question.target
+        if question.what == packets.TCP:
+            return packets.syn(source, target, question.port, number)
+        if question.what == packets.UDP:
+            return packets.datagram(source, target, question.port, question.payload, number)
+        return packets.echo(source, target, number, question.size)
+
+    def _take(self, heard: Iterable[Heard]) -> None:
+        for each in heard:
+            found = parse_arp(each.data) if each.protocol == ARP else parse_ip(each.data, each.mac)
+            if isinstance(found, Owner):
+                self.answers.owners.setdefault((each.interface, found.address), set()).add(
+                    found.mac
+                )
+            elif isinstance(found, Reply) and self._take_reply(found):
+                continue
+            elif each.protocol != ARP:
+                self._take_passing(each)
+
+    def _take_reply(self, reply: Reply) -> bool:
+        question = self._asked.get(reply.number)
+        if question is None or not _fits(question, reply):
+            return False
+        known = self.answers.replies.setdefault(question, [])
+        if reply not in known:
+            known.append(reply)
+        if reply.said is Said.ACCEPTS and question.what == packets.TCP:
+            self._hang_up(question, reply.number)
+        return True
+
+    def _hang_up(self, question: Question, number: int) -> None:
+        """The kernel would say so too, unless it drops answers that come from its own VIP."""
+        end = packets.rst(question.source, question.target, question.port, number)
+        with suppress(OSError):  # it ends by itself, too
+            self._deliver(end, question, number)
+
+    def _take_passing(self, each: Heard) -> None:
+        ends = addresses_of(each.data)
+        if not ends or not each.to_us or each.interface == "lo":
+            return
+        if ends[1] not in self._own and not ends[1].is_multicast:
+            self.answers.passing.add(Passing(each.interface, each.mac, *ends))
+
+
+def _fits(question: Question, reply: Reply) -> bool:
+    """Whether the answer can be to this: numbers repeat, and others send from such ports too."""
+    if reply.said is Said.ERROR:
+        way = question.way
+        outer = way.remote if isinstance(way, InTunnel) else None
+        return reply.quoted in (question.target, outer)
+    kind = {packets.TCP: (Said.ACCEPTS, Said.REFUSES), packets.UDP: (Said.ACCEPTS,)}
+    if reply.said not in kind.get(question.what, (Said.ECHO,)):
+        return False
+    # A server that answers UDP by another address of its own is a fault to be told.
+    return reply.source == question.target or question.what == packets.UDP
+
+
+def mac_text(mac: bytes) -> str:
+    """As ip(8) writes it."""
+    return mac.hex(":")

@@ -1,0 +1,110 @@
+"""Everybody's chains at the hooks of interfaces, read over netlink.
+
+nft itself loads every element of every set before it lists a chain, loses the devices in JSON
+(1.0.6), and may crash on rules of a newer one. Numbers: include/uapi/linux/netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from tula.dataplane.nft.ruleset import FAMILY, TABLE
+from tula.kernel.attributes import Attributes, attribute_list, attributes, text_of
+from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
+from tula.kernel.nftables import KernelError
+from tula.model.chain import BaseChain, ChainRule, Match
+
+_FAMILIES = {1: "inet", 5: "netdev"}
+"""Those whose chains may hang at an interface."""
+_HOOKS = {"netdev": {0: "ingress", 1: "egress"}, "inet": {5: "ingress"}}
+_GET_CHAIN, _GET_RULE = 4, 7
+_BASES = {1: "network", 2: "transport"}
+_META = {1: ("protocol", 2), 15: ("nfproto", 1), 16: ("l4proto", 1)}
+_VERDICTS = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}
+_EATERS = {"fwd", "queue", "reject", "synproxy"}
+"""Expressions after which a packet does not go on."""
+_IDLE = {"counter", "log", "dup", "notrack", "objref", "nat"}
+"""Those that decide nothing."""
+_TRIES = 5
+
+
+def read_base_chains() -> list[BaseChain]:
+    """Those at interfaces' hooks that are not Tula's. Raises KernelError."""
+    for _ in range(_TRIES):
+        try:
+            return [chain for family in _FAMILIES for chain in _read(family)]
+        except InterruptedDumpError:
+            continue
+        except OSError as error:
+            raise KernelError(f"cannot read nftables: {error.strerror}") from error
+    raise KernelError("the nftables rules change too fast to be read; try again")
+
+
+def _read(number: int) -> Iterator[BaseChain]:
+    family = _FAMILIES[number]
+    with NfReader(number) as reader:
+        chains = [attributes(data) for data in reader.dump(_GET_CHAIN)]
+        rules: dict[tuple[str, str], list[ChainRule]] = {}
+        for data in reader.dump(_GET_RULE):
+            entry = attributes(data)
+            key = (text_of(entry.get(1)), text_of(entry.get(2)))
+            rules.setdefault(key, []).append(_rule(entry))
+    for entry in chains:
+        table, name = text_of(entry.get(1)), text_of(entry.get(3))
+        if 4 not in entry or (family, table) == (FAMILY, TABLE):
+            continue
+        hook = attributes(entry[4])
+        what = _HOOKS[family].get(int.from_bytes(hook[1], "big"))
+        if what is None:
+            continue
+        devices = [text_of(hook[3])] if 3 in hook else []
+        if 4 in hook:
+            devices += [text_of(value) for _, value in attribute_list(hook[4])]
+        yield BaseChain(
+            family=family,
+            table=table,
+            name=name,
+            hook=what,
+            devices=tuple(dict.fromkeys(devices)),
+            priority=struct.unpack("!i", hook[2])[0],
+            drops=5 in entry and int.from_bytes(entry[5], "big") == 0,
+            rules=tuple(rules.get((table, name), ())),
+            others={chain: tuple(found) for (of, chain), found in rules.items() if of == table},
+        )
+
+
+def _rule(entry: Attributes) -> ChainRule:
+    """A rule by its expressions: what they load and compare, as far as it is plain."""
+    loaded: dict[int, tuple[str, int, int]] = {}
+    matches: list[Match] = []
+    vague, verdict, chain = False, "", ""
+    for _, element in attribute_list(entry[4]) if 4 in entry else ():
+        expression = attributes(element)
+        name = text_of(expression.get(1))
+        data = attributes(expression[2]) if 2 in expression else {}
+        if name == "payload" and 1 in data and _number(data, 2) in _BASES:
+            where = (_BASES[_number(data, 2)], _number(data, 3), _number(data, 4))
+            loaded[_number(data, 1)] = where
+        elif name == "meta" and 1 in data and _number(data, 2) in _META:
+            what, length = _META[_number(data, 2)]
+            loaded[_number(data, 1)] = (what, 0, length)
+        elif name == "cmp" and _number(data, 1) in loaded and _number(data, 2) in (0, 1):
+            value = bytes(attributes(data[3])[1])
+            matches.append(Match(loaded[_number(data, 1)], _number(data, 2) == 0, value))
+        elif name == "immediate" and 2 in data:
+            found = attributes(data[2])
+            if 2 in found:
+                inner = attributes(found[2])
+                code = struct.unpack("!i", inner[1])[0]
+                verdict, chain = _VERDICTS.get(code, ""), text_of(inner.get(2))
+        elif name in _EATERS:
+            verdict = "drop"
+        elif name not in _IDLE:
+            loaded.clear()  # a mask, a hash: what is compared then is something else
+            vague = True
+    return ChainRule(tuple(matches), vague, verdict, chain)
+
+
+def _number(data: Attributes, kind: int) -> int:
+    return int.from_bytes(data[kind], "big") if kind in data else -1

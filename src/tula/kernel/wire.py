@@ -1,0 +1,124 @@
+"""Packets sent and heard past the machine's own sockets, for the doctor.
+
+A packet socket hears what comes in before any nftables hook and any reverse-path filter, and
+sends to a MAC that is given; packets that must find their way by themselves go through raw
+sockets (raw(7), packet(7)). Nothing has to be set up, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+from tula.kernel.nftables import KernelError
+from tula.kernel.packet_filter import answers_filter, attach
+from tula.model.config import IPAddress
+
+ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
+
+_ALL = 0x0003
+_SOL_PACKET, _AUXDATA, _IGNORE_OUTGOING = 263, 8, 23
+_VLAN_VALID = 0x10
+_TO_US, _OUTGOING, _LOOPBACK = 0, 4, 5
+_RCVBUFFORCE = 33
+_BUFFER = 1 << 23
+_MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
+_PROBE = 3
+"""IP_PMTUDISC_PROBE: don't fragment, and take the interface's MTU, not one learned before."""
+
+
+class Heard(NamedTuple):
+    """One packet, from its network header on. ``to_us``: its MAC was that of the interface."""
+
+    interface: str
+    mac: bytes
+    protocol: int
+    data: bytes
+    to_us: bool
+    at: float
+
+
+class Wire(Protocol):
+    """Sends and hears packets."""
+
+    def send_link(self, interface: str, mac: bytes, protocol: int, packet: bytes) -> None:
+        """Behind a link-layer header of its own. Raises OSError."""
+
+    def send_routed(self, packet: bytes, to: IPAddress) -> None:
+        """An IP packet with its header, by the machine's routes and output rules. Raises OSError;
+        PermissionError where a rule dropped it."""
+
+    def receive(self, seconds: float) -> list[Heard]:
+        """What came in, waiting so long for the first."""
+
+
+class KernelWire:
+    """The network namespace of the thread that made it. Hears ARP, packets to ``own`` addresses
+    and packets from ``sources``."""
+
+    def __init__(self, own: Iterable[IPAddress], sources: Iterable[IPAddress]) -> None:
+        try:
+            self._packet = socket.socket(
+                socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ALL)
+            )
+            attach(self._packet, answers_filter(own, sources))
+            self._packet.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _BUFFER)
+            self._packet.setsockopt(_SOL_PACKET, _AUXDATA, 1)
+            self._packet.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+            self._raw = {
+                4: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
+                6: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW),
+            }
+            for version, opened in self._raw.items():
+                opened.setsockopt(*_MTU_DISCOVER[version], _PROBE)
+        except OSError as error:
+            raise KernelError(f"cannot open packet sockets: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for opened in (self._packet, *self._raw.values()):
+            opened.close()
+
+    def send_link(self, interface: str, mac: bytes, protocol: int, packet: bytes) -> None:
+        self._packet.sendto(packet, (interface, protocol, 0, 0, mac))
+
+    def send_routed(self, packet: bytes, to: IPAddress) -> None:
+        self._raw[to.version].sendto(packet, (str(to), 0))
+
+    def receive(self, seconds: float) -> list[Heard]:
+        select.select([self._packet], [], [], max(seconds, 0.0))
+        heard: list[Heard] = []
+        while len(heard) < 1000:  # the caller has other things to do
+            try:
+                data, extra, _, address = self._packet.recvmsg(2048, 64)
+            except BlockingIOError:
+                break
+            except OSError:  # an interface went down (ENETDOWN); others go on
+                continue
+            name, protocol, kind, _, mac = address
+            if kind in (_OUTGOING, _LOOPBACK) or _tagged(extra):
+                continue
+            heard.append(Heard(name, bytes(mac), protocol, data, kind == _TO_US, time.monotonic()))
+        return heard
+
+
+def _tagged(extra: Iterable[tuple[int, int, bytes]]) -> bool:
+    """Whether it has a VLAN tag: its own interface has it once more, without."""
+    return any(
+        level == _SOL_PACKET
+        and kind == _AUXDATA
+        and bool(struct.unpack_from("I", data)[0] & _VLAN_VALID)
+        for level, kind, data in extra
+    )
