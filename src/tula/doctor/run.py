@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tula.doctor.backend import BACKEND_CHECKS
+from tula.doctor.backend import BACKEND_CHECKS, observe_own_side
 from tula.doctor.chains import judge_chains, judge_programs
 from tula.doctor.document import (
     judge_balancer,
@@ -76,10 +76,11 @@ def examine(scene: Scene, patience: float) -> Report:
         tested += [what for what, _ in BALANCER_CHECKS]
         ways = len({(site.backend.key, site.vip) for site in sites})
         tested.append(f"{ways} VIPs at backends: served, by the way of clients' packets; sizes")
-    for name in roles.backends:
+    own = observe_own_side(scene) if roles.backends else None
+    if own is not None:
         for what, check in BACKEND_CHECKS:
-            findings += check(scene.config, name)
-            tested.append(f"{name}: {what}")
+            findings += check(scene, own)
+            tested.append(what)
     if not roles.balancer and not roles.backends:
         findings.append(_stranger(scene))
     return Report(roles, tuple(sorted(_distinct(findings), key=_rank)), tuple(tested))

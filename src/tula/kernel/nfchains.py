@@ -1,4 +1,4 @@
-"""Everybody's chains at the hooks of interfaces, read over netlink.
+"""Everybody's chains at hooks where packets come in, read over netlink.
 
 nft itself loads every element of every set before it lists a chain, loses the devices in JSON
 (1.0.6), and may crash on rules of a newer one. Numbers: include/uapi/linux/netfilter/nf_tables.h.
@@ -7,17 +7,20 @@ nft itself loads every element of every set before it lists a chain, loses the d
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tula.dataplane.nft.ruleset import FAMILY, TABLE
 from tula.kernel.attributes import Attributes, attribute_list, attributes, text_of
 from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
 from tula.kernel.nftables import KernelError
+from tula.model.backend_side import TABLE as BACKEND_TABLE
 from tula.model.chain import BaseChain, ChainRule, Match
 
-_FAMILIES = {1: "inet", 5: "netdev"}
-"""Those whose chains may hang at an interface."""
-_HOOKS = {"netdev": {0: "ingress", 1: "egress"}, "inet": {5: "ingress"}}
+_FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 10: "ip6"}
+_AT_INTERFACES = {5: {0: "ingress", 1: "egress"}, 1: {5: "ingress"}}
+"""The hooks' names, by the families whose chains may hang at an interface."""
+_ARRIVING = {family: {0: "prerouting", 1: "input"} for family in (1, 2, 10)}
+"""Where packets pass that the machine takes for itself."""
 _GET_CHAIN, _GET_RULE = 4, 7
 _BASES = {1: "network", 2: "transport"}
 _META = {1: ("protocol", 2), 15: ("nfproto", 1), 16: ("l4proto", 1)}
@@ -27,13 +30,23 @@ _EATERS = {"fwd", "queue", "reject", "synproxy"}
 _IDLE = {"counter", "log", "dup", "notrack", "objref", "nat"}
 """Those that decide nothing."""
 _TRIES = 5
+_OURS = {(FAMILY, TABLE), ("inet", BACKEND_TABLE)}
 
 
 def read_base_chains() -> list[BaseChain]:
     """Those at interfaces' hooks that are not Tula's. Raises KernelError."""
+    return _read_all(_AT_INTERFACES)
+
+
+def read_arriving_chains() -> list[BaseChain]:
+    """Those that see what the machine takes for itself, in the order of the hooks."""
+    return sorted(_read_all(_ARRIVING), key=lambda c: (c.hook != "prerouting", c.priority))
+
+
+def _read_all(hooks: Mapping[int, Mapping[int, str]]) -> list[BaseChain]:
     for _ in range(_TRIES):
         try:
-            return [chain for family in _FAMILIES for chain in _read(family)]
+            return [chain for family in hooks for chain in _read(family, hooks[family])]
         except InterruptedDumpError:
             continue
         except OSError as error:
@@ -41,7 +54,7 @@ def read_base_chains() -> list[BaseChain]:
     raise KernelError("the nftables rules change too fast to be read; try again")
 
 
-def _read(number: int) -> Iterator[BaseChain]:
+def _read(number: int, hooks: Mapping[int, str]) -> Iterator[BaseChain]:
     family = _FAMILIES[number]
     with NfReader(number) as reader:
         chains = [attributes(data) for data in reader.dump(_GET_CHAIN)]
@@ -52,10 +65,10 @@ def _read(number: int) -> Iterator[BaseChain]:
             rules.setdefault(key, []).append(_rule(entry))
     for entry in chains:
         table, name = text_of(entry.get(1)), text_of(entry.get(3))
-        if 4 not in entry or (family, table) == (FAMILY, TABLE):
+        if 4 not in entry or (family, table) in _OURS:
             continue
         hook = attributes(entry[4])
-        what = _HOOKS[family].get(int.from_bytes(hook[1], "big"))
+        what = hooks.get(int.from_bytes(hook[1], "big"))
         if what is None:
             continue
         devices = [text_of(hook[3])] if 3 in hook else []
