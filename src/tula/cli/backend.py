@@ -280,4 +280,4 @@ def _print_steps(plan: Plan) -> None:
     for step in plan.steps:
         print(f"{step.verb:8}{step.what:9} {step.name}")
     if plan.unit:
-        print("unit     tula-backend.service")
+        print("add     unit      tula-backend.service")

@@ -1,0 +1,105 @@
+"""The README's deployment, command by command: three bare machines and a client.
+
+::
+
+    client  10.0.0.50    lb1  10.0.0.2    cache-1, cache-2  10.0.0.11, .12
+        │                 │                     │
+    ════╧═════════════════╧═════════════════════╧════  lan  10.0.0.0/24
+
+What installs (apt, pip, systemd units, nginx) is left out: Tula runs from here, and servers of the
+lab say their names. For tunnels the document's ``forwarding`` is another, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from support.joined import KINDS
+from support.packets import read_packets
+from tula.lab import Capture, Host, Lab, serve_tcp
+
+pytestmark = pytest.mark.kernel
+
+README = Path(__file__).parents[2] / "README.md"
+VIP = "10.0.0.100"
+
+
+def blocks() -> list[str]:
+    """The shell blocks of "Deploy it", in their order."""
+    text = README.read_text()
+    section = text[text.index("## Deploy it on three machines") :].partition("\n## Commands")[0]
+    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+
+
+def document() -> str:
+    (found,) = re.findall(
+        r"cat > /etc/tula/tula.yaml <<'EOF'\n(.*?)EOF\n", "".join(blocks()), re.DOTALL
+    )
+    return found
+
+
+def commands(word: str) -> list[list[str]]:
+    """The lines of a block that begin so, as words without ``tula``."""
+    lines = [line for block in blocks() for line in block.splitlines()]
+    return [line.split()[1:] for line in lines if line.startswith(word)]
+
+
+def run(host: Host, command: list[str], path: Path) -> str:
+    return host.tula(*(word.replace("/etc/tula/tula.yaml", str(path)) for word in command)).stdout
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.link_kinds(*KINDS[kind, 4]))
+        for kind in ("l2", "vxlan", "ipip")
+    ],
+)
+def test_from_three_bare_machines_to_the_first_answer(lab: Lab, tmp_path: Path, kind: str) -> None:
+    lan = lab.switch("lan")
+    lb = lab.host("lb1", lan, "10.0.0.2/24")
+    caches = [lab.host(f"cache-{n}", lan, f"10.0.0.1{n}/24") for n in (1, 2)]
+    client = lab.host("client", lan, "10.0.0.50/24")
+    lab.ready()
+    for cache in caches:
+        serve_tcp(cache, [80], ["0.0.0.0"])
+    path = tmp_path / "tula.yaml"
+    text = document()
+    if kind != "l2":
+        text = text.replace("forwarding: l2", f"forwarding: l3\n    tunnel: {kind}")
+    path.write_text(text)
+    start, spent = time.monotonic(), []
+
+    def timed(what: str) -> None:
+        spent.append(f"{time.monotonic() - start:.1f} s: {what}")
+
+    (join,) = commands("tula backend join")
+    for cache in caches:
+        assert f"This machine is {cache.name}." in run(cache, join, path)
+        timed(f"{cache.name}: tula {' '.join(join)}")
+    for command in [*commands("tula check"), *commands("tula plan"), *commands("tula apply")]:
+        run(lb, command, path)
+        timed(f"lb1: tula {' '.join(command)}")
+    with Capture(lb) as capture:
+        answers = Counter(
+            client.run(["curl", "-s", "--http0.9", f"http://{VIP}/"]).stdout.strip()
+            for _ in range(8)
+        )
+        timed(f"client: 8 answers, of {dict(answers)}")
+        assert all(packet.source != VIP for packet in read_packets(capture.frames()))
+    assert set(answers) == {"cache-1", "cache-2"}
+    assert "cache-1" in run(lb, *commands("tula status"), path)
+    (trace,) = commands("tula trace")
+    assert "maglev hashes 10.0.0.50 port 40000" in run(lb, trace, path)
+    (doctor,) = commands("tula doctor")
+    assert "No fault found" in run(lb, doctor, path)
+    print("\n".join(spent))
+    for cache in caches:
+        cache.tula("backend", "leave")
+    (clear,) = commands("tula clear")
+    run(lb, clear, path)
