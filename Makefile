@@ -26,7 +26,8 @@ soak: $(VENV)/.dev ## what takes long: changes for minutes, hundreds of kills, a
 		tests/packets/test_fuzz.py tests/packets/test_connection_churn.py \
 		tests/packets/test_daemon_churn.py tests/packets/test_daemon_killed.py \
 		tests/packets/test_health_up.py tests/packets/test_health_faults.py \
-		tests/packets/test_tunnel_uploads.py tests/packets/test_tunnel_changes.py
+		tests/packets/test_tunnel_uploads.py tests/packets/test_tunnel_changes.py \
+		tests/packets/test_backend_life.py tests/packets/test_backend_sizes.py
 	TULA_SOAK=1 scripts/vm --left .vm/left -s
 	scripts/as-root $(BIN)/python bench/probes.py --kind http --soak $(or $(TULA_SOAK_SECONDS),3600)
 

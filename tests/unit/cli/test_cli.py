@@ -44,7 +44,7 @@ def test_version(tula: Call) -> None:
 
 def test_the_contracts_commands_are_there() -> None:
     names = {words[0] for words in commands() if len(words) == 1}
-    assert {"check", "plan", "apply", "status", "trace", "clear", "lab"} <= names
+    assert {"check", "plan", "apply", "status", "trace", "clear", "lab", "doctor"} <= names
     assert {"run", "reload", "events", "drain", "undrain", "disable", "enable", "weight"} <= names
 
 
