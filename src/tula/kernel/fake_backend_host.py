@@ -30,6 +30,7 @@ class FakeBackendHost:
     ports: set[GuePort] = field(default_factory=set)
     filter: str = ""
     lacking: frozenset[str] = frozenset({"dummy"})
+    mtu: int = 1500
     left: int | None = None
 
     class Killed(BaseException):
@@ -50,7 +51,7 @@ class FakeBackendHost:
         return set(kinds) & self.lacking
 
     def wire(self, addresses: Iterable[IPAddress]) -> int:
-        return 1500 if list(addresses) else 1500
+        return self.mtu
 
     def run(self, commands: Sequence[Command]) -> None:
         for one in commands:
