@@ -44,11 +44,13 @@ After=nftables.service systemd-sysctl.service systemd-modules-load.service
 Before=network-pre.target
 Wants=network-pre.target
 PartOf=nftables.service
+ReloadPropagatedFrom=nftables.service
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 ExecStart={shlex.join(join)}
+ExecReload={shlex.join(join)}
 
 [Install]
 WantedBy=multi-user.target

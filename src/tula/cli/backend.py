@@ -122,7 +122,7 @@ def leave(dry_run: _DryRun = False, state_dir: StateDir = STATE_DIR, json: Json 
     elif dry_run:
         _print_commands(plan)
     else:
-        _print_steps(plan)
+        _print_steps(plan, unit="remove")
         print("This machine is no backend any more.")
 
 
@@ -273,11 +273,11 @@ def _print_commands(plan: Plan) -> None:
         print("# Nothing to do.")
 
 
-def _print_steps(plan: Plan) -> None:
+def _print_steps(plan: Plan, unit: str = "add") -> None:
     if not plan:
         print("Nothing changed.")
         return
     for step in plan.steps:
         print(f"{step.verb:8}{step.what:9} {step.name}")
     if plan.unit:
-        print("add     unit      tula-backend.service")
+        print(f"{unit:8}unit      tula-backend.service")

@@ -54,8 +54,7 @@ def judge_ends(_scene: Scene, own: OwnSide) -> Iterator[Finding]:
                 "tunnel-missing", Severity.ERROR, right[0],
                 f"{right[0]}, the end of a tunnel, is down",
                 "set it up",
-                commands=tuple(str(c) for c in set_end(end)[:1])
-                if right[0] == end.name else (f"ip link set {right[0]} up",),
+                commands=(f"ip link set {right[0]} up",),
             )  # fmt: skip
             continue
         other = end.name if end.name in links else next(iter(_near(end, own, candidates)), "")

@@ -48,7 +48,11 @@ def set_end(end: End) -> list[Command]:
     """What is set of a device that is there."""
     # Nothing is said into a tunnel, and nothing asked: balancers know all they must.
     silent = " arp off" if end.kind == "vxlan" else ""
-    made = [command(f"ip link set {end.name} addrgenmode none{silent} up")]
+    # In two steps: what is set with "up" comes after it (do_setlink, rtnetlink.c).
+    made = [
+        command(f"ip link set {end.name} addrgenmode none"),
+        command(f"ip link set {end.name}{silent} up"),
+    ]
     if end.loose:
         made.append(write_setting(loose_setting(end), "2"))
     return made
