@@ -72,12 +72,15 @@ WantedBy=multi-user.target
                 raise KernelError(f"{self.path}: {error.strerror}") from error
         _systemctl("daemon-reload")
         _systemctl("enable", "--quiet", NAME)
+        # It finds all done, once this process has ended; and what is not active is not started
+        # again with nftables.service.
+        _systemctl("start", "--no-block", NAME)
 
     def remove(self) -> None:
         """Disables and removes it."""
         if not self.path.exists():
             return
-        _systemctl("disable", "--quiet", NAME)
+        _systemctl("disable", "--now", "--quiet", NAME)
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:
