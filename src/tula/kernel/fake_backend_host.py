@@ -50,7 +50,7 @@ class FakeBackendHost:
     def missing(self, kinds: Iterable[str]) -> set[str]:
         return set(kinds) & self.lacking
 
-    def wire(self, addresses: Iterable[IPAddress]) -> int:
+    def wire(self, addresses: Iterable[IPAddress]) -> int:  # noqa: ARG002
         return self.mtu
 
     def run(self, commands: Sequence[Command]) -> None:
