@@ -79,6 +79,19 @@ def judge_chains(scene: Scene, _: Answers) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def eaten_at_egress(scene: Scene) -> set[tuple[str, IPAddress]]:
+    """The interfaces, and the VIPs whose packets certainly do not leave by them: what is silent
+    there tells nothing of backends."""
+    return {
+        (device, sample.vip)
+        for chain in scene.chains
+        if chain.hook == "egress"
+        for sample in _samples(scene)
+        if eats(chain, sample) is Eats.YES
+        for device in chain.devices
+    }
+
+
 def judge_programs(scene: Scene, _: Answers) -> Iterator[Finding]:
     """What sees packets before nftables, and cannot be read."""
     for name in scene.interfaces:

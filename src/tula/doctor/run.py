@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tula.doctor.backend import BACKEND_CHECKS
-from tula.doctor.chains import judge_chains, judge_programs
+from tula.doctor.chains import eaten_at_egress, judge_chains, judge_programs
 from tula.doctor.document import (
     judge_balancer,
     judge_difference,
@@ -102,9 +102,11 @@ def judge_balancer_side(scene: Scene, answers: Answers, sites: Sequence[Site]) -
     by_backend: dict[str, list[Site]] = {}
     for site in sites:
         by_backend.setdefault(site.backend.key, []).append(site)
+    eaten = eaten_at_egress(scene)
     for of_one in by_backend.values():
         for site in of_one:
-            findings += judge_site(scene.config, site, of_one, answers)
+            if isinstance(site.way, InTunnel) or (site.interface, site.vip) not in eaten:
+                findings += judge_site(scene.config, site, of_one, answers)
         findings += judge_sizes(of_one, answers)
     return findings
 

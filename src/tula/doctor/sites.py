@@ -39,7 +39,8 @@ class Site:
     way: Link | InTunnel
     source: IPAddress
     direct_source: IPAddress
-    services: tuple[str, ...]
+    interface: str
+    services: tuple[str, ...] = ()
     tcp: tuple[int, ...] = ()
     udp: tuple[int, ...] = ()
     mtu: int = 1500
@@ -116,6 +117,7 @@ def plan_sites(scene: Scene, macs: Macs) -> list[Site]:
                 way=way,
                 source=source,
                 direct_source=direct,
+                interface=interface,
                 services=tuple(service.name for service in services),
                 tcp=_ports(services, Protocol.TCP),
                 udp=_ports(services, Protocol.UDP),

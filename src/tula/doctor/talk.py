@@ -208,24 +208,20 @@ class Talk:
         for each in heard:
             found = parse_arp(each.data) if each.protocol == ARP else parse_ip(each.data, each.mac)
             if isinstance(found, Owner):
-                self.answers.owners.setdefault((each.interface, found.address), set()).add(
-                    found.mac
-                )
-            elif isinstance(found, Reply) and self._take_reply(found):
-                continue
-            elif each.protocol != ARP:
-                self._take_passing(each)
+                place = (each.interface, found.address)
+                self.answers.owners.setdefault(place, set()).add(found.mac)
+            elif each.protocol != ARP and not self._passes(each) and isinstance(found, Reply):
+                self._take_reply(found)
 
-    def _take_reply(self, reply: Reply) -> bool:
+    def _take_reply(self, reply: Reply) -> None:
         question = self._asked.get(reply.number)
         if question is None or not _fits(question, reply):
-            return False
+            return
         known = self.answers.replies.setdefault(question, [])
         if reply not in known:
             known.append(reply)
         if reply.said is Said.ACCEPTS and question.what == packets.TCP:
             self._hang_up(question, reply.number)
-        return True
 
     def _hang_up(self, question: Question, number: int) -> None:
         """The kernel would say so too, unless it drops answers that come from its own VIP."""
@@ -233,12 +229,14 @@ class Talk:
         with suppress(OSError):  # it ends by itself, too
             self._deliver(end, question, number)
 
-    def _take_passing(self, each: Heard) -> None:
+    def _passes(self, each: Heard) -> bool:
+        """Whether it is on its way to somebody else: an answer to a client."""
         ends = addresses_of(each.data)
-        if not ends or not each.to_us or each.interface == "lo":
-            return
-        if ends[1] not in self._own and not ends[1].is_multicast:
+        if ends is None or ends[1] in self._own or ends[1].is_multicast:
+            return False
+        if each.to_us and each.interface != "lo":
             self.answers.passing.add(Passing(each.interface, each.mac, *ends))
+        return True
 
 
 def _fits(question: Question, reply: Reply) -> bool:
