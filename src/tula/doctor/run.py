@@ -17,6 +17,7 @@ from tula.doctor.document import (
 from tula.doctor.fullness import judge_conntrack, judge_neighbours, judge_tables
 from tula.doctor.network import judge_backends, judge_owners
 from tula.doctor.packets import ECHO
+from tula.doctor.reverse import judge_reverse
 from tula.doctor.roles import Roles, roles_of
 from tula.doctor.scene import Scene
 from tula.doctor.serving import forwarded, judge_site
@@ -43,6 +44,7 @@ BALANCER_CHECKS: Sequence[tuple[str, Judge]] = (
     ("who answers ARP and neighbour discovery for VIPs", judge_owners),
     ("who answers for backends and balancers", judge_backends),
     ("whether answers come back through here", judge_passing),
+    ("reverse-path filters for health checks", judge_reverse),
     ("tables of connections", judge_tables),
     ("neighbour tables", judge_neighbours),
     ("connection tracking", judge_conntrack),

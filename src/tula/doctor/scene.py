@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -11,11 +12,14 @@ from tula.daemon.store import Store
 from tula.doctor.machine import Usage, nft_version, read_conntrack, read_neighbours
 from tula.kernel.link_states import read_link_states
 from tula.kernel.nfchains import read_base_chains
+from tula.kernel.sysctls import Sysctls
 from tula.model.chain import BaseChain
 from tula.model.config import Config, IPAddress
 from tula.model.host import HostView, LinkState
 from tula.model.problem import Problem
-from tula.plan.probes import Sources
+from tula.plan.ids import plan_ids
+from tula.plan.probe_sysctls import Need, settings_to_read
+from tula.plan.probes import Sources, plan_probes
 from tula.plan.reach import Reach, backend_addresses, plan_reach
 from tula.plan.tunnel_kinds import missing_tunnels
 
@@ -54,6 +58,9 @@ class Scene:
     neighbours: Mapping[int, Usage] = field(default_factory=dict)
     conntrack: Usage | None = None
     chains: Sequence[BaseChain] = ()
+    needs: Mapping[str, Need] = field(default_factory=dict)
+    """What health checks need of interfaces."""
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> Sources:
@@ -129,4 +136,19 @@ def observe_scene(
         neighbours=read_neighbours(kernel.sysctls),
         conntrack=read_conntrack(kernel.sysctls),
         chains=read_base_chains(),
+        needs=_needs(config, host, reach, store),
+        settings=_settings(host, kernel.sysctls),
     )
+
+
+def _needs(config: Config, host: HostView, reach: Reach, store: Store) -> Mapping[str, Need]:
+    """What answers to health checks need; the numbers do not matter."""
+    if reach.problems or not any(service.probed for service in config.services):
+        return {}
+    ids = plan_ids(config, store.memory().ids, time.time())
+    return plan_probes(config, host, reach, ids).needs or {}
+
+
+def _settings(host: HostView, sysctls: Sysctls) -> Mapping[str, str]:
+    values = {name: sysctls.read(name) for name in settings_to_read(host.links)}
+    return {name: value for name, value in values.items() if value is not None}
