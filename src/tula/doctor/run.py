@@ -21,7 +21,14 @@ from tula.doctor.reverse import judge_reverse
 from tula.doctor.roles import Roles, roles_of
 from tula.doctor.scene import Scene
 from tula.doctor.serving import forwarded, judge_site
-from tula.doctor.sites import Site, first_questions, plan_sites, who_has_backends, who_has_vips
+from tula.doctor.sites import (
+    Site,
+    askable,
+    first_questions,
+    plan_sites,
+    who_has_backends,
+    who_has_vips,
+)
 from tula.doctor.sizes import judge_sizes, smaller
 from tula.doctor.talk import Answers, InTunnel, Question, Talk
 from tula.doctor.verdicts import vip_lives
@@ -76,8 +83,9 @@ def examine(scene: Scene, patience: float) -> Report:
             answers, sites = converse(scene, wire, patience)
         findings += judge_balancer_side(scene, answers, sites)
         tested += [what for what, _ in BALANCER_CHECKS]
-        ways = len({(site.backend.key, site.vip) for site in sites})
-        tested.append(f"{ways} VIPs at backends: served, by the way of clients' packets; sizes")
+        tested.append(
+            f"{len(sites)} VIPs at backends, by the way of clients' packets: served; sizes"
+        )
     for name in roles.backends:
         for what, check in BACKEND_CHECKS:
             findings += check(scene.config, name)
@@ -91,7 +99,7 @@ def converse(scene: Scene, wire: Wire, patience: float) -> tuple[Answers, list[S
     """Asks: whose MACs, then everyone everything, then what silence means."""
     talk = Talk(wire, scene.config.tunnels, scene.own, patience)
     talk.ask((), [*who_has_vips(scene), *who_has_backends(scene)])
-    sites = plan_sites(scene, talk.answers.owners)
+    sites = askable(plan_sites(scene, talk.answers.owners))
     talk.ask(first_questions(sites), [*who_has_vips(scene)])
     talk.ask(_further(scene, sites, talk.answers))
     talk.listen(WATCH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 
 from tula.daemon.reader import Adapters, Reader, TableUse
@@ -34,7 +35,7 @@ Difference = Callable[[], Sequence[str] | None]
 """What apply would change now, a line each; None where the document does not fit the machine."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scene:
     """One machine and one document, without a word from others.
 
@@ -62,22 +63,22 @@ class Scene:
     """What health checks need of interfaces."""
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def sources(self) -> Sources:
         """The addresses to send from."""
         return Sources(self.config, self.host)
 
-    @property
+    @cached_property
     def vips(self) -> set[IPAddress]:
         """All of the document's."""
         return {vip for service in self.config.services for vip in service.vips}
 
-    @property
+    @cached_property
     def own(self) -> set[IPAddress]:
         """This machine's addresses, VIPs that it holds among them."""
         return {held.address.ip for held in self.host.addresses}
 
-    @property
+    @cached_property
     def interfaces(self) -> tuple[str, ...]:
         """Those in use that are here: where clients come in, and where backends and VIPs are."""
         named = [
@@ -88,7 +89,7 @@ class Scene:
         ]
         return tuple(name for name in dict.fromkeys(named) if name in self.host.links)
 
-    @property
+    @cached_property
     def names(self) -> dict[IPAddress, str]:
         """Whose addresses are known: backends' and balancers' names."""
         found: dict[IPAddress, str] = {a: name for name, a in self.config.load_balancers}

@@ -107,24 +107,24 @@ class Talk:
         self._first = random.randrange(packets.PORTS)  # not that of the last run
         self._numbers: dict[Question, int] = {}
         self._asked: dict[int, Question] = {}
+        self._waiting: set[Question] = set()
+        self._unknown: set[tuple[str, IPAddress]] = set()
 
-    def ask(
-        self, questions: Iterable[Question], who_has: Iterable[WhoHas] = (), tries: int = 3
-    ) -> None:
+    def ask(self, questions: Iterable[Question], who_has: Iterable[WhoHas] = ()) -> None:
         """Asks, and again what stays silent; until all that is needed is answered, or for long
         enough."""
-        wanted, asked = list(dict.fromkeys(questions)), list(dict.fromkeys(who_has))
-        wanted = [question for question in wanted if self._number(question)]
+        wanted = [q for q in dict.fromkeys(questions) if self._number(q)]
+        asked = list(dict.fromkeys(who_has))
+        self._waiting = {q for q in wanted if q.needed and not self._answered(q)}
+        self._unknown = {(w.interface, w.target) for w in asked if w.needed and not self._known(w)}
         start = time.monotonic()
-        for at in _TRIES[:tries]:
-            self._listen_until(start + at * self._patience, wanted, asked)
-            silent = [question for question in wanted if not self._answered(question)]
-            unknown = [each for each in asked if not self._known(each)]
-            needed = any(q.needed for q in silent) or any(w.needed for w in unknown)
-            if at and not needed:
+        for at in _TRIES:
+            self._listen_until(start + at * self._patience)
+            if at and not (self._waiting or self._unknown):
                 return
-            self._send(silent, unknown)
-        self._listen_until(start + self._patience, wanted, asked)
+            silent = (question for question in wanted if not self._answered(question))
+            self._send(silent, [each for each in asked if not self._known(each)])
+        self._listen_until(start + self._patience)
 
     def listen(self, seconds: float) -> None:
         """Hears what comes, for at least so long since the beginning."""
@@ -143,13 +143,8 @@ class Talk:
             return count
         return 1
 
-    def _listen_until(
-        self, end: float, wanted: Collection[Question], asked: Collection[WhoHas]
-    ) -> None:
-        while True:
-            open_ = [q for q in wanted if q.needed and not self._answered(q)]
-            if not open_ and all(self._known(each) for each in asked if each.needed):
-                return
+    def _listen_until(self, end: float) -> None:
+        while self._waiting or self._unknown:
             left = end - time.monotonic()
             if left <= 0:
                 return
@@ -170,6 +165,7 @@ class Talk:
                 self._deliver(self._packet(question, number), question, number)
             except OSError as error:
                 self.answers.refused[question] = error
+                self._waiting.discard(question)
             if count % _BURST == 0:
                 self._take(self._wire.receive(0.002))
 
@@ -210,6 +206,7 @@ class Talk:
             if isinstance(found, Owner):
                 place = (each.interface, found.address)
                 self.answers.owners.setdefault(place, set()).add(found.mac)
+                self._unknown.discard(place)
             elif each.protocol != ARP and not self._passes(each) and isinstance(found, Reply):
                 self._take_reply(found)
 
@@ -217,6 +214,7 @@ class Talk:
         question = self._asked.get(reply.number)
         if question is None or not _fits(question, reply):
             return
+        self._waiting.discard(question)
         known = self.answers.replies.setdefault(question, [])
         if reply not in known:
             known.append(reply)
