@@ -40,8 +40,8 @@ pytestmark = pytest.mark.kernel
 APPLIES, DOWNLOADS, RATE, FLOWS = 100, 50, 3000, 24
 QUICK = {"maglev": {"slots": 2039}}
 """Half of the smallest table: what takes most of an apply's time."""
-BY_COMMAND = 10
-"""Every tenth apply is by the command, the others are in this process."""
+BY_COMMAND = 25
+"""One apply in so many is by the command, the others are in this process."""
 
 
 class Downloads(StreamServer):
