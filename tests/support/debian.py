@@ -23,6 +23,18 @@ _ENVIRONMENT = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": "/root"}
 _ENTER = Path(__file__).with_name("enter_debian.sh")
 
 
+class _Killer:
+    """Ends a program with all that it started: what waits for it here heeds no other signal."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def close(self) -> None:
+        """Twice is harmless."""
+        self._process.kill()
+        self._process.wait()
+
+
 class Debian:
     """One host with the packages' programs and files."""
 
@@ -51,12 +63,14 @@ class Debian:
     def start(self, *command: str, log: Path) -> Process:
         """A program that goes on; the lab ends it, and all that it starts with it."""
         with log.open("a") as output:
-            return self.host.popen(
+            process = self.host.popen(
                 self._enter(command),
                 stdout=output.fileno(),
                 stderr=output.fileno(),
                 env=_ENVIRONMENT,
             )
+        self.host.owns(_Killer(process))
+        return process
 
     def own(self, user: str, *folders: str) -> None:
         """Makes folders that belong to a user, as a package's script or its unit would."""
