@@ -38,19 +38,23 @@ class Sample:
     port: int | None
 
     def field(self, where: tuple[str, int, int]) -> bytes | None:
-        """The value of a field; None if any may stand there."""
+        """The value of a field, or of a part of it; None if any may stand there."""
         version = self.vip.version
         target, header = (16, 9) if version == 4 else (24, 6)
-        known = {
-            ("network", target, len(self.vip.packed)): self.vip.packed,
-            ("network", header, 1): bytes([self.protocol]),
-            ("l4proto", 0, 1): bytes([self.protocol]),
-            ("nfproto", 0, 1): bytes([_NFPROTO[version]]),
-            ("protocol", 0, 2): _ETHERTYPE[version],
-        }
+        known = [
+            ("network", target, self.vip.packed),
+            ("network", header, bytes([self.protocol])),
+            ("l4proto", 0, bytes([self.protocol])),
+            ("nfproto", 0, bytes([_NFPROTO[version]])),
+            ("protocol", 0, _ETHERTYPE[version]),
+        ]
         if self.port is not None:
-            known["transport", 2, 2] = struct.pack("!H", self.port)
-        return known.get(where)
+            known.append(("transport", 2, struct.pack("!H", self.port)))
+        base, offset, length = where
+        for at_base, start, value in known:
+            if base == at_base and start <= offset and offset + length <= start + len(value):
+                return value[offset - start : offset - start + length]
+        return None
 
 
 def judge_chains(scene: Scene, _: Answers) -> Iterator[Finding]:
@@ -77,6 +81,19 @@ def judge_chains(scene: Scene, _: Answers) -> Iterator[Finding]:
             certain=yes,
             commands=(f"nft flush chain {chain}", f"nft delete chain {chain}") if yes else (),
         )  # fmt: skip
+
+
+def eaten_at_egress(scene: Scene) -> set[tuple[str, IPAddress]]:
+    """The interfaces, and the VIPs whose packets certainly do not leave by them: what is silent
+    there tells nothing of backends."""
+    return {
+        (device, sample.vip)
+        for chain in scene.chains
+        if chain.hook == "egress"
+        for sample in _samples(scene)
+        if eats(chain, sample) is Eats.YES
+        for device in chain.devices
+    }
 
 
 def judge_programs(scene: Scene, _: Answers) -> Iterator[Finding]:
@@ -148,7 +165,7 @@ def _match(match: Match, sample: Sample) -> bool | None:
     value = sample.field(match.field)
     if value is None:
         return None
-    return (value[: len(match.value)] == match.value) is match.equal
+    return (value == match.value) is match.equal
 
 
 def _samples(scene: Scene) -> Iterable[Sample]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tula.doctor.backend import BACKEND_CHECKS, observe_own_side
-from tula.doctor.chains import judge_chains, judge_programs
+from tula.doctor.chains import eaten_at_egress, judge_chains, judge_programs
 from tula.doctor.document import (
     judge_balancer,
     judge_difference,
@@ -17,10 +17,18 @@ from tula.doctor.document import (
 from tula.doctor.fullness import judge_conntrack, judge_neighbours, judge_tables
 from tula.doctor.network import judge_backends, judge_owners
 from tula.doctor.packets import ECHO
+from tula.doctor.reverse import judge_reverse
 from tula.doctor.roles import Roles, roles_of
 from tula.doctor.scene import Scene
 from tula.doctor.serving import forwarded, judge_site
-from tula.doctor.sites import Site, first_questions, plan_sites, who_has_backends, who_has_vips
+from tula.doctor.sites import (
+    Site,
+    askable,
+    first_questions,
+    plan_sites,
+    who_has_backends,
+    who_has_vips,
+)
 from tula.doctor.sizes import judge_sizes, smaller
 from tula.doctor.talk import Answers, InTunnel, Question, Talk
 from tula.doctor.verdicts import vip_lives
@@ -43,6 +51,7 @@ BALANCER_CHECKS: Sequence[tuple[str, Judge]] = (
     ("who answers ARP and neighbour discovery for VIPs", judge_owners),
     ("who answers for backends and balancers", judge_backends),
     ("whether answers come back through here", judge_passing),
+    ("reverse-path filters for health checks", judge_reverse),
     ("tables of connections", judge_tables),
     ("neighbour tables", judge_neighbours),
     ("connection tracking", judge_conntrack),
@@ -74,8 +83,9 @@ def examine(scene: Scene, patience: float) -> Report:
             answers, sites = converse(scene, wire, patience)
         findings += judge_balancer_side(scene, answers, sites)
         tested += [what for what, _ in BALANCER_CHECKS]
-        ways = len({(site.backend.key, site.vip) for site in sites})
-        tested.append(f"{ways} VIPs at backends: served, by the way of clients' packets; sizes")
+        tested.append(
+            f"{len(sites)} VIPs at backends, by the way of clients' packets: served; sizes"
+        )
     own = observe_own_side(scene) if roles.backends else None
     if own is not None:
         for what, check in BACKEND_CHECKS:
@@ -90,7 +100,7 @@ def converse(scene: Scene, wire: Wire, patience: float) -> tuple[Answers, list[S
     """Asks: whose MACs, then everyone everything, then what silence means."""
     talk = Talk(wire, scene.config.tunnels, scene.own, patience)
     talk.ask((), [*who_has_vips(scene), *who_has_backends(scene)])
-    sites = plan_sites(scene, talk.answers.owners)
+    sites = askable(plan_sites(scene, talk.answers.owners))
     talk.ask(first_questions(sites), [*who_has_vips(scene)])
     talk.ask(_further(scene, sites, talk.answers))
     talk.listen(WATCH)
@@ -103,9 +113,11 @@ def judge_balancer_side(scene: Scene, answers: Answers, sites: Sequence[Site]) -
     by_backend: dict[str, list[Site]] = {}
     for site in sites:
         by_backend.setdefault(site.backend.key, []).append(site)
+    eaten = eaten_at_egress(scene)
     for of_one in by_backend.values():
         for site in of_one:
-            findings += judge_site(scene.config, site, of_one, answers)
+            if isinstance(site.way, InTunnel) or (site.interface, site.vip) not in eaten:
+                findings += judge_site(scene.config, site, of_one, answers)
         findings += judge_sizes(of_one, answers)
     return findings
 

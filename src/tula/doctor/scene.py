@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 
 from tula.daemon.reader import Adapters, Reader, TableUse
@@ -11,11 +13,14 @@ from tula.daemon.store import Store
 from tula.doctor.machine import Usage, nft_version, read_conntrack, read_neighbours
 from tula.kernel.link_states import read_link_states
 from tula.kernel.nfchains import read_base_chains
+from tula.kernel.sysctls import Sysctls
 from tula.model.chain import BaseChain
 from tula.model.config import Config, IPAddress
 from tula.model.host import HostView, LinkState
 from tula.model.problem import Problem
-from tula.plan.probes import Sources
+from tula.plan.ids import plan_ids
+from tula.plan.probe_sysctls import Need, settings_to_read
+from tula.plan.probes import Sources, plan_probes
 from tula.plan.reach import Reach, backend_addresses, plan_reach
 from tula.plan.tunnel_kinds import missing_tunnels
 
@@ -30,7 +35,7 @@ Difference = Callable[[], Sequence[str] | None]
 """What apply would change now, a line each; None where the document does not fit the machine."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scene:
     """One machine and one document, without a word from others.
 
@@ -54,23 +59,26 @@ class Scene:
     neighbours: Mapping[int, Usage] = field(default_factory=dict)
     conntrack: Usage | None = None
     chains: Sequence[BaseChain] = ()
+    needs: Mapping[str, Need] = field(default_factory=dict)
+    """What health checks need of interfaces."""
+    settings: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def sources(self) -> Sources:
         """The addresses to send from."""
         return Sources(self.config, self.host)
 
-    @property
+    @cached_property
     def vips(self) -> set[IPAddress]:
         """All of the document's."""
         return {vip for service in self.config.services for vip in service.vips}
 
-    @property
+    @cached_property
     def own(self) -> set[IPAddress]:
         """This machine's addresses, VIPs that it holds among them."""
         return {held.address.ip for held in self.host.addresses}
 
-    @property
+    @cached_property
     def interfaces(self) -> tuple[str, ...]:
         """Those in use that are here: where clients come in, and where backends and VIPs are."""
         named = [
@@ -81,7 +89,7 @@ class Scene:
         ]
         return tuple(name for name in dict.fromkeys(named) if name in self.host.links)
 
-    @property
+    @cached_property
     def names(self) -> dict[IPAddress, str]:
         """Whose addresses are known: backends' and balancers' names."""
         found: dict[IPAddress, str] = {a: name for name, a in self.config.load_balancers}
@@ -129,4 +137,19 @@ def observe_scene(
         neighbours=read_neighbours(kernel.sysctls),
         conntrack=read_conntrack(kernel.sysctls),
         chains=read_base_chains(),
+        needs=_needs(config, host, reach, store),
+        settings=_settings(host, kernel.sysctls),
     )
+
+
+def _needs(config: Config, host: HostView, reach: Reach, store: Store) -> Mapping[str, Need]:
+    """What answers to health checks need; the numbers do not matter."""
+    if reach.problems or not any(service.probed for service in config.services):
+        return {}
+    ids = plan_ids(config, store.memory().ids, time.time())
+    return plan_probes(config, host, reach, ids).needs or {}
+
+
+def _settings(host: HostView, sysctls: Sysctls) -> Mapping[str, str]:
+    values = {name: sysctls.read(name) for name in settings_to_read(host.links)}
+    return {name: value for name, value in values.items() if value is not None}

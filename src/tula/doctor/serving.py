@@ -22,6 +22,7 @@ from tula.doctor.verdicts import (
     redirected,
     verdict,
     vip_lives,
+    vip_questions,
 )
 from tula.model.config import Config, IPAddress
 from tula.model.finding import Finding, Severity
@@ -38,6 +39,8 @@ def judge_site(
     """What is wrong with one VIP at one backend; ``sites`` are all of this backend."""
     if vip_lives(answers, site):
         return [*_judge_ports(site, answers)]
+    if any(isinstance(answers.refused.get(q), PermissionError) for q in vip_questions(site)):
+        return [_kept_in(site)]
     found = _told(config, site, answers)
     if found is not None:
         return [found]
@@ -92,6 +95,15 @@ def _told(config: Config, site: Site, answers: Answers) -> Finding | None:
     return None
 
 
+def _kept_in(site: Site) -> Finding:
+    """netfilter has dropped it on its way out (nf_hook_slow, netfilter/core.c)."""
+    return Finding(
+        "foreign-chain", Severity.ERROR, site.interface,
+        f"rules of this machine's own drop what it sends to {site.outer} for {site.vip}",
+        "allow it in the output and postrouting chains (nft list ruleset)",
+    )  # fmt: skip
+
+
 def _unreachable(site: Site, answers: Answers) -> Finding:
     """Nothing was answered, by no address."""
     if isinstance(site.way, InTunnel):
@@ -137,9 +149,9 @@ def _tunnel_silent(config: Config, site: Site, answers: Answers) -> Finding:
     return Finding(
         "tunnel-missing", Severity.ERROR, name,
         f"{name} answers by its own address, and nothing that comes in the {way.tunnel} tunnel to "
-        f"{way.remote}, for {site.vip} neither",
+        f"{way.remote}",
         f"make the tunnel's end on {name} anew; what it may be: no end there, {_OTHER_END}, or no "
-        f"{site.vip} there",
+        "VIP there",
         certain=False, on=name, commands=commands,
     )  # fmt: skip
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tula.doctor.packets import ECHO, TCP, UDP
+from tula.doctor.packets import ECHO, PORTS, TCP, UDP
 from tula.doctor.scene import STRAYS, Scene
 from tula.doctor.talk import InTunnel, Link, Question, WhoHas
 from tula.model.config import (
@@ -21,6 +21,8 @@ from tula.plan.tunnels import outer_address, overhead, vxlan_mac
 
 _MOST_PORTS = 8
 """Of a service that are tried, single ports first."""
+_MOST_QUESTIONS = PORTS - 8_000
+"""Those about sizes come to the rest."""
 _HEADERS = {4: 40, 6: 60}
 
 Macs = Mapping[tuple[str, IPAddress], set[bytes]]
@@ -39,7 +41,8 @@ class Site:
     way: Link | InTunnel
     source: IPAddress
     direct_source: IPAddress
-    services: tuple[str, ...]
+    interface: str
+    services: tuple[str, ...] = ()
     tcp: tuple[int, ...] = ()
     udp: tuple[int, ...] = ()
     mtu: int = 1500
@@ -116,6 +119,7 @@ def plan_sites(scene: Scene, macs: Macs) -> list[Site]:
                 way=way,
                 source=source,
                 direct_source=direct,
+                interface=interface,
                 services=tuple(service.name for service in services),
                 tcp=_ports(services, Protocol.TCP),
                 udp=_ports(services, Protocol.UDP),
@@ -123,6 +127,16 @@ def plan_sites(scene: Scene, macs: Macs) -> list[Site]:
             )
         )
     return sites
+
+
+def askable(sites: Sequence[Site]) -> list[Site]:
+    """As many, from the first, as there are numbers for what is asked of them."""
+    left = _MOST_QUESTIONS
+    for count, site in enumerate(sites):
+        left -= 2 * len(site.tcp) + 2 * len(site.udp) + 8
+        if left < 0:
+            return list(sites[:count])
+    return list(sites)
 
 
 def _way(

@@ -107,24 +107,24 @@ class Talk:
         self._first = random.randrange(packets.PORTS)  # not that of the last run
         self._numbers: dict[Question, int] = {}
         self._asked: dict[int, Question] = {}
+        self._waiting: set[Question] = set()
+        self._unknown: set[tuple[str, IPAddress]] = set()
 
-    def ask(
-        self, questions: Iterable[Question], who_has: Iterable[WhoHas] = (), tries: int = 3
-    ) -> None:
+    def ask(self, questions: Iterable[Question], who_has: Iterable[WhoHas] = ()) -> None:
         """Asks, and again what stays silent; until all that is needed is answered, or for long
         enough."""
-        wanted, asked = list(dict.fromkeys(questions)), list(dict.fromkeys(who_has))
-        wanted = [question for question in wanted if self._number(question)]
+        wanted = [q for q in dict.fromkeys(questions) if self._number(q)]
+        asked = list(dict.fromkeys(who_has))
+        self._waiting = {q for q in wanted if q.needed and not self._answered(q)}
+        self._unknown = {(w.interface, w.target) for w in asked if w.needed and not self._known(w)}
         start = time.monotonic()
-        for at in _TRIES[:tries]:
-            self._listen_until(start + at * self._patience, wanted, asked)
-            silent = [question for question in wanted if not self._answered(question)]
-            unknown = [each for each in asked if not self._known(each)]
-            needed = any(q.needed for q in silent) or any(w.needed for w in unknown)
-            if at and not needed:
+        for at in _TRIES:
+            self._listen_until(start + at * self._patience)
+            if at and not (self._waiting or self._unknown):
                 return
-            self._send(silent, unknown)
-        self._listen_until(start + self._patience, wanted, asked)
+            silent = (question for question in wanted if not self._answered(question))
+            self._send(silent, [each for each in asked if not self._known(each)])
+        self._listen_until(start + self._patience)
 
     def listen(self, seconds: float) -> None:
         """Hears what comes, for at least so long since the beginning."""
@@ -143,13 +143,8 @@ class Talk:
             return count
         return 1
 
-    def _listen_until(
-        self, end: float, wanted: Collection[Question], asked: Collection[WhoHas]
-    ) -> None:
-        while True:
-            open_ = [q for q in wanted if q.needed and not self._answered(q)]
-            if not open_ and all(self._known(each) for each in asked if each.needed):
-                return
+    def _listen_until(self, end: float) -> None:
+        while self._waiting or self._unknown:
             left = end - time.monotonic()
             if left <= 0:
                 return
@@ -170,6 +165,7 @@ class Talk:
                 self._deliver(self._packet(question, number), question, number)
             except OSError as error:
                 self.answers.refused[question] = error
+                self._waiting.discard(question)
             if count % _BURST == 0:
                 self._take(self._wire.receive(0.002))
 
@@ -208,24 +204,22 @@ class Talk:
         for each in heard:
             found = parse_arp(each.data) if each.protocol == ARP else parse_ip(each.data, each.mac)
             if isinstance(found, Owner):
-                self.answers.owners.setdefault((each.interface, found.address), set()).add(
-                    found.mac
-                )
-            elif isinstance(found, Reply) and self._take_reply(found):
-                continue
-            elif each.protocol != ARP:
-                self._take_passing(each)
+                place = (each.interface, found.address)
+                self.answers.owners.setdefault(place, set()).add(found.mac)
+                self._unknown.discard(place)
+            elif each.protocol != ARP and not self._passes(each) and isinstance(found, Reply):
+                self._take_reply(found)
 
-    def _take_reply(self, reply: Reply) -> bool:
+    def _take_reply(self, reply: Reply) -> None:
         question = self._asked.get(reply.number)
         if question is None or not _fits(question, reply):
-            return False
+            return
+        self._waiting.discard(question)
         known = self.answers.replies.setdefault(question, [])
         if reply not in known:
             known.append(reply)
         if reply.said is Said.ACCEPTS and question.what == packets.TCP:
             self._hang_up(question, reply.number)
-        return True
 
     def _hang_up(self, question: Question, number: int) -> None:
         """The kernel would say so too, unless it drops answers that come from its own VIP."""
@@ -233,12 +227,14 @@ class Talk:
         with suppress(OSError):  # it ends by itself, too
             self._deliver(end, question, number)
 
-    def _take_passing(self, each: Heard) -> None:
+    def _passes(self, each: Heard) -> bool:
+        """Whether it is on its way to somebody else: an answer to a client."""
         ends = addresses_of(each.data)
-        if not ends or not each.to_us or each.interface == "lo":
-            return
-        if ends[1] not in self._own and not ends[1].is_multicast:
+        if ends is None or ends[1] in self._own or ends[1].is_multicast:
+            return False
+        if each.to_us and each.interface != "lo":
             self.answers.passing.add(Passing(each.interface, each.mac, *ends))
+        return True
 
 
 def _fits(question: Question, reply: Reply) -> bool:

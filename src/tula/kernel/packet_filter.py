@@ -23,8 +23,9 @@ _PROTOCOL = 0xFFFFF000
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _SNAP = 1024
 """Bytes of a packet that are kept."""
-_MOST4, _MOST6 = 600, 240
-"""Addresses that fit into a program of BPF_MAXINSNS (4,096) instructions, by version."""
+_MOST4, _MOST_OWN6, _MOST6 = 400, 60, 200
+"""Addresses that fit into a program of BPF_MAXINSNS (4,096) instructions: 2 for each of IPv4,
+9 for each of IPv6."""
 _SO_ATTACH_FILTER = 26
 
 
@@ -37,7 +38,7 @@ def answers_filter(own: Iterable[IPAddress], sources: Iterable[IPAddress]) -> li
     own, sources = list(own), list(sources)
     v4 = _block4(16, [a for a in own if isinstance(a, IPv4Address)][:_MOST4])
     v4 += _block4(12, [a for a in sources if isinstance(a, IPv4Address)][:_MOST4])
-    v6 = _block6(24, [a for a in own if isinstance(a, IPv6Address)][: _MOST6 // 4])
+    v6 = _block6(24, [a for a in own if isinstance(a, IPv6Address)][:_MOST_OWN6])
     v6 += _block6(8, [a for a in sources if isinstance(a, IPv6Address)][:_MOST6])
     drop: Instruction = (_RETURN, 0, 0, 0)
     return [

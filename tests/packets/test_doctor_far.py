@@ -1,0 +1,153 @@
+"""Faults of tunnels are found by name, mended as printed, and gone.
+
+::
+
+    client ── router ════ far ══╤════════════╤
+                │           backend-1    backend-2   (VIPs on lo, tunnels' ends)
+    ════════════╧══════╤═══  lan
+                       lb
+                  VIP 10.9.0.100, fd09::100
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.doctor import Fault, Setup, check_found, far
+from tula.lab import Lab
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
+
+
+def _sh(command: str) -> object:
+    return lambda setup: setup.first.run(["sh", "-e", "-c", command])
+
+
+def _other_id(setup: Setup) -> None:
+    setup.first.run(["ip", "link", "delete", "tula-vxlan"])
+    _sh(
+        "ip link add tula-vxlan address 02:54:0a:07:00:0b type vxlan id 77 dstport 4789 "
+        "local 10.7.0.11 nolearning; ip link set tula-vxlan up"
+    )(setup)  # type: ignore[operator]
+
+
+def _no_ends(setup: Setup) -> None:
+    with setup.first.netlink() as netlink:
+        for link in netlink.get_links():
+            if str(link.get("ifname")).startswith("tula-"):
+                netlink.link("del", index=link["index"])
+
+
+def _strict(setup: Setup) -> None:
+    setup.first.write_sysctl("net/ipv4/conf/all/rp_filter", 1)
+
+
+def _narrow(setup: Setup) -> None:
+    """The router's way to the backends passes no more than 1,400 bytes, and says so."""
+    _mtu(setup, 1400)
+
+
+def _mtu(setup: Setup, mtu: int) -> None:
+    router = setup.network.router
+    assert router is not None
+    router.run(["ip", "link", "set", "eth2", "mtu", str(mtu)])
+
+
+def _filter(setup: Setup) -> None:
+    chain = "chain in { type filter hook input priority 0; udp dport 4789 drop; }"
+    setup.nft(setup.first, f"table inet broken {{\n{chain}\n}}\n")
+
+
+def _no_filter(setup: Setup) -> None:
+    setup.first.run(["nft", "delete", "table", "inet", "broken"])
+
+
+def _vip_4(setup: Setup) -> None:
+    setup.first.remove_address("lo", "10.9.0.100/32")
+
+
+def _unlisted(setup: Setup) -> None:
+    setup.top["load_balancers"] = {"lb4": "10.9.0.9", "lb6": "fd09::9"}
+    setup.apply()
+
+
+def _listed(setup: Setup) -> None:
+    setup.top["load_balancers"] = {"lb4": "10.9.0.2", "lb6": "fd09::2"}
+    setup.apply()
+
+
+def _output(setup: Setup) -> None:
+    chain = "chain out { type filter hook output priority 0; udp dport 4789 drop; }"
+    setup.nft(setup.lb, f"table inet broken {{\n{chain}\n}}\n")
+
+
+def _no_output(setup: Setup) -> None:
+    setup.lb.run(["nft", "delete", "table", "inet", "broken"])
+
+
+FAULTS = [
+    Fault("no-end", _sh("ip link delete tula-vxlan"), "tunnel-missing"),
+    Fault("other-id", _other_id, "tunnel-missing", certain=False),
+    Fault(
+        "other-mac",
+        _sh("ip link set tula-vxlan address 02:00:00:00:00:77"),
+        "tunnel-missing",
+        certain=False,
+    ),
+    Fault("end-down", _sh("ip link set tula-vxlan down"), "tunnel-missing", certain=None),
+    Fault("rp-filter-all", _strict, "rp-filter", certain=False),
+    Fault(
+        "rp-filter-tunnel",
+        _sh("sysctl -w net.ipv4.conf.tula-vxlan.rp_filter=1"),
+        "rp-filter",
+        certain=False,
+    ),
+    Fault("vip-missing", _vip_4, "vip-missing", certain=False),
+    Fault("no-clamp", _sh("nft delete table inet tula_mss"), "mss-not-clamped"),
+    Fault("source-filter", _filter, "tunnel-missing", human=_no_filter, certain=False),
+    Fault(
+        "narrow-router",
+        _narrow,
+        "path-mtu",
+        human=lambda setup: _mtu(setup, 1500),
+    ),
+    Fault("not-listed", _unlisted, "not-a-load-balancer", "here", human=_listed,
+          also=frozenset({"load-balancer-unreachable"})),
+    Fault("own-firewall", _output, "foreign-chain", "eth0", human=_no_output),
+]  # fmt: skip
+BY_ID = {fault.id: fault for fault in FAULTS}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_found_mended_and_gone(lab: Lab, tmp_path: Path, fault: Fault) -> None:
+    check_found(far(lab, tmp_path), [fault])
+
+
+@pytest.mark.parametrize("name", ["no-end", "rp-filter-all", "no-clamp"])
+def test_over_ipv6(lab: Lab, tmp_path: Path, name: str) -> None:
+    check_found(far(lab, tmp_path, outer=6), [BY_ID[name]])
+
+
+@pytest.mark.parametrize(
+    "pair", [("vip-missing", "no-clamp"), ("rp-filter-all", "no-clamp")], ids="+".join
+)
+def test_two_at_once(lab: Lab, tmp_path: Path, pair: tuple[str, str]) -> None:
+    check_found(far(lab, tmp_path), [BY_ID[name] for name in pair])
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "outer"),
+    [
+        pytest.param("ipip", 4, marks=pytest.mark.link_kinds("sit", "ipip")),
+        pytest.param("gue", 6, marks=pytest.mark.link_kinds("ip6tnl", "fou")),
+        pytest.param("gre", 4, marks=pytest.mark.link_kinds("gre")),
+    ],
+)
+def test_ends_of_other_kinds(lab: Lab, tmp_path: Path, tunnel: str, outer: int) -> None:
+    """Their ends go, and are made again by the commands as printed."""
+    check_found(
+        far(lab, tmp_path, tunnel, outer),
+        [Fault("no-end", _no_ends, "tunnel-missing", certain=None)],
+    )

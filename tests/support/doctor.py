@@ -1,0 +1,171 @@
+"""The doctor in a lab: a set-up, faults made in it, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.in_process import InProcess, call_tula
+from support.lab_documents import service_of, write_document
+from support.snapshots import snapshot
+from support.tunnelled import Tunnelled
+from tula.lab import Host, Lab, Network, TcpServer, routed, serve_tcp, serve_udp
+
+PATIENCE = "4" if os.environ.get("TULA_VM") else "1.2"
+"""Seconds that the doctor waits for the silent: the VM is emulated."""
+
+Found = list[dict[str, Any]]
+
+
+class Setup:
+    """A balancer that has applied a document, backends that serve, and the doctor."""
+
+    def __init__(self, network: Network, path: Path, services: dict[str, Any], **top: Any) -> None:
+        self.network = network
+        self.lb, self.backends = network.lb, network.backends
+        self.path = path
+        self.services = services
+        self.top = top
+        self.servers: dict[tuple[str, int], TcpServer] = {}
+        self.here = InProcess(self.lb)
+        self.interfaces: tuple[str, ...] = ("eth0",)
+
+    @property
+    def first(self) -> Host:
+        """The backend that faults befall."""
+        return self.backends[0]
+
+    def serve(self, tcp: tuple[int, ...] = (80,), udp: tuple[int, ...] = (53,)) -> None:
+        """Has every backend serve on all its addresses."""
+        for host in self.backends:
+            for port in tcp:
+                self.servers[host.name, port] = serve_tcp(host, [port])
+            serve_udp(host, udp)
+
+    def write(self) -> None:
+        """Writes the document as it is now."""
+        write_document(self.path, self.services, self.interfaces, **self.top)
+
+    def apply(self) -> None:
+        """Writes and applies it."""
+        self.write()
+        self.here.apply(self.path)
+
+    def examine(self) -> Found:
+        """What the doctor finds; that it leaves the machine as it was."""
+        before = _without_counts(self.lb)
+        arguments = ("doctor", "-f", self.path, "--json", "--patience", PATIENCE)
+        result = call_tula(self.lb, *arguments)
+        assert result.exit_code in (0, 1), (result.output, result.exception)
+        found: Found = json.loads(result.stdout)["findings"]
+        assert result.exit_code == int(any(f["severity"] != "note" for f in found))
+        assert _without_counts(self.lb) == before
+        return found
+
+    def mend(self, finding: dict[str, Any]) -> None:
+        """Runs its commands as they are printed, where they are for."""
+        host = self.lb if finding["on"] == "here" else self.network.lab[finding["on"]]
+        env = host.environment()
+        env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+        for command in finding["commands"]:
+            host.run(["sh", "-c", command], env=env)
+
+    def nft(self, host: Host, rules: str) -> None:
+        """Loads rules in a host."""
+        host.run(["nft", "-f", "-"], input=rules)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: how it is made, what it is called and where, and how it is mended.
+
+    ``human``: what a human does whom no command can replace; without it the printed commands are
+    run. ``certain`` is None where it does not matter.
+    """
+
+    id: str
+    make: Callable[[Setup], object]
+    fault: str
+    where: str = "backend-1"
+    human: Callable[[Setup], object] | None = None
+    certain: bool | None = True
+    also: frozenset[str] = field(default_factory=frozenset)
+    """Faults that it may bring with it."""
+
+    def __str__(self) -> str:
+        return self.id
+
+
+def is_of(fault: Fault, finding: dict[str, Any]) -> bool:
+    """Whether the finding names it."""
+    return finding["fault"] == fault.fault and finding["where"] == fault.where
+
+
+def check_found(setup: Setup, faults: list[Fault]) -> None:
+    """Makes the faults in a healthy set-up; each is found, mended as told, and gone."""
+    assert setup.examine() == []
+    for fault in faults:
+        fault.make(setup)
+    found = setup.examine()
+    for fault in faults:
+        mine = [finding for finding in found if is_of(fault, finding)]
+        assert mine, (fault.id, found)
+        if fault.certain is not None:
+            assert {finding["certain"] for finding in mine} == {fault.certain}, mine
+        if fault.human is None:
+            assert all(finding["commands"] for finding in mine), mine
+    expected = {fault.fault for fault in faults}.union(*(fault.also for fault in faults))
+    assert {finding["fault"] for finding in found} <= expected, found
+    for fault in faults:
+        if fault.human is not None:
+            fault.human(setup)
+        else:
+            for finding in found:
+                if is_of(fault, finding):
+                    setup.mend(finding)
+    assert setup.examine() == []
+
+
+def near(lab: Lab, directory: Path) -> Setup:
+    """L2: clients behind a router; TCP port 80 and UDP port 53 on an IPv4 and an IPv6 VIP."""
+    network = routed(lab, clients=1, backends=2)
+    services = {
+        "web": service_of(network),
+        "dns": service_of(network, protocol="udp", ports=[53]),
+    }
+    setup = Setup(network, directory / "tula.yaml", services, load_balancers=balancers(network))
+    setup.serve()
+    setup.apply()
+    return setup
+
+
+def far(lab: Lab, directory: Path, tunnel: str = "vxlan", outer: int = 4) -> Setup:
+    """L3: backends behind a router, prepared letter by letter as the instructions say."""
+    made = Tunnelled(lab, directory, tunnel, outer)
+    made.web["ports"] = [80]
+    made.web["protocol"] = "tcp"
+    keys = {"load_balancers": balancers(made.network), "maglev": {"slots": made.slots}}
+    setup = Setup(made.network, made.path, made.services, **keys)
+    setup.apply()
+    made.prepare()
+    setup.serve(udp=())
+    return setup
+
+
+def _without_counts(host: Host) -> dict[str, str]:
+    """The kernel itself ends connections that it does not know by a RST to the VIP; where that is
+    routed to the balancer by another machine, this is counted as a client's packet."""
+    taken = snapshot(host)
+    return {name: re.sub(r"packets \d+ bytes \d+", "", text) for name, text in taken.items()}
+
+
+def balancers(network: Network) -> dict[str, str]:
+    """The balancer by both of its addresses."""
+    four, six = (a for a in network.lb.addresses("eth0") if a in ("10.9.0.2", "fd09::2"))
+    return {"lb4": four, "lb6": six}
