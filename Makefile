@@ -4,7 +4,11 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-vm soak check bench format golden clean
+# What tests run of Debian's, unpacked and not installed.
+PACKAGES := nginx-light postgresql bind9 unbound knot systemd netplan.io nftables iproute2 \
+	procps kmod coreutils dash diffutils grep sed util-linux base-passwd base-files
+
+.PHONY: help demo test test-vm soak check bench format golden clean .packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -12,12 +16,12 @@ help: ## this list
 demo: $(VENV)/.runtime ## a network of namespaces, real traffic, Direct Server Return explained
 	@scripts/as-root $(BIN)/tula lab demo
 
-test: $(VENV)/.dev check ## everything: check, then the kernel and packets (needs root)
+test: $(VENV)/.dev check .packages ## everything: check, then the kernel and packets (needs root)
 	@mkdir -p .vm
 	scripts/as-root $(BIN)/pytest tests/contract tests/packets --left-for-vm .vm/left
 	scripts/vm --left .vm/left
 
-test-vm: $(VENV)/.dev ## the tests of K=EXPRESSION or T=PATH in a VM with Debian's stock kernel
+test-vm: $(VENV)/.dev .packages ## the tests of K=EXPRESSION or T=PATH in a VM with Debian's stock kernel
 	scripts/vm $(or $(T),tests/contract tests/packets) $(if $(K),-k '$(K)',$(if $(T),,-m link_kinds))
 
 soak: $(VENV)/.dev ## what takes long: changes for minutes, hundreds of kills, an hour of 2,000 probes a second (root)
@@ -56,7 +60,10 @@ golden: $(VENV)/.dev ## write the expected rulesets and messages anew, to be rea
 	$(BIN)/pytest tests/unit tests/golden --update
 
 clean: ## remove what the other targets made here
-	rm -rf $(VENV) build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .vm
+	rm -rf $(VENV) build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .vm .packages
+
+.packages: $(VENV)/.dev
+	scripts/debian-root $@ $(PACKAGES)
 
 $(VENV)/.runtime: pyproject.toml constraints.txt scripts/system-packages
 	scripts/system-packages

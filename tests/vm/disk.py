@@ -18,9 +18,10 @@ from vm.tree import Tree
 
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _PROGRAMS = """
-    bash cat chmod cp curl cut date dirname dmesg echo env ethtool false find grep head hostname
-    id ip kill ln ls mkdir modprobe mount mv nft nsenter ping ps readlink rm rmdir sed setpriv sh
-    sleep sort ss stat sysctl tail tcpdump test timeout touch tr true umount uname unshare wc
+    bash cat chmod chroot cp curl cut date dirname dmesg echo env ethtool false find grep head
+    hostname id install ip kill ln ls mkdir modprobe mount mv nft nsenter ping ps readlink rm
+    rmdir sed setpriv sh sleep sort ss stat sysctl tail tcpdump test timeout touch tr true
+    umount uname unshare wc
 """
 """Those of them that this machine has."""
 
@@ -35,7 +36,7 @@ _EMPTY = ("dev", "lib/modules", "proc", "root", "run", "sys", "tmp", "var/lib", 
 _SPACE = 256
 """MiB for what the tests write elsewhere than in /tmp."""
 
-_NOT_OF_CHECKOUT = (".git", ".venv", ".vm", ".hypothesis", ".*_cache", "build", "dist")
+_NOT_OF_CHECKOUT = (".git", ".venv", ".vm", ".packages", ".hypothesis", ".*_cache", "build", "dist")
 _NOT_OF_VENV = ("mypy", "mypyc", "*__mypyc*", "ruff", "pip", "setuptools", "virtme*")
 _NOT_OF_PYTHON = (
     *("site-packages", "dist-packages", "test", "idlelib", "tkinter", "_tkinter*", "turtledemo"),

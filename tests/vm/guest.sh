@@ -23,6 +23,12 @@ prepare() {
             *) mount -t tmpfs -o mode=1777 tmp $root$directory ;;
         esac
     done
+    # Debian's packages stay where they are: few of their programs are started, slowly.
+    local packages=${words[0]}/.packages
+    if [ -d "$packages" ]; then
+        mkdir "$root$packages"
+        mount --bind "$packages" "$root$packages"
+    fi
     mkdir "$root/lib/modules/$(uname -r)"
     mount --bind "$(readlink -f "/lib/modules/$(uname -r)")" "$root/lib/modules/$(uname -r)"
     echo "Booted Linux $(uname -r) in $(cut -d' ' -f1 /proc/uptime) s of its own clock."

@@ -13,7 +13,6 @@ from tula.cli.common import (
     DIFFERENT,
     STATE_DIR,
     WRONG,
-    File,
     Json,
     StateDir,
     errors,
@@ -23,6 +22,7 @@ from tula.cli.common import (
     read_document,
     warn,
 )
+from tula.cli.instructions import instructions
 
 if TYPE_CHECKING:
     from tula.agent.agent import Agent, Plan
@@ -168,30 +168,7 @@ def status(
         raise typer.Exit(DIFFERENT)
 
 
-@app.command()
-def instructions(
-    backend: Annotated[str, typer.Argument(help="The backend's name in the document.")],
-    file: File,
-    json: Json = False,
-) -> None:
-    """Print the steps that make a machine this backend: a shell script, to be run there by root."""
-    from tula.plan.instructions import plan_instructions
-
-    document = read_document(file)
-    warn(str(file), document)
-    steps = plan_instructions(document.config, backend)
-    if steps is None:
-        names = {b.name for service in document.config.services for b in service.backends}
-        known = ", ".join(sorted(names)[:20]) or "none"
-        fail(WRONG, f"tula: no backend {backend!r} in {file}; there are: {known}")
-    if json:
-        print_json([{"why": step.why, "commands": list(step.commands)} for step in steps])
-        return
-    print(f"# Makes this machine the backend {backend}, until it is started again.")
-    print("set -e")
-    for step in steps:
-        print(f"\n# {step.why}")
-        print("\n".join(step.commands))
+app.command()(instructions)
 
 
 def _agent(state_dir: Path) -> Agent:

@@ -47,12 +47,16 @@ def _role(config: Config, mine: Callable[[Backend], bool]) -> Role:
 
 
 def plan_backend_side(
-    roles: Sequence[Role], vip_device: str = "lo", wire: int = _WIRE
+    roles: Sequence[Role],
+    vip_device: str = "lo",
+    wire: int = _WIRE,
+    any_mode: bool = True,
 ) -> BackendSide:
     """What it takes to serve all of these.
 
     ``vip_device`` is made when it is not lo. ``wire``: bytes of the largest packet that the
     machine's own link takes, which counts where it is less than Ethernet's usual 1,500.
+    ``any_mode``: whoever makes the devices can make ``sit`` in mode any; else it becomes two.
     """
     ends: list[End] = []
     ports: dict[GuePort, None] = {}
@@ -67,7 +71,7 @@ def plan_backend_side(
             continue
         outer = outer_address(backend)
         balancers = _balancers(config, outer.version)
-        for end in _ends(config, service.tunnel, outer):
+        for end in _ends(config, service.tunnel, outer, any_mode):
             if end not in ends:
                 ends.append(end)
         if service.tunnel is Tunnel.GUE:
@@ -119,14 +123,18 @@ def _silence(vips: Iterable[IPAddress]) -> Iterator[Setting]:
         yield Setting(announce, "2", frozenset({"2"}))
 
 
-def _ends(config: Config, tunnel: Tunnel, outer: IPAddress) -> Iterator[End]:
+def _ends(config: Config, tunnel: Tunnel, outer: IPAddress, any_mode: bool) -> Iterator[End]:
     if tunnel is Tunnel.VXLAN:
         yield _vxlan(config, outer)
         return
     kind = end_kind(tunnel, outer.version)
     # Without balancers in the document: one that takes packets from anyone.
     for remote in _balancers(config, outer.version) or (None,):
-        yield _point_to_point(kind, tunnel, outer, remote)
+        if kind == "sit" and not any_mode:
+            yield _point_to_point("ipip", "ipip", outer, remote)
+            yield _point_to_point("sit", "sit", outer, remote, inside=6)
+        else:
+            yield _point_to_point(kind, "gre" if tunnel is Tunnel.GRE else "ipip", outer, remote)
 
 
 def _name(stem: str, *place: object) -> str:
@@ -163,8 +171,11 @@ def end_kind(tunnel: Tunnel, outer: int) -> str:
     return {4: "sit", 6: "ip6tnl"}[outer]
 
 
-def _point_to_point(kind: str, tunnel: Tunnel, local: IPAddress, remote: IPAddress | None) -> End:
-    mode = ("mode", "any") if kind in ("sit", "ip6tnl") else ()
+def _point_to_point(
+    kind: str, stem: str, local: IPAddress, remote: IPAddress | None, inside: int | None = None
+) -> End:
+    """``inside``: the one version that it takes where its kind can take both."""
+    mode = ("mode", "any") if kind in ("sit", "ip6tnl") and inside is None else ()
     # Without a remote the device takes packets from anyone; IPv6 devices want it said.
     anyone = ("remote", "::") if local.version == 6 else ()
     options = (*mode, "local", str(local), *(("remote", str(remote)) if remote else anyone))
@@ -172,5 +183,5 @@ def _point_to_point(kind: str, tunnel: Tunnel, local: IPAddress, remote: IPAddre
     if mode:
         told["proto"] = "any"
     # gue has the devices of ipip: its ports hand them what they unpack.
-    name = _name("gre" if tunnel is Tunnel.GRE else "ipip", str(local), str(remote))
-    return End(name, kind, options, tuple(told.items()), loose=True)
+    name = _name(stem, str(local), str(remote))
+    return End(name, kind, options, tuple(told.items()), loose=inside != 6)

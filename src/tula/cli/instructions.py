@@ -1,0 +1,79 @@
+"""``tula backend instructions``: a backend's side for a machine without Tula."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tula.cli.common import WRONG, File, Json, fail, print_json, read_document, warn
+
+if TYPE_CHECKING:
+    from tula.plan.backend_side import Role
+    from tula.plan.boot_files import BootPlan
+
+
+class Format(StrEnum):
+    IP = "ip"
+    NETWORKD = "networkd"
+    NETPLAN = "netplan"
+
+
+def instructions(
+    backend: Annotated[str, typer.Argument(help="The backend's name in the document.")],
+    file: File,
+    format_: Annotated[
+        Format,
+        typer.Option(
+            "--format", help="By ip(8), until a reboot; or by files of networkd or netplan."
+        ),
+    ] = Format.IP,
+    json: Json = False,
+) -> None:
+    """Print the steps that make a machine this backend: a shell script, to be run there by root."""
+    from tula.plan.backend_side import role_by_name
+    from tula.plan.instructions import plan_instructions
+
+    document = read_document(file)
+    warn(str(file), document)
+    role = role_by_name(document.config, backend)
+    if role is None:
+        names = {b.name for service in document.config.services for b in service.backends}
+        known = ", ".join(sorted(names)[:20]) or "none"
+        fail(WRONG, f"tula: no backend {backend!r} in {file}; there are: {known}")
+    if format_ is not Format.IP:
+        _print_boot(_boot_plan(role, format_), json)
+        return
+    steps = plan_instructions(document.config, backend) or ()
+    if json:
+        print_json([{"why": step.why, "commands": list(step.commands)} for step in steps])
+        return
+    print(f"# Makes this machine the backend {backend}, until it is started again.")
+    print("set -e")
+    for step in steps:
+        print(f"\n# {step.why}")
+        print("\n".join(step.commands))
+
+
+def _boot_plan(role: Role, format_: Format) -> BootPlan:
+    from tula.plan.netplan import plan_netplan
+    from tula.plan.networkd import plan_networkd
+
+    if format_ is Format.NETWORKD:
+        return plan_networkd(role)
+    plan = plan_netplan(role)
+    if isinstance(plan, str):
+        others = "--format ip" if "anyone" in plan else "--format networkd, or ip"
+        fail(WRONG, f"tula: {plan}; take {others}")
+    return plan
+
+
+def _print_boot(plan: BootPlan, json: bool) -> None:
+    from tula.plan.boot_files import render_script
+
+    if json:
+        files = [{"path": file.path, "why": file.why, "text": file.text} for file in plan.files]
+        print_json({"files": files, "commands": list(plan.commands)})
+    else:
+        print(render_script(plan), end="")
