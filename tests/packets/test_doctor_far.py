@@ -68,8 +68,10 @@ def _no_filter(setup: Setup) -> None:
     setup.first.run(["nft", "delete", "table", "inet", "broken"])
 
 
-def _vip_4(setup: Setup) -> None:
-    setup.first.remove_address("lo", "10.9.0.100/32")
+def _no_vip_4(setup: Setup) -> None:
+    """Where a loose filter has no address it refuses all of IPv4."""
+    for name in ("lo", *_ends(setup)):
+        setup.first.remove_address(name, "10.9.0.100/32")
 
 
 def _unlisted(setup: Setup) -> None:
@@ -102,7 +104,8 @@ FAULTS = [
     ),
     Fault("end-down", _on_ends("ip link set END down"), "tunnel-missing", certain=None),
     Fault("rp-filter", _strict, "rp-filter", certain=False),
-    Fault("vip-missing", _vip_4, "vip-missing", certain=False),
+    Fault("vip-missing", _sh("ip address del fd09::100/128 dev lo"), "vip-missing", certain=False),
+    Fault("vip-4-missing", _no_vip_4, "rp-filter", certain=False),
     Fault("no-clamp", _sh("nft delete table inet tula_backend"), "mss-not-clamped"),
     Fault("source-filter", _filter, "tunnel-missing", human=_no_filter, certain=False),
     Fault(

@@ -131,7 +131,8 @@ def _tunnel_silent(config: Config, site: Site, answers: Answers) -> Finding:
         and (question.way.tunnel, question.way.remote) == (way.tunnel, way.remote)
         and any(reply.said is not Said.ERROR for reply in replies)
     ]
-    if any(question.source.version == site.vip.version for question in through):
+    same = any(question.source.version == site.vip.version for question in through)
+    if same or (through and site.vip.version == 6):  # which no reverse-path filter checks
         return _missing(
             site, certain=False,
             because=f"answers through the {way.tunnel} tunnel, and not for {site.vip}",
