@@ -28,6 +28,7 @@ soak: $(VENV)/.dev ## what takes long: changes for minutes, hundreds of kills, a
 	@mkdir -p .vm
 	scripts/as-root env TULA_SOAK=1 $(BIN)/pytest -s --left-for-vm .vm/left \
 		tests/packets/test_fuzz.py tests/packets/test_connection_churn.py \
+		tests/packets/test_apply_killed.py \
 		tests/packets/test_daemon_churn.py tests/packets/test_daemon_killed.py \
 		tests/packets/test_health_up.py tests/packets/test_health_faults.py \
 		tests/packets/test_tunnel_uploads.py tests/packets/test_tunnel_changes.py \

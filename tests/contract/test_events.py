@@ -46,6 +46,7 @@ def lab() -> Iterator[Lab]:
         switch = made.switch()
         made.host("lb", switch, "10.0.0.2/16", "2001:db8::2/64")
         made.host("peer", switch, "10.0.0.3/16")
+        made.ready()
         yield made
 
 
@@ -58,7 +59,7 @@ def lb(lab: Lab) -> Host:
 def events(lb: Host) -> Iterator[KernelEvents]:
     """Listening, and told of all that the making of the network left to tell."""
     with lb.enter(), KernelEvents() as made:
-        until_quiet(made, 1.5)  # IPv6 looks for duplicates of its addresses for a second
+        until_quiet(made)
         yield made
 
 

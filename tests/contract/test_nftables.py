@@ -26,7 +26,9 @@ from tula.dataplane.nft.transaction import (
     DeleteTable,
     FlushChain,
     Step,
+    in_turn,
 )
+from tula.kernel.nfbatch import fits_batch
 from tula.kernel.nftables import KernelError, NewerTableError, Nftables
 from tula.model.config import Config, HealthMonitor, PortRange, Protocol, Tunnel
 
@@ -56,7 +58,8 @@ BASE: tuple[Step, ...] = (
 def bring(nft: Nftables, config: Config) -> None:
     have = nft.observe()
     want = make_ruleset(config, have, recover_ids(have))
-    nft.run(diff_rulesets(have, want, nft.counts()))
+    for part in in_turn(diff_rulesets(have, want, nft.counts())):
+        nft.run(part)
     assert nft.observe() == want
 
 
@@ -159,6 +162,28 @@ def test_an_element_goes_with_the_chain_it_names(nft: Nftables) -> None:
     observed = nft.observe()
     assert observed is not None
     assert set(observed.chains) == {"in.eth0"}
+
+
+def test_what_is_unused_goes_by_a_batch(nft: Nftables) -> None:
+    """Without an nft: on its way to the kernel it is another message than what nft sends."""
+    nft.run(BASE)
+    nft.run((FlushChain("svc4.web"),))
+    before = nft.observe()
+    used: tuple[Step, ...] = (DeleteChain("svc4.web"), DeleteMap("gone"))
+    gone: tuple[Step, ...] = (
+        *(DeleteMap(str(EXACT)), DeleteMap(str(SLOTS))),
+        *(DeleteChain("svc4.web"), DeleteCounter("no_backend")),
+    )
+    for refused in (used, (*gone, DeleteMap("gone")), (*gone, DeleteCounter("gone"))):
+        assert fits_batch(refused)
+        with pytest.raises(KernelError):
+            nft.run(refused)
+        assert nft.observe() == before
+    nft.run(gone)
+    observed = nft.observe()
+    assert observed is not None
+    assert (set(observed.maps), set(observed.chains)) == ({str(VIA)}, {"in.eth0"})
+    assert not observed.counters
 
 
 def test_a_counter_goes_on_from_where_it_is_told(nft: Nftables) -> None:

@@ -20,7 +20,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tula.health.outcome import Fault
+from tula.health.outcome import Fault, Outcome
 from tula.health.probes import ask
 from tula.health.probes.icmp import LISTENING
 from tula.kernel.nftables import KernelError
@@ -115,9 +115,14 @@ def test_many_echoes_at_once_keep_apart(sockets: KernelProbeSockets, other: str)
 @OTHERS
 def test_a_host_that_is_not_there(sockets: KernelProbeSockets, other: str) -> None:
     nobody = ip_address(other) + 1
-    for kind in ("icmp", "tcp", "udp"):
-        monitor = HealthMonitor(kind, timeout=5.0)
-        outcome = asyncio.run(ask(monitor, ProbeTarget(nobody, 80), sockets))
+    kinds = [HealthMonitor(kind, timeout=5.0) for kind in ("icmp", "tcp", "udp")]
+
+    async def ask_at_once() -> list[Outcome]:
+        """The kernel looks for a neighbour for three seconds."""
+        target = ProbeTarget(nobody, 80)
+        return await asyncio.gather(*(ask(monitor, target, sockets) for monitor in kinds))
+
+    for outcome in asyncio.run(ask_at_once()):
         assert (outcome.passed, outcome.fault) == (False, Fault.UNREACHABLE)
         assert outcome.evidence.endswith("no route to host")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import backends_of, service_of, write_document
 from support.snapshots import files, marks, observe, snapshot
 from tula.lab import Host, Lab, Network, flat, flows, serve_tcp
@@ -41,20 +41,20 @@ def state_of(host: Host) -> Path:
 def test_a_second_apply_says_that_nothing_changed(network: Network, document: Path) -> None:
     lb = network.lb
     before = snapshot(lb), files(state_of(lb))
-    planned = lb.tula("plan", "-f", document)
-    assert lb.tula("plan", "-f", document, "--exit-code", check=False).returncode == 3
-    assert json.loads(lb.tula("plan", "-f", document, "--json").stdout)["changed"] is True
+    planned = call_tula(lb, "plan", "-f", document)
+    assert call_tula(lb, "plan", "-f", document, "--exit-code", check=False).returncode == 3
+    assert json.loads(call_tula(lb, "plan", "-f", document, "--json").stdout)["changed"] is True
     assert (snapshot(lb), files(state_of(lb))) == before, "plan only tells"
 
-    done = lb.tula("apply", "-f", document)
+    done = call_tula(lb, "apply", "-f", document)
     assert (done.stdout, done.stderr) == (planned.stdout, "")
     assert "+ address 10.9.0.100  (on eth0)" in done.stdout
     after = snapshot(lb), files(state_of(lb))
     assert after != before
 
-    assert lb.tula("apply", "-f", document).stdout == "nothing changed\n"
-    assert lb.tula("plan", "-f", document, "--exit-code").stdout == "nothing to change\n"
-    assert json.loads(lb.tula("apply", "--json").stdout) == {"changed": False, "steps": []}
+    assert call_tula(lb, "apply", "-f", document).stdout == "nothing changed\n"
+    assert call_tula(lb, "plan", "-f", document, "--exit-code").stdout == "nothing to change\n"
+    assert json.loads(call_tula(lb, "apply", "--json").stdout) == {"changed": False, "steps": []}
     assert (snapshot(lb), files(state_of(lb))) == after
 
 
@@ -62,17 +62,17 @@ def test_without_a_file_the_last_applied_document_is_meant(
     network: Network, document: Path
 ) -> None:
     lb = network.lb
-    refused = lb.tula("apply", check=False)
+    refused = call_tula(lb, "apply", check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == "tula: no document is applied here; name one with -f tula.yaml\n"
     assert observe(lb) is None
 
-    lb.tula("apply", "-f", document)
+    call_tula(lb, "apply", "-f", document)
     applied = snapshot(lb)
     document.write_text("frobs: 1\n")  # what is being written is not meant
     lb.run(["nft", "delete", "table", "netdev", "tula"])
-    assert lb.tula("plan", "--exit-code", check=False).returncode == 3
-    assert "+ table netdev tula" in lb.tula("apply").stdout
+    assert call_tula(lb, "plan", "--exit-code", check=False).returncode == 3
+    assert "+ table netdev tula" in call_tula(lb, "apply").stdout
     assert snapshot(lb) == applied
 
 
@@ -82,13 +82,13 @@ def test_after_a_reboot_the_state_directory_brings_all_back(
     lb = network.lb
     for backend in network.backends:
         serve_tcp(backend, [80])
-    lb.tula("apply", "-f", document)
+    call_tula(lb, "apply", "-f", document)
     applied, ids = snapshot(lb), marks(lb)
     chosen = {vip: flows(network.client, vip, 80, 50) for vip in network.vips}
     lb.run(["nft", "flush", "ruleset"])
     for vip in network.vips:
         lb.run(["ip", "address", "del", vip, "dev", "eth0"])
-    lb.tula("apply")
+    call_tula(lb, "apply")
     assert marks(lb) == ids
     assert snapshot(lb) == applied
     assert {vip: flows(network.client, vip, 80, 50) for vip in network.vips} == chosen
@@ -149,5 +149,5 @@ def test_ids_move_with_the_mark_range(network: Network, tmp_path: Path) -> None:
     assert {mark >> 28 for mark in marks(lb).values()} == {5}
     assert flows(network.client, network.vip4, 80, 50) == chosen
     assert not tula.apply(moved)
-    counted = json.loads(lb.tula("status", "--json").stdout)["services"][0]["packets"]
+    counted = json.loads(call_tula(lb, "status", "--json").stdout)["services"][0]["packets"]
     assert counted >= 100, "of both marks"

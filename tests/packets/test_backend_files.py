@@ -42,7 +42,7 @@ def printed(joined: Joined, host: Host, form: str) -> str:
     """The instructions for this backend."""
     command = ["backend", "instructions", "-f", joined.path, host.name, "--format", form]
     done = call_tula(host, *command)
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import service_of, write_document
 from support.snapshots import unchanged
 from tula.lab import Host, Lab, flat
@@ -53,7 +53,7 @@ def make_unreadable(path: Path, kind: str) -> str:
 def test_no_file_to_read(untouched: Host, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "document.yaml"
     words = make_unreadable(path, kind)
-    done = untouched.tula("apply", "-f", path, check=False)
+    done = call_tula(untouched, "apply", "-f", path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.match(rf"{re.escape(str(path))}{words}", done.stderr)
     assert done.stderr.count("\n") == 1
@@ -61,6 +61,6 @@ def test_no_file_to_read(untouched: Host, tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("arguments", ["apply --frobnicate", "apply -f", "clear web"])
 def test_wrong_usage(untouched: Host, arguments: str) -> None:
-    done = untouched.tula(*arguments.split(), check=False)
+    done = call_tula(untouched, *arguments.split(), check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Error: " in done.stderr

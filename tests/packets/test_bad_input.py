@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from support.documents import BAD
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import service_of, write_document
 from support.snapshots import observe, unchanged
 from tula.lab import Host, Lab, Network, flat, serve_tcp, tcp_ask
@@ -50,7 +49,7 @@ def test_every_bad_document(network: Network, untouched: Host) -> None:
 
     def refusal(path: Path) -> list[str]:
         """What is wrong with how this one was refused."""
-        done = untouched.tula("apply", "-f", path, check=False)
+        done = call_tula(untouched, "apply", "-f", path, check=False)
         expected = [
             f"{path}:{line}" for line in path.with_suffix(".expect").read_text().splitlines()
         ]
@@ -64,8 +63,7 @@ def test_every_bad_document(network: Network, untouched: Host) -> None:
         return [f"{path.stem}: {fault}" for fault in wrong]
 
     assert len(DOCUMENTS) >= 60
-    with ThreadPoolExecutor(2) as pool:
-        assert [fault for faults in pool.map(refusal, DOCUMENTS) for fault in faults] == []
+    assert [fault for path in DOCUMENTS for fault in refusal(path)] == []
     for vip in network.vips:
         assert tcp_ask(network.client, vip, 80).startswith("backend")
 
@@ -130,7 +128,7 @@ def test_a_document_that_does_not_fit_this_machine(
     network: Network, untouched: Host, tmp_path: Path, keys: dict[str, object], words: str
 ) -> None:
     path = misfit(network, tmp_path, keys)
-    done = untouched.tula("apply", "-f", path, check=False)
+    done = call_tula(untouched, "apply", "-f", path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = (line for line in done.stderr.splitlines() if not line.startswith("warning: "))
     assert re.fullmatch(rf"{re.escape(str(path))}:\d+:\d+: {words}.*", line)
@@ -140,7 +138,9 @@ def test_all_problems_at_once(network: Network, untouched: Host, tmp_path: Path)
     backends = {"a": {"address": "203.0.113.9"}, "b": {"address": "192.0.2.9"}, **NEAR}
     keys = {"vip": "192.0.2.100", "backends": backends, "interfaces": ["eth0", "eth7"]}
     path = misfit(network, tmp_path, keys)
-    refused = [untouched.tula(command, "-f", path, check=False) for command in ("apply", "plan")]
+    refused = [
+        call_tula(untouched, command, "-f", path, check=False) for command in ("apply", "plan")
+    ]
     assert [done.returncode for done in refused] == [2, 2]
     assert refused[0].stderr == refused[1].stderr
     places = [tuple(map(int, line.split(":")[1:3])) for line in refused[0].stderr.splitlines()]
@@ -149,18 +149,18 @@ def test_all_problems_at_once(network: Network, untouched: Host, tmp_path: Path)
 
 def test_ssh_is_taken_by_force_alone(network: Network, tmp_path: Path) -> None:
     path = misfit(network, tmp_path, {"vip": "10.9.0.2", "ports": [22]})
-    assert network.lb.tula("plan", "-f", path, check=False).returncode == 2
-    assert "+ table" in network.lb.tula("apply", "-f", path, "--force").stdout
-    assert network.lb.tula("apply").stdout == "nothing changed\n", "insisted on once"
-    assert network.lb.tula("plan", "--exit-code").stdout == "nothing to change\n"
+    assert call_tula(network.lb, "plan", "-f", path, check=False).returncode == 2
+    assert "+ table" in call_tula(network.lb, "apply", "-f", path, "--force").stdout
+    assert call_tula(network.lb, "apply").stdout == "nothing changed\n", "insisted on once"
+    assert call_tula(network.lb, "plan", "--exit-code").stdout == "nothing to change\n"
 
 
 def test_check_warns_of_what_it_cannot_see(network: Network, tmp_path: Path) -> None:
     path = misfit(network, tmp_path, {"vip": "10.9.0.101", **on("10.9.0.11")})
     stranger = network.lab.host("stranger")
-    done = stranger.tula("check", "-f", path)
+    done = call_tula(stranger, "check", "-f", path)
     warnings = done.stderr.splitlines()
     assert len(warnings) == 3, "interface, backend and VIP"
     assert all(line.startswith(f"warning: on this machine: {path}:") for line in warnings)
     assert done.stdout == f"{path}: valid; services: 1, backends: 1\n"
-    assert network.lb.tula("check", "-f", path).stderr == ""
+    assert call_tula(network.lb, "check", "-f", path).stderr == ""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import service_of, write_document
 from support.snapshots import observe, snapshot, sysctls
 from tula.lab import Lab, Network, flat, serve_tcp, tcp_ask
@@ -106,16 +106,16 @@ def test_the_machine_is_as_before_the_first_apply(
     assert all(before.values()), "there is something of every kind"
     assert len(set_before) > 500
 
-    lb.tula("apply", "-f", document)
+    call_tula(lb, "apply", "-f", document)
     assert answered(network)
     during = snapshot(lb)
     for name, text in before.items():
         assert set(text.splitlines()) <= set(during[name].splitlines()), "untouched beside ours"
     assert sysctls(lb) == set_before
     other = service_of(network, vip=["10.9.0.100", "10.9.0.102"], ports="any")
-    lb.tula("apply", "-f", write_document(tmp_path / "other.yaml", {"other": other}))
+    call_tula(lb, "apply", "-f", write_document(tmp_path / "other.yaml", {"other": other}))
 
-    done = lb.tula("clear")
+    done = call_tula(lb, "clear")
     assert done.stdout.splitlines() == [
         "- table netdev tula",
         "- address 10.9.0.100  (on eth0)",
@@ -129,44 +129,44 @@ def test_a_vip_that_was_there_is_used_and_stays(network: Network, document: Path
     lb = network.lb
     lb.add_address("eth0", "10.9.0.100/24", "fd09::100/64")
     before = snapshot(lb)
-    done = lb.tula("apply", "-f", document)
+    done = call_tula(lb, "apply", "-f", document)
     assert "address" not in done.stdout
     assert snapshot(lb)["addresses"] == before["addresses"]
     assert answered(network)
-    assert "address" not in lb.tula("clear").stdout
+    assert "address" not in call_tula(lb, "clear").stdout
     assert snapshot(lb) == before
 
 
 def test_clear_again_and_clear_of_nothing(network: Network, document: Path) -> None:
     lb = network.lb
     before = snapshot(lb)
-    assert lb.tula("clear").stdout == "nothing to remove\n"
+    assert call_tula(lb, "clear").stdout == "nothing to remove\n"
     assert snapshot(lb) == before
     InProcess(lb).apply(document)
-    as_json = json.loads(lb.tula("clear", "--json").stdout)
+    as_json = json.loads(call_tula(lb, "clear", "--json").stdout)
     assert as_json["changed"] is True
     assert {(step["verb"], step["what"]) for step in as_json["steps"]} == {
         ("remove", "table"),
         ("remove", "address"),
     }
-    assert lb.tula("clear").stdout == "nothing to remove\n"
+    assert call_tula(lb, "clear").stdout == "nothing to remove\n"
     assert snapshot(lb) == before
 
 
 def test_the_document_is_put_aside_and_named(network: Network, document: Path) -> None:
     lb = network.lb
     InProcess(lb).apply(document)
-    lb.tula("clear")
+    call_tula(lb, "clear")
     aside = Path(lb.environment()["TULA_STATE_DIR"]) / "cleared.yaml"
     assert aside.read_bytes() == document.read_bytes()
-    refused = lb.tula("apply", check=False)
+    refused = call_tula(lb, "apply", check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
         f"tula: no document is applied here; it was cleared, the document is in {aside}; "
         "name one with -f tula.yaml\n"
     )
     assert observe(lb) is None
-    lb.tula("apply", "-f", aside)
+    call_tula(lb, "apply", "-f", aside)
     assert answered(network)
 
 
@@ -184,8 +184,8 @@ def test_clear_needs_none_of_the_parts(network: Network, document: Path, gone: s
         lb.remove_address("eth0", "fd09::100/128")
     else:
         lb.remove_interface("eth0")
-    lb.tula("clear")
+    call_tula(lb, "clear")
     assert observe(lb) is None
     if gone != "interface":
         assert snapshot(lb) == before
-    assert lb.tula("clear").stdout == "nothing to remove\n"
+    assert call_tula(lb, "clear").stdout == "nothing to remove\n"

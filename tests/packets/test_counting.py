@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import backends_of, service_of, write_document
 from support.packets import address_of
 from tula.lab import (
@@ -104,7 +104,7 @@ def test_services_that_share_backends_count_apart_and_exactly(ledger: Ledger) ->
     ledger.check()
     ledger.send("two", *range(1, 1400, 140))
     ledger.check()
-    told = json.loads(ledger.network.lb.tula("status", "--json").stdout)["services"]
+    told = json.loads(call_tula(ledger.network.lb, "status", "--json").stdout)["services"]
     assert [(service["name"], service["packets"]) for service in told] == [("one", 40), ("two", 20)]
     for name in PORTS:
         assert all(ledger.of(name, host) for host in shared), "every backend had some"
@@ -113,7 +113,7 @@ def test_services_that_share_backends_count_apart_and_exactly(ledger: Ledger) ->
 def test_tcp_counts_are_what_came_in_at_the_balancer(lab: Lab, tmp_path: Path) -> None:
     network = flat(lab)
     document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
-    network.lb.tula("apply", "-f", document)
+    call_tula(network.lb, "apply", "-f", document)
     for backend in network.backends:
         serve_http(backend)
     upload = tmp_path / "upload"
@@ -127,7 +127,7 @@ def test_tcp_counts_are_what_came_in_at_the_balancer(lab: Lab, tmp_path: Path) -
     macs = {bytes.fromhex(backend.mac().replace(":", "")) for backend in network.backends}
     forwarded = [f for f in capture.frames(outgoing=True) if f[:6] in macs and is_tcp(f)]
     came = [f for f in capture.frames(outgoing=False) if is_tcp(f)]
-    (web,) = json.loads(network.lb.tula("status", "--json").stdout)["services"]
+    (web,) = json.loads(call_tula(network.lb, "status", "--json").stdout)["services"]
     assert web["packets"] == len(came) == len(forwarded)
     assert web["bytes"] == sum(len(frame) - 14 for frame in came) > 10 * 300_000
     for key in ("packets", "bytes"):

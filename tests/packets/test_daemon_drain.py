@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from support.in_process import call_tula
 from support.lab_documents import service_of, write_document
 from support.packets import vip_of
 from support.running import Running
@@ -37,7 +38,7 @@ def daemon(network: Network, tmp_path: Path) -> Iterator[Running]:
     document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
     with Running(network.lb, document) as running:
         yield running
-    network.lb.tula("clear")
+    call_tula(network.lb, "clear")
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_drain_cuts_nothing_and_tells_when_it_is_empty(
     before = ask_all(opened)
     held = [flow for flow in opened if before[flow.source_port] == "backend-2"]
     assert held
-    network.lb.tula("drain", "web/backend-2")
+    call_tula(network.lb, "drain", "web/backend-2")
     assert daemon.states()["web/backend-2"] == "draining"
     assert new_ones(network) == {"backend-1", "backend-3"}
     assert ask_all(opened) == before, "what was there goes on"
@@ -87,7 +88,7 @@ def test_a_drain_cuts_nothing_and_tells_when_it_is_empty(
         15,
         "the event",
     )
-    network.lb.tula("undrain", "web/backend-2")
+    call_tula(network.lb, "undrain", "web/backend-2")
     assert daemon.states()["web/backend-2"] == "unknown"
     assert new_ones(network) == {"backend-1", "backend-2", "backend-3"}
 
@@ -96,7 +97,7 @@ def test_a_drain_with_a_deadline_ends_there(
     network: Network, daemon: Running, opened: list[TcpFlow]
 ) -> None:
     before = ask_all(opened)
-    network.lb.tula("drain", "web/backend-2", "--deadline", "1s")
+    call_tula(network.lb, "drain", "web/backend-2", "--deadline", "1s")
     daemon.wait_for(backend_2="disabled")
     moved = [flow for flow in opened if before[flow.source_port] == "backend-2"]
     kept = [flow for flow in opened if before[flow.source_port] != "backend-2"]
@@ -106,8 +107,8 @@ def test_a_drain_with_a_deadline_ends_there(
 
 
 def test_disable_is_at_once_and_lasts_over_a_restart(network: Network, daemon: Running) -> None:
-    network.lb.tula("disable", "web/backend-1")
-    network.lb.tula("weight", "web/backend-2", "0")
+    call_tula(network.lb, "disable", "web/backend-1")
+    call_tula(network.lb, "weight", "web/backend-2", "0")
     assert new_ones(network) == {"backend-3"}
     daemon.kill()
     assert new_ones(network) == {"backend-3"}, "the kernel goes on without the daemon"
@@ -118,6 +119,6 @@ def test_disable_is_at_once_and_lasts_over_a_restart(network: Network, daemon: R
         "web/backend-3": "unknown",
     }
     assert new_ones(network) == {"backend-3"}
-    network.lb.tula("enable", "web/backend-1")
-    network.lb.tula("weight", "web/backend-2", "document")
+    call_tula(network.lb, "enable", "web/backend-1")
+    call_tula(network.lb, "weight", "web/backend-2", "document")
     assert new_ones(network) == {"backend-1", "backend-2", "backend-3"}

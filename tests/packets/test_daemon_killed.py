@@ -22,7 +22,7 @@ import pytest
 
 from support import accepting
 from support.asking import Asking
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import backends_of, service_of, write_document
 from support.locks import lock_of, waiting_for
 from support.running import Running
@@ -256,8 +256,8 @@ def test_a_new_daemon_changes_nothing_that_is_right(network: Network, tmp_path: 
         for vip in network.vips:
             lost.remove_address("lo", f"{vip}/{128 if ':' in vip else 32}")
         wait_until(lambda: daemon.states()["web/backend-2"] == "down", 15)
-        lb.tula("weight", "web/backend-1", "60")
-        lb.tula("drain", "api/backend-3")
+        call_tula(lb, "weight", "web/backend-1", "60")
+        call_tula(lb, "drain", "api/backend-3")
         open_flows = tcp_flows(client, network.vip4, 80, 40)
         before = {flow: answer.split()[0] for flow, answer in ask_all(open_flows).items()}
         wait_until(lambda: daemon.status()["daemon"]["last_cycle"]["outcome"], 5)

@@ -116,11 +116,11 @@ def test_who_else_would_change_things_is_refused(network: Network, tmp_path: Pat
         before = snapshot(lb)
         elsewhere = ("--run-dir", tmp_path / "elsewhere")
         for options in ((), elsewhere):
-            second = call_tula(lb, "run", "-f", document, *options)
-            assert second.exit_code == 1
+            second = call_tula(lb, "run", "-f", document, *options, check=False)
+            assert second.returncode == 1
             assert second.stderr == f"tula: {state}: a daemon runs here already\n"
-            cleared = call_tula(lb, "clear", *options)
-            assert (cleared.exit_code, cleared.stdout) == (1, "")
+            cleared = call_tula(lb, "clear", *options, check=False)
+            assert (cleared.returncode, cleared.stdout) == (1, "")
             assert cleared.stderr.count("\n") == 1
         third = lb.tula("run", "-f", document, "--state-dir", tmp_path / "state", check=False)
         assert third.returncode == 1
@@ -129,14 +129,14 @@ def test_who_else_would_change_things_is_refused(network: Network, tmp_path: Pat
             f"tula: {lb.environment()['TULA_RUN_DIR']}/tula.sock: a daemon runs here already"
         ]
         for command in ("apply", "drain web/backend-1"):
-            done = call_tula(lb, *command.split(), *elsewhere)
-            assert (done.exit_code, done.stdout) == (1, "")
+            done = call_tula(lb, *command.split(), *elsewhere, check=False)
+            assert (done.returncode, done.stdout) == (1, "")
             assert "a daemon runs here, and does not listen on" in done.stderr
 
         other = tmp_path / "other.yaml"
         other.write_text(document.read_text().replace("- 80", "- 81"))
-        applied = call_tula(lb, "apply", "-f", other)
-        assert (applied.exit_code, applied.stdout) == (2, "")
+        applied = call_tula(lb, "apply", "-f", other, check=False)
+        assert (applied.returncode, applied.stdout) == (2, "")
         assert applied.stderr == (
             f"tula: the daemon runs {document}, which says otherwise; change that file\n"
         )

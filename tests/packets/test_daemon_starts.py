@@ -22,7 +22,7 @@ from scapy.layers.inet6 import ICMPv6ND_NA
 from scapy.layers.l2 import ARP, Ether
 
 from support import udp_load
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import service_of, write_document
 from support.packets import FAMILIES, vip_of
 from support.queues import queue_drops
@@ -286,7 +286,7 @@ def test_a_newer_ruleset_is_left_as_it_is(network: Network, daemon: Running) -> 
         lb.run(["nft", "-f", "-"], input="\n".join(lines))
         before = kernel(lb)
         for words in (("plan", "-f"), ("apply", "-f")):
-            done = lb.tula(*words, daemon.document, check=False)
+            done = call_tula(lb, *words, daemon.document, check=False)
             assert done.returncode == 1
             assert f"is of a newer Tula (schema {SCHEMA + 1}, this one knows {SCHEMA})" in (
                 done.stderr

@@ -93,7 +93,7 @@ def no_connections(lab: Lab, directory: Path) -> Setup:
 
 def drained(lab: Lab, directory: Path) -> Setup:
     setup = near(lab, directory)
-    assert call_tula(setup.lb, "drain", "web/backend-1").exit_code == 0
+    call_tula(setup.lb, "drain", "web/backend-1")
     return setup
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.crafted import wait_arrivals
+from support.in_process import call_tula
 from support.packets import FAMILIES, address_of, vip_of, watching
 from support.two_services import PORTS, WAYS, TwoServices, two_services
 from tula.lab import Lab
@@ -40,7 +41,9 @@ def test_trace_tells_where_a_datagrams_fragments_go(balanced: TwoServices, famil
         if family == 6:
             target, client = f"[{vip}]:{port}", f"[{address_of(crafted.client, 6)}]:40004"
         asked = ("trace", target, "--client", client, "--protocol", "udp", "--json")
-        found: dict[str, str] = json.loads(crafted.lb.tula(*asked, "--fragment", number).stdout)
+        found: dict[str, str] = json.loads(
+            call_tula(crafted.lb, *asked, "--fragment", number).stdout
+        )
         return found
 
     for port in PORTS.values():

@@ -9,56 +9,69 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from support.in_process import call_tula
 from support.lab_documents import service_of, write_document
 from support.packets import FAMILIES, vip_of
 from support.running import Running
-from tula.lab import Lab, ask_all, flat, serve_tcp, tcp_flows, wait_until
+from tula.lab import Lab, TcpFlow, ask_all, flat, serve_tcp, tcp_flows, wait_until
 
 pytestmark = pytest.mark.kernel
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_new_connections_go_to_who_has_few_until_all_are_even(
-    lab: Lab, tmp_path: Path, family: int
-) -> None:
+def test_new_connections_go_to_who_has_few_until_all_are_even(lab: Lab, tmp_path: Path) -> None:
+    """A service of each family, side by side: the daemon counts every other second."""
     network = flat(lab, backends=3)
     for backend in network.backends:
         serve_tcp(backend, [80])
-    vip = vip_of(network, family)
-    web = service_of(network, scheduler="least-connections")
-    path = write_document(tmp_path / "tula.yaml", {"web": web})
+    services = {
+        f"web{family}": service_of(
+            network, vip=vip_of(network, family), scheduler="least-connections"
+        )
+        for family in FAMILIES
+    }
+    path = write_document(tmp_path / "tula.yaml", services)
+    full, *empty = [[f"{service}/backend-{n}" for service in services] for n in (1, 2, 3)]
+    opened: dict[int, list[TcpFlow]] = {family: [] for family in FAMILIES}
+
+    def open_more(count: int) -> None:
+        for family, flows in opened.items():
+            first = 21000 + len(flows)
+            ports = range(first, first + count)
+            flows += tcp_flows(network.client, vip_of(network, family), 80, ports)
+
     with Running(network.lb, path) as daemon:
-        for name in ("backend-2", "backend-3"):
-            network.lb.tula("drain", f"web/{name}")
-        opened = tcp_flows(network.client, vip, 80, range(21000, 21050))
-        assert {flow.backend for flow in opened} == {"backend-1"}
-        for name in ("backend-2", "backend-3"):
-            network.lb.tula("undrain", f"web/{name}")
+        for name in itertools.chain(*empty):
+            call_tula(network.lb, "drain", name)
+        open_more(50)
+        assert {flow.backend for flows in opened.values() for flow in flows} == {"backend-1"}
+        for name in itertools.chain(*empty):
+            call_tula(network.lb, "undrain", name)
 
         def connections() -> dict[str, int | None]:
             return {name: b["connections"] for name, b in daemon.backends().items()}
 
-        wait_until(lambda: connections()["web/backend-1"] == 50, 20.0, "the count")
-        at, seen = 21050, 0
-        while seen < 12:  # each time that many a count, until those before are in it
-            fresh = tcp_flows(network.client, vip, 80, range(at, at + 10))
-            opened += fresh
-            at, seen = at + 10, seen + 1
-            whole = len(opened)
+        wait_until(lambda: [connections()[name] for name in full] == [50, 50], 20.0, "the count")
+        for _ in range(12):  # each time that many a count, until those before are in it
+            open_more(10)
+            whole = sum(map(len, opened.values()))
             wait_until(
                 lambda whole=whole: sum(n or 0 for n in connections().values()) == whole,
                 20.0,
                 "the count",
             )
-        held = Counter(flow.backend for flow in opened)
-        assert held["backend-1"] < 70, f"50 and few of 120: {held}"
-        assert min(held["backend-2"], held["backend-3"]) > 40
         assert not daemon.status()["daemon"]["problems"]
-        rules = network.lb.run(["nft", "-j", "list", "chain", "netdev", "tula", f"svc{family}.web"])
-        assert "turns_1_1021" in rules.stdout
-        assert ask_all(opened) == {flow.source_port: flow.backend for flow in opened}
+        for family, flows in opened.items():
+            held = Counter(flow.backend for flow in flows)
+            assert held["backend-1"] < 70, f"50 and few of 120: {held}"
+            assert min(held["backend-2"], held["backend-3"]) > 40, held
+            chain = f"svc{family}.web{family}"
+            rules = network.lb.run(["nft", "-j", "list", "chain", "netdev", "tula", chain])
+            assert re.search(r"turns_\d_1021", rules.stdout)
+            assert ask_all(flows) == {flow.source_port: flow.backend for flow in flows}

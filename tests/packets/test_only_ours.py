@@ -21,6 +21,7 @@ from scapy.layers.inet import ICMP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 
+from support.in_process import call_tula
 from support.lab_documents import service_of, write_document
 from support.packets import FAMILIES, Seen, Watch, address_of, ip_to, vip_of, watching
 from tula.lab import (
@@ -55,7 +56,7 @@ table inet foreign {
 def apply(network: Network, directory: Path, **keys: Any) -> None:
     """One service, by the command."""
     document = write_document(directory / "tula.yaml", {"web": service_of(network, **keys)})
-    network.lb.tula("apply", "-f", document)
+    call_tula(network.lb, "apply", "-f", document)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def foreign(lb: Host) -> dict[str, int]:
 
 def counted(lb: Host) -> int:
     """Every packet that Tula counted: those of services, and those for no backend."""
-    status = json.loads(lb.tula("status", "--json").stdout)
+    status = json.loads(call_tula(lb, "status", "--json").stdout)
     listed = json.loads(lb.run(["nft", "-j", "list", "counters", "table", "netdev", "tula"]).stdout)
     counters = [item["counter"]["packets"] for item in listed["nftables"] if "counter" in item]
     return sum(service["packets"] for service in status["services"]) + sum(counters)

@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import backends_of, service_of, write_document
 from support.packets import FAMILIES, PROTOCOLS, address_of, read_packets, vip_of
 from tula.kernel.announce import advertisement, arp_announcement
@@ -199,7 +199,7 @@ def test_apply_mends_what_an_interface_made_anew_broke(
     network.lab.ready()
     assert lb.index(ifname) != index
     assert some_answers(network.client, VIPS[0]) < 20, "it is broken"
-    assert json.loads(lb.tula("apply", "--json").stdout)["changed"], "of the last document"
+    assert json.loads(call_tula(lb, "apply", "--json").stdout)["changed"], "of the last document"
     assert [who_answers(network.client, vip) for vip in VIPS] == before
     assert not InProcess(lb).apply(document)
 

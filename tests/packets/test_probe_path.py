@@ -28,7 +28,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from support.lab_documents import backends_of
-from support.packets import FAMILIES, address_of, read_packets
+from support.packets import FAMILIES, address_of, is_of, read_packets
 from support.probing import (
     ALL_VIPS,
     VIPS,
@@ -55,6 +55,7 @@ from tula.lab import (
 from tula.model.ids import PROBE_MARK
 
 pytestmark = pytest.mark.kernel
+
 
 WHERES = tuple(VIPS)
 PLACES = [(where, family) for where in WHERES for family in FAMILIES]
@@ -98,9 +99,7 @@ def test_each_backend_answers_for_itself_from_the_vip(l2: Flat, where: str, fami
             assert ping(l2.lb, probe.target, 1 + probe.target.backend_id % 1000)
         frames = at_lb.frames(outgoing=True), at_lb.frames(outgoing=False)
     # Of the other family the last packets of the test before may still come.
-    sent, received = (
-        [p for p in read_packets(some) if (":" in p.source) == (family == 6)] for some in frames
-    )
+    sent, received = ([p for p in read_packets(some) if is_of(p.source, family)] for some in frames)
     vip, own = VIPS[where][family == 6], address_of(l2.lb, family)
     assert {(p.source, p.destination) for p in sent} == {(own, vip)}
     assert {(p.source, p.destination) for p in received} == {(vip, own)}
@@ -330,9 +329,10 @@ def test_in_a_tunnel_each_backend_answers_for_itself(
             assert ask_tcp(base.lb, probe.target) == probe.backend
             assert ask_udp(base.lb, probe.target) == probe.backend
             assert ping(base.lb, probe.target, 1 + probe.target.backend_id % 1000)
-        frames = at_lb.frames(outgoing=True)
-        received = read_packets(at_lb.frames(outgoing=False))
-    sent = [frame for frame in map(Outside, frames) if frame.inside]
+        outgoing, incoming = at_lb.frames(outgoing=True), at_lb.frames(outgoing=False)
+    # Of the other family the last packets of the test before may still come.
+    sent = [f for f in map(Outside, outgoing) if f.inside and is_of(f.inside.src, family)]
+    received = [p for p in read_packets(incoming) if is_of(p.source, family)]
     assert {frame.what for frame in sent} == {base.web["tunnel"]}
     assert {(frame.inside.src, frame.inside.dst) for frame in sent if frame.inside} == {(own, vip)}
     assert {(p.source, p.destination) for p in received} == {(vip, own)}

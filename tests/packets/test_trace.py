@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import backends_of, service_of, write_document
 from support.packets import FAMILIES, PROTOCOLS, vip_of
 from tula.config.load import load_document
@@ -146,8 +146,8 @@ def test_the_command_answers_for_the_applied_document(network: Network, tmp_path
         target = f"[{vip}]:80" if family == 6 else f"{vip}:80"
         ((client, port), name), *_ = ask(network, family, protocol, count=1).items()
         asker = f"[{client}]:{port}" if family == 6 else f"{client}:{port}"
-        answer = network.lb.tula(
-            *("trace", target, "--client", asker, "--protocol", protocol, "--json")
+        answer = call_tula(
+            network.lb, *("trace", target, "--client", asker, "--protocol", protocol, "--json")
         )
         found = json.loads(answer.stdout)
         assert (found["service"], found["backend"]) == ("web", name), found["reason"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.in_process import call_tula
 from support.packets import FAMILIES, PROTOCOLS
 from support.serving import Held, Serving
 from tula.lab import wait_until
@@ -85,7 +86,7 @@ def test_status_counts_entries(serving: Serving) -> None:
         return all(use[name] == {"entries": 50} | size for name in flows)
 
     wait_until(counted, what="50 entries in each table")
-    shown = serving.lb.tula("status").stdout
+    shown = call_tula(serving.lb, "status").stdout
     assert "\nconnections: " in shown
     assert all(f"{name} 50 of 262144" in shown for name in flows)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import service_of, write_document
 from support.packets import watching
 from tula.lab import Lab, Network, flat, serve_tcp, tcp_ask
@@ -92,7 +92,7 @@ def test_an_ordinary_address_would_be_the_source(network: Network, family: int) 
 
 def test_how_the_kernel_holds_it(network: Network, tmp_path: Path) -> None:
     """What keeps it from being a source: scope host (IPv4), no preferred life (IPv6)."""
-    network.lb.tula("apply", "-f", tmp_path / "tula.yaml")
+    call_tula(network.lb, "apply", "-f", tmp_path / "tula.yaml")
     shown = json.loads(network.lb.run(["ip", "-json", "address", "show", "dev", "eth0"]).stdout)
     vips = {a["local"]: a for a in shown[0]["addr_info"] if a["local"] in VIPS}
     assert (vips["10.9.0.200"]["scope"], vips["10.9.0.200"]["prefixlen"]) == ("host", 32)

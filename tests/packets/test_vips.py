@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.arp_nd import announcements_of, answers_for, neighbour, probes_for, settled
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import service_of, write_document
 from tula.lab import (
     Capture,
@@ -69,7 +69,7 @@ def held(host: Host) -> dict[str, list[str]]:
 
 
 def test_it_answers_for_them_and_nobody_else_does(network: Network, tmp_path: Path) -> None:
-    network.lb.tula("apply", "-f", document(network, tmp_path))
+    call_tula(network.lb, "apply", "-f", document(network, tmp_path))
     assert held(network.lb) == {"eth0": ["10.9.0.100/32", "fd09::100/128"]}
     network.client.run(["ip", "neigh", "flush", "dev", "eth0"])
     with Capture(network.client) as capture:
@@ -84,14 +84,14 @@ def test_it_answers_for_them_and_nobody_else_does(network: Network, tmp_path: Pa
 def test_taking_one_is_announced_once(network: Network, tmp_path: Path) -> None:
     lb, path = network.lb, document(network, tmp_path)
     with Capture(network.client) as capture:
-        lb.tula("apply", "-f", path)
+        call_tula(lb, "apply", "-f", path)
         told = announcements_of(lb.mac(), settled(lb, capture))
         assert sorted(told) == sorted(network.vips)
         capture.clear()
-        assert lb.tula("apply", "-f", path).stdout == "nothing changed\n"
+        assert call_tula(lb, "apply", "-f", path).stdout == "nothing changed\n"
         assert announcements_of(lb.mac(), settled(lb, capture)) == []
         more = [*network.vips, "10.9.0.101", "fd09::101"]
-        lb.tula("apply", "-f", document(network, tmp_path, vip=more))
+        call_tula(lb, "apply", "-f", document(network, tmp_path, vip=more))
         told = announcements_of(lb.mac(), settled(lb, capture))
     assert sorted(told) == sorted(more[2:]), "only what is new"
 

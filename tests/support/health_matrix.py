@@ -84,11 +84,17 @@ class HealthMatrix:
                 make_backend(third, self.path)
             self._see("mended")
             second.set_cable("eth0", False)
-            third.write_sysctl("net/ipv4/conf/all/rp_filter", 1)
+            self._filter(third, 1)
             self._see("second")
             second.set_cable("eth0", True)
-            third.write_sysctl("net/ipv4/conf/all/rp_filter", 0)
+            self._filter(third, 2)
             self._see("mended again")
+
+    def _filter(self, host: Host, value: int) -> None:
+        """Reverse-path filtering where a tunnel ends: strict (1) or loose (2)."""
+        for name in host.interfaces():
+            if name.startswith("tula-"):
+                host.write_sysctl(f"net/ipv4/conf/{name}/rp_filter", value)
 
     def wanted(self, when: str, named: Named, backend: str) -> str:
         """What the reason must be then, as a pattern, of a backend that is to be down; else ""."""

@@ -31,6 +31,11 @@ class Seen(NamedTuple):
     payload: bytes
 
 
+def is_of(address: str, family: int) -> bool:
+    """Whether the address is of this family."""
+    return (":" in address) == (family == 6)
+
+
 def read_packets(frames: Iterable[bytes]) -> list[Seen]:
     """The TCP and UDP packets among the frames, VLAN-tagged ones too; others are left out."""
     found = []

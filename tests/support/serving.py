@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from support.in_process import InProcess
+from support.in_process import InProcess, call_tula
 from support.lab_documents import backends_of, service_of, write_document
 from support.packets import vip_of
 from tula.config.load import load_document
@@ -98,7 +98,7 @@ class Serving:
             else (f"{vip}:80", f"{client}:{port}")
         )
         words = ("trace", target, "--client", asker, "--protocol", protocol, "--json", *more)
-        found: dict[str, Any] = json.loads(self.lb.tula(*words).stdout)
+        found: dict[str, Any] = json.loads(call_tula(self.lb, *words).stdout)
         return found
 
     def address(self, family: int) -> str:
@@ -127,7 +127,7 @@ class Serving:
 
     def status(self) -> dict[str, Any]:
         """``tula status --json``."""
-        found: dict[str, Any] = json.loads(self.lb.tula("status", "--json").stdout)
+        found: dict[str, Any] = json.loads(call_tula(self.lb, "status", "--json").stdout)
         return found
 
 

@@ -19,7 +19,7 @@ from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.recover import recover_ids, renamed_services
 from tula.dataplane.nft.ruleset import Count, Key, Ruleset
 from tula.dataplane.nft.shape import shape
-from tula.dataplane.nft.transaction import Transaction
+from tula.dataplane.nft.transaction import Transaction, in_turn
 from tula.dataplane.tunnels import TunnelChange, diff_tunnels
 from tula.kernel.nftables import KernelError, StaleError
 from tula.model.config import Config, Forwarding
@@ -178,7 +178,10 @@ class Balancer(Reader):
         shaped = adjust_shape(applied.shaped, planned.state)
         change = Change(transaction=diff_rulesets(applied.shaped.ruleset, shaped.ruleset))
         leaving = self._leaving(change.transaction)
-        self._kernel.nftables.run(change.transaction, applied.generation)
+        changed, gone = in_turn(change.transaction)
+        self._kernel.nftables.run(changed, applied.generation)
+        if gone:
+            self._committer.drop(gone)
         ids = planned.ids
         self.applied = replace(
             applied,
@@ -186,7 +189,7 @@ class Balancer(Reader):
             planned=planned,
             shaped=shaped,
             # Not asked for: were it more by now, somebody else would have changed something.
-            generation=next_generation(applied.generation, change.transaction),
+            generations=next_generations(applied.generation, change.transaction),
         )
         committed = time.monotonic()
         if leaving or ids != applied.ids or self.unsaved:
@@ -242,7 +245,9 @@ class Balancer(Reader):
     def _finish(self, prepared: Prepared) -> None:
         self._committer.announce(prepared)
         self._committer.remove(prepared.change)
-        self.applied = replace(prepared.applied, generation=self._kernel.nftables.generation())
+        generation = self._kernel.nftables.generation()
+        on_the_way = (_before(generation),) if in_turn(prepared.change.transaction)[1] else ()
+        self.applied = replace(prepared.applied, generations=(*on_the_way, generation))
 
     def clear(self) -> Change:
         """Takes everything back that Tula made; the ids stay in memory, the document aside.
@@ -352,6 +357,15 @@ class Balancer(Reader):
             self._unsaved, self.unsaved = now, str(error)
 
 
-def next_generation(generation: int, transaction: Transaction) -> int:
-    """nftables' generation after a transaction; it never is 0 (nf_tables_commit)."""
-    return ((generation + 1) & 0xFFFFFFFF or 1) if transaction else generation
+def next_generations(generation: int, transaction: Transaction) -> tuple[int, ...]:
+    """nftables' generations during a transaction and after it."""
+    made = []
+    for part in in_turn(transaction):
+        if part:
+            generation = (generation + 1) & 0xFFFFFFFF or 1  # it never is 0 (nf_tables_commit)
+            made.append(generation)
+    return tuple(made) or (generation,)
+
+
+def _before(generation: int) -> int:
+    return generation - 1 or 0xFFFFFFFF

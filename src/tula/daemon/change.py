@@ -41,7 +41,8 @@ class Applied:
     """What the kernel was brought to, and by what.
 
     ``config`` is the document as far as this machine has what it names, with its own weights;
-    ``absent`` are the backends that no way leads to. ``generation`` is nftables' after it.
+    ``absent`` are the backends that no way leads to. ``generations`` are nftables' during the
+    change, and after it.
     """
 
     config: Config
@@ -51,7 +52,12 @@ class Applied:
     planned: Planned
     shaped: Shaped
     absent: frozenset[BackendName] = frozenset()
-    generation: int = 0
+    generations: tuple[int, ...] = (0,)
+
+    @property
+    def generation(self) -> int:
+        """nftables' after it."""
+        return self.generations[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from tula.daemon.change import Change, Prepared
 from tula.daemon.reader import Adapters
-from tula.dataplane.nft.transaction import DeleteTable
+from tula.dataplane.nft.transaction import DeleteTable, Transaction, in_turn
 from tula.kernel.nftables import KernelError
 from tula.model.desired import OwnedAddress
 from tula.model.host import HostView
@@ -35,11 +36,12 @@ class Committer:
         reason to give up. Returns the addresses that were added.
         """
         added: list[OwnedAddress] = []
+        changed, gone = in_turn(change.transaction)
         if change.tunnels:
             self._kernel.tunnels.prepare(change.tunnels, host.tunnels)
         try:
             if fresh:
-                self._kernel.nftables.run(change.transaction)
+                self._kernel.nftables.run(changed)
             for address in change.add:
                 try:
                     self._kernel.network.add_address(address)
@@ -49,7 +51,7 @@ class Committer:
                         raise
                     refused.append(error)
             if not fresh:
-                self._kernel.nftables.run(change.transaction)
+                self._kernel.nftables.run(changed)
         except KernelError:
             for address in added:
                 self._kernel.network.remove_address(address)
@@ -58,7 +60,15 @@ class Committer:
             if change.tunnels:
                 self._kernel.tunnels.undo(change.tunnels, host.tunnels)
             raise
+        if gone:
+            self.drop(gone)
         return tuple(added)
+
+    def drop(self, gone: Transaction) -> None:
+        """What no rule names any more. All is done without it: what the kernel keeps of it, no
+        packet sees, and the next comparison does."""
+        with suppress(KernelError):
+            self._kernel.nftables.run(gone)
 
     def commit_what_can_be(self, prepared: Prepared) -> Prepared:
         """One VIP that an interface does not take must not keep the others from their service."""

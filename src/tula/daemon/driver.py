@@ -234,9 +234,7 @@ class Driver:
             self._note_own()
 
     def _note_own(self) -> None:
-        generation = self._reconciler.generation
-        if generation is not None:
-            self._own.add(generation)
+        self._own.update(self._reconciler.generations)
 
     def _after_work(self) -> None:
         self._checks.set()

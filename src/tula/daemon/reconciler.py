@@ -162,10 +162,10 @@ class Reconciler:
         return None if applied is None else applied.ids
 
     @property
-    def generation(self) -> int | None:
-        """nftables' generation after what was done last."""
+    def generations(self) -> tuple[int, ...]:
+        """nftables' generations during what was done last, and after it."""
         applied = self._balancer.applied
-        return None if applied is None else applied.generation
+        return () if applied is None else applied.generations
 
     def still_accepted(self) -> None:
         """The file holds what is accepted, again or still."""

@@ -23,7 +23,7 @@ def judge_silence(scene: Scene, own: OwnSide) -> Iterator[Finding]:
         loud = {
             name: value
             for name, link in scene.host.links.items()
-            if len(link.mac) == 6 and not name.startswith("tula") and _up(scene, name)
+            if any(link.mac) and not name.startswith("tula") and _up(scene, name)
             if (value := own.effective(name, setting)) is not None
             if value not in _SILENT[setting]
         }

@@ -16,7 +16,7 @@ class Roles:
 
 
 def roles_of(scene: Scene) -> Roles:
-    """By Tula's table, its own addresses, VIPs that Tula put here; else by the interfaces."""
+    """By its own addresses, VIPs that Tula put here, Tula's table; else by the interfaces."""
     # A VIP is on every backend, and tells nothing.
     own = scene.own - scene.vips
     backends = {
@@ -26,8 +26,9 @@ def roles_of(scene: Scene) -> Roles:
         if own & set(backend.addresses)
     }
     named = any(address in own for _, address in scene.config.load_balancers)
-    holds = any(held.ours for held in scene.host.addresses)
-    balancer = scene.table or named or holds
+    holds = any(held.ours and held.address.ip in scene.vips for held in scene.host.addresses)
+    # A backend may balance by another document, whose table is here then.
+    balancer = named or holds or (scene.table and (scene.same or not backends))
     if not balancer and not backends:
         balancer = any(name in scene.host.links for name in scene.config.interfaces)
     return Roles(balancer, tuple(backends))

@@ -86,7 +86,8 @@ def examine(scene: Scene, patience: float) -> Report:
         tested.append(
             f"{len(sites)} VIPs at backends, by the way of clients' packets: served; sizes"
         )
-    own = observe_own_side(scene) if roles.backends else None
+    # One that balances what it serves is a fault by itself, and needs another setting.
+    own = observe_own_side(scene) if roles.backends and not roles.balancer else None
     if own is not None:
         for what, check in BACKEND_CHECKS:
             findings += check(scene, own)

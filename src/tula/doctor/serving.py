@@ -142,8 +142,8 @@ def _tunnel_silent(config: Config, site: Site, answers: Answers) -> Finding:
             "rp-filter", Severity.ERROR, name,
             f"through the {way.tunnel} tunnel IPv6 comes in, which no reverse-path filter checks, "
             f"and nothing of IPv4, which {name} answers by its own address",
-            f"set rp_filter of all and of the tunnel's device to 0 on {name}; else look for a "
-            "firewall there",
+            f"have the tunnel's device on {name} filter loosely (rp_filter 2, and an IPv4 address "
+            "on it); else look for a firewall there",
             certain=False, on=name, commands=commands,
         )  # fmt: skip
     return Finding(

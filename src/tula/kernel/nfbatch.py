@@ -1,4 +1,4 @@
-"""Changing elements of Tula's maps over netlink, in one batch.
+"""Changing elements of Tula's maps, and removing what is unused, over netlink in one batch.
 
 What health changes is elements alone, and a new nft takes 20 ms where this takes less than one.
 The batch is one message to the kernel, which makes all of it or nothing (nfnetlink.c,
@@ -20,7 +20,10 @@ from tula.dataplane.nft.codec import RawElement, encode_element, encode_key
 from tula.dataplane.nft.ruleset import TABLE, Elements, Key, MapName
 from tula.dataplane.nft.transaction import (
     AddElements,
+    DeleteChain,
+    DeleteCounter,
     DeleteElements,
+    DeleteMap,
     FlushMap,
     Step,
     Transaction,
@@ -31,6 +34,9 @@ _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW_ELEMENTS, _DELETE_ELEMENTS = _SUBSYSTEM << 8 | 12, _SUBSYSTEM << 8 | 14
+_DELETE_CHAIN, _DELETE_MAP, _DELETE_OBJECT = (_SUBSYSTEM << 8 | kind for kind in (5, 11, 20))
+_COUNTER = struct.pack(">I", 1)
+"""NFT_OBJECT_COUNTER."""
 _GET_GENERATION = _SUBSYSTEM << 8 | 16
 _REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
 _ERROR = 2
@@ -72,7 +78,7 @@ class RefusedError(Exception):
 
 
 def fits_batch(transaction: Transaction) -> bool:
-    """Whether ``NfWriter`` can make this transaction: it changes elements alone."""
+    """Whether ``NfWriter`` can make this transaction: it changes elements, and removes."""
     return all(map(_fits, transaction))
 
 
@@ -82,7 +88,7 @@ def _fits(step: Step) -> bool:
             return not counts and not name.kind.dynamic
         case DeleteElements(name):
             return not name.kind.dynamic
-        case FlushMap():
+        case FlushMap() | DeleteMap() | DeleteChain() | DeleteCounter():
             return True
         case _:
             return False
@@ -212,11 +218,17 @@ def _messages(step: Step) -> Iterator[tuple[int, int, bytes]]:
         case FlushMap(name):
             # Without a list the kernel deletes all (nf_tables_delsetelem).
             yield _DELETE_ELEMENTS, 0, _where(name)
+        case DeleteMap(map_name):
+            yield _DELETE_MAP, 0, _where(map_name)
+        case DeleteChain(chain):
+            yield _DELETE_CHAIN, 0, string_attribute(1, TABLE) + string_attribute(3, chain)
+        case DeleteCounter(counter):
+            yield _DELETE_OBJECT, 0, _where(counter) + attribute(3, _COUNTER)
         case _:
-            raise ValueError(f"{step} is no change of elements")
+            raise ValueError(f"{step} is nothing for a batch")
 
 
-def _where(name: MapName) -> bytes:
+def _where(name: MapName | str) -> bytes:
     return string_attribute(1, TABLE) + string_attribute(2, str(name))
 
 
@@ -273,5 +285,7 @@ def _words(step: Step) -> str:
             return f"cannot delete elements of {name}"
         case FlushMap(name):
             return f"cannot empty {name}"
+        case DeleteMap(gone) | DeleteChain(gone) | DeleteCounter(gone):
+            return f"cannot delete {gone}"
         case _:
             return ""

@@ -1,6 +1,6 @@
 """Tula's table in the kernel: read over netlink, changed in one transaction.
 
-A transaction of elements alone goes over netlink, everything else by nft.
+A transaction of elements, or of removals, goes over netlink, everything else by nft.
 """
 
 from __future__ import annotations

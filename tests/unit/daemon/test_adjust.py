@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
-from tula.daemon.balancer import next_generation
+from tula.daemon.balancer import next_generations
 from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.dataplane.nft.shape import shape_ruleset
-from tula.dataplane.nft.transaction import FlushMap
+from tula.dataplane.nft.transaction import DeleteMap, FlushMap
 from tula.kernel.nftables import StaleError
 from tula.model.config import (
     Config,
@@ -192,6 +192,7 @@ def test_somebody_elses_change_is_noticed(tmp_path: Path) -> None:
 
 def test_a_generation_is_never_0() -> None:
     step = FlushMap(MapName(Kind.OPEN, 8))
-    assert next_generation(7, ()) == 7
-    assert next_generation(7, (step,)) == 8
-    assert next_generation(0xFFFFFFFF, (step,)) == 1
+    assert next_generations(7, ()) == (7,)
+    assert next_generations(7, (step,)) == (8,)
+    assert next_generations(0xFFFFFFFF, (step,)) == (1,)
+    assert next_generations(0xFFFFFFFE, (step, DeleteMap("gone"))) == (0xFFFFFFFF, 1)

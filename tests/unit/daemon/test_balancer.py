@@ -20,6 +20,7 @@ from support.builders import (
 )
 from tula.daemon.store import ChangedSysctl
 from tula.dataplane.nft.schema import SCHEMA, schema_counter
+from tula.dataplane.nft.transaction import DeleteChain, DeleteMap, Transaction, in_turn
 from tula.kernel.nftables import KernelError
 from tula.model.config import Config, PortRange, Tunnel
 from tula.model.desired import OwnedAddress
@@ -98,7 +99,8 @@ def test_addresses_come_before_the_rules_and_go_after_them(machine: FakeMachine)
     apply(machine, OTHER)
     new = "10.0.0.101"
     assert notes == [
-        *(f"add {new}", "rules", f"announce {new}"),
+        # Then the maps of IPv6, which no rule names any more.
+        *(f"add {new}", "rules", "rules", f"announce {new}"),
         *(f"remove {VIP4}", f"remove {VIP6}"),
     ]
     notes.clear()
@@ -128,6 +130,28 @@ def test_a_refusal_leaves_everything_and_says_why(machine: FakeMachine, refusal:
     machine.network.refuse.clear()
     assert apply(machine, config, b"bad"), "what stood in the way is gone"
     assert not machine.balancer.plan(config, b"")
+
+
+def test_maps_that_cannot_go_yet_are_no_failure(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document is accepted and all is done; the next comparison removes them."""
+    apply(machine, WEB)
+    run = machine.nftables.run
+
+    def busy(transaction: Transaction, generation: int | None = None) -> None:
+        if transaction and isinstance(transaction[0], DeleteMap):
+            raise KernelError("Device or resource busy")
+        run(transaction, generation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(machine.nftables, "run", busy)
+        apply(machine, OTHER, b"other")
+    assert machine.store.document() == b"other"
+    _, left_over = in_turn(machine.balancer.plan(OTHER, b"").transaction)
+    assert {type(step) for step in left_over} == {DeleteMap, DeleteChain}
+    assert apply(machine, OTHER)
+    assert not apply(machine, OTHER)
 
 
 def test_an_address_that_is_refused_at_first_takes_the_table_back(machine: FakeMachine) -> None:
@@ -294,7 +318,8 @@ def test_devices_come_before_the_rules_and_go_after_them(machine: FakeMachine) -
     apply(machine, IN_TUNNELS)
     assert len(machine.network.host.tunnels.devices) == 4
     apply(machine, WEB)
-    assert notes == ["prepare", "run", "finish"] * 2
+    # The rules, and then the maps that no rule names any more.
+    assert notes == ["prepare", "run", "finish", "prepare", "run", "run", "finish"]
     assert not machine.network.host.tunnels.devices
 
 

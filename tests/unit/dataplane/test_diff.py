@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from support.builders import configs, make_backend, make_config, make_ruleset, make_service
 from tula.dataplane.nft.diff import diff_rulesets
-from tula.dataplane.nft.recover import recover_ids
+from tula.dataplane.nft.recover import counts_by_id, recover_ids
 from tula.dataplane.nft.ruleset import Chain, Count, MapName, Rule, Ruleset
 from tula.dataplane.nft.transaction import (
     AddChain,
@@ -16,10 +16,12 @@ from tula.dataplane.nft.transaction import (
     AddMap,
     AddRules,
     DeleteChain,
+    DeleteCounter,
     DeleteElements,
     DeleteMap,
     FlushChain,
     Transaction,
+    in_turn,
     render_transaction,
 )
 from tula.kernel.fake import FakeNftables
@@ -43,7 +45,17 @@ def bring(nft: FakeNftables, config: Config) -> Transaction:
     have = nft.observe()
     want = make_ruleset(config, have, recover_ids(have))
     transaction = diff_rulesets(have, want, nft.counts())
-    nft.run(transaction)
+    changed, gone = in_turn(transaction)
+    nft.run(changed)
+    if have is not None and gone:
+        there = nft.observe()
+        assert there is not None
+        for step in gone:
+            if isinstance(step, DeleteMap):
+                assert there.maps[step.name] == have.maps[step.name], "packets may be on their way"
+        assert there.chains.keys() >= want.chains.keys()
+        assert all(there.chains[name] == chain for name, chain in want.chains.items())
+    nft.run(gone)
     assert nft.observe() == want
     return transaction
 
@@ -154,6 +166,17 @@ def test_references_are_satisfied_in_order() -> None:
     assert order.index(DeleteChain) > max(i for i, s in enumerate(order) if s is DeleteMap)
 
 
+def test_a_map_goes_in_a_change_of_its_own() -> None:
+    nft = kernel()
+    bring(nft, web(*B[:2]))
+    changed, gone = in_turn(bring(nft, make_config()))
+    assert {type(step) for step in gone} <= {DeleteMap, DeleteChain, DeleteCounter}
+    assert not any(isinstance(step, DeleteMap) for step in changed)
+    only_left_over = tuple(step for step in gone if isinstance(step, DeleteMap))
+    assert in_turn(only_left_over) == (only_left_over, ())
+    assert in_turn(()) == ((), ())
+
+
 def test_long_lists_of_elements_are_several_commands() -> None:
     name = MapName.parse("slots_1_65537")
     assert name is not None
@@ -161,3 +184,12 @@ def test_long_lists_of_elements_are_several_commands() -> None:
     lines = text.splitlines()
     assert len(lines) == 4
     assert all(line.startswith("add element netdev tula slots_1_65537 {") for line in lines)
+
+
+def test_a_map_that_was_left_over_does_not_count_twice() -> None:
+    counts = {
+        "via4_1024": {1: Count(5, 500), 2: Count(1, 100)},
+        "via4_2048": {1: Count(7, 700), 3: Count(2, 200)},
+        "via6_1024": {1: Count(10, 1000)},
+    }
+    assert counts_by_id(counts) == {1: Count(17, 1700), 2: Count(1, 100), 3: Count(2, 200)}

@@ -2,7 +2,7 @@
 
 nftables makes a transaction visible to packets at once (nf_tables_api.c, the generation
 cursor), so the order below only has to satisfy references: a thing stands before what names
-it, and goes after.
+it, and goes after. Removals of maps, and what depends on them, are last: ``in_turn`` parts them.
 """
 
 from __future__ import annotations

@@ -62,10 +62,19 @@ def _dispatch_keys(service: VirtualService) -> Iterator[Key]:
 
 
 def counts_by_id(counts: MapCounts) -> dict[int, Count]:
-    """What each backend id counted, over both IP versions."""
-    totals: dict[int, Count] = {}
-    for elements in counts.values():
+    """What each backend id counted, over both IP versions.
+
+    Where a map and the one that goes on from it are both there, since somebody was killed before
+    the old one was removed, the greater count holds the other.
+    """
+    most: dict[tuple[str, int], Count] = {}
+    for name, elements in counts.items():
+        kind = name.partition("_")[0]
         for mark, count in elements.items():
             if isinstance(mark, int):
-                totals[mark] = totals.get(mark, Count()) + count
+                known = most.get((kind, mark), Count())
+                most[kind, mark] = max(known, count, key=lambda each: each.packets)
+    totals: dict[int, Count] = {}
+    for (_, mark), count in most.items():
+        totals[mark] = totals.get(mark, Count()) + count
     return totals

@@ -106,6 +106,21 @@ Step = (
 Transaction = tuple[Step, ...]
 
 
+def in_turn(transaction: Transaction) -> tuple[Transaction, Transaction]:
+    """What to change, and what to remove after it in a change of its own.
+
+    A packet goes by the rules of the generation in which it came (nft_do_chain), but looks maps
+    up in the one that is current by then (nft_lookup_eval), and the elements of a map are gone
+    with it: with both changes in one, a packet on its way would find its map empty. Between two
+    changes it has arrived: the first one's nft does not end before all have (nft_rcv_nl_event).
+    """
+    positions = range(len(transaction))
+    last = next((at for at in positions if isinstance(transaction[at], DeleteMap)), 0)
+    if not last:
+        return transaction, ()
+    return transaction[:last], transaction[last:]
+
+
 def render_transaction(transaction: Transaction) -> str:
     """The text that ``nft -f`` takes as one transaction: a command a line."""
     return "".join(f"{line}\n" for step in transaction for line in _render(step))
