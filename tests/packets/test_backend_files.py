@@ -35,7 +35,7 @@ IN_VM = [
     pytest.param("networkd", *kind, marks=pytest.mark.link_kinds(*LINK_KINDS[kind]))
     for kind in [("gue", 4), ("gue", 6)]
 ]
-"""With ipip's devices, and ports both by networkd and by the unit; programs start slowly there."""
+"""With ipip's devices, and the ports; programs start slowly there."""
 
 
 def printed(joined: Joined, host: Host, form: str) -> str:

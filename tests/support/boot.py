@@ -9,7 +9,7 @@ from support.debian import Debian
 from support.unit_file import UnitFile
 from tula.lab import wait_until
 
-_COMPLAINTS = re.compile(r"ignoring|reject|fail|unknown|invalid", re.IGNORECASE)
+_COMPLAINTS = re.compile(r"could not|ignoring|reject|fail|unknown|invalid", re.IGNORECASE)
 _HARMLESS = ("Operation not supported", "Failed to manage link by its new hardware address")
 """What this kernel has not; and that two tunnels have one address, which is theirs for a MAC."""
 

@@ -1,12 +1,12 @@
 """A backend's side as files that make it again at every start of the machine.
 
 What systemd-networkd and netplan have no word for is the same for both, and here: settings, the
-filter, and GUE's port where they cannot open it.
+filter, and GUE's ports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tula.model.backend_side import TABLE, BackendSide, GuePort
@@ -41,12 +41,10 @@ def plan_boot(
     title: str,
     network: Sequence[BootFile],
     apply: Sequence[str],
-    unit_ports: Iterable[GuePort],
 ) -> BootPlan:
     """``network``: what makes devices and addresses; ``apply``: what has it read.
 
-    ``unit_ports`` are those of GUE that ``network`` does not open. Silence and filter come before
-    the VIPs, now and at every start.
+    Silence and filter come before the VIPs, now and at every start.
     """
     shared = list(_settings(side))
     commands = []
@@ -61,8 +59,8 @@ def plan_boot(
     if side.filter:
         shared.append(_filter(side))
         units.append(_filter_unit())
-    if opened := list(unit_ports):
-        units.append(_ports_unit(opened))
+    if side.ports:
+        units.append(_ports_unit(side.ports))
     if units:
         names = " ".join(unit.path.rpartition("/")[2] for unit in units)
         commands += ["systemctl daemon-reload", f"systemctl enable {names}"]
@@ -131,6 +129,8 @@ WantedBy=multi-user.target
 
 
 def _ports_unit(ports: Sequence[GuePort]) -> BootFile:
+    # systemd-networkd 252 asks for protocol 0 with GUE, which kernels refuse by now (ERANGE, seen
+    # on 6.1.192), and for IPv4 whatever the address (fou-tunnel.c).
     # "-": the port is open already when the unit is started again.
     start = "".join(f"ExecStart=-{make_port(port)}\n" for port in ports)
     stop = "".join(f"ExecStop={make_port(port)}\n".replace(" add ", " del ") for port in ports)
@@ -146,5 +146,5 @@ RemainAfterExit=yes
 [Install]
 WantedBy=multi-user.target
 """
-    why = "systemd-networkd opens such ports for IPv4 alone."
+    why = "takes GUE's UDP packets apart."
     return BootFile("/etc/systemd/system/tula-backend-gue.service", why, text)

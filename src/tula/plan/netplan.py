@@ -26,7 +26,7 @@ def plan_netplan(role: Role) -> BootPlan | str:
         secret=True,
     )
     apply = ["netplan generate", "systemctl restart systemd-networkd"]
-    return plan_boot(side, title, [file], apply, ())
+    return plan_boot(side, title, [file], apply)
 
 
 def _lacking(side: BackendSide) -> Iterator[str]:

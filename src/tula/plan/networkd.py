@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tula.model.backend_side import BackendSide, End, GuePort, HeldVip
+from tula.model.backend_side import BackendSide, End, HeldVip
 from tula.plan.backend_side import Role, plan_backend_side
 from tula.plan.boot_files import BootFile, BootPlan, plan_boot
 
@@ -15,26 +15,17 @@ _QUIET = "[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
 def plan_networkd(role: Role) -> BootPlan:
     """For a machine whose network systemd-networkd runs."""
     side = plan_backend_side([role], any_mode=False)
-    ports4 = [port for port in side.ports if port.version == 4]
-    files = [_port(port) for port in ports4]
+    files: list[BootFile] = []
     for end in side.ends:
         files += [_netdev(end), _network(end, _held(side, end.name))]
     files.append(_loopback(_held(side, "lo")))
     name = role.serves[0][1].name
     title = f"Makes this machine the backend {name}, by systemd-networkd, which runs its network."
-    # Its netlink message for FOU names IPv4 whatever the address (fou-tunnel.c: FOU_ATTR_AF).
-    others = [port for port in side.ports if port.version == 6]
-    return plan_boot(side, title, files, ["systemctl restart systemd-networkd"], others)
+    return plan_boot(side, title, files, ["systemctl restart systemd-networkd"])
 
 
 def _held(side: BackendSide, device: str) -> list[HeldVip]:
     return [held for held in side.vips if held.device == device]
-
-
-def _port(port: GuePort) -> BootFile:
-    text = "[NetDev]\nName=tula-gue\nKind=fou\n\n[FooOverUDP]\n"
-    text += f"Encapsulation=GenericUDPEncapsulation\nPort={port.port}\n"
-    return BootFile(f"{_FOLDER}/50-tula-gue.netdev", "takes GUE's UDP packets apart.", text)
 
 
 def _netdev(end: End) -> BootFile:
