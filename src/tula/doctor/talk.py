@@ -83,6 +83,8 @@ class Answers:
 
     replies: dict[Question, list[Reply]] = field(default_factory=dict)
     owners: dict[tuple[str, IPAddress], set[bytes]] = field(default_factory=dict)
+    senders: dict[tuple[str, IPAddress], set[bytes]] = field(default_factory=dict)
+    """Who named an address as his in ARP requests of his own."""
     passing: set[Passing] = field(default_factory=set)
     refused: dict[Question, OSError] = field(default_factory=dict)
 
@@ -203,7 +205,11 @@ class Talk:
     def _take(self, heard: Iterable[Heard]) -> None:
         for each in heard:
             found = parse_arp(each.data) if each.protocol == ARP else parse_ip(each.data, each.mac)
-            if isinstance(found, Owner):
+            if isinstance(found, Owner) and found.unasked:
+                self.answers.senders.setdefault((each.interface, found.address), set()).add(
+                    found.mac
+                )
+            elif isinstance(found, Owner):
                 place = (each.interface, found.address)
                 self.answers.owners.setdefault(place, set()).add(found.mac)
                 self._unknown.discard(place)

@@ -1,0 +1,98 @@
+"""The command around the checks: which document, what is printed, how long it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from support.doctor import Setup, near
+from support.in_process import call_tula
+from support.lab_documents import service_of
+from tula.lab import Lab, flat, serve_tcp
+from tula.lab.backend import prepare_backend
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
+
+
+def test_what_is_printed(lab: Lab, tmp_path: Path) -> None:
+    """Without -f the last applied document is meant."""
+    setup = near(lab, tmp_path)
+    fine = call_tula(setup.lb, "doctor")
+    assert fine.exit_code == 0
+    assert "No fault found." in fine.stdout
+    assert "Tested, as a balancer:" in fine.stdout
+    setup.first.remove_address("lo", "10.9.0.100/32")
+    ill = call_tula(setup.lb, "doctor")
+    assert ill.exit_code == 1
+    assert "error backend-1: vip-missing, a guess" in ill.stdout
+    assert "    ip address replace 10.9.0.100/32 dev lo\n" in ill.stdout
+
+
+def test_a_wrong_document(lab: Lab, tmp_path: Path) -> None:
+    setup = near(lab, tmp_path)
+    setup.path.write_text("interfaces: [eth0]\nservices: {web: {}}\n")
+    result = call_tula(setup.lb, "doctor", "-f", setup.path)
+    assert result.exit_code == 2
+    assert "tula.yaml:2:" in result.stderr
+    assert call_tula(setup.first, "doctor").exit_code == 2  # none was applied there
+
+
+def test_an_old_nft(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = near(lab, tmp_path)
+    program = tmp_path / "bin" / "nft"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'nftables v0.9.8 (E.D.S.)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    assert faults(setup) == {"kernel-lacks": 1}
+
+
+def test_programs_before_nftables_are_noted(lab: Lab, tmp_path: Path) -> None:
+    setup = near(lab, tmp_path)
+    setup.lb.run(["tc", "qdisc", "add", "dev", "eth0", "clsact"])
+    (found,) = setup.examine()
+    assert (found["fault"], found["severity"]) == ("foreign-program", "note")
+
+
+def test_a_machine_of_no_part_in_it(lab: Lab, tmp_path: Path) -> None:
+    setup = near(lab, tmp_path)
+    stranger = lab.host("stranger")
+    result = call_tula(stranger, "doctor", "-f", setup.path, "--json")
+    assert result.exit_code == 1
+    assert [f["fault"] for f in json.loads(result.stdout)["findings"]] == ["not-in-document"]
+
+
+def test_a_hundred_backends(lab: Lab, tmp_path: Path) -> None:
+    """Half of them are gone, the others lack a VIP."""
+    network = flat(lab, clients=1, backends=0, vips=("10.9.0.240", "fd09::240"))
+    for number in range(100):
+        addresses = (f"10.9.0.{11 + number}/24", f"fd09::{11 + number}/64")
+        host = lab.host(f"b{number}", network.lan, *addresses)
+        prepare_backend(host, network.vips)
+        serve_tcp(host, [80])
+        network.backends.append(host)
+    lab.ready()
+    setup = Setup(network, tmp_path / "tula.yaml", {"web": service_of(network)})
+    setup.apply()
+    began = time.monotonic()
+    assert faults(setup) == {}
+    assert time.monotonic() - began < 60
+    for host in network.backends[:50]:
+        host.set_cable("eth0", False)
+    for host in network.backends[50:]:
+        host.remove_address("lo", "10.9.0.240/32")
+    began = time.monotonic()
+    # One of each family that is gone, one of the family that is lacking.
+    assert faults(setup) == {"backend-unreachable": 100, "vip-missing": 50}
+    assert time.monotonic() - began < 60
+
+
+def faults(setup: Setup) -> Counter[str]:
+    """How often which is found."""
+    result = call_tula(setup.lb, "doctor", "-f", setup.path, "--json")
+    return Counter(finding["fault"] for finding in json.loads(result.stdout)["findings"])
