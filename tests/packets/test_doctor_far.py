@@ -64,6 +64,17 @@ def _no_filter(setup: Setup) -> None:
     setup.first.run(["nft", "delete", "table", "inet", "broken"])
 
 
+def _source_filter(setup: Setup) -> None:
+    assert setup.network.router is not None
+    chain = "chain f { type filter hook forward priority 0; ip saddr 10.9.0.100 drop; }"
+    setup.nft(setup.network.router, f"table inet broken {{\n{chain}\n}}\n")
+
+
+def _no_source_filter(setup: Setup) -> None:
+    assert setup.network.router is not None
+    setup.network.router.run(["nft", "delete", "table", "inet", "broken"])
+
+
 def _vip_4(setup: Setup) -> None:
     setup.first.remove_address("lo", "10.9.0.100/32")
 
@@ -107,6 +118,13 @@ FAULTS = [
     Fault("vip-missing", _vip_4, "vip-missing", certain=False),
     Fault("no-clamp", _sh("nft delete table inet tula_mss"), "mss-not-clamped"),
     Fault("source-filter", _filter, "tunnel-missing", human=_no_filter, certain=False),
+    Fault(
+        "router-filter",  # of sources: what comes from the backends must have their addresses
+        _source_filter,
+        "vip-missing",
+        human=_no_source_filter,
+        certain=False,
+    ),
     Fault(
         "narrow-router",
         _narrow,

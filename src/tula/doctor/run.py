@@ -13,6 +13,7 @@ from tula.doctor.document import (
     judge_interfaces,
     judge_kernel,
     judge_reach,
+    judge_sources,
 )
 from tula.doctor.fullness import judge_conntrack, judge_neighbours, judge_tables
 from tula.doctor.network import judge_backends, judge_owners, judge_senders
@@ -46,6 +47,7 @@ BALANCER_CHECKS: Sequence[tuple[str, Judge]] = (
     ("interfaces", judge_interfaces),
     ("routes to backends", judge_reach),
     ("load_balancers", judge_balancer),
+    ("addresses to ask from", judge_sources),
     ("kernel and nft", judge_kernel),
     ("the kernel against the document", judge_difference),
     ("who answers ARP and neighbour discovery for VIPs", judge_owners),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import time
 from collections.abc import Collection, Iterable
@@ -16,6 +17,8 @@ from tula.model.config import IPAddress, Tunnel, TunnelSettings
 _BROADCAST = b"\xff" * 6
 _TRIES = (0.0, 0.25, 0.6)
 """When what is not answered is asked (again), in parts of the patience."""
+_LATER = {errno.EAGAIN, errno.ENOBUFS}
+"""What says that a queue is full: the next try may do better."""
 _BURST = 64
 """Packets between two looks at what came in."""
 
@@ -166,8 +169,9 @@ class Talk:
             try:
                 self._deliver(self._packet(question, number), question, number)
             except OSError as error:
-                self.answers.refused[question] = error
-                self._waiting.discard(question)
+                if error.errno not in _LATER:
+                    self.answers.refused[question] = error
+                    self._waiting.discard(question)
             if count % _BURST == 0:
                 self._take(self._wire.receive(0.002))
 
