@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from support.doctor import Setup, near
-from support.in_process import call_tula
 from support.lab_documents import service_of
 from tula.lab import Lab, flat, serve_tcp
 from tula.lab.backend import prepare_backend
@@ -22,13 +21,13 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 def test_what_is_printed(lab: Lab, tmp_path: Path) -> None:
     """Without -f the last applied document is meant."""
     setup = near(lab, tmp_path)
-    fine = call_tula(setup.lb, "doctor")
-    assert fine.exit_code == 0
+    fine = setup.lb.tula("doctor", check=False)
+    assert fine.returncode == 0
     assert "No fault found." in fine.stdout
     assert "Tested, as a balancer:" in fine.stdout
     setup.first.remove_address("lo", "10.9.0.100/32")
-    ill = call_tula(setup.lb, "doctor")
-    assert ill.exit_code == 1
+    ill = setup.lb.tula("doctor", check=False)
+    assert ill.returncode == 1
     assert "error backend-1: vip-missing, a guess" in ill.stdout
     assert "    ip address replace 10.9.0.100/32 dev lo\n" in ill.stdout
 
@@ -36,10 +35,10 @@ def test_what_is_printed(lab: Lab, tmp_path: Path) -> None:
 def test_a_wrong_document(lab: Lab, tmp_path: Path) -> None:
     setup = near(lab, tmp_path)
     setup.path.write_text("interfaces: [eth0]\nservices: {web: {}}\n")
-    result = call_tula(setup.lb, "doctor", "-f", setup.path)
-    assert result.exit_code == 2
+    result = setup.lb.tula("doctor", "-f", setup.path, check=False)
+    assert result.returncode == 2
     assert "tula.yaml:2:" in result.stderr
-    assert call_tula(setup.first, "doctor").exit_code == 2  # none was applied there
+    assert setup.first.tula("doctor", check=False).returncode == 2  # none was applied there
 
 
 def test_an_old_nft(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,8 +61,8 @@ def test_programs_before_nftables_are_noted(lab: Lab, tmp_path: Path) -> None:
 def test_a_machine_of_no_part_in_it(lab: Lab, tmp_path: Path) -> None:
     setup = near(lab, tmp_path)
     stranger = lab.host("stranger")
-    result = call_tula(stranger, "doctor", "-f", setup.path, "--json")
-    assert result.exit_code == 1
+    result = stranger.tula("doctor", "-f", setup.path, "--json", check=False)
+    assert result.returncode == 1
     assert [f["fault"] for f in json.loads(result.stdout)["findings"]] == ["not-in-document"]
 
 
@@ -94,5 +93,5 @@ def test_a_hundred_backends(lab: Lab, tmp_path: Path) -> None:
 
 def faults(setup: Setup) -> Counter[str]:
     """How often which is found."""
-    result = call_tula(setup.lb, "doctor", "-f", setup.path, "--json")
+    result = setup.lb.tula("doctor", "-f", setup.path, "--json", check=False)
     return Counter(finding["fault"] for finding in json.loads(result.stdout)["findings"])

@@ -14,4 +14,4 @@ def test_every_fault_has_a_line() -> None:
     text = (ROOT / "docs/doctor.md").read_text().partition("## The faults")[2]
     listed = {name for row in re.findall(r"^\| (`.*?) \|", text, re.M) for name in row.split(", ")}
     names = {name.strip("`") for name in listed}
-    assert made | {"drift", "firewall"} == names
+    assert made | {"drift", "firewall"} <= names
