@@ -64,17 +64,6 @@ def _no_filter(setup: Setup) -> None:
     setup.first.run(["nft", "delete", "table", "inet", "broken"])
 
 
-def _source_filter(setup: Setup) -> None:
-    assert setup.network.router is not None
-    chain = "chain f { type filter hook forward priority 0; ip saddr 10.9.0.100 drop; }"
-    setup.nft(setup.network.router, f"table inet broken {{\n{chain}\n}}\n")
-
-
-def _no_source_filter(setup: Setup) -> None:
-    assert setup.network.router is not None
-    setup.network.router.run(["nft", "delete", "table", "inet", "broken"])
-
-
 def _vip_4(setup: Setup) -> None:
     setup.first.remove_address("lo", "10.9.0.100/32")
 
@@ -162,6 +151,17 @@ def test_ends_of_other_kinds(lab: Lab, tmp_path: Path, tunnel: str, outer: int) 
         far(lab, tmp_path, tunnel, outer),
         [Fault("no-end", _no_ends, "tunnel-missing", certain=None)],
     )
+
+
+def _source_filter(setup: Setup) -> None:
+    assert setup.network.router is not None
+    chain = "chain f { type filter hook forward priority 0; ip saddr 10.9.0.100 drop; }"
+    setup.nft(setup.network.router, f"table inet broken {{\n{chain}\n}}\n")
+
+
+def _no_source_filter(setup: Setup) -> None:
+    assert setup.network.router is not None
+    setup.network.router.run(["nft", "delete", "table", "inet", "broken"])
 
 
 def test_a_filter_of_sources_on_the_way_is_guessed(lab: Lab, tmp_path: Path) -> None:
