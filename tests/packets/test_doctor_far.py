@@ -152,3 +152,26 @@ def test_ends_of_other_kinds(lab: Lab, tmp_path: Path, tunnel: str, outer: int) 
         far(lab, tmp_path, tunnel, outer),
         [Fault("no-end", _no_ends, "tunnel-missing", certain=None)],
     )
+
+
+def _source_filter(setup: Setup) -> None:
+    assert setup.network.router is not None
+    chain = "chain f { type filter hook forward priority 0; ip saddr 10.9.0.100 drop; }"
+    setup.nft(setup.network.router, f"table inet broken {{\n{chain}\n}}\n")
+
+
+def _no_source_filter(setup: Setup) -> None:
+    assert setup.network.router is not None
+    setup.network.router.run(["nft", "delete", "table", "inet", "broken"])
+
+
+def test_a_filter_of_sources_on_the_way_is_guessed(lab: Lab, tmp_path: Path) -> None:
+    """Answers from the VIP are lost behind the backend, which looks like several things there."""
+    setup = far(lab, tmp_path)
+    _source_filter(setup)
+    found = setup.examine()
+    assert {finding["where"] for finding in found} == {"backend-1", "backend-2"}
+    assert {finding["fault"] for finding in found} <= {"vip-missing", "rp-filter"}
+    assert not any(finding["certain"] for finding in found)
+    _no_source_filter(setup)
+    assert setup.examine() == []

@@ -126,9 +126,20 @@ def guarded(lab: Lab, directory: Path) -> Setup:
     return setup
 
 
+def silent_to_echoes(lab: Lab, directory: Path) -> Setup:
+    """Backends that drop whatever is no request of their services."""
+    setup = near(lab, directory)
+    allowed = "tcp dport 80 accept; udp dport 53 accept; ct state established accept;"
+    neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept;"
+    chain = f"type filter hook input priority 0; policy drop; {allowed} {neighbours}"
+    for host in setup.backends:
+        setup.nft(host, f"table inet guard {{\nchain in {{ {chain} }}\n}}\n")
+    return setup
+
+
 SETUPS: list[Callable[[Lab, Path], Setup]] = [
     near, on_one_switch, without_ipv6, far, over_ipv6, routed_vip, standby, many_services,
-    no_connections, drained, vip_on_the_other_subnet, guarded,
+    no_connections, drained, vip_on_the_other_subnet, guarded, silent_to_echoes,
 ]  # fmt: skip
 
 

@@ -49,6 +49,13 @@ def _loud(setup: Setup) -> None:
         setup.first.write_sysctl(f"net/ipv4/conf/{scope}/arp_ignore", 0)
 
 
+def _names_the_vip(setup: Setup) -> None:
+    """It must ask for its router's MAC before it answers, and asks from the VIP."""
+    for scope in ("all", "eth0"):
+        setup.first.write_sysctl(f"net/ipv4/conf/{scope}/arp_announce", 0)
+    setup.first.run(["ip", "neigh", "flush", "all"])
+
+
 def _twice(setup: Setup) -> None:
     for number in (7, 8):
         other(setup, number).add_address("eth0", "10.9.0.100/32")
@@ -221,6 +228,7 @@ FAULTS = [
         certain=False,
     ),
     Fault("arp-ignore", _loud, "vip-announced"),
+    Fault("arp-announce", _names_the_vip, "vip-announced"),
     Fault("vip-on-eth0-4", _vip_on_eth0("10.9.0.100/32"), "vip-announced"),
     Fault("vip-on-eth0-6", _vip_on_eth0("fd09::100/128"), "vip-announced"),
     has_vip(7, 4),

@@ -88,6 +88,19 @@ def judge_balancer(scene: Scene, _: Answers) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def judge_sources(scene: Scene, _: Answers) -> Iterator[Finding]:
+    """Backends are asked from an address that is no VIP: answers must come back to this machine."""
+    for version in (4, 6):
+        vips = sorted(str(vip) for vip in scene.vips if vip.version == version)
+        if vips and scene.sources.to(None, version) is None:
+            yield Finding(
+                "no-source-address", Severity.NOTE, HERE,
+                f"backends were not asked for {', '.join(vips[:_SHOWN])}: this machine has no "
+                f"other address of IPv{version}",
+                f"give it one of IPv{version} to have them tested; clients do not need it",
+            )  # fmt: skip
+
+
 def judge_difference(scene: Scene, _: Answers) -> Iterator[Finding]:
     """The kernel is what the document says."""
     for owned in scene.reach.addresses if scene.table else ():

@@ -36,6 +36,21 @@ def judge_owners(scene: Scene, answers: Answers) -> Iterator[Finding]:
         # Else the VIP is another machine's now, as with VRRP, and only routed here.
 
 
+def judge_senders(scene: Scene, answers: Answers) -> Iterator[Finding]:
+    """No backend may ask for others' MACs in the name of a VIP: they learn its own by that."""
+    known = names_by_mac(scene, answers.owners)
+    backends = {b.name for service in scene.config.services for b in service.backends}
+    for (interface, address), macs in sorted(answers.senders.items(), key=str):
+        for mac in sorted(macs) if address in scene.vips else ():
+            if (name := known.get(mac, "")) in backends:
+                yield Finding(
+                    "vip-announced", Severity.ERROR, name,
+                    f"{name} ({mac_text(mac)}) sends ARP requests on {interface} in the name of "
+                    f"the VIP {address}: others learn its MAC for it",
+                    f"arp_announce=2 on {name}", on=name, commands=(mends.QUIET,),
+                )  # fmt: skip
+
+
 def judge_backends(scene: Scene, answers: Answers) -> Iterator[Finding]:
     """Every backend that is on-link has a machine, and so has every balancer."""
     used: dict[IPAddress, str] = {}

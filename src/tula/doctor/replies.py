@@ -42,17 +42,24 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A machine says that the address is its own, by this MAC."""
+    """A machine says that the address is its own, by this MAC.
+
+    ``unasked``: as the sender of an ARP request, from which neighbours learn too.
+    """
 
     address: IPAddress
     mac: bytes
+    unasked: bool = False
 
 
 def parse_arp(data: bytes) -> Owner | None:
-    """An ARP answer (RFC 826); anything else is None."""
-    if len(data) < 28 or data[:8] != struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2):
+    """An ARP answer, or the sender of a request (RFC 826); anything else is None."""
+    if len(data) < 28 or data[:6] != struct.pack("!HHBB", 1, 0x0800, 6, 4):
         return None
-    return Owner(IPv4Address(data[14:18]), data[8:14])
+    operation, address = int.from_bytes(data[6:8], "big"), IPv4Address(data[14:18])
+    if operation not in (1, 2) or not int(address):
+        return None  # who asks from nowhere only looks whether an address is free (RFC 5227)
+    return Owner(address, data[8:14], operation == 1)
 
 
 def parse_ip(data: bytes, link_mac: bytes = b"") -> Reply | Owner | None:

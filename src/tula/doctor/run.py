@@ -13,9 +13,10 @@ from tula.doctor.document import (
     judge_interfaces,
     judge_kernel,
     judge_reach,
+    judge_sources,
 )
 from tula.doctor.fullness import judge_conntrack, judge_neighbours, judge_tables
-from tula.doctor.network import judge_backends, judge_owners
+from tula.doctor.network import judge_backends, judge_owners, judge_senders
 from tula.doctor.packets import ECHO
 from tula.doctor.reverse import judge_reverse
 from tula.doctor.roles import Roles, roles_of
@@ -46,9 +47,11 @@ BALANCER_CHECKS: Sequence[tuple[str, Judge]] = (
     ("interfaces", judge_interfaces),
     ("routes to backends", judge_reach),
     ("load_balancers", judge_balancer),
+    ("addresses to ask from", judge_sources),
     ("kernel and nft", judge_kernel),
     ("the kernel against the document", judge_difference),
     ("who answers ARP and neighbour discovery for VIPs", judge_owners),
+    ("who sends ARP requests in the name of VIPs", judge_senders),
     ("who answers for backends and balancers", judge_backends),
     ("whether answers come back through here", judge_passing),
     ("reverse-path filters for health checks", judge_reverse),

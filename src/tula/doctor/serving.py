@@ -113,9 +113,12 @@ def _unreachable(site: Site, answers: Answers) -> Finding:
     refused = next((e for q, e in answers.refused.items() if q.target == site.own), None)
     if refused is not None:
         evidence += f" (this machine says: {refused.strerror})"
+    severe = bool(site.tcp) or isinstance(site.way, InTunnel)
+    severity = Severity.ERROR if severe else Severity.NOTE
     return Finding(
-        "backend-unreachable", Severity.ERROR, site.backend.name, evidence,
-        f"start {site.backend.name}; look at the routes, and for a firewall on the way or on it",
+        "backend-unreachable", severity, site.backend.name, evidence,
+        f"start {site.backend.name}; look at the routes, and for a firewall on the way or on it"
+        + ("" if severe else "; or it answers no echoes, and UDP only where it is asked rightly"),
         certain=False,
     )  # fmt: skip
 
@@ -188,11 +191,13 @@ def _judge_ports(site: Site, answers: Answers) -> Iterator[Finding]:
                 "clients drop that",
                 "have the server bind to the VIP itself", on=site.backend.name,
             )  # fmt: skip
-        elif said is not Verdict.SILENT:
-            own = verdict(answers, site.ask_own(UDP, port))
-            if own is Verdict.SILENT:  # it is open: it did not say otherwise
-                own = Verdict.ACCEPTS if host_lives(answers, site) else own
-            yield from _judge_port(site, f"udp port {port}", said, own, False)
+            continue
+        own = verdict(answers, site.ask_own(UDP, port))
+        if said is Verdict.SILENT and own is not Verdict.ACCEPTS:
+            continue  # nobody has to answer
+        if said is not Verdict.SILENT and own is Verdict.SILENT and host_lives(answers, site):
+            own = Verdict.ACCEPTS  # it is open: it did not say otherwise
+        yield from _judge_port(site, f"udp port {port}", said, own, False)
 
 
 def _judge_port(

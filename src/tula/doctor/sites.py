@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tula.doctor.packets import ECHO, PORTS, TCP, UDP
+from tula.doctor.payloads import udp_payloads
 from tula.doctor.scene import STRAYS, Scene
 from tula.doctor.talk import InTunnel, Link, Question, WhoHas
 from tula.model.config import (
@@ -47,6 +48,8 @@ class Site:
     udp: tuple[int, ...] = ()
     mtu: int = 1500
     """The largest packet on the link that leads there."""
+    payloads: Mapping[int, bytes] = field(default_factory=dict)
+    """By UDP port, what a server there answers."""
 
     @property
     def own(self) -> IPAddress:
@@ -70,11 +73,18 @@ class Site:
 
     def ask_vip(self, what: str, port: int = 0) -> Question:
         """To the VIP, as a client's packet goes."""
-        return Question(what, self.source, self.vip, self.way, port, needed=what != UDP)
+        payload = self._payload(what, port)
+        needed = what != UDP or bool(payload)
+        return Question(what, self.source, self.vip, self.way, port, payload=payload, needed=needed)
 
     def ask_own(self, what: str, port: int = 0) -> Question:
         """The same to the backend's own address, by the ordinary way."""
-        return Question(what, self.direct_source, self.own, None, port, needed=what != UDP)
+        payload = self._payload(what, port)
+        needed = what != UDP or bool(payload)
+        return Question(what, self.direct_source, self.own, None, port, 0, payload, needed)
+
+    def _payload(self, what: str, port: int) -> bytes:
+        return self.payloads.get(port, b"") if what == UDP else b""
 
     def ask_stray(self) -> Question:
         """Whose answer goes to nobody: it shows where the backend's default route leads."""
@@ -124,6 +134,7 @@ def plan_sites(scene: Scene, macs: Macs) -> list[Site]:
                 tcp=_ports(services, Protocol.TCP),
                 udp=_ports(services, Protocol.UDP),
                 mtu=scene.host.links[interface].mtu,
+                payloads=udp_payloads(services),
             )
         )
     return sites

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import time
 from collections.abc import Collection, Iterable
@@ -16,6 +17,8 @@ from tula.model.config import IPAddress, Tunnel, TunnelSettings
 _BROADCAST = b"\xff" * 6
 _TRIES = (0.0, 0.25, 0.6)
 """When what is not answered is asked (again), in parts of the patience."""
+_LATER = {errno.EAGAIN, errno.ENOBUFS}
+"""What says that a queue is full: the next try may do better."""
 _BURST = 64
 """Packets between two looks at what came in."""
 
@@ -83,6 +86,8 @@ class Answers:
 
     replies: dict[Question, list[Reply]] = field(default_factory=dict)
     owners: dict[tuple[str, IPAddress], set[bytes]] = field(default_factory=dict)
+    senders: dict[tuple[str, IPAddress], set[bytes]] = field(default_factory=dict)
+    """Who named an address as his in ARP requests of his own."""
     passing: set[Passing] = field(default_factory=set)
     refused: dict[Question, OSError] = field(default_factory=dict)
 
@@ -164,8 +169,9 @@ class Talk:
             try:
                 self._deliver(self._packet(question, number), question, number)
             except OSError as error:
-                self.answers.refused[question] = error
-                self._waiting.discard(question)
+                if error.errno not in _LATER:
+                    self.answers.refused[question] = error
+                    self._waiting.discard(question)
             if count % _BURST == 0:
                 self._take(self._wire.receive(0.002))
 
@@ -203,7 +209,11 @@ class Talk:
     def _take(self, heard: Iterable[Heard]) -> None:
         for each in heard:
             found = parse_arp(each.data) if each.protocol == ARP else parse_ip(each.data, each.mac)
-            if isinstance(found, Owner):
+            if isinstance(found, Owner) and found.unasked:
+                self.answers.senders.setdefault((each.interface, found.address), set()).add(
+                    found.mac
+                )
+            elif isinstance(found, Owner):
                 place = (each.interface, found.address)
                 self.answers.owners.setdefault(place, set()).add(found.mac)
                 self._unknown.discard(place)

@@ -7,6 +7,8 @@ sockets (raw(7), packet(7)). Nothing has to be set up, and nothing is left behin
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import struct
@@ -70,12 +72,7 @@ class KernelWire:
             self._packet.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _BUFFER)
             self._packet.setsockopt(_SOL_PACKET, _AUXDATA, 1)
             self._packet.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
-            self._raw = {
-                4: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
-                6: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW),
-            }
-            for version, opened in self._raw.items():
-                opened.setsockopt(*_MTU_DISCOVER[version], _PROBE)
+            self._raw = {4: _raw_socket(4), 6: _raw_socket(6)}
         except OSError as error:
             raise KernelError(f"cannot open packet sockets: {error.strerror}") from error
 
@@ -89,13 +86,17 @@ class KernelWire:
         traceback: TracebackType | None,
     ) -> None:
         for opened in (self._packet, *self._raw.values()):
-            opened.close()
+            if opened is not None:
+                opened.close()
 
     def send_link(self, interface: str, mac: bytes, protocol: int, packet: bytes) -> None:
         self._packet.sendto(packet, (interface, protocol, 0, 0, mac))
 
     def send_routed(self, packet: bytes, to: IPAddress) -> None:
-        self._raw[to.version].sendto(packet, (str(to), 0))
+        opened = self._raw[to.version]
+        if opened is None:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        opened.sendto(packet, (str(to), 0))
 
     def receive(self, seconds: float) -> list[Heard]:
         select.select([self._packet], [], [], max(seconds, 0.0))
@@ -112,6 +113,19 @@ class KernelWire:
                 continue
             heard.append(Heard(name, bytes(mac), protocol, data, kind == _TO_US, time.monotonic()))
         return heard
+
+
+def _raw_socket(version: int) -> socket.socket | None:
+    """One for whole packets; None where the kernel is without that version (ipv6.disable=1)."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    try:
+        opened = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            return None
+        raise
+    opened.setsockopt(*_MTU_DISCOVER[version], _PROBE)
+    return opened
 
 
 def _tagged(extra: Iterable[tuple[int, int, bytes]]) -> bool:

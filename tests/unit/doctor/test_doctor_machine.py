@@ -15,6 +15,7 @@ from tula.doctor.document import (
     judge_interfaces,
     judge_kernel,
     judge_reach,
+    judge_sources,
 )
 from tula.doctor.fullness import judge_conntrack, judge_neighbours, judge_tables
 from tula.doctor.machine import Usage, parse_version
@@ -168,3 +169,10 @@ def test_reverse_path_filters_matter_to_a_daemon() -> None:
         found = list(judge_reverse(scene(needs=needs, **keys), NOTHING))
         assert [f.fault for f in found] == wanted
         assert all("sysctl -w net/ipv4/conf/eth0/rp_filter=2" in f.commands for f in found)
+
+
+def test_without_an_address_to_ask_from() -> None:
+    lonely = replace(HOST, addresses=(HostAddress("eth0", ip_interface("10.0.0.100/16")),))
+    assert not list(judge_sources(scene(), NOTHING))
+    (found,) = judge_sources(scene(host=lonely), NOTHING)
+    assert (found.fault, found.severity) == ("no-source-address", Severity.NOTE)

@@ -89,7 +89,9 @@ def test_owners() -> None:
     answer = ARP(op=2, hwsrc="02:00:00:00:00:09", psrc="10.0.0.9", pdst="10.0.0.2")
     mac = bytes.fromhex("020000000009")
     assert parse_arp(bytes(answer)) == Owner(ip_address("10.0.0.9"), mac)
-    assert parse_arp(bytes(ARP(op=1, psrc="10.0.0.9"))) is None
+    asks = ARP(op=1, hwsrc="02:00:00:00:00:09", psrc="10.0.0.9", pdst="10.0.0.1")
+    assert parse_arp(bytes(asks)) == Owner(ip_address("10.0.0.9"), mac, unasked=True)
+    assert parse_arp(bytes(ARP(op=1, psrc="0.0.0.0", pdst="10.0.0.1"))) is None
     said = ip(6) / ICMPv6ND_NA(tgt="2001:db8::99", S=1)
     assert parse_ip(bytes(said), mac) == Owner(ip_address("2001:db8::99"), mac)
     other = ICMPv6NDOptDstLLAddr(lladdr="02:00:00:00:00:0a")

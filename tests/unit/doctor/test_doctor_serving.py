@@ -135,6 +135,7 @@ def test_udp() -> None:
         ([alive, (asked, Reply(Said.ACCEPTS, 1, OWN))], ["answers-by-own-address"]),
         ([(asked, closed), (direct, closed_too)], ["not-listening"]),
         ([(asked, closed), echo], ["listens-elsewhere"]),
+        ([alive, (direct, Reply(Said.ACCEPTS, 2, OWN))], ["firewall"]),
         ([echo], ["vip-missing"]),
     ]:
         found = judge_site(CONFIG, made, [made], answers(*heard))
