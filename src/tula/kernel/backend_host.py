@@ -29,6 +29,8 @@ _MODULES = {
 }
 _FALLBACK = "net/core/fb_tunnels_only_for_init_net"
 _NONE = "2"
+_NO_PROGRAM = 127
+"""As a shell's exit status."""
 
 
 class BackendHost(Protocol):
@@ -130,7 +132,9 @@ def _call(one: Command) -> subprocess.CompletedProcess[str]:
             check=False,
         )
     except FileNotFoundError:
-        return subprocess.CompletedProcess(one.words, 127, "", "there is no such program here")
+        return subprocess.CompletedProcess(
+            one.words, _NO_PROGRAM, "", "there is no such program here"
+        )
 
 
 def _short(one: Command) -> str:
@@ -170,7 +174,11 @@ def _ports() -> list[GuePort]:
 
 def _listing() -> str:
     done = _call(command(f"nft -s -nn list table inet {TABLE}"))
-    return done.stdout if done.returncode == 0 else ""
+    if done.returncode == 0:
+        return done.stdout
+    if done.returncode == _NO_PROGRAM or "No such file" in done.stderr:
+        return ""  # l2 needs no table, and no nft
+    raise KernelError(f"nft: {done.stderr.strip()}")
 
 
 def has_dummy(host: BackendHost) -> bool:
