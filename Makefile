@@ -17,9 +17,7 @@ demo: $(VENV)/.runtime ## a network of namespaces, real traffic, Direct Server R
 	@scripts/as-root $(BIN)/tula lab demo
 
 test: $(VENV)/.dev check .packages ## everything: check, then the kernel and packets (needs root)
-	@mkdir -p .vm
-	scripts/as-root $(BIN)/pytest tests/contract tests/packets --left-for-vm .vm/left
-	scripts/vm --left .vm/left
+	scripts/packet-tests
 
 test-vm: $(VENV)/.dev .packages ## the tests of K=EXPRESSION or T=PATH in a VM with Debian's stock kernel
 	scripts/vm $(or $(T),tests/contract tests/packets) $(if $(K),-k '$(K)',$(if $(T),,-m link_kinds))

@@ -83,9 +83,10 @@ VXLAN = [
 ]
 
 
-def doctor(host: Host, path: Path) -> list[dict[str, Any]]:
+def doctor(host: Host, path: Path | None = None) -> list[dict[str, Any]]:
     """What it finds, without notes; its exit status says whether there is any."""
-    done = call_tula(host, "doctor", "-f", path, "--json", check=False)
+    named = ("-f", path) if path is not None else ()
+    done = call_tula(host, "doctor", *named, "--json", check=False)
     assert done.returncode in (0, 1), (done.stdout, done.stderr)
     findings = [f for f in json.loads(done.stdout)["findings"] if f["severity"] != "note"]
     assert bool(findings) == (done.returncode == 1)
@@ -175,6 +176,7 @@ def test_who_listens_and_where_answers_go(lab: Lab, tmp_path: Path) -> None:
     own.close()
     serve_tcp(host, [80], joined.network.vips)
     assert doctor(host, joined.path) == []
+    assert doctor(host) == [], "by the document that it has joined"
     host.add_route("default", address_of(joined.lb, 4))
     found = doctor(host, joined.path)
     assert {f["fault"] for f in found} == {"answers-through-balancer"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -58,7 +59,7 @@ def doctor(
     if not has_rights():
         fail(FAILED, "tula: doctor needs root (CAP_NET_ADMIN and CAP_NET_RAW)")
     store = open_store(state_dir)
-    _, document = document_of(file, store)
+    document = _document(file, store)
     daemon = daemon_of(run_dir)
     with errors():
         scene = observe_scene(
@@ -76,6 +77,22 @@ def doctor(
         _print(report)
     if any(finding.severity.is_fault for finding in report.findings):
         raise typer.Exit(FAILED)
+
+
+def _document(file: Path | None, store: Store) -> Document:
+    """The named document, else what is applied here, else what this machine has joined."""
+    from tula.agent.record import RecordFile
+    from tula.config.load import DocumentError, parse_document
+
+    with errors():
+        applied = store.document() is not None
+        record = RecordFile(store.directory).read()
+    if file is None and not applied and record is not None and len(record.sources) == 1:
+        try:
+            return parse_document(record.sources[0].text)
+        except DocumentError:
+            pass  # of another version of Tula: it has to be named
+    return document_of(file, store)[1]
 
 
 def _difference(
