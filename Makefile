@@ -39,7 +39,7 @@ check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, gold
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest tests/unit tests/golden
+	$(BIN)/pytest tests/unit tests/golden --numprocesses 2
 
 bench: $(VENV)/.runtime ## all figures of docs/benchmarks.md: packets a second, scale, health, probes
 	bench/get-nftlb $(VENV)/nftlb
