@@ -140,13 +140,13 @@ class Interfaces:
 
     def addresses(self, ifname: str | None = None) -> list[str]:
         """Addresses without prefix length, of one interface or of all, but 127.0.0.1, ::1 and
-        link-local ones.
+        link-local ones; those for the machine's own traffic first, VIPs of scope host last.
         """
         with self.netlink() as socket:
             index = None if ifname is None else _index(socket, self.name, ifname)
             found = [
                 str(entry.get("local") or entry.get("address"))
-                for entry in socket.get_addr()
+                for entry in sorted(socket.get_addr(), key=lambda entry: entry["scope"])
                 if index is None or entry["index"] == index
             ]
         kept = (a for a in found if not (ip_address(a).is_loopback or ip_address(a).is_link_local))

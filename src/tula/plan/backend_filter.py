@@ -35,12 +35,14 @@ class Clamp:
 def render_filter(
     gates: Sequence[Gate],
     devices: Sequence[str],
-    vips: Sequence[IPAddress],
+    inside: Sequence[IPAddress],
     clamps: Sequence[Clamp],
 ) -> str:
     """The table as nft reads it; empty when there is nothing to say."""
     chains = [
-        _chain("arrive", "prerouting", -310, [*map(_gate, _closed(gates)), *_only(devices, vips)]),
+        _chain(
+            "arrive", "prerouting", -310, [*map(_gate, _closed(gates)), *_only(devices, inside)]
+        ),
         _chain("answer", "output", -150, list(_clamps(clamps))),
     ]
     body = "".join(chains)
@@ -76,13 +78,14 @@ def _gate(gate: Gate) -> str:
     return f"udp dport {gate.port}{vni} {family} saddr != {_set(gate.balancers)} counter drop"
 
 
-def _only(devices: Sequence[str], vips: Sequence[IPAddress]) -> Iterator[str]:
-    """Tunnels carry packets for VIPs and no others: a balancer is no way into the machine."""
+def _only(devices: Sequence[str], inside: Sequence[IPAddress]) -> Iterator[str]:
+    """Tunnels carry packets for these addresses and no others: they are no way past a firewall,
+    into other networks of the machine."""
     if not devices:
         return
     names = ", ".join(f'"{name}"' for name in sorted(devices))
     for version, family in _FAMILY.items():
-        held = [vip for vip in vips if vip.version == version]
+        held = [address for address in inside if address.version == version]
         if held:
             yield f"iifname {{ {names} }} {family} daddr != {_set(held)} counter drop"
         else:

@@ -85,6 +85,8 @@ def plan_backend_side(
             clamps[vip] = min(clamps.get(vip, _WIRE), room - _HEADERS[vip.version])
     loose = [end for end in ends if end.loose]
     inside = [end.name for end in ends if end.name != vip_device]
+    # Its own addresses too: balancers ask by them whether the tunnel ends here.
+    own = dict.fromkeys(a for _, _, backend in _served(roles) for a in backend.addresses)
     held = [HeldVip(vip, vip_device) for vip in vips]
     clamped = [vip for vip in clamps if vip.version == 4]
     # Loose reverse-path filtering refuses all on a device without an address (fib_frontend.c,
@@ -93,7 +95,7 @@ def plan_backend_side(
     return BackendSide(
         settings=tuple(_silence(vips)),
         filter=render_filter(
-            tuple(gates), inside, tuple(vips), [Clamp(v, s) for v, s in clamps.items()]
+            tuple(gates), inside, (*vips, *own), [Clamp(v, s) for v, s in clamps.items()]
         ),
         ports=tuple(ports),
         ends=tuple(ends),

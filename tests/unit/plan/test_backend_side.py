@@ -56,7 +56,7 @@ def test_a_tunnel_has_an_end_a_filter_and_an_address_for_loose_filtering(tunnel:
     (end,) = side.ends
     assert end.loose
     assert (ip_address(VIPS[0]), end.name) in [(held.vip, held.device) for held in side.vips]
-    assert f'iifname {{ "{end.name}" }} ip daddr != {VIPS[0]}' in side.filter
+    assert f'iifname {{ "{end.name}" }} ip daddr != {{ {VIPS[0]}, {FOUR.key} }}' in side.filter
     closed = tunnel in (Tunnel.GUE, Tunnel.VXLAN)
     assert ("ip saddr != 10.0.0.2 counter drop" in side.filter) is closed
 
