@@ -390,19 +390,17 @@ def test_while_a_device_is_gone_probes_end_here(l3: tuple[Tunnelled, Probing]) -
         wait_until(lambda probe=probe: ask_tcp(base.lb, probe.target, 1.0), what="an answer")
 
 
-def test_a_connections_last_packets_reach_the_backend_too(l2: Flat) -> None:
-    """They carry the same numbers: the RST of a socket closed early, the ACK in TIME_WAIT."""
+def test_the_reset_of_a_probe_reaches_the_backend_too(l2: Flat) -> None:
+    """It carries the same numbers; the ACK of a socket in TIME_WAIT would not (Attempt.opened)."""
     probe = l2.of("here", 4)[0]
     with Capture(l2.network.backends[0]) as at_backend:
-        for linger in (1, 0):
-            with probe_socket(l2.lb, probe.target, socket.SOCK_STREAM) as made:
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", linger, 0))
-                made.connect((str(probe.target.address), 80))
-                made.recv(100)
+        with probe_socket(l2.lb, probe.target, socket.SOCK_STREAM) as made:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            made.connect((str(probe.target.address), 80))
+            made.recv(100)
 
         def flags() -> str:
             frames = map(Ether, at_backend.frames(outgoing=False))
             return " ".join(str(frame[TCP].flags) for frame in frames if TCP in frame)
 
-        # What a busy machine answers late is sent twice: hence the gaps.
-        wait_until(lambda: re.fullmatch(r"S .*\bRA? S .*\bFA A", flags()), what="RST, FIN and ACK")
+        wait_until(lambda: re.fullmatch(r"S .*\bRA?", flags()), what="the reset")

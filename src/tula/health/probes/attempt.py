@@ -90,7 +90,8 @@ class Attempt:
             yield opened
         finally:
             if kind == socket.SOCK_STREAM:
-                # A reset in place of FIN: no TIME_WAIT holds the port for a minute.
+                # A reset in place of FIN: no TIME_WAIT holds the port for a minute, whose ACK
+                # would not find the backend either (Linux 6.18 sends it without the priority).
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             opened.close()
 
