@@ -47,6 +47,9 @@ def judge_ends(_scene: Scene, own: OwnSide) -> Iterator[Finding]:
         right = [name for name in candidates if _fits(end, links[name])]
         if any(links[name].up for name in right):
             continue
+        # Fallback devices such as gre0, set up, would take packets of everyone.
+        remote = dict(end.told).get("remote")
+        right = [name for name in right if links[name].told.get("remote") == remote]
         again = [str(c) for c in make_end(end)]
         again += [str(make_vip(held)) for held in own.want.vips if held.device == end.name]
         if right:
