@@ -22,7 +22,7 @@ test: $(VENV)/.dev check .packages ## everything: check, then the kernel and pac
 test-vm: $(VENV)/.dev .packages ## the tests of K=EXPRESSION or T=PATH in a VM with Debian's stock kernel
 	scripts/vm $(or $(T),tests/contract tests/packets) $(if $(K),-k '$(K)',$(if $(T),,-m link_kinds))
 
-soak: $(VENV)/.dev ## what takes long: changes for minutes, hundreds of kills, an hour of 2,000 probes a second (root)
+soak: $(VENV)/.dev .packages ## what takes long: changes for minutes, hundreds of kills, an hour of 2,000 probes a second (root)
 	@mkdir -p .vm
 	scripts/as-root env TULA_SOAK=1 $(BIN)/pytest -s --left-for-vm .vm/left \
 		tests/packets/test_fuzz.py tests/packets/test_connection_churn.py \
@@ -30,7 +30,8 @@ soak: $(VENV)/.dev ## what takes long: changes for minutes, hundreds of kills, a
 		tests/packets/test_daemon_churn.py tests/packets/test_daemon_killed.py \
 		tests/packets/test_health_up.py tests/packets/test_health_faults.py \
 		tests/packets/test_tunnel_uploads.py tests/packets/test_tunnel_changes.py \
-		tests/packets/test_backend_life.py tests/packets/test_backend_sizes.py
+		tests/packets/test_backend_life.py tests/packets/test_backend_sizes.py \
+		tests/packets/test_backend_files.py tests/packets/test_doctor_far.py
 	TULA_SOAK=1 scripts/vm --left .vm/left -s
 	scripts/as-root $(BIN)/python bench/probes.py --kind http --soak $(or $(TULA_SOAK_SECONDS),3600)
 

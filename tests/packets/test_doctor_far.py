@@ -11,11 +11,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from support.doctor import Fault, Setup, check_found, far
+from support.tunnelled import LINK_KINDS
 from tula.lab import Lab
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
@@ -93,6 +95,9 @@ def _no_output(setup: Setup) -> None:
     setup.lb.run(["nft", "delete", "table", "inet", "broken"])
 
 
+OTHER_KINDS = [("gue", 6), *([("ipip", 4), ("gre", 4)] if os.environ.get("TULA_SOAK") else [])]
+"""Half a minute each in the emulated VM: the others are for soak."""
+
 FAULTS = [
     Fault("no-end", _no_ends, "tunnel-missing"),
     Fault("other-id", _other_id, "tunnel-missing", certain=False),
@@ -140,11 +145,7 @@ def test_two_at_once(lab: Lab, tmp_path: Path, pair: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("tunnel", "outer"),
-    [
-        pytest.param("ipip", 4, marks=pytest.mark.link_kinds("sit", "ipip")),
-        pytest.param("gue", 6, marks=pytest.mark.link_kinds("ip6tnl", "fou")),
-        pytest.param("gre", 4, marks=pytest.mark.link_kinds("gre")),
-    ],
+    [pytest.param(*kind, marks=pytest.mark.link_kinds(*LINK_KINDS[kind])) for kind in OTHER_KINDS],
 )
 def test_ends_of_other_kinds(lab: Lab, tmp_path: Path, tunnel: str, outer: int) -> None:
     """Their ends go, and are made again by the commands as printed."""
