@@ -27,6 +27,7 @@ from tula.lab import (
     serve_http,
     serve_udp,
     udp_ask,
+    wait_until,
 )
 
 pytestmark = pytest.mark.kernel
@@ -124,14 +125,26 @@ def test_tcp_counts_are_what_came_in_at_the_balancer(lab: Lab, tmp_path: Path) -
                 network.client.run(
                     ["curl", "-sSf", "-HExpect:", "-T", upload, f"http://{host}/upload"]
                 )
-    macs = {bytes.fromhex(backend.mac().replace(":", "")) for backend in network.backends}
-    forwarded = [f for f in capture.frames(outgoing=True) if f[:6] in macs and is_tcp(f)]
-    came = [f for f in capture.frames(outgoing=False) if is_tcp(f)]
-    (web,) = json.loads(call_tula(network.lb, "status", "--json").stdout)["services"]
-    assert web["packets"] == len(came) == len(forwarded)
-    assert web["bytes"] == sum(len(frame) - 14 for frame in came) > 10 * 300_000
+        macs = {bytes.fromhex(backend.mac().replace(":", "")) for backend in network.backends}
+
+        def web() -> Any:
+            (found,) = json.loads(call_tula(network.lb, "status", "--json").stdout)["services"]
+            return found
+
+        def seen(outgoing: bool) -> list[bytes]:
+            frames = [f for f in capture.frames(outgoing=outgoing) if is_tcp(f)]
+            return [f for f in frames if f[:6] in macs] if outgoing else frames
+
+        # A connection's last acknowledgement comes after curl has ended.
+        wait_until(
+            lambda: web()["packets"] == len(seen(False)) == len(seen(True)),
+            what="as many packets counted as came in and went out",
+        )
+        counted, came = web(), seen(False)
+    assert counted["packets"] == len(came)
+    assert counted["bytes"] == sum(len(frame) - 14 for frame in came) > 10 * 300_000
     for key in ("packets", "bytes"):
-        assert web[key] == sum(backend[key] for backend in web["backends"])
+        assert counted[key] == sum(backend[key] for backend in counted["backends"])
 
 
 def is_tcp(frame: bytes) -> bool:
