@@ -102,22 +102,17 @@ class KernelBackendHost:
         ]
         if not absent:
             return
-        before = self._sysctls.read(_FALLBACK)
-        try:
-            if before is not None:
-                self._write_quietly(_FALLBACK, _NONE)
-            for module in absent:
-                more = " numdummies=0" if module == "dummy" else ""
-                _call(command(f"modprobe -q {module}{more}"))
-        finally:
-            if before is not None:
-                self._write_quietly(_FALLBACK, before)
-
-    def _write_quietly(self, name: str, value: str) -> None:
-        try:
-            self._sysctls.write(name, value)
-        except KernelError:
-            return  # then the fallback devices come, down and without addresses
+        loads = [f"modprobe -q {m}{' numdummies=0' if m == 'dummy' else ''}" for m in absent]
+        setting = f"/proc/sys/{_FALLBACK}"
+        # By a shell of its own: it puts the setting back also when this process is killed. Where
+        # the setting may not be written the fallback devices come, down and without addresses.
+        script = [
+            "trap '' INT TERM HUP",
+            f"was=$(cat {setting}); echo {_NONE} >{setting}",
+            *loads,
+            f"echo $was >{setting}",
+        ]
+        _call(Command(("sh", "-c", "\n".join(script))))
 
 
 def _call(one: Command) -> subprocess.CompletedProcess[str]:
