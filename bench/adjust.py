@@ -17,7 +17,7 @@ import yaml
 
 from tula.cli.common import open_balancer, open_store
 from tula.config.load import load_document
-from tula.daemon.balancer import Balancer
+from tula.engine.balancer import Balancer
 from tula.lab import Lab
 from tula.model.health import BackendName, Standing, State
 

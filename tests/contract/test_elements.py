@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tula.dataplane.nft.ruleset import Count, Kind, MapName
+from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.dataplane.nft.transaction import (
     AddChain,
     AddElements,
@@ -22,8 +22,10 @@ from tula.dataplane.nft.transaction import (
 from tula.kernel.fake import FakeNftables
 from tula.kernel.nfbatch import fits_batch
 from tula.kernel.nfnetlink import NfReader
-from tula.kernel.nftables import KernelError, KernelNftables, Nftables, StaleError
+from tula.kernel.nftables import KernelNftables, Nftables
 from tula.lab import Lab
+from tula.model.count import Count
+from tula.model.errors import KernelError, StaleError
 
 V4, OTHER4 = bytes([10, 0, 0, 9]), bytes([10, 0, 0, 10])
 V6 = bytes.fromhex("20010db8000000000000000000000009")

@@ -18,9 +18,9 @@ import pytest
 from support.builders import MACS, make_backend, make_config, make_host, make_service
 from tula.kernel.fake import FakeNetwork
 from tula.kernel.network import KernelNetwork, Network
-from tula.kernel.nftables import KernelError
 from tula.lab import Lab
 from tula.model.desired import OwnedAddress
+from tula.model.errors import KernelError
 from tula.model.host import HostAddress, HostView, Route
 
 NEAR, FAR = make_backend(0), ip_address("192.0.2.1")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from support.builders import configs, make_backend, make_config, make_ruleset, make_service
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.recover import recover_ids
-from tula.dataplane.nft.ruleset import Chain, Count, Kind, MapName, Rule, Ruleset
+from tula.dataplane.nft.ruleset import Chain, Kind, MapName, Rule, Ruleset
 from tula.dataplane.nft.schema import SCHEMA, schema_counter, schema_of
 from tula.dataplane.nft.transaction import (
     AddChain,
@@ -29,8 +29,10 @@ from tula.dataplane.nft.transaction import (
     in_turn,
 )
 from tula.kernel.nfbatch import fits_batch
-from tula.kernel.nftables import KernelError, NewerTableError, Nftables
+from tula.kernel.nftables import NewerTableError, Nftables
 from tula.model.config import Config, HealthMonitor, PortRange, Protocol, Tunnel
+from tula.model.count import Count
+from tula.model.errors import KernelError
 
 VIA = MapName(Kind.VIA4, 4)
 EXACT = MapName(Kind.EXACT4, 4)

@@ -23,10 +23,10 @@ import pytest
 from tula.health.outcome import Fault, Outcome
 from tula.health.probes import ask
 from tula.health.probes.icmp import LISTENING
-from tula.kernel.nftables import KernelError
 from tula.kernel.probe_sockets import KernelProbeSockets
 from tula.lab import Lab, require_private_namespace
 from tula.model.config import HealthMonitor
+from tula.model.errors import KernelError
 from tula.model.health import ProbeTarget
 
 pytestmark = pytest.mark.kernel

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import pytest
 
 from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
-from tula.kernel.nftables import KernelError
 from tula.kernel.probe_route import PREFERENCE, TABLE, KernelProbeRoute, ProbeRoute
 from tula.kernel.sysctls import KernelSysctls, Sysctls
 from tula.lab import Host, Lab
+from tula.model.errors import KernelError
 from tula.model.ids import PROBE_MARK
 from tula.plan.probe_sysctls import setting, settings_to_read
 

@@ -30,8 +30,8 @@ from support.snapshots import marks, snapshot
 from support.wrapped_nft import wrapped_environment
 from tula.cli.client import Client, DaemonError, NoDaemonError, backend_path
 from tula.config.load import parse_document
-from tula.daemon.overrides import changed_overrides, say
-from tula.daemon.store import Store
+from tula.engine.overrides import changed_overrides, say
+from tula.engine.store import Store
 from tula.kernel.nftables import KernelNftables
 from tula.lab import Host, Lab, Network, ask_all, flat, serve_tcp, tcp_flows, wait_until
 from tula.model.health import BackendName, Override

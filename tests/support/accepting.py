@@ -21,12 +21,12 @@ import structlog
 
 from tula.cli.common import kernel_adapters
 from tula.config.load import parse_document
-from tula.daemon.balancer import Balancer
-from tula.daemon.event_log import EventLog
 from tula.daemon.reconciler import Reconciler
-from tula.daemon.snapshot import CycleOutcome
-from tula.daemon.steps import describe_steps
-from tula.daemon.store import Store
+from tula.engine.balancer import Balancer
+from tula.engine.event_log import EventLog
+from tula.engine.figures import CycleOutcome
+from tula.engine.steps import describe_steps
+from tula.engine.store import Store
 from tula.kernel.nftables import KernelNftables
 from tula.lab.guard import require_private_namespace
 from tula.model.health import BackendName, Override

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tula.daemon.balancer import Balancer
-from tula.daemon.reader import Adapters
-from tula.daemon.store import Store
 from tula.dataplane.nft.ruleset import Ruleset
 from tula.dataplane.nft.shape import shape_ruleset
+from tula.engine.balancer import Balancer
+from tula.engine.reader import Adapters
+from tula.engine.store import Store
 from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeNftables, FakeTunnels
 from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
 from tula.model.config import (

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from support.builders import make_backend, make_config, make_service
-from tula.daemon.control import (
+from tula.engine.control import (
     ApplyOutcome,
     Cycle,
     DaemonFacts,
     RefusedError,
     find_backend,
 )
-from tula.daemon.snapshot import CycleOutcome, Snapshot
-from tula.daemon.status import describe_status
+from tula.engine.figures import CycleOutcome, Snapshot
+from tula.engine.status import describe_status
 from tula.model.event import Event, EventKind, choose_events
 from tula.model.health import BackendName, Finding, Standing, State
 from tula.plan.trace import Flow, Trace, plan_trace

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from tula.cli.common import open_balancer, open_store
 from tula.cli.main import app
 from tula.config.load import load_document, parse_document
-from tula.daemon.change import Change
-from tula.daemon.status import describe_status
+from tula.engine.change import Change
+from tula.engine.status import describe_status
 from tula.lab import Host, LabError
 from tula.lab.process import Completed
 from tula.model.config import Config

@@ -20,7 +20,7 @@ from support.in_process import InProcess
 from support.lab_documents import write_document
 from tula.cli.common import open_store
 from tula.config.load import load_document
-from tula.daemon.host_settings import HostSettings
+from tula.engine.host_settings import HostSettings
 from tula.kernel.network import KernelNetwork
 from tula.kernel.probe_route import KernelProbeRoute
 from tula.kernel.sysctls import KernelSysctls

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tula.api.server import serve
-from tula.daemon.control import Control
+from tula.engine.control import Control
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tula.kernel.nftables import KernelError
 from tula.kernel.whole_file import write_whole
+from tula.model.errors import KernelError
 
 NAME = "tula-backend.service"
 _UNITS = Path("/etc/systemd/system")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI
 
 from tula.api.errors import add_handlers
 from tula.api.routes import backends, document, events, metrics, status, trace
-from tula.daemon.control import Control
+from tula.engine.control import Control
 from tula.version import __version__
 
 PREFIX = "/api/v1"

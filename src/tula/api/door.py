@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Path, Request
 
-from tula.daemon.control import Control
+from tula.engine.control import Control
 from tula.model.health import BackendName
 
 

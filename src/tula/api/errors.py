@@ -12,9 +12,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from tula.daemon.control import BusyError, NoSuchBackendError, RefusedError
-from tula.daemon.store import StateError
-from tula.kernel.nftables import KernelError
+from tula.engine.control import BusyError, NoSuchBackendError, RefusedError
+from tula.model.errors import KernelError, StateError
 from tula.model.problem import PlacedProblem
 
 Error = dict[str, Any]

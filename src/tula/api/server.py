@@ -13,7 +13,7 @@ from pathlib import Path
 import uvicorn
 
 from tula.api.app import make_app
-from tula.daemon.control import SOCKET, Control
+from tula.engine.control import SOCKET, Control
 
 _MODE = 0o660
 _BACKLOG = 128

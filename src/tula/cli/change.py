@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tula.cli.client import Client
-    from tula.daemon.change import Change
+    from tula.engine.change import Change
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}
 
@@ -158,7 +158,7 @@ def _apply_by(
 
 
 def _show(change: Change, json: bool, nothing: str) -> None:
-    from tula.daemon.steps import describe_steps
+    from tula.engine.steps import describe_steps
 
     show_steps(bool(change), describe_steps(change), json, nothing)
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 SOCKET = "tula.sock"
-"""As in ``tula.daemon.control``, which is too heavy to ask whether a daemon runs at all."""
+"""As in ``tula.engine.control``, which is too heavy to ask whether a daemon runs at all."""
 PREFIX = "/api/v1"
 _TIMEOUT = 120.0
 """Seconds without a byte; a first apply of a large document takes some ten."""

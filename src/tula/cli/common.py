@@ -17,9 +17,9 @@ import typer
 
 if TYPE_CHECKING:
     from tula.config.load import Document, DocumentError
-    from tula.daemon.balancer import Balancer
-    from tula.daemon.reader import Adapters
-    from tula.daemon.store import Store
+    from tula.engine.balancer import Balancer
+    from tula.engine.reader import Adapters
+    from tula.engine.store import Store
 
 FAILED, WRONG, DIFFERENT, INTERRUPTED = 1, 2, 3, 130
 
@@ -71,8 +71,7 @@ def fail(status: int, *lines: str) -> NoReturn:
 @contextmanager
 def errors() -> Iterator[None]:
     """Turns what the kernel or the state directory refused into a line and exit status 1."""
-    from tula.daemon.store import StateError
-    from tula.kernel.nftables import KernelError
+    from tula.model.errors import KernelError, StateError
 
     try:
         yield
@@ -115,7 +114,7 @@ def read_document(file: Path) -> Document:
 def applied_document(store: Store) -> tuple[str, Document]:
     """The last applied document and the name to call it by; exit status 2 if there is none."""
     from tula.config.load import DocumentError, parse_document
-    from tula.daemon.store import CLEARED, DOCUMENT
+    from tula.engine.store import CLEARED, DOCUMENT
 
     name = str(store.directory / DOCUMENT)
     with errors():
@@ -151,14 +150,14 @@ def warn(file: str, document: Document) -> None:
 
 def open_balancer(store: Store) -> Balancer:
     """The balancer of this network namespace."""
-    from tula.daemon.balancer import Balancer
+    from tula.engine.balancer import Balancer
 
     return Balancer(kernel_adapters(), store)
 
 
 def kernel_adapters() -> Adapters:
     """The kernel of this network namespace."""
-    from tula.daemon.reader import Adapters
+    from tula.engine.reader import Adapters
     from tula.kernel.announce import KernelAnnouncer
     from tula.kernel.network import KernelNetwork
     from tula.kernel.nftables import KernelNftables
@@ -178,7 +177,7 @@ def kernel_adapters() -> Adapters:
 
 def open_store(directory: Path) -> Store:
     """The state directory."""
-    from tula.daemon.store import Store
+    from tula.engine.store import Store
 
     return Store(directory)
 

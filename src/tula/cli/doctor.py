@@ -31,8 +31,8 @@ from tula.cli.daemon import daemon_of
 if TYPE_CHECKING:
     from tula.cli.client import Client
     from tula.config.load import Document
-    from tula.daemon.store import Store
     from tula.doctor.run import Report
+    from tula.engine.store import Store
     from tula.model.finding import Finding
 
 
@@ -103,7 +103,7 @@ def _difference(
     A daemon is asked, which knows the backends' health.
     """
     from tula.cli.client import DaemonError, NoDaemonError
-    from tula.daemon.steps import describe_steps
+    from tula.engine.steps import describe_steps
     from tula.model.problem import ProblemsError
 
     source = document.source.encode()

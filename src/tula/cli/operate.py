@@ -113,8 +113,8 @@ def names_of(target: str) -> tuple[str, str]:
 def offline_override(state_dir: Path, name: tuple[str, str], verb: str, body: Any) -> None:
     """What the operator says while no daemon runs: it is kept, and the kernel brought to it."""
     from tula.config.load import describe
-    from tula.daemon.control import NoSuchBackendError, find_backend
-    from tula.daemon.overrides import say
+    from tula.engine.control import NoSuchBackendError, find_backend
+    from tula.engine.overrides import say
 
     store = open_store(state_dir)
     file, document = applied_document(store)

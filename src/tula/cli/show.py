@@ -54,7 +54,7 @@ def status(
 
 def _status_here(state_dir: Path) -> dict[str, Any]:
     """Without a daemon: the last applied document, and what the kernel counts."""
-    from tula.daemon.status import describe_status
+    from tula.engine.status import describe_status
 
     store = open_store(state_dir)
     _, document = applied_document(store)

@@ -7,19 +7,19 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tula.daemon.balancer import Balancer
-from tula.daemon.change import Applied, Change
-from tula.daemon.control import ApplyOutcome
-from tula.daemon.event_log import EventLog
-from tula.daemon.host_settings import HostSettings, Settled
 from tula.daemon.reconciler import Reconciler
-from tula.daemon.steps import describe_steps
-from tula.daemon.store import StateError, Store
+from tula.engine.balancer import Balancer
+from tula.engine.change import Applied, Change
+from tula.engine.control import ApplyOutcome
+from tula.engine.event_log import EventLog
+from tula.engine.host_settings import HostSettings, Settled
+from tula.engine.steps import describe_steps
+from tula.engine.store import Store
 from tula.health.check import Check
 from tula.health.checker import Checker
 from tula.kernel.network import Neighbour, Network
-from tula.kernel.nftables import KernelError
 from tula.model.config import Config, HealthPolicy
+from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Finding
 from tula.plan.probes import PlannedProbe, ProbePlan, plan_probes, probed_neighbours

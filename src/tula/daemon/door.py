@@ -10,22 +10,22 @@ from typing import Any
 
 from tula.config.errors import place
 from tula.config.load import Document, DocumentError, parse_document
-from tula.daemon.balancer import Balancer
 from tula.daemon.checks import Checks
-from tula.daemon.control import ApplyOutcome, BusyError, DaemonFacts, find_backend
 from tula.daemon.driver import Driver
-from tula.daemon.event_log import EventLog
 from tula.daemon.figures import make_snapshot
 from tula.daemon.held import Held
-from tula.daemon.overrides import Say, say
 from tula.daemon.pending import Trigger
 from tula.daemon.reconciler import Reconciler
-from tula.daemon.snapshot import Snapshot
-from tula.daemon.status import describe_status
-from tula.daemon.steps import describe_steps
 from tula.daemon.watch import FileWatch
+from tula.engine.balancer import Balancer
+from tula.engine.control import ApplyOutcome, BusyError, DaemonFacts, find_backend
+from tula.engine.event_log import EventLog
+from tula.engine.figures import Snapshot
+from tula.engine.overrides import Say, say
+from tula.engine.status import describe_status
+from tula.engine.steps import describe_steps
 from tula.health.checker import Checker
-from tula.kernel.nftables import KernelError
+from tula.model.errors import KernelError
 from tula.model.event import Event, EventKind, choose_events
 from tula.model.health import BackendName, Override
 from tula.model.problem import ProblemsError

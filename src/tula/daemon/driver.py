@@ -12,16 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from tula.daemon.change import Change
 from tula.daemon.checks import Checks
-from tula.daemon.control import ApplyOutcome, BusyError, Cycle, RefusedError
 from tula.daemon.pending import Pending, Trigger, wait_after
 from tula.daemon.reconciler import CycleResult, Findings, Reconciler
-from tula.daemon.snapshot import CycleFigures, CycleOutcome
-from tula.daemon.store import StateError
 from tula.daemon.watch import FileWatch
+from tula.engine.change import Change
+from tula.engine.control import ApplyOutcome, BusyError, Cycle, RefusedError
+from tula.engine.figures import CycleFigures, CycleOutcome
 from tula.kernel.events import Events, KernelEvents
-from tula.kernel.nftables import KernelError
+from tula.model.errors import KernelError, StateError
 from tula.model.health import BackendName, Finding
 from tula.model.problem import PlacedProblem, ProblemsError
 

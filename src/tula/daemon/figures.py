@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from tula.daemon.snapshot import (
+from tula.engine.figures import (
     BackendFigures,
     LateFigures,
     ProbeFigures,
     ServiceFigures,
     Snapshot,
 )
-from tula.dataplane.nft.ruleset import Count
 from tula.health.check import ProbeView
 from tula.model.config import Config
+from tula.model.count import Count
 from tula.model.health import BackendName, Standing, State
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from tula.daemon.balancer import Balancer
-from tula.daemon.event_log import EventLog
 from tula.daemon.reconciler import Reconciler
-from tula.kernel.nftables import KernelError
+from tula.engine.balancer import Balancer
+from tula.engine.event_log import EventLog
+from tula.model.errors import KernelError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, State
 from tula.model.ids import backend_id

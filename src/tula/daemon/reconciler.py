@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, replace
 
 from tula.config.errors import place
 from tula.config.load import Document, DocumentError, parse_document
-from tula.daemon.balancer import Balancer
-from tula.daemon.change import Change, Repair
-from tula.daemon.changes import told_changes
-from tula.daemon.control import Refusal
-from tula.daemon.event_log import EventLog
-from tula.daemon.overrides import changed_overrides
-from tula.daemon.snapshot import CycleOutcome
-from tula.daemon.store import StateError, Store
-from tula.kernel.nftables import KernelError, StaleError
+from tula.engine.balancer import Balancer
+from tula.engine.change import Change, Repair
+from tula.engine.changes import told_changes
+from tula.engine.control import Refusal
+from tula.engine.event_log import EventLog
+from tula.engine.figures import CycleOutcome
+from tula.engine.overrides import changed_overrides
+from tula.engine.store import Store
 from tula.model.config import Config, Scheduler, VirtualService
+from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Finding, Override
 from tula.model.ids import Ids

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import structlog
 
-from tula.daemon.balancer import Balancer
 from tula.daemon.checks import Checks
-from tula.daemon.control import Control
 from tula.daemon.door import Door, Parts
 from tula.daemon.driver import DRIFT, Driver
-from tula.daemon.event_log import EventLog
 from tula.daemon.held import Held
-from tula.daemon.host_settings import HostSettings
 from tula.daemon.notify import READY, STOPPING, notify
 from tula.daemon.pending import Trigger
-from tula.daemon.reader import Adapters
 from tula.daemon.reconciler import Reconciler
-from tula.daemon.store import Store
 from tula.daemon.watch import FileWatch
+from tula.engine.balancer import Balancer
+from tula.engine.control import Control
+from tula.engine.event_log import EventLog
+from tula.engine.host_settings import HostSettings
+from tula.engine.reader import Adapters
+from tula.engine.store import Store
 from tula.health.checker import Checker
 from tula.kernel.events import KernelEvents
 from tula.kernel.probe_sockets import KernelProbeSockets, allow_many_sockets

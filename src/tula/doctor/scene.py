@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 
-from tula.daemon.reader import Adapters, Reader, TableUse
-from tula.daemon.store import Store
 from tula.doctor.machine import Usage, nft_version, read_conntrack, read_neighbours
+from tula.engine.reader import Adapters, Reader, TableUse
+from tula.engine.store import Store
 from tula.kernel.link_states import read_link_states
 from tula.kernel.nfchains import read_base_chains
 from tula.kernel.sysctls import Sysctls

@@ -13,8 +13,8 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from tula.kernel.nftables import KernelError
 from tula.model.config import IPAddress
+from tula.model.errors import KernelError
 from tula.model.host import Link
 
 _BROADCAST = b"\xff" * 6

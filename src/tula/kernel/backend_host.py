@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tula.kernel.network import OWNER
-from tula.kernel.nftables import KernelError
 from tula.kernel.rtnetlink import RtReader
 from tula.kernel.sysctls import KernelSysctls
 from tula.kernel.tunnels import KernelTunnels
 from tula.model.backend_side import TABLE, BackendFacts, GuePort, LinkFact
 from tula.model.command import Command, command
 from tula.model.config import IPAddress
+from tula.model.errors import KernelError
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _MODULES = {

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Protocol
 
 from tula.kernel.attributes import attribute_list, attributes
-from tula.kernel.nftables import KernelError
+from tula.model.errors import KernelError
 
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _LINK, _ADDRESS4, _ROUTE4, _ADDRESS6, _ROUTE6 = 0x1, 0x10, 0x40, 0x100, 0x400

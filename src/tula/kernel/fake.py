@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from itertools import takewhile
 
-from tula.dataplane.nft.ruleset import Chain, Count, Elements, Key, MapName, Ruleset
+from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset
 from tula.dataplane.nft.schema import is_schema
 from tula.dataplane.nft.transaction import (
     AddChain,
@@ -34,9 +34,11 @@ from tula.dataplane.nft.transaction import (
 )
 from tula.dataplane.tunnels import TunnelChange
 from tula.kernel.events import Events
-from tula.kernel.nftables import KernelError, StaleError, require_known_schema
+from tula.kernel.nftables import require_known_schema
 from tula.model.config import IPAddress
+from tula.model.count import Count
 from tula.model.desired import OwnedAddress
+from tula.model.errors import KernelError, StaleError
 from tula.model.host import HostAddress, HostView, Link, Route
 from tula.model.tunnel import Tunnels, VxlanNeighbour, VxlanPeer
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
-from tula.kernel.nftables import KernelError
 from tula.model.backend_side import BackendFacts, GuePort, LinkFact
 from tula.model.command import Command
 from tula.model.config import IPAddress
+from tula.model.errors import KernelError
 
 _TOLD = {"id": "id", "dstport": "port", "remote": "remote"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tula.kernel.nftables import KernelError
+from tula.model.errors import KernelError
 
 
 @dataclass

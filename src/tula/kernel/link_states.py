@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from tula.kernel.nftables import KernelError
 from tula.kernel.rtnetlink import RtReader
+from tula.model.errors import KernelError
 from tula.model.host import LinkState
 
 _UP, _LOWER_UP = 0x1, 0x10000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from tula.kernel.nftables import KernelError
 from tula.model.config import IPAddress, Protocol
+from tula.model.errors import KernelError
 
 Listener = tuple[Protocol, IPAddress, int]
 """Protocol, address (0.0.0.0 or :: for all) and port."""

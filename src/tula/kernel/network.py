@@ -11,13 +11,13 @@ from typing import Any, Protocol
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from tula.kernel.nftables import KernelError
 from tula.kernel.rtnetlink import AddressEntry, LinkEntry, RtReader
 from tula.kernel.ssh import ssh_ports
 from tula.kernel.tunnel_links import is_ours
 from tula.kernel.tunnels import read_tunnels
 from tula.model.config import IPAddress
 from tula.model.desired import OwnedAddress
+from tula.model.errors import KernelError
 from tula.model.host import HostAddress, HostView, Link, Route
 from tula.model.tunnel import Tunnels
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from tula.dataplane.nft.ruleset import FAMILY, TABLE
 from tula.kernel.attributes import Attributes, attribute_list, attributes, text_of
 from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
-from tula.kernel.nftables import KernelError
 from tula.model.backend_side import TABLE as BACKEND_TABLE
 from tula.model.chain import BaseChain, ChainRule, Match
+from tula.model.errors import KernelError
 
 _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 10: "ip6"}
 _AT_INTERFACES = {5: {0: "ingress", 1: "egress"}, 1: {5: "ingress"}}

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 from tula.dataplane.nft.codec import RawElement
-from tula.dataplane.nft.ruleset import Count
 from tula.kernel.attributes import (
     Attributes,
     attribute,
@@ -28,6 +27,7 @@ from tula.kernel.attributes import (
     string_attribute,
     text_of,
 )
+from tula.model.count import Count
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8

@@ -15,34 +15,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar, cast
 
 from tula.dataplane.nft.codec import decode_element
-from tula.dataplane.nft.ruleset import (
-    TABLE,
-    Chain,
-    Count,
-    Elements,
-    Key,
-    MapName,
-    Rule,
-    Ruleset,
-)
+from tula.dataplane.nft.ruleset import TABLE, Chain, Elements, Key, MapName, Rule, Ruleset
 from tula.dataplane.nft.schema import SCHEMA, is_schema, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
 from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
 from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
+from tula.model.count import Count
+from tula.model.errors import KernelError, StaleError
 
 _T = TypeVar("_T")
 _TRIES = 5
-
-
-class KernelError(Exception):
-    """The kernel, or a tool that speaks to it, refused; nothing of the step was done."""
-
-
-class StaleError(KernelError):
-    """The namespace's nftables changed since the generation that a change was made for."""
-
-    def __init__(self) -> None:
-        super().__init__("nftables was changed by someone else meanwhile; compare again")
 
 
 class NewerTableError(KernelError):

@@ -22,7 +22,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tula.kernel.network import OWNER
-from tula.kernel.nftables import KernelError
+from tula.model.errors import KernelError
 from tula.model.ids import PROBE_MARK
 
 TABLE = 0x5475

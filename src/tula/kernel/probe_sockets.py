@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import Protocol
 
-from tula.kernel.nftables import KernelError
+from tula.model.errors import KernelError
 from tula.model.health import ProbeTarget
 
 _IP_BIND_ADDRESS_NO_PORT = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from tula.kernel.nftables import KernelError
+from tula.model.errors import KernelError
 
 _ROOT = Path("/proc/sys")
 

@@ -17,8 +17,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import AsyncGenericNetlinkSocket, GenericNetlinkSocket
 
 from tula.dataplane.tunnels import TunnelChange
-from tula.kernel.nftables import KernelError
 from tula.kernel.tunnel_links import add_request, is_ours, read_device
+from tula.model.errors import KernelError
 from tula.model.tunnel import LEAVING, TunnelDevice, Tunnels, VxlanNeighbour, VxlanPeer
 
 _AF_INET, _AF_INET6 = 2, 10

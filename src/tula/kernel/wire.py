@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-from tula.kernel.nftables import KernelError
 from tula.kernel.packet_filter import answers_filter, attach
 from tula.model.config import IPAddress
+from tula.model.errors import KernelError
 
 ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
 

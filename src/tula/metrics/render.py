@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from tula.daemon.snapshot import Snapshot
+from tula.engine.figures import Snapshot
 from tula.metrics.collector import SnapshotCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -18,9 +18,9 @@ from tula.agent.agent import Agent, NotFitError
 from tula.agent.record import Record, RecordFile, Source
 from tula.agent.status import parts_of
 from tula.kernel.fake_backend_host import FakeBackendHost
-from tula.kernel.nftables import KernelError
 from tula.model.backend_side import LinkFact
 from tula.model.config import Backend, Config, Tunnel, TunnelSettings
+from tula.model.errors import KernelError
 from tula.plan.backend_side import Role, role_by_name
 
 ARP = "net/ipv4/conf/all/arp_ignore"

@@ -9,9 +9,8 @@ from fastapi.testclient import TestClient
 
 from support.fake_control import STEP, FakeControl, make_events
 from tula.api.app import make_app
-from tula.daemon.control import ApplyOutcome, BusyError, Control, RefusedError
-from tula.daemon.store import StateError
-from tula.kernel.nftables import KernelError
+from tula.engine.control import ApplyOutcome, BusyError, Control, RefusedError
+from tula.model.errors import KernelError, StateError
 from tula.model.problem import PlacedProblem
 
 BACKEND = "/services/web/backends/b1"

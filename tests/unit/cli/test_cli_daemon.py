@@ -12,10 +12,10 @@ import pytest
 from click.testing import Result
 
 from support.fake_control import NOW, STEP, FakeControl, make_events
-from tula.daemon.control import ApplyOutcome, BusyError, Cycle, Refusal
-from tula.daemon.snapshot import CycleOutcome
-from tula.daemon.store import Store
-from tula.kernel.nftables import KernelError
+from tula.engine.control import ApplyOutcome, BusyError, Cycle, Refusal
+from tula.engine.figures import CycleOutcome
+from tula.engine.store import Store
+from tula.model.errors import KernelError
 from tula.model.health import Finding, Standing, State
 from tula.model.problem import PlacedProblem
 

@@ -12,7 +12,7 @@ from support.fake_control import FakeControl
 from support.served import served
 from tula.cli import client
 from tula.cli.client import Client, DaemonError, NoDaemonError, find_daemon
-from tula.daemon import control
+from tula.engine import control
 
 
 def test_the_socket_is_the_daemons() -> None:

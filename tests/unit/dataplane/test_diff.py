@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from support.builders import configs, make_backend, make_config, make_ruleset, make_service
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.recover import counts_by_id, recover_ids
-from tula.dataplane.nft.ruleset import Chain, Count, MapName, Rule, Ruleset
+from tula.dataplane.nft.ruleset import Chain, MapName, Rule, Ruleset
 from tula.dataplane.nft.transaction import (
     AddChain,
     AddElements,
@@ -26,6 +26,7 @@ from tula.dataplane.nft.transaction import (
 )
 from tula.kernel.fake import FakeNftables
 from tula.model.config import Config
+from tula.model.count import Count
 from tula.model.ids import Ids
 from tula.plan.ids import plan_ids
 

@@ -8,7 +8,6 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from support.builders import make_backend, make_config, make_host, make_service
-from tula.daemon.reader import TableUse
 from tula.doctor.document import (
     judge_balancer,
     judge_difference,
@@ -24,6 +23,7 @@ from tula.doctor.roles import Roles, roles_of
 from tula.doctor.run import judge_balancer_side
 from tula.doctor.scene import Scene
 from tula.doctor.talk import Answers
+from tula.engine.reader import TableUse
 from tula.kernel.fake_settings import FakeSysctls
 from tula.model.config import Tunnel
 from tula.model.finding import Severity

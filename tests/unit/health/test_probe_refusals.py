@@ -15,8 +15,8 @@ import pytest
 
 from support.probe_servers import settings
 from tula.health.probes import ask
-from tula.kernel.nftables import KernelError
 from tula.kernel.probe_sockets import KernelProbeSockets, allow_many_sockets
+from tula.model.errors import KernelError
 from tula.model.health import ProbeTarget
 
 TARGET = ProbeTarget(ip_address("127.0.0.1"), 9)
@@ -58,7 +58,7 @@ def test_the_capability_is_named() -> None:
     code = """
 import socket
 from ipaddress import ip_address
-from tula.kernel.nftables import KernelError
+from tula.model.errors import KernelError
 from tula.kernel.probe_sockets import KernelProbeSockets
 from tula.model.health import ProbeTarget
 here = ip_address("127.0.0.1")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tula.daemon.reader import TableUse
-from tula.daemon.snapshot import (
+from tula.engine.figures import (
     BackendFigures,
     CycleFigures,
     CycleOutcome,
@@ -14,8 +13,9 @@ from tula.daemon.snapshot import (
     ServiceFigures,
     Snapshot,
 )
-from tula.dataplane.nft.ruleset import Count
+from tula.engine.reader import TableUse
 from tula.metrics.render import render_metrics
+from tula.model.count import Count
 from tula.model.health import State
 from tula.version import __version__
 

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from tula.api.door import Door
 from tula.api.errors import ErrorsBody, answer_problems
-from tula.daemon.control import ApplyOutcome
+from tula.engine.control import ApplyOutcome
 
 router = APIRouter(tags=["document"], responses={422: {"model": ErrorsBody}})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tula.dataplane.nft.ruleset import Chain, Count, Elements, Key, MapName, Ruleset
+from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset
 from tula.dataplane.nft.transaction import (
     AddChain,
     AddCounter,
@@ -27,6 +27,7 @@ from tula.dataplane.nft.transaction import (
     Step,
     Transaction,
 )
+from tula.model.count import Count
 
 Counts = Mapping[str, Mapping[Key, Count]]
 """The counts of elements, by the map's name."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
-from tula.dataplane.nft.ruleset import Count, Key, MapName, Ruleset
+from tula.dataplane.nft.ruleset import Key, MapName, Ruleset
 from tula.model.config import Config, VirtualService
+from tula.model.count import Count
 from tula.model.ids import Ids, split_id
 
 MapCounts = Mapping[str, Mapping[Key, Count]]

@@ -207,14 +207,3 @@ class Ruleset:
     maps: Mapping[str, Elements] = field(default_factory=dict)
     chains: Mapping[str, Chain] = field(default_factory=dict)
     counters: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Packets and bytes; a packet may be an aggregate of several (GRO), bytes are exact."""
-
-    packets: int = 0
-    bytes: int = 0
-
-    def __add__(self, other: Count) -> Count:
-        return Count(self.packets + other.packets, self.bytes + other.bytes)

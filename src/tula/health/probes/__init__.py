@@ -10,9 +10,9 @@ from types import TracebackType
 from tula.health.outcome import Fault, Outcome, clean
 from tula.health.probes import dns, http, icmp, script, tcp, udp
 from tula.health.probes.attempt import Attempt, Failure, NotAskedError, failure_of
-from tula.kernel.nftables import KernelError
 from tula.kernel.probe_sockets import ProbeSockets
 from tula.model.config import HealthMonitor
+from tula.model.errors import KernelError
 from tula.model.health import ProbeTarget
 
 _KINDS: dict[str, Callable[[Attempt], Awaitable[str]]] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tula.daemon.snapshot import CycleOutcome, Snapshot
+from tula.engine.figures import CycleOutcome, Snapshot
 from tula.model.config import Backend, Config
 from tula.model.event import Event
 from tula.model.health import BackendName
@@ -57,7 +57,7 @@ class ApplyOutcome:
 
     changed: bool = False
     steps: tuple[Mapping[str, Any], ...] = ()
-    """as ``tula.daemon.steps.describe_steps`` gives them"""
+    """as ``tula.engine.steps.describe_steps`` gives them"""
     problems: tuple[PlacedProblem, ...] = ()
     warnings: tuple[PlacedProblem, ...] = ()
 

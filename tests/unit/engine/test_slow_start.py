@@ -6,10 +6,10 @@ from pathlib import Path
 
 from support.builders import FakeMachine
 from tula.config.load import parse_document
-from tula.daemon.balancer import Balancer
-from tula.daemon.event_log import EventLog
 from tula.daemon.reconciler import Reconciler
 from tula.dataplane.nft.ruleset import MapName
+from tula.engine.balancer import Balancer
+from tula.engine.event_log import EventLog
 from tula.model.health import Finding
 from tula.model.ids import split_id
 

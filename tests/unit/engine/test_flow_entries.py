@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
-from tula.daemon.reader import TableUse
-from tula.daemon.status import describe_status
 from tula.dataplane.nft.flow_keys import flow_key, fragment_key
-from tula.dataplane.nft.ruleset import Count
+from tula.engine.reader import TableUse
+from tula.engine.status import describe_status
 from tula.model.config import Connections, PortRange, Protocol
+from tula.model.count import Count
 from tula.model.ids import backend_id
 from tula.plan.trace import Entry, Flow
 

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
-from tula.daemon.balancer import next_generations
 from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.dataplane.nft.shape import shape_ruleset
 from tula.dataplane.nft.transaction import DeleteMap, FlushMap
-from tula.kernel.nftables import StaleError
+from tula.engine.balancer import next_generations
 from tula.model.config import (
     Config,
     Connections,
@@ -23,6 +22,7 @@ from tula.model.config import (
     Scheduler,
     Tunnel,
 )
+from tula.model.errors import StaleError
 from tula.model.health import BackendName, Standing, State
 
 UP = Standing(State.UP, 100, True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tula.daemon.change import Change
-from tula.daemon.tunnel_steps import tunnel_steps
 from tula.dataplane.nft.describe import describe_transaction
+from tula.engine.change import Change
+from tula.engine.tunnel_steps import tunnel_steps
 from tula.model.desired import OwnedAddress
 
 

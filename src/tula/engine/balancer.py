@@ -7,22 +7,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from tula.daemon.change import Applied, Change, Prepared, Repair, has_drifted, owned_addresses
-from tula.daemon.committer import Committer
-from tula.daemon.host_settings import HostSettings
-from tula.daemon.overrides import changed_overrides
-from tula.daemon.past import add_counts, counting, leaving_marks, past_counts
-from tula.daemon.reader import Adapters, Reader
-from tula.daemon.store import Memory, StateError, Store
 from tula.dataplane.nft.adjust import adjust_shape
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.recover import recover_ids, renamed_services
-from tula.dataplane.nft.ruleset import Count, Key, Ruleset
+from tula.dataplane.nft.ruleset import Key, Ruleset
 from tula.dataplane.nft.shape import shape
 from tula.dataplane.nft.transaction import Transaction, in_turn
 from tula.dataplane.tunnels import TunnelChange, diff_tunnels
-from tula.kernel.nftables import KernelError, StaleError
+from tula.engine.change import Applied, Change, Prepared, Repair, has_drifted, owned_addresses
+from tula.engine.committer import Committer
+from tula.engine.host_settings import HostSettings
+from tula.engine.overrides import changed_overrides
+from tula.engine.past import add_counts, counting, leaving_marks, past_counts
+from tula.engine.reader import Adapters, Reader
+from tula.engine.store import Memory, Store
 from tula.model.config import Config, Forwarding
+from tula.model.count import Count
+from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.health import BackendName, Override, Standing
 from tula.model.host import HostView
 from tula.model.ids import Ids, backend_id

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tula.daemon.store import Memory, StateError, Store
-from tula.dataplane.nft.ruleset import Count
+from tula.engine.store import Memory, Store
+from tula.model.count import Count
+from tula.model.errors import StateError
 from tula.model.ids import Ids
 
 MEMORY = Memory(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tula.daemon.store import Memory, Store
 from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
 from tula.dataplane.nft.recover import counts_by_id
-from tula.dataplane.nft.ruleset import Count, MapName
+from tula.dataplane.nft.ruleset import MapName
+from tula.engine.store import Memory, Store
 from tula.kernel.announce import Announcer
 from tula.kernel.network import Network
 from tula.kernel.nftables import NewerTableError, Nftables
@@ -16,6 +16,7 @@ from tula.kernel.probe_route import ProbeRoute
 from tula.kernel.sysctls import Sysctls
 from tula.kernel.tunnels import TunnelAdapter
 from tula.model.config import Config, Forwarding, IPAddress
+from tula.model.count import Count
 from tula.model.ids import backend_id, split_id
 from tula.plan.reach import backend_addresses, plan_reach
 from tula.plan.trace import Entry, Flow

@@ -10,10 +10,10 @@ from pathlib import Path
 from support.builders import FakeMachine, make_backend, make_config, make_service
 from support.documents import render_document
 from tula.config.load import Document
-from tula.daemon.event_log import EventLog
 from tula.daemon.held import Held
 from tula.daemon.pending import Pending, Trigger
 from tula.daemon.reconciler import Reconciler
+from tula.engine.event_log import EventLog
 from tula.model.config import Scheduler
 from tula.model.ids import backend_id
 

@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tula.daemon.control import DaemonFacts
-from tula.daemon.reader import TableUse
-from tula.dataplane.nft.ruleset import Count
+from tula.engine.control import DaemonFacts
+from tula.engine.reader import TableUse
 from tula.model.config import (
     Backend,
     Config,
@@ -18,6 +17,7 @@ from tula.model.config import (
     TunnelSettings,
     VirtualService,
 )
+from tula.model.count import Count
 from tula.model.health import BackendName, Finding, Standing, State
 from tula.plan.tunnels import Outer, outer_address, vxlan_mac
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from tula.daemon.change import Change, Prepared
-from tula.daemon.reader import Adapters
 from tula.dataplane.nft.transaction import DeleteTable, Transaction, in_turn
-from tula.kernel.nftables import KernelError
+from tula.engine.change import Change, Prepared
+from tula.engine.reader import Adapters
 from tula.model.desired import OwnedAddress
+from tula.model.errors import KernelError
 from tula.model.host import HostView
 from tula.model.problem import Problem
 

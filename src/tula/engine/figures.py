@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tula.daemon.reader import TableUse
-from tula.dataplane.nft.ruleset import Count
+from tula.engine.reader import TableUse
+from tula.model.count import Count
 from tula.model.health import State
 
 

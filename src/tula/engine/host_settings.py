@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from tula.daemon.store import ChangedSysctl, StateError, Store
-from tula.kernel.nftables import KernelError
+from tula.engine.store import ChangedSysctl, Store
 from tula.kernel.probe_route import ProbeRoute
 from tula.kernel.sysctls import Sysctls
+from tula.model.errors import KernelError, StateError
 from tula.plan.probe_sysctls import Need, plan_probe_sysctls, settings_to_read, unmet_needs
 from tula.plan.probes import ProbePlan
 

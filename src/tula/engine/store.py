@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from tula.dataplane.nft.ruleset import Count
 from tula.kernel.whole_file import write_aside
+from tula.model.count import Count
+from tula.model.errors import StateError
 from tula.model.health import BackendName, Override
 from tula.model.ids import Ids
 
@@ -45,10 +46,6 @@ _DAMAGED = (
     RecursionError,
 )
 """What decoding a file raises that somebody edited, or that a disk garbled."""
-
-
-class StateError(Exception):
-    """The state directory cannot be read or written."""
 
 
 @dataclass(frozen=True, slots=True)

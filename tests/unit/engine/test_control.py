@@ -6,7 +6,7 @@ import pytest
 
 from support.builders import make_backend, make_config, make_service
 from tula.config.load import DocumentError, describe, parse_document, place
-from tula.daemon.control import NoSuchBackendError, find_backend
+from tula.engine.control import NoSuchBackendError, find_backend
 
 CONFIG = make_config(
     make_service("web", backends=[make_backend(1), make_backend(2)]),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tula.daemon.store import Memory
 from tula.dataplane.nft.ruleset import Ruleset
 from tula.dataplane.nft.shape import Shaped
 from tula.dataplane.nft.transaction import Transaction
 from tula.dataplane.tunnels import TunnelChange
+from tula.engine.store import Memory
 from tula.model.config import Config
 from tula.model.desired import OwnedAddress
 from tula.model.health import BackendName

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tula.daemon.store import PastCounts
 from tula.dataplane.nft.recover import MapCounts, counts_by_id
-from tula.dataplane.nft.ruleset import Count, Kind, MapName, Ruleset
+from tula.dataplane.nft.ruleset import Kind, MapName, Ruleset
 from tula.dataplane.nft.transaction import DeleteElements, Transaction
+from tula.engine.store import PastCounts
 from tula.model.config import Config
+from tula.model.count import Count
 from tula.model.ids import Ids, split_id
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
-from tula.daemon.overrides import say
-from tula.daemon.store import LOCK, MEMORY, StateError, Store
-from tula.dataplane.nft.ruleset import Count, MapName
-from tula.kernel.nftables import KernelError
+from tula.dataplane.nft.ruleset import MapName
+from tula.engine.overrides import say
+from tula.engine.store import LOCK, MEMORY, Store
+from tula.model.count import Count
+from tula.model.errors import KernelError, StateError
 from tula.model.health import Override, Standing, State
 
 BACKENDS = [make_backend(0), make_backend(1)]

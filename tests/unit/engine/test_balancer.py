@@ -18,12 +18,12 @@ from support.builders import (
     make_host,
     make_service,
 )
-from tula.daemon.store import ChangedSysctl
 from tula.dataplane.nft.schema import SCHEMA, schema_counter
 from tula.dataplane.nft.transaction import DeleteChain, DeleteMap, Transaction, in_turn
-from tula.kernel.nftables import KernelError
+from tula.engine.store import ChangedSysctl
 from tula.model.config import Config, PortRange, Tunnel
 from tula.model.desired import OwnedAddress
+from tula.model.errors import KernelError
 from tula.model.host import HostAddress, HostView, Link
 from tula.model.problem import ProblemsError
 

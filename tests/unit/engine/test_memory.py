@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
-from tula.daemon.status import describe_status
-from tula.dataplane.nft.ruleset import Count, MapName
-from tula.kernel.nftables import KernelError
+from tula.dataplane.nft.ruleset import MapName
+from tula.engine.status import describe_status
 from tula.model.config import Backend, Config, MarkRange, PortRange, Tunnel
+from tula.model.count import Count
+from tula.model.errors import KernelError
 
 VIPS = ("10.0.0.100", "2001:db8::100")
 ALL = [make_backend(number) for number in range(4)]

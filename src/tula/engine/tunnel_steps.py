@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tula.daemon.change import Change
+from tula.engine.change import Change
 from tula.model.tunnel import TunnelDevice
 
 _MANY = 20

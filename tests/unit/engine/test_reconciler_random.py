@@ -27,14 +27,14 @@ from hypothesis.stateful import (
 
 from support.builders import FakeMachine
 from tula.config.load import parse_document
-from tula.daemon.balancer import Balancer
-from tula.daemon.event_log import EventLog
 from tula.daemon.reconciler import Reconciler
-from tula.daemon.snapshot import CycleOutcome
-from tula.daemon.store import StateError, Store
 from tula.dataplane.nft.ruleset import MapName
-from tula.kernel.nftables import KernelError
+from tula.engine.balancer import Balancer
+from tula.engine.event_log import EventLog
+from tula.engine.figures import CycleOutcome
+from tula.engine.store import Store
 from tula.model.config import Config
+from tula.model.errors import KernelError, StateError
 from tula.model.health import BackendName, Finding, Override
 from tula.model.host import HostView
 from tula.model.ids import backend_id, split_id
