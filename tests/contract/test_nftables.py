@@ -31,8 +31,8 @@ from tula.dataplane.nft.transaction import (
 from tula.kernel.nfbatch import fits_batch
 from tula.kernel.nftables import NewerTableError, Nftables
 from tula.model.config import Config, HealthMonitor, PortRange, Protocol, Tunnel
-from tula.model.count import Count
 from tula.model.errors import KernelError
+from tula.model.stats import Count
 
 VIA = MapName(Kind.VIA4, 4)
 EXACT = MapName(Kind.EXACT4, 4)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import pytest
 
+from tula.dataplane.nft.ids import PROBE_MARK
 from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
 from tula.kernel.probe_route import PREFERENCE, TABLE, KernelProbeRoute, ProbeRoute
 from tula.kernel.sysctls import KernelSysctls, Sysctls
 from tula.lab import Host, Lab
 from tula.model.errors import KernelError
-from tula.model.ids import PROBE_MARK
 from tula.plan.probe_sysctls import setting, settings_to_read
 
 LINKS = ["lo", "eth0", "eth0.7"]

@@ -157,22 +157,9 @@ def open_balancer(store: Store) -> Balancer:
 
 def kernel_adapters() -> Adapters:
     """The kernel of this network namespace."""
-    from tula.engine.reader import Adapters
-    from tula.kernel.announce import KernelAnnouncer
-    from tula.kernel.network import KernelNetwork
-    from tula.kernel.nftables import KernelNftables
-    from tula.kernel.probe_route import KernelProbeRoute
-    from tula.kernel.sysctls import KernelSysctls
-    from tula.kernel.tunnels import KernelTunnels
+    from tula.engine import assemble
 
-    return Adapters(
-        KernelNftables(),
-        KernelNetwork(),
-        KernelAnnouncer(),
-        KernelTunnels(),
-        KernelProbeRoute(),
-        KernelSysctls(),
-    )
+    return assemble.kernel_adapters()
 
 
 def open_store(directory: Path) -> Store:

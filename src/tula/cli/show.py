@@ -61,12 +61,13 @@ def _status_here(state_dir: Path) -> dict[str, Any]:
     with errors():
         balancer = open_balancer(store)
         standings = balancer.without_monitors(document.config)
+        stats = balancer.stats()
         return describe_status(
             document.config,
-            balancer.backend_counts(document.config),
-            balancer.named_counts(),
-            balancer.flow_tables(),
-            balancer.outers(document.config),
+            stats.backends,
+            stats.counters,
+            stats.tables,
+            balancer.endpoints(document.config),
             standings={name: _told(s) for name, s in standings.items()},
         )
 
@@ -104,8 +105,8 @@ def trace(
     where its first went, which the kernel holds for 30 seconds.
     """
     from tula.model.config import Protocol
+    from tula.model.flow import Flow
     from tula.plan.standing import effective_config
-    from tula.plan.trace import Flow, plan_trace
 
     vip, port = _endpoint(target, "VIP:PORT")
     address, client_port = _endpoint(client, "--client")
@@ -132,13 +133,13 @@ def trace(
         _, document = document_of(file, store)
         flow = Flow(address, client_port, vip, port, Protocol(protocol))
         entry, config = None, document.config
+        balancer = open_balancer(store)
         if file is None:
-            balancer = open_balancer(store)
             with errors():
                 entry = balancer.find_entry(flow, datagram)
                 config = effective_config(config, balancer.without_monitors(config))
         later = file is None and datagram is not None
-        found = plan_trace(config, flow, entry, later_fragment=later)
+        found = balancer.trace(config, flow, entry, later_fragment=later)
         answer = {"service": found.service, "backend": found.backend, "reason": found.reason}
     if json:
         print_json(answer)

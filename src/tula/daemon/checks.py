@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from tula.daemon.reconciler import Reconciler
 from tula.engine.balancer import Balancer
@@ -84,7 +85,12 @@ class Checks:
         applied, document = self._balancer.applied, self._reconciler.document
         if applied is None or document is None or not (settle or self._wanted is None):
             return
-        plan = plan_probes(applied.config, applied.host, applied.reach, applied.ids)
+        plan = plan_probes(
+            applied.config,
+            applied.host,
+            applied.reach,
+            partial(self._balancer.probe_socket, applied),
+        )
         self._resolve(applied)
         problems = list(plan.problems)
         self._settle(plan, applied, problems)

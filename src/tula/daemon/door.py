@@ -27,9 +27,10 @@ from tula.engine.steps import describe_steps
 from tula.health.checker import Checker
 from tula.model.errors import KernelError
 from tula.model.event import Event, EventKind, choose_events
+from tula.model.flow import Flow
 from tula.model.health import BackendName, Override
 from tula.model.problem import ProblemsError
-from tula.plan.trace import Flow, Trace, plan_trace
+from tula.plan.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,13 @@ class Door:
         facts = self._facts()
 
         def read() -> dict[str, Any]:
+            stats = balancer.stats()
             return describe_status(
                 config,
-                balancer.known_counts(config),
-                balancer.named_counts(),
-                balancer.flow_tables(),
-                balancer.outers(config),
+                stats.backends,
+                stats.counters,
+                stats.tables,
+                balancer.endpoints(config),
                 standings=standings.of,
                 findings=findings,
                 held=self._parts.held.counts,
@@ -83,7 +85,7 @@ class Door:
         if config is None:
             raise BusyError("the daemon is starting; try again")
         entry = await asyncio.to_thread(lambda: balancer.find_entry(flow, datagram))
-        return plan_trace(config, flow, entry, later_fragment=datagram is not None)
+        return balancer.trace(config, flow, entry, later_fragment=datagram is not None)
 
     async def drain(self, backend: BackendName, deadline: float | None) -> None:
         await self._override(backend, say("drain", time.time(), deadline=deadline))

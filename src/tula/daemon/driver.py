@@ -233,7 +233,7 @@ class Driver:
             self._note_own()
 
     def _note_own(self) -> None:
-        self._own.update(self._reconciler.generations)
+        self._own.update(self._reconciler.own_revisions)
 
     def _after_work(self) -> None:
         self._checks.set()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from tula.config.errors import place
 from tula.config.load import Document, DocumentError, parse_document
 from tula.engine.balancer import Balancer
-from tula.engine.change import Change, Repair
+from tula.engine.change import Change, Outcome
 from tula.engine.changes import told_changes
 from tula.engine.control import Refusal
 from tula.engine.event_log import EventLog
@@ -25,7 +25,6 @@ from tula.model.config import Config, Scheduler, VirtualService
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Finding, Override
-from tula.model.ids import Ids
 from tula.model.problem import PlacedProblem, ProblemsError
 from tula.plan.standing import (
     NO_SHARES,
@@ -115,7 +114,7 @@ class Reconciler:
             standings = self._stand(document, findings)
             self._settled = False  # whatever comes of it, compare all the next time
             shares = self.shares
-            change = self._balancer.apply(
+            outcome = self._balancer.apply(
                 document.config, source, force=force, standings=standings.of, shares=shares
             )
         except DocumentError as error:
@@ -135,7 +134,7 @@ class Reconciler:
         )
         self._tell(standings)
         self._forget_overrides()
-        return change
+        return outcome.change
 
     @property
     def effective(self) -> Config | None:
@@ -156,16 +155,10 @@ class Reconciler:
         return tuple(s for s in services if s.scheduler is Scheduler.LEAST_CONNECTIONS)
 
     @property
-    def ids(self) -> Ids | None:
-        """The numbers that the kernel was brought to."""
+    def own_revisions(self) -> frozenset[int]:
+        """The revisions of the data path that what was done last led to."""
         applied = self._balancer.applied
-        return None if applied is None else applied.ids
-
-    @property
-    def generations(self) -> tuple[int, ...]:
-        """nftables' generations during what was done last, and after it."""
-        applied = self._balancer.applied
-        return () if applied is None else applied.generations
+        return frozenset() if applied is None else applied.receipt.own
 
     def still_accepted(self) -> None:
         """The file holds what is accepted, again or still."""
@@ -228,12 +221,12 @@ class Reconciler:
         self._store.save_overrides(overrides)
         self._overrides = overrides
 
-    def _act(self, document: Document, standings: Standings, compare: bool) -> tuple[Repair, bool]:
+    def _act(self, document: Document, standings: Standings, compare: bool) -> tuple[Outcome, bool]:
         """The repair, and whether it mended what somebody else had changed."""
         shares = self.shares
         if self._settled and not compare:
             if not moved_services(self.standings.of, standings.of) and shares is self._acted:
-                return Repair(Change()), False
+                return Outcome(Change()), False
             try:
                 repair = self._balancer.adjust(standings.of, shares)
                 self._acted = shares
@@ -284,7 +277,7 @@ class Reconciler:
         self._failed, self._settled = error, False
         return CycleResult(CycleOutcome.FAILED, seconds, error=error)
 
-    def _note(self, repair: Repair, compared: bool) -> None:
+    def _note(self, repair: Outcome, compared: bool) -> None:
         problems = [f"{problem.dotted}: {problem.message}" for problem in repair.problems]
         if not compared:
             problems = [p for p in self.problems if not p.startswith(_UNSAVED)]
@@ -319,9 +312,4 @@ _UNSAVED = "not remembered on disk: "
 
 
 def _summary(change: Change) -> str:
-    parts = {
-        "rules": bool(change.transaction),
-        "addresses": bool(change.add or change.remove),
-        "tunnels": bool(change.tunnels),
-    }
-    return "put back " + " and ".join(name for name, there in parts.items() if there)
+    return "put back " + " and ".join(change.parts)

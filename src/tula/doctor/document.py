@@ -74,7 +74,7 @@ def judge_balancer(scene: Scene, _: Answers) -> Iterator[Finding]:
     known = {address for _, address in scene.config.load_balancers}
     if not known:
         return
-    strange = sorted({str(o.local) for o in scene.reach.outers.values()} - set(map(str, known)))
+    strange = sorted({str(o.local) for o in scene.reach.endpoints.values()} - set(map(str, known)))
     l3 = any(s.forwarding is Forwarding.L3 for s in scene.config.services)
     if strange or not known & scene.own:
         listed = ", ".join(map(str, sorted(known, key=str)))
@@ -103,7 +103,7 @@ def judge_sources(scene: Scene, _: Answers) -> Iterator[Finding]:
 
 def judge_difference(scene: Scene, _: Answers) -> Iterator[Finding]:
     """The kernel is what the document says."""
-    for owned in scene.reach.addresses if scene.table else ():
+    for owned in scene.reach.held if scene.table else ():
         if owned.address not in scene.own:
             yield Finding(
                 "vip-not-held", Severity.ERROR, owned.interface,

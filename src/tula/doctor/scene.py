@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 
 from tula.doctor.machine import Usage, nft_version, read_conntrack, read_neighbours
-from tula.engine.reader import Adapters, Reader, TableUse
+from tula.engine.reader import Adapters, Reader
 from tula.engine.store import Store
 from tula.kernel.link_states import read_link_states
 from tula.kernel.nfchains import read_base_chains
 from tula.kernel.sysctls import Sysctls
 from tula.model.chain import BaseChain
 from tula.model.config import Config, IPAddress
+from tula.model.health import ProbeSocket
 from tula.model.host import HostView, LinkState
 from tula.model.problem import Problem
-from tula.plan.ids import plan_ids
+from tula.model.stats import TableUse
 from tula.plan.probe_sysctls import Need, settings_to_read
 from tula.plan.probes import Sources, plan_probes
 from tula.plan.reach import Reach, backend_addresses, plan_reach
-from tula.plan.tunnel_kinds import missing_tunnels
 
 STRAYS: Mapping[int, IPAddress] = {
     4: IPv4Address("192.0.2.1"),
@@ -84,8 +83,8 @@ class Scene:
         named = [
             *self.config.interfaces,
             *(hop.interface for hop in self.reach.hops.values()),
-            *(outer.interface for outer in self.reach.outers.values()),
-            *(owned.interface for owned in self.reach.addresses),
+            *(outer.interface for outer in self.reach.endpoints.values()),
+            *(owned.interface for owned in self.reach.held),
         ]
         return tuple(name for name in dict.fromkeys(named) if name in self.host.links)
 
@@ -117,37 +116,36 @@ def observe_scene(
     """Reads the machine; changes nothing. Raises KernelError and StateError."""
     host = kernel.network.view(destinations(config))
     reach = plan_reach(config, host, force=True)
-    lacking = missing_tunnels(config, kernel.tunnels.missing)
-    reader = Reader(kernel, store)
-    full = [count.packets for name, count in reader.named_counts().items() if name == "table_full"]
+    lacking = kernel.path.unsupported(config)
+    stats = Reader(kernel, store).stats()
+    full = [count.packets for name, count in stats.counters.items() if name == "table_full"]
     return Scene(
         config=config,
         host=host,
         reach=reach,
         links=read_link_states(),
         text=text,
-        table=kernel.nftables.exists(),
+        table=kernel.path.observe_presence().present,
         same=store.document() == source,
         daemon=store.has_daemon(),
         difference=difference(),
         lacking=lacking,
         nft=nft_version(),
-        tables=reader.flow_tables(),
+        tables=list(stats.tables),
         full=sum(full),
         neighbours=read_neighbours(kernel.sysctls),
         conntrack=read_conntrack(kernel.sysctls),
         chains=read_base_chains(),
-        needs=_needs(config, host, reach, store),
+        needs=_needs(config, host, reach),
         settings=_settings(host, kernel.sysctls),
     )
 
 
-def _needs(config: Config, host: HostView, reach: Reach, store: Store) -> Mapping[str, Need]:
-    """What answers to health checks need; the numbers do not matter."""
+def _needs(config: Config, host: HostView, reach: Reach) -> Mapping[str, Need]:
+    """What answers to health checks need."""
     if reach.problems or not any(service.probed for service in config.services):
         return {}
-    ids = plan_ids(config, store.memory().ids, time.time())
-    return plan_probes(config, host, reach, ids).needs or {}
+    return plan_probes(config, host, reach, lambda *_: ProbeSocket(0, 0)).needs or {}
 
 
 def _settings(host: HostView, sysctls: Sysctls) -> Mapping[str, str]:

@@ -161,7 +161,7 @@ def _way(
             return None
         mac = min(macs.get((hop.interface, hop.address), ()), default=b"")
         return (Link(hop.interface, mac), hop.interface) if mac else None
-    outer = scene.reach.outers.get(outer_address(backend))
+    outer = scene.reach.endpoints.get(outer_address(backend))
     if outer is None:
         return None
     mac = bytes.fromhex(vxlan_mac(outer.remote).replace(":", ""))

@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from tula.kernel.whole_file import write_aside
-from tula.model.count import Count
 from tula.model.errors import StateError
 from tula.model.health import BackendName, Override
-from tula.model.ids import Ids
+from tula.model.stats import Count
 
 DOCUMENT, CLEARED, MEMORY, LOCK = "document.yaml", "cleared.yaml", "memory.json", "lock"
 OVERRIDES = "overrides.json"
 SYSCTLS = "sysctls.json"
 DAEMON_LOCK = "daemon.lock"
 
-PastCounts = Mapping[str, Mapping[str, Count]]
+RetiredCounts = Mapping[str, Mapping[str, Count]]
 """By service, then by Backend.key."""
 
 
@@ -49,11 +48,11 @@ _DAMAGED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Ids in use, and what was counted in elements that are gone."""
+class Remembered:
+    """What the data path wants remembered, as JSON, and what was counted in what is gone."""
 
-    ids: Ids = field(default_factory=Ids)
-    past: PastCounts = field(default_factory=dict)
+    path: Mapping[str, Any] = field(default_factory=dict)
+    retired: RetiredCounts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +149,20 @@ class Store:
         except OSError as error:
             raise StateError(f"{self.directory}: {error.strerror}") from error
 
-    def memory(self) -> Memory:
+    def remembered(self) -> Remembered:
         """What is remembered; nothing if the file is missing or damaged. Raises StateError."""
         text = self._read(MEMORY)
         if text is None:
-            return Memory()
+            return Remembered()
         try:
             return _decode(json.loads(text))
         except _DAMAGED:
-            # The kernel knows the ids as well: a damaged file must not stop an apply.
-            return Memory()
+            # The kernel knows the numbers as well: a damaged file must not stop an apply.
+            return Remembered()
 
-    def save_memory(self, memory: Memory) -> None:
-        """Remembers ids and counts. Raises StateError."""
-        self._write(MEMORY, json.dumps(_encode(memory)).encode())
+    def save_remembered(self, remembered: Remembered) -> None:
+        """Remembers it. Raises StateError."""
+        self._write(MEMORY, json.dumps(_encode(remembered)).encode())
 
     def overrides(self) -> dict[BackendName, Override]:
         """What the operator said; nothing if the file is missing or damaged. Raises StateError."""
@@ -231,48 +230,24 @@ class Store:
         return checked
 
 
-def _encode(memory: Memory) -> dict[str, Any]:
-    ids = memory.ids
+def _encode(remembered: Remembered) -> dict[str, Any]:
     return {
+        **remembered.path,
         "version": 1,
-        "services": dict(ids.services),
-        "backends": dict(ids.backends),
-        "tables": dict(ids.tables),
-        "turns": dict(ids.turns),
-        "left_services": {name: list(entry) for name, entry in ids.left_services.items()},
-        "left_backends": {name: list(entry) for name, entry in ids.left_backends.items()},
-        "next_service": ids.next_service,
-        "next_backend": ids.next_backend,
         "past": {
             service: {key: [count.packets, count.bytes] for key, count in counts.items()}
-            for service, counts in memory.past.items()
+            for service, counts in remembered.retired.items()
         },
     }
 
 
-def _decode(data: dict[str, Any]) -> Memory:
-    def numbers(name: str) -> dict[str, int]:
-        return {str(key): int(value) for key, value in data.get(name, {}).items()}
-
-    def left(name: str) -> dict[str, tuple[int, float]]:
-        entries = data.get(name, {}).items()
-        return {str(key): (int(number), float(when)) for key, (number, when) in entries}
-
-    ids = Ids(
-        services=numbers("services"),
-        backends=numbers("backends"),
-        tables=numbers("tables"),
-        turns=numbers("turns"),
-        left_services=left("left_services"),
-        left_backends=left("left_backends"),
-        next_service=int(data["next_service"]),
-        next_backend=int(data["next_backend"]),
-    )
-    past = {
+def _decode(data: dict[str, Any]) -> Remembered:
+    retired = {
         str(service): {str(key): Count(int(p), int(b)) for key, (p, b) in counts.items()}
         for service, counts in data["past"].items()
     }
-    return Memory(ids, past)
+    path = {name: value for name, value in data.items() if name not in ("version", "past")}
+    return Remembered(path, retired)
 
 
 def _encode_overrides(overrides: Mapping[BackendName, Override]) -> dict[str, Any]:

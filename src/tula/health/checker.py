@@ -70,7 +70,7 @@ class Checker:
     ) -> None:
         """Replaces what is probed.
 
-        Probes that stay (the same settings and target, ``backend_id`` aside) keep their state and
+        Probes that stay (the same settings and target, ``priority`` aside) keep their state and
         their turn. A backend whose probes change stands as before until they have decided; a new
         one as ``adopted`` says. ``policies`` are by service.
         """

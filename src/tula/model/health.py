@@ -72,15 +72,24 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeSocket:
+    """Options of a socket whose packets go to one backend: SO_MARK and SO_PRIORITY."""
+
+    mark: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeTarget:
     """Where a probe goes, and how the packets find their way.
 
-    ``via: direct`` has neither ``source`` nor ``backend_id``. Through the data path, a socket is
-    bound to ``source`` and carries ``mark`` (SO_MARK) and ``backend_id`` (SO_PRIORITY).
+    ``via: direct`` has no ``source``. Through the data path, a socket is
+    bound to ``source`` and carries ``mark`` (SO_MARK) and ``priority`` (SO_PRIORITY),
+    by which the data path knows the backend.
     """
 
     address: IPAddress
     port: int = 0
     source: IPAddress | None = None
     mark: int = 0
-    backend_id: int = 0
+    priority: int = 0

@@ -42,7 +42,7 @@ class Need:
 def plan_needs(answers: Iterable[Answer], host: HostView, reach: Reach) -> dict[str, Need]:
     """By interface. ``host`` tells the routes to the VIPs; without one it counts as none."""
     held = {address.address.ip for address in host.addresses if not address.ours}
-    here = held | {owned.address for owned in reach.addresses}
+    here = held | {vip.address for vip in reach.held}
     needs: dict[str, Need] = {}
     for answer in answers:
         if answer.vip.version == 4:

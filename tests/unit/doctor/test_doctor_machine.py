@@ -23,12 +23,12 @@ from tula.doctor.roles import Roles, roles_of
 from tula.doctor.run import judge_balancer_side
 from tula.doctor.scene import Scene
 from tula.doctor.talk import Answers
-from tula.engine.reader import TableUse
 from tula.kernel.fake_settings import FakeSysctls
 from tula.model.config import Tunnel
 from tula.model.finding import Severity
 from tula.model.host import HostAddress, LinkState, Route
 from tula.model.problem import Problem
+from tula.model.stats import TableUse
 from tula.plan.probe_sysctls import LOOSE, OFF, Need, setting
 from tula.plan.reach import plan_reach
 

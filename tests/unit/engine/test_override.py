@@ -13,9 +13,9 @@ from support.builders import FakeMachine, make_backend, make_config, make_servic
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.overrides import say
 from tula.engine.store import LOCK, MEMORY, Store
-from tula.model.count import Count
 from tula.model.errors import KernelError, StateError
 from tula.model.health import Override, Standing, State
+from tula.model.stats import Count
 
 BACKENDS = [make_backend(0), make_backend(1)]
 WEB = make_config(make_service("web", backends=BACKENDS))
@@ -79,7 +79,7 @@ def test_a_daemon_that_begins_meanwhile_is_not_spoken_past(machine: FakeMachine)
 
 
 def counted(machine: FakeMachine) -> int:
-    return machine.balancer.backend_counts(WEB).get(("web", BACKENDS[0].key), Count()).packets
+    return machine.balancer.stats().backends.get(("web", BACKENDS[0].key), Count()).packets
 
 
 @pytest.mark.parametrize("way", ["adjust", "reconcile"])
@@ -101,10 +101,13 @@ def test_counts_that_the_disk_does_not_take_are_kept_until_it_does(
         repair = machine.balancer.reconcile(WEB, DOWN)
     assert repair.unsaved == "memory.json: No space left on device"
     assert counted(machine) == before
-    assert Store(machine.store.directory).memory().past == {}
+    assert Store(machine.store.directory).remembered().retired == {}
     monkeypatch.undo()
     assert machine.balancer.reconcile(WEB, DOWN).unsaved == ""
-    assert Store(machine.store.directory).memory().past["web"][BACKENDS[0].key].packets == before
+    assert (
+        Store(machine.store.directory).remembered().retired["web"][BACKENDS[0].key].packets
+        == before
+    )
     assert counted(machine) == before
 
 
@@ -113,7 +116,7 @@ def test_a_document_is_accepted_though_its_counts_find_no_room(
 ) -> None:
     """Room that was there before the kernel was changed may be gone after it."""
     saved: list[object] = []
-    before = machine.store.save_memory
+    before = machine.store.save_remembered
 
     def save(memory: Any) -> None:
         if saved:
@@ -121,7 +124,7 @@ def test_a_document_is_accepted_though_its_counts_find_no_room(
         saved.append(memory)
         before(memory)
 
-    monkeypatch.setattr(machine.store, "save_memory", save)
+    monkeypatch.setattr(machine.store, "save_remembered", save)
     less = make_config(make_service("web", backends=BACKENDS[:1]))
     assert machine.balancer.apply(less, b"less")
     assert machine.store.document() == b"less"

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tula.engine.store import Memory, Store
-from tula.model.count import Count
+from tula.dataplane.nft.ids import Ids, recall_ids
+from tula.engine.store import Remembered, Store
 from tula.model.errors import StateError
-from tula.model.ids import Ids
+from tula.model.stats import Count
 
-MEMORY = Memory(
-    ids=Ids({"web": 1, "api": 9}, {"10.0.0.1": 3}, {"web": 2}, next_service=10, next_backend=4),
-    past={"web": {"10.0.0.2": Count(5, 600)}},
-)
+IDS = Ids({"web": 1, "api": 9}, {"10.0.0.1": 3}, {"web": 2}, next_service=10, next_backend=4)
+MEMORY = Remembered(path=IDS.dump(), retired={"web": {"10.0.0.2": Count(5, 600)}})
 
 
 @pytest.fixture
@@ -26,9 +24,11 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_what_is_saved_is_read(store: Store) -> None:
-    assert store.memory() == Memory()
-    store.save_memory(MEMORY)
-    assert Store(store.directory).memory() == MEMORY
+    assert store.remembered() == Remembered()
+    store.save_remembered(MEMORY)
+    again = Store(store.directory).remembered()
+    assert again == MEMORY
+    assert recall_ids(again.path) == IDS
 
 
 def test_a_document_is_accepted_letter_by_letter(store: Store) -> None:
@@ -60,7 +60,7 @@ def test_a_crash_before_the_rename_leaves_the_old(
     store: Store, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     store.prepare_document(b"old")()
-    store.save_memory(MEMORY)
+    store.save_remembered(MEMORY)
 
     def crash(*_: object) -> None:
         raise CrashError
@@ -68,14 +68,14 @@ def test_a_crash_before_the_rename_leaves_the_old(
     with monkeypatch.context() as patched:
         patched.setattr(*((os, "fsync", crash) if moment == "fsync" else (Path, "replace", crash)))
         with pytest.raises(CrashError):
-            store.save_memory(Memory())
+            store.save_remembered(Remembered())
         with pytest.raises(CrashError):
             store.prepare_document(b"new")()
     after = Store(store.directory)
-    assert (after.document(), after.memory()) == (b"old", MEMORY)
+    assert (after.document(), after.remembered()) == (b"old", MEMORY)
     after.prepare_document(b"new")()
-    after.save_memory(Memory())
-    assert (after.document(), after.memory()) == (b"new", Memory())
+    after.save_remembered(Remembered())
+    assert (after.document(), after.remembered()) == (b"new", Remembered())
 
 
 def test_a_file_is_on_the_disk_before_it_gets_its_name(
@@ -109,9 +109,9 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(
     ],
 )
 def test_a_damaged_memory_is_no_memory(store: Store, damage: bytes) -> None:
-    store.save_memory(MEMORY)
+    store.save_remembered(MEMORY)
     (store.directory / "memory.json").write_bytes(damage)
-    assert store.memory() == Memory()
+    assert store.remembered() == Remembered()
 
 
 def test_one_writer_at_a_time(store: Store) -> None:

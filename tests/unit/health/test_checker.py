@@ -185,7 +185,7 @@ async def test_checks_that_stay_keep_their_state_and_turn() -> None:
         assert running.up() is False
         times = network.times("10.0.0.100")
         assert {round(b - a, 6) for a, b in pairwise(times)} == {2.0}
-        ids = [asked[2].backend_id for asked in network.asked if asked[2].backend_id]
+        ids = [asked[2].priority for asked in network.asked if asked[2].priority]
         assert ids == [7, 7, 9]
 
 

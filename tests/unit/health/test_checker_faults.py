@@ -41,7 +41,7 @@ async def test_it_serves_but_does_not_accept_the_vip() -> None:
         kinds = [(asked[1].type, str(asked[2].address), asked[2].port) for asked in network.asked]
         own = ("icmp", OWN, 0)
         assert kinds[3:7] == [("tcp", OWN, 80), own, ("icmp", VIP, 0), own]
-        assert [asked[2].backend_id for asked in network.asked[3:7]] == [0, 7, 7, 0]
+        assert [asked[2].priority for asked in network.asked[3:7]] == [0, 7, 7, 0]
 
 
 @virtual

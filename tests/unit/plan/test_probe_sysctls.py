@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.builders import make_config, make_host
-from tula.model.desired import OwnedAddress
+from tula.model.desired import DesiredVip
 from tula.model.host import Route
 from tula.plan.probe_sysctls import (
     Answer,
@@ -29,7 +29,7 @@ OFF = Need(filters=frozenset({0}))
 
 def needs_of(route: Route | None, *, owned: bool = False) -> Need:
     host = make_host(make_config())
-    reach = Reach(addresses=[OwnedAddress(VIP, "eth0")] if owned else [])
+    reach = Reach(vips=[DesiredVip(VIP, "eth0")] if owned else [])
     routes = {VIP: route} if route else {}
     found = plan_needs([Answer("eth0", VIP)], replace(host, routes=routes), reach)
     return found["eth0"]

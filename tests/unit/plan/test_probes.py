@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
-from support.builders import make_backend, make_config, make_host, make_service
+from support.builders import (
+    make_backend,
+    make_config,
+    make_host,
+    make_service,
+)
+from tula.dataplane.nft.ids import PROBE_MARK
 from tula.model.config import Config, HealthMonitor, PortRange, Protocol, Tunnel
-from tula.model.health import ProbeTarget
+from tula.model.health import ProbeSocket, ProbeTarget
 from tula.model.host import HostAddress, HostView
-from tula.model.ids import PROBE_MARK, Ids
-from tula.plan.ids import plan_ids
 from tula.plan.probes import ProbePlan, plan_probes, probe_destinations, probed_neighbours
 from tula.plan.reach import plan_reach
 
@@ -20,11 +24,18 @@ OWN4, OWN6 = ip_address("10.0.0.2"), ip_address("2001:db8::2")
 BOTH = ("10.0.0.100", "2001:db8::100")
 
 
+def socket_of(service: str, backend: str) -> ProbeSocket:
+    """As nftables numbers them: b0 is 10.0.0.10."""
+    assert service
+    number = int(backend.rpartition(".")[2] or 0) if "." in backend else 0
+    return ProbeSocket(PROBE_MARK, 0x10000 + number - 9)
+
+
 def plan(config: Config, host: HostView | None = None) -> ProbePlan:
     host = host or make_host(config)
     reach = plan_reach(config, host)
     assert not reach.problems
-    return plan_probes(config, host, reach, plan_ids(config, Ids()))
+    return plan_probes(config, host, reach, socket_of)
 
 
 def port_of(monitor: HealthMonitor, *ports: PortRange) -> int | None:
@@ -123,7 +134,7 @@ def test_a_machine_without_an_address_of_its_own_is_told() -> None:
     routes = {to: replace(route, source=None) for to, route in host.routes.items()}
     bare = replace(host, addresses=(*held, link_local), routes=routes)
     reach = plan_reach(config, make_host(config))
-    found = plan_probes(config, bare, reach, plan_ids(config, Ids()))
+    found = plan_probes(config, bare, reach, socket_of)
     assert {p.target.address for p in found.probes} == {VIP4}
     assert found.problems == (
         "web: no address of its own of IPv6 to probe from; give one to this machine, "

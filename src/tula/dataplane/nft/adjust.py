@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from tula.dataplane.nft.ids import backend_id
+from tula.dataplane.nft.numbered import NumberedService as DesiredService
+from tula.dataplane.nft.numbered import NumberedState as DesiredState
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset, Value
 from tula.dataplane.nft.service_chains import ServiceChains
 from tula.dataplane.nft.shape import VIA, Shaped, shape
 from tula.dataplane.nft.tables import Tables
-from tula.model.desired import DesiredService, DesiredState
-from tula.model.ids import backend_id
 
 
 def adjust_shape(before: Shaped, state: DesiredState) -> Shaped:
@@ -40,7 +41,7 @@ def _adjust_tables(maps: dict[str, Elements], before: Shaped, tables: Tables) ->
     wanted = set()
     for name, table in tables.all():
         wanted.add(name)
-        known, owner = had.get(name, ((), 0))
+        known, owner = had.get(name, (None, 0))
         if known is not table or owner != tables.owners[name]:
             maps[str(name)] = tables.elements(name, table)
     for name in had.keys() - wanted:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tula.dataplane.nft.ids import PROBE_MARK, backend_id
+from tula.dataplane.nft.numbered import NumberedService as DesiredService
+from tula.dataplane.nft.numbered import NumberedState as DesiredState
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Rule, Value
 from tula.dataplane.nft.words import IP, VERSIONS
-from tula.model.desired import DesiredService, DesiredState
-from tula.model.ids import PROBE_MARK, backend_id
 
 PROBE = "probe"
 LOOPBACK = "lo"

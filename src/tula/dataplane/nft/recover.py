@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
+from tula.dataplane.nft.ids import Ids, split_id
 from tula.dataplane.nft.ruleset import Key, MapName, Ruleset
-from tula.model.config import Config, VirtualService
-from tula.model.count import Count
-from tula.model.ids import Ids, split_id
+from tula.model.desired import DesiredService, DesiredState
+from tula.model.stats import Count
 
 MapCounts = Mapping[str, Mapping[Key, Count]]
 
@@ -34,16 +34,16 @@ def recover_ids(ruleset: Ruleset | None) -> Ids:
     return Ids(services=services, backends=backends)
 
 
-def renamed_services(config: Config, known: Ids, ruleset: Ruleset | None) -> dict[str, str]:
+def renamed_services(state: DesiredState, known: Ids, ruleset: Ruleset | None) -> dict[str, str]:
     """New names to old ones: of services that take what one took that is gone from the document."""
     owners: dict[Key, str] = {}
     for name, elements in ruleset.maps.items() if ruleset else ():
         parsed = MapName.parse(name)
         if parsed is not None and parsed.kind.dispatches:
             owners |= {key: str(chain).partition(".")[2] for key, chain in elements.items()}
-    listed = {service.name for service in config.services}
+    listed = {service.name for service in state.services}
     found: dict[str, str] = {}
-    for service in config.services:
+    for service in state.services:
         if service.name not in known.services:
             before = (owners.get(key, "") for key in _dispatch_keys(service))
             old = next((name for name in before if name and name not in listed), "")
@@ -52,7 +52,7 @@ def renamed_services(config: Config, known: Ids, ruleset: Ruleset | None) -> dic
     return found
 
 
-def _dispatch_keys(service: VirtualService) -> Iterator[Key]:
+def _dispatch_keys(service: DesiredService) -> Iterator[Key]:
     """What leads to the service: each VIP with each protocol and ports, or with any port."""
     for vip in service.vips:
         for protocol in service.protocols:

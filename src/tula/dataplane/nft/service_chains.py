@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from tula.dataplane.nft.ids import BACKEND_BITS
+from tula.dataplane.nft.numbered import NumberedService as DesiredService
+from tula.dataplane.nft.numbered import NumberedState as DesiredState
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
 from tula.dataplane.nft.shared_chains import DROP, Flows, known_jumps
 from tula.dataplane.nft.words import INNER, IP, PLAIN_HEADER
 from tula.model.config import Protocol
-from tula.model.desired import Choice, DesiredService, DesiredState
-from tula.model.ids import BACKEND_BITS
+from tula.model.desired import NewFlows as Choice
 
 _STEERED = {
     version: sorted(inner, key=lambda inner: not inner.match) for version, inner in INNER.items()

@@ -27,6 +27,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from tula.dataplane.nft.ids import backend_id
+from tula.dataplane.nft.numbered import NumberedService as DesiredService
+from tula.dataplane.nft.numbered import NumberedState as DesiredState
 from tula.dataplane.nft.probe_chain import PROBE, probe_chain
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Rule, Ruleset, Value
 from tula.dataplane.nft.schema import schema_counter
@@ -50,8 +53,7 @@ from tula.dataplane.nft.words import (
     VERSIONS,
 )
 from tula.model.config import Protocol
-from tula.model.desired import Choice, DesiredService, DesiredState
-from tula.model.ids import backend_id
+from tula.model.desired import NewFlows as Choice
 
 VIA = {4: Kind.VIA4, 6: Kind.VIA6}
 _DISPATCH = {

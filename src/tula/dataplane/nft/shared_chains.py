@@ -28,9 +28,8 @@ from tula.dataplane.nft.words import (
     whole,
 )
 from tula.model.config import Connections, Protocol
+from tula.model.stats import NO_BACKEND
 
-NO_BACKEND = "no_backend"
-"""The counter of packets that were for a service, but for none of its backends."""
 TABLE_FULL = "table_full"
 """New flows that found no room in their table, and go by hash."""
 FRAGMENTS = "fragments"

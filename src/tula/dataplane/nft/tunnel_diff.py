@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tula.model.tunnel import TunnelDevice, Tunnels, VxlanNeighbour, VxlanPeer
+from tula.dataplane.nft.tunnel_devices import TunnelDevice, Tunnels, VxlanNeighbour, VxlanPeer
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address
 
+from tula.dataplane.nft.tunnel_plan import kinds_of
 from tula.model.config import Config, Forwarding, IPAddress, Tunnel
 from tula.model.problem import Path, Problem
-from tula.plan.tunnels import kinds_of, outer_address
+from tula.plan.tunnels import outer_address
 
 Missing = Callable[[Iterable[str]], set[str]]
 """Which of these kinds of links the kernel lacks."""

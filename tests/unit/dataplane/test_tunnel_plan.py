@@ -7,15 +7,14 @@ from ipaddress import ip_address
 
 import pytest
 
-from support.builders import make_config, make_host, make_service
+from support.builders import make_config, make_host, make_service, make_state, number_config
+from tula.dataplane.nft.ids import Ids
+from tula.dataplane.nft.tunnel_devices import TunnelDevice
+from tula.dataplane.nft.tunnel_kinds import missing_tunnels
+from tula.dataplane.nft.tunnel_plan import TunnelPlan, plan_tunnels
 from tula.model.config import Backend, Config, Tunnel
 from tula.model.host import Link
-from tula.model.ids import Ids
-from tula.model.tunnel import TunnelDevice
-from tula.plan.ids import plan_ids
-from tula.plan.reach import plan_reach
-from tula.plan.tunnel_kinds import missing_tunnels
-from tula.plan.tunnels import TunnelPlan, overhead, plan_tunnels, vxlan_mac
+from tula.plan.tunnels import overhead, vxlan_mac
 
 FOUR = Backend("four", (ip_address("10.0.1.1"),))
 SIX = Backend("six", (ip_address("2001:db8::6"),))
@@ -23,8 +22,7 @@ BOTH = Backend("both", (ip_address("2001:db8::7"), ip_address("10.0.1.7")))
 
 
 def plan(config: Config) -> TunnelPlan:
-    host = make_host(config)
-    return plan_tunnels(config, host, plan_reach(config, host).outers, plan_ids(config, Ids()))
+    return plan_tunnels(make_state(config), number_config(config, Ids()))
 
 
 def web(tunnel: Tunnel, *backends: Backend, vips: tuple[str, ...] = ("10.0.0.100",)) -> Config:
@@ -89,14 +87,14 @@ def test_a_device_that_is_there_keeps_its_index_and_a_taken_one_is_not_used() ->
     config = web(Tunnel.GRE, FOUR, SIX)
     gre, ip6gre = devices(config)
     host = make_host(config)
-    outers = plan_reach(config, host).outers
     links = {
         **host.links,
         gre.name: Link(gre.name, 77),
         "other": Link("other", ip6gre.index),
     }
-    ids = plan_ids(config, Ids())
-    again = plan_tunnels(config, replace(host, links=links), outers, ids).tunnels.devices
+    ids = number_config(config, Ids())
+    state = replace(make_state(config, host), links=links)
+    again = plan_tunnels(state, ids).tunnels.devices
     assert [again[d.name].index for d in (gre, ip6gre)] == [77, ip6gre.index + 1]  # type: ignore[union-attr]
 
 

@@ -1,77 +1,64 @@
-"""Numbers that stay: a service or backend keeps its own through every change of the document."""
+"""Numbers that stay: services and backends keep their own through every change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tula.model.config import Backend, Config, MarkRange, Scheduler, VirtualService
-from tula.model.ids import BACKEND_BITS, BACKENDS, Ids, Left
+from tula.dataplane.nft.ids import BACKEND_BITS, BACKENDS, Ids, Left
+from tula.model.config import MarkRange
+from tula.model.desired import Content, DesiredBackend, DesiredService, DesiredState
 from tula.model.problem import Problem, ProblemsError
-from tula.plan.maglev import SMALLEST, Content
-
-_LEAST_TURNS = 1021
 
 
 def plan_ids(
-    config: Config, known: Ids, now: float = 0.0, renamed: Mapping[str, str] | None = None
+    state: DesiredState, known: Ids, now: float = 0.0, renamed: Mapping[str, str] | None = None
 ) -> Ids:
-    """Numbers for all of ``config``: those of ``known`` where it has them, else fresh ones.
+    """Numbers for all of ``state``: those of ``known`` where it has them, else fresh ones.
 
     ``now`` is in seconds since the epoch. What leaves keeps its number until no flow table can
     hold it any longer, and gets it back if it returns. ``renamed`` are services' new names to
-    their old ones. Raises ProblemsError when the mark range
-    is too small.
+    their old ones. Raises ProblemsError when the range of marks is too small.
     """
-    oldest = now - _longest_life(config)
+    times = state.connections
+    oldest = now - max(times.tcp, times.tcp_half_open, times.udp)
     old_names = {name: (old,) for name, old in (renamed or {}).items()}
     services, left_services, next_service = _number(
-        ((service.name, old_names.get(service.name, ())) for service in config.services),
+        ((service.name, old_names.get(service.name, ())) for service in state.services),
         _Numbers(known.services, known.left_services, known.next_service),
-        _service_numbers(config.marks),
+        _service_numbers(state.marks),
         (now, oldest),
     )
     backends, left_backends, next_backend = _number(
-        _distinct_backends(config),
+        _distinct_backends(state),
         _Numbers(known.backends, known.left_backends, known.next_backend),
         range(1, BACKENDS),
         (now, oldest),
     )
-    return Ids(
+    numbered = Ids(
         services=services,
         backends=backends,
-        tables=_plan_tables(
-            ((service.name, table_content(service)) for service in config.services), known.tables
-        ),
-        turns=_plan_tables(
-            (
-                (service.name, turns_group(service))
-                for service in config.services
-                if takes_turns(service)
-            ),
-            known.turns,
-        ),
         left_services=left_services,
         left_backends=left_backends,
         next_service=next_service,
         next_backend=next_backend,
     )
+    return _number_tables(numbered, state.services, known)
 
 
-def replan_tables(known: Ids, contents: Mapping[str, tuple[Content, Content]]) -> Ids:
-    """The numbers when only weights moved.
-
-    ``contents`` are those of all services, by name and in the document's order: of the Maglev
-    table, and ``turns_group`` (nothing for who takes no turns).
-    """
-    tables = _plan_tables(((name, of[0]) for name, of in contents.items()), known.tables)
-    turns = _plan_tables(((name, of[1]) for name, of in contents.items() if of[1]), known.turns)
-    return replace(known, tables=tables, turns=turns)
+def replan_tables(known: Ids, services: Sequence[DesiredService]) -> Ids:
+    """The numbers when only weights moved."""
+    return _number_tables(known, services, known)
 
 
-def _longest_life(config: Config) -> float:
-    times = config.connections
-    return max(times.tcp, times.tcp_half_open, times.udp)
+def _number_tables(ids: Ids, services: Sequence[DesiredService], known: Ids) -> Ids:
+    tables = ((s.name, s.maglev.group) for s in services if s.maglev is not None)
+    turns = ((s.name, s.order.group) for s in services if s.order is not None)
+    return replace(
+        ids,
+        tables=_plan_tables(tables, known.tables),
+        turns=_plan_tables(turns, known.turns),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +91,13 @@ def _service_numbers(marks: MarkRange) -> range:
     return range(marks.first >> BACKEND_BITS, (marks.last >> BACKEND_BITS) + 1)
 
 
-def _distinct_backends(config: Config) -> Iterable[tuple[str, tuple[str, ...]]]:
+def _distinct_backends(state: DesiredState) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Every backend once, by key, with all of its addresses as other names."""
-    seen: dict[str, Backend] = {}
-    for service in config.services:
+    seen: dict[str, DesiredBackend] = {}
+    for service in state.services:
         for backend in service.backends:
             seen.setdefault(backend.key, backend)
-    return ((key, backend.texts) for key, backend in seen.items())
+    return ((key, tuple(map(str, backend.addresses))) for key, backend in seen.items())
 
 
 def _complete(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
@@ -184,59 +171,17 @@ def _give_fresh(
     return at
 
 
-def table_content(service: VirtualService) -> Content:
-    """What a Maglev table depends on; services that agree in it share one table."""
-    return tuple(sorted((backend.key, backend.weight) for backend in service.backends))
-
-
-def takes_turns(service: VirtualService) -> bool:
-    """Whether new flows go to one backend after the other."""
-    return service.scheduler in (Scheduler.RR, Scheduler.WRR, Scheduler.LEAST_CONNECTIONS)
-
-
-def turns_content(service: VirtualService) -> Content:
-    """What a table of turns depends on; round robin knows no weights but 0."""
-    if service.scheduler is Scheduler.LEAST_CONNECTIONS and service.shares:
-        pairs = zip(service.backends, service.shares, strict=True)
-        return tuple(sorted((backend.key, share) for backend, share in pairs))
-    content = table_content(service)
-    if service.scheduler is not Scheduler.RR:
-        return content
-    return tuple((key, min(weight, 1)) for key, weight in content)
-
-
-def turns_group(service: VirtualService) -> Content:
-    """What services agree in that share a table of turns.
-
-    One of least-connections never shares: its turns move by themselves, and its rules must not.
-    """
-    if service.scheduler is not Scheduler.LEAST_CONNECTIONS:
-        return turns_content(service)
-    return ((f"={service.name}", int(any(backend.weight for backend in service.backends))),)
-
-
-def turns_length(service: VirtualService) -> int | None:
-    """How many turns a table has; None: by its weights. Fixed where weights move every second."""
-    if service.scheduler is not Scheduler.LEAST_CONNECTIONS:
-        return None
-    return _LEAST_TURNS if len(service.backends) * 16 <= _LEAST_TURNS else SMALLEST
-
-
 def _plan_tables(
     contents: Iterable[tuple[str, Content]], known: Mapping[str, int]
 ) -> dict[str, int]:
-    """A table number for every service with backends; those with equal backends share one.
+    """A number for every service with a table; those of one group share it.
 
     A group of services keeps the number that most of them had, so that the rules that name the
     table stand still.
     """
     groups: dict[Content, list[str]] = {}
-    serving: dict[Content, bool] = {}
     for name, content in contents:
-        if content not in serving:
-            serving[content] = any(weight for _, weight in content)
-        if serving[content]:
-            groups.setdefault(content, []).append(name)
+        groups.setdefault(content, []).append(name)
     claims = []
     for content, names in groups.items():
         votes: dict[int, int] = {}
