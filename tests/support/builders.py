@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.ruleset import Ruleset
-from tula.dataplane.nft.shape import shape_ruleset
 from tula.engine.balancer import Balancer
 from tula.engine.reader import Adapters
 from tula.engine.store import Store
@@ -125,7 +125,7 @@ def make_desired(
 
 def make_ruleset(config: Config, have: Ruleset | None = None, ids: Ids | None = None) -> Ruleset:
     """The table's content for a document."""
-    return shape_ruleset(make_desired(config, ids=ids), have.maps if have else ())
+    return build_ruleset(make_desired(config, ids=ids), have.maps if have else ()).ruleset
 
 
 class FakeMachine:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from support.builders import make_host
 from tula.config.load import parse_document
+from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.ruleset import Ruleset
-from tula.dataplane.nft.shape import shape_ruleset
 from tula.dataplane.nft.transaction import render_transaction
 from tula.model.config import Config
 from tula.model.ids import Ids
@@ -50,7 +50,7 @@ def _shape(path: Path, have: Ruleset | None, known: Ids) -> tuple[Ruleset, Ids]:
     assert not reach.problems, reach.problems
     ids = plan_ids(config, known)
     desired = plan_desired(config, host, reach, ids)
-    return shape_ruleset(desired, have.maps if have else ()), ids
+    return build_ruleset(desired, have.maps if have else ()).ruleset, ids
 
 
 def _on_second(config: Config) -> list[str]:

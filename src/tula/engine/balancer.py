@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from tula.dataplane.nft.adjust import adjust_shape
+from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.incremental import rebuild_ruleset
 from tula.dataplane.nft.recover import recover_ids, renamed_services
 from tula.dataplane.nft.ruleset import Key, Ruleset
-from tula.dataplane.nft.shape import shape
 from tula.dataplane.nft.transaction import Transaction, in_turn
 from tula.dataplane.tunnels import TunnelChange, diff_tunnels
 from tula.engine.change import Applied, Change, Prepared, Repair, has_drifted, owned_addresses
@@ -176,7 +176,7 @@ class Balancer(Reader):
             raise StaleError
         self.applied = None
         planned = adjust_plan(applied.planned, standings, shares)
-        shaped = adjust_shape(applied.shaped, planned.state)
+        shaped = rebuild_ruleset(applied.shaped, planned.state)
         change = Change(transaction=diff_rulesets(applied.shaped.ruleset, shaped.ruleset))
         leaving = self._leaving(change.transaction)
         changed, gone = in_turn(change.transaction)
@@ -312,7 +312,7 @@ class Balancer(Reader):
         tunnels = diff_tunnels(host.tunnels, desired.tunnels)
         if not lenient:
             self._require_kinds(config, tunnels)
-        shaped = shape(desired, have.maps if have else ())
+        shaped = build_ruleset(desired, have.maps if have else ())
         want = shaped.ruleset
         counts = self._kernel.nftables.counts() if have else {}
         owned, wanted = set(owned_addresses(host)), set(desired.addresses)

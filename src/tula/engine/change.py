@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tula.dataplane.nft.build import BuiltRuleset
 from tula.dataplane.nft.ruleset import Ruleset
-from tula.dataplane.nft.shape import Shaped
 from tula.dataplane.nft.transaction import Transaction
 from tula.dataplane.tunnels import TunnelChange
 from tula.engine.store import Memory
@@ -50,7 +50,7 @@ class Applied:
     reach: Reach
     ids: Ids
     planned: Planned
-    shaped: Shaped
+    shaped: BuiltRuleset
     absent: frozenset[BackendName] = frozenset()
     generations: tuple[int, ...] = (0,)
 

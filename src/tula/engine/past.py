@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tula.dataplane.nft.recover import MapCounts, counts_by_id
 from tula.dataplane.nft.ruleset import Kind, MapName, Ruleset
+from tula.dataplane.nft.schema import readable_kind
 from tula.dataplane.nft.transaction import DeleteElements, Transaction
 from tula.engine.store import PastCounts
 from tula.model.config import Config
@@ -53,8 +54,8 @@ def add_counts(
 
 def counting(name: str) -> Kind | None:
     """The kind of a map by its name, if it is one that counts."""
-    parsed = MapName.parse(name)
-    return parsed.kind if parsed is not None and parsed.kind.counts else None
+    kind = readable_kind(name)
+    return kind if kind is not None and kind.counts else None
 
 
 def leaving_marks(transaction: Transaction) -> dict[MapName, list[int]]:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
+from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.ruleset import Kind, MapName
-from tula.dataplane.nft.shape import shape_ruleset
 from tula.dataplane.nft.transaction import DeleteMap, FlushMap
 from tula.engine.balancer import next_generations
 from tula.model.config import (
@@ -113,7 +113,7 @@ def test_adjusting_ends_where_a_full_reconcile_ends(
             assert machine.nftables.table == applied.shaped.ruleset
             assert applied.generation == machine.nftables.generation()
             assert applied.planned.ids.tables == applied.ids.tables
-            anew = shape_ruleset(applied.planned.state, applied.shaped.ruleset.maps)
+            anew = build_ruleset(applied.planned.state, applied.shaped.ruleset.maps).ruleset
             assert anew == applied.shaped.ruleset
             repair = balancer.reconcile(config, standings, shares)
             assert not repair.change, "a full reconcile finds nothing to do"
@@ -143,8 +143,11 @@ def test_what_does_not_move_is_the_same_object(tmp_path: Path) -> None:
     assert [old.name for old, new in same if old is not new] == ["s3"]
     chains, had = after.shaped.ruleset.chains, before.shaped.ruleset.chains
     moved = {name for name, chain in had.items() if chains[name] is not chain}
-    assert moved == {"svc4.s3", "icmp4.s3"}
-    assert before.shaped.ruleset.maps["exact4_1024"] is after.shaped.ruleset.maps["exact4_1024"]
+    assert moved == {"service4.s3", "icmp4.s3"}
+    assert (
+        before.shaped.ruleset.maps["service_port4_1024"]
+        is after.shaped.ruleset.maps["service_port4_1024"]
+    )
 
 
 def test_a_backend_that_all_share_moves_elements_alone(tmp_path: Path) -> None:
@@ -169,7 +172,7 @@ def test_least_connections_moves_elements_of_its_turns_alone(tmp_path: Path) -> 
     machine.balancer.reconcile(config, up)
     change = machine.balancer.adjust(up, {"s0": {"b0": 1, "b1": 100, "b2": 100}}).change
     kinds = {(type(step).__name__, step.name.kind) for step in change.transaction}  # type: ignore[union-attr]
-    assert kinds == {("DeleteElements", Kind.TURNS), ("AddElements", Kind.TURNS)}
+    assert kinds == {("DeleteElements", Kind.WRR), ("AddElements", Kind.WRR)}
     applied = machine.balancer.applied
     assert applied is not None
     first, second = (applied.planned.state.turns[number] for number in (1, 2))
@@ -191,7 +194,7 @@ def test_somebody_elses_change_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_generation_is_never_0() -> None:
-    step = FlushMap(MapName(Kind.OPEN, 8))
+    step = FlushMap(MapName(Kind.ACCEPTS_NEW_FLOWS, 8))
     assert next_generations(7, ()) == (7,)
     assert next_generations(7, (step,)) == (8,)
     assert next_generations(0xFFFFFFFF, (step,)) == (1,)

@@ -1,81 +1,95 @@
-"""The ruleset after weights moved: what did not stays the same object, so that it need not be
-compared. It equals the ruleset that is shaped anew.
+"""The ruleset after weights have changed, from the one before.
+
+It equals the ruleset that ``build_ruleset`` gives. What did not change is the same object, so that
+it need not be compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from tula.dataplane.nft.build import NEXTHOP, BuiltRuleset, build_ruleset
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset, Value
+from tula.dataplane.nft.scheduler_maps import SchedulerMaps
 from tula.dataplane.nft.service_chains import ServiceChains
-from tula.dataplane.nft.shape import VIA, Shaped, shape
-from tula.dataplane.nft.tables import Tables
 from tula.model.desired import DesiredService, DesiredState
 from tula.model.ids import backend_id
 
 
-def adjust_shape(before: Shaped, state: DesiredState) -> Shaped:
-    """The shape of a state in which, but for tables, weights and presence, all is as before."""
+def rebuild_ruleset(before: BuiltRuleset, state: DesiredState) -> BuiltRuleset:
+    """The ruleset of a state that differs in tables, weights and presence alone."""
     pairs = [
         (old, new)
         for old, new in zip(before.state.services, state.services, strict=True)
         if old is not new
     ]
     if any((old.table is None) is not (new.table is None) for old, new in pairs):
-        # One that has nobody to serve is not steered to: rules of many chains change.
-        return shape(state, before.ruleset.maps)
-    tables = Tables(state)
+        # A service without backends gets no ICMP errors: rules of many chains change.
+        return build_ruleset(state, before.ruleset.maps)
+    scheduler_maps = SchedulerMaps(state)
     maps = dict(before.ruleset.maps)
-    _adjust_tables(maps, before, tables)
-    if not _adjust_members(maps, before, pairs):
-        return shape(state, before.ruleset.maps)
-    chains = {**before.ruleset.chains, **_chains(before, state, tables)}
+    _update_scheduler_maps(maps, before, scheduler_maps)
+    if not _update_backends(maps, before, pairs):
+        return build_ruleset(state, before.ruleset.maps)
+    chains = {**before.ruleset.chains, **_changed_chains(before, state, scheduler_maps)}
     ruleset = Ruleset(maps, chains, before.ruleset.counters)
-    return Shaped(state, ruleset, tables.slots, tables.turns, tables.shared, before.flows)
+    return BuiltRuleset(
+        state,
+        ruleset,
+        scheduler_maps.slots,
+        scheduler_maps.wrr,
+        scheduler_maps.shared,
+        before.flows,
+    )
 
 
-def _adjust_tables(maps: dict[str, Elements], before: Shaped, tables: Tables) -> None:
-    old = Tables(before.state)
+def _update_scheduler_maps(
+    maps: dict[str, Elements], before: BuiltRuleset, now: SchedulerMaps
+) -> None:
+    old = SchedulerMaps(before.state)
     had = {name: (table, old.owners[name]) for name, table in old.all()}
     wanted = set()
-    for name, table in tables.all():
+    for name, table in now.all():
         wanted.add(name)
         known, owner = had.get(name, ((), 0))
-        if known is not table or owner != tables.owners[name]:
-            maps[str(name)] = tables.elements(name, table)
+        if known is not table or owner != now.owners[name]:
+            maps[str(name)] = now.elements(name, table)
     for name in had.keys() - wanted:
         del maps[str(name)]
 
 
-def _adjust_members(
+def _update_backends(
     maps: dict[str, Elements],
-    before: Shaped,
+    before: BuiltRuleset,
     pairs: Iterable[tuple[DesiredService, DesiredService]],
 ) -> bool:
-    """The backends that take connections, and those that have any; whether there was room."""
-    taking: dict[Key, bool] = {}
+    """The backends that accept new flows, and their next hops; False if there is no room."""
+    accepting: dict[Key, bool] = {}
     present: dict[int, dict[Key, Value]] = {version: {} for version in before.flows}
     for old, new in pairs:
         for had, backend in zip(old.backends, new.backends, strict=True):
             if had is backend:
                 continue
             mark = backend_id(new.number, backend.number)
-            taking[mark] = bool(backend.weight) and backend.present
+            accepting[mark] = bool(backend.weight) and backend.present
             for version, found in present.items():
                 hop = backend.hops.get(version)
                 if hop is not None and new.packed_vips(version):
                     owner = new.name if hop.named else f"{new.name} {backend.key}"
                     found[mark] = (hop.packed, owner) if backend.present else None
     for flows in before.flows.values():
-        if flows.open is not None and not _put(
-            maps, flows.open, {mark: None for mark, open_ in taking.items() if open_}, taking
+        if flows.accepting is not None and not _put(
+            maps,
+            flows.accepting,
+            {mark: None for mark, accepts in accepting.items() if accepts},
+            accepting,
         ):
             return False
     names = {parsed.kind: parsed for name in maps if (parsed := MapName.parse(name)) is not None}
     return all(
         _put(
             maps,
-            names[VIA[version]],
+            names[NEXTHOP[version]],
             {mark: value for mark, value in found.items() if value is not None},
             found,
         )
@@ -99,28 +113,30 @@ def _put(
     return len(elements) <= name.size
 
 
-def _chains(before: Shaped, state: DesiredState, tables: Tables) -> dict[str, Chain]:
-    """The chains of services whose tables are other ones now, or others' too, or no longer."""
-    turned = set(before.shared) ^ tables.shared
-    named = {
-        *(number for number, name in tables.slots.items() if name in turned),
-        *(number for number, name in tables.slots.items() if before.slots.get(number) != name),
+def _changed_chains(
+    before: BuiltRuleset, state: DesiredState, now: SchedulerMaps
+) -> dict[str, Chain]:
+    """The chains of services that use another map now, or whose map is shared now or no longer."""
+    toggled = set(before.shared) ^ now.shared
+    slots = {
+        *(number for number, name in now.slots.items() if name in toggled),
+        *(number for number, name in now.slots.items() if before.slots.get(number) != name),
     }
-    named_turns = {
-        *(number for number, name in tables.turns.items() if name in turned),
-        *(number for number, name in tables.turns.items() if before.turns.get(number) != name),
+    wrr = {
+        *(number for number, name in now.wrr.items() if name in toggled),
+        *(number for number, name in now.wrr.items() if before.wrr.get(number) != name),
     }
     touched = [
         new
         for old, new in zip(before.state.services, state.services, strict=True)
         if new.table != old.table
         or new.turns != old.turns
-        or new.table in named
-        or new.turns in named_turns
+        or new.table in slots
+        or new.turns in wrr
     ]
     chains: dict[str, Chain] = {}
     for version, flows in before.flows.items():
-        made = ServiceChains(version, flows, state, tables.slots, tables.turns, tables.shared)
+        made = ServiceChains(version, flows, state, now.slots, now.wrr, now.shared)
         for service in touched:
             if service.packed_vips(version):
                 chains |= made.of(service)

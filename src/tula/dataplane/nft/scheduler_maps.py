@@ -1,4 +1,4 @@
-"""The maps that choose backends: Maglev's slots, and turns."""
+"""The maps that schedulers choose backends from: Maglev tables, and (weighted) round robin."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tula.model.ids import backend_id
 _Tables = Mapping[int, tuple[int, ...]]
 
 
-class Tables:
-    """Their names by the table's number, which of them several services share, and by whom."""
+class SchedulerMaps:
+    """Their names by number, and which of them several services share."""
 
     def __init__(self, state: DesiredState) -> None:
         self._state = state
         self.shared: set[MapName] = set()
         self.owners: dict[MapName, int] = {}
-        """The service's number, of tables that one service has to itself; 0 for others."""
+        """The service's number, of maps that only one service uses; 0 for others."""
         users = ((service.table, service.number) for service in state.services)
         self.slots = self._names(Kind.SLOTS, state.tables, users)
         users = ((service.turns, service.number) for service in state.services)
-        self.turns = self._names(Kind.TURNS, state.turns, users)
+        self.wrr = self._names(Kind.WRR, state.turns, users)
 
     def _names(
         self, kind: Kind, tables: _Tables, users: Iterable[tuple[int | None, int]]
@@ -42,16 +42,16 @@ class Tables:
         return names
 
     def all(self) -> Iterator[tuple[MapName, tuple[int, ...]]]:
-        """Every table's name, and its backend numbers."""
+        """Every map's name, and its backend numbers."""
         yield from ((name, self._state.tables[number]) for number, name in self.slots.items())
-        yield from ((name, self._state.turns[number]) for number, name in self.turns.items())
+        yield from ((name, self._state.turns[number]) for number, name in self.wrr.items())
 
     def maps(self) -> dict[str, Elements]:
         """The maps by name."""
         return {str(name): self.elements(name, table) for name, table in self.all()}
 
     def elements(self, name: MapName, table: tuple[int, ...]) -> Elements:
-        """A map's elements: one number object for each backend and each slot; they are large."""
+        """A map's elements. They are many: equal numbers are the same object."""
         owner = self.owners[name]
         marks = {backend: backend_id(owner, backend) for backend in set(table)}
         return dict(zip(_numbers(len(table)), map(marks.__getitem__, table), strict=True))
@@ -59,5 +59,5 @@ class Tables:
 
 @cache
 def _numbers(count: int) -> tuple[int, ...]:
-    """0, 1, ...: the same objects for all tables of that size."""
+    """0, 1, ...: the same objects for all maps of that size."""
     return tuple(range(count))
