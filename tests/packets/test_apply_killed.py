@@ -124,7 +124,7 @@ def test_half_of_a_change_is_none(network: Network, tmp_path: Path) -> None:
     wait_until(lambda: done.exists() and done.read_text() == "0\n", timeout=30)
     table = observe(lb)
     assert table is not None
-    chains = [chain for name, chain in table.chains.items() if name.startswith("svc4.")]
+    chains = [chain for name, chain in table.chains.items() if name.startswith("service4.")]
     assert len(chains) == 800
     assert {len(chain.rules) for chain in chains} == {len(chains[0].rules)} != {0}
     # The VIP comes after the rules where there were none: the next apply takes it.

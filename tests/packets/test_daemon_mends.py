@@ -76,12 +76,12 @@ TAKEN = {
     "the table is deleted": run("nft", "delete", "table", "netdev", "tula"),
     "a slot is gone": nft(f"delete element {TABLE} slots_1_4093 {{ 7 }}"),
     "a VIP is not dispatched": nft(
-        f"delete element {TABLE} exact4_1024 {{ 10.9.0.100 . tcp . 80 }}"
+        f"delete element {TABLE} service_port4_1024 {{ 10.9.0.100 . tcp . 80 }}"
     ),
-    "rules of a service are gone": nft(f"flush chain {TABLE} svc6.web"),
+    "rules of a service are gone": nft(f"flush chain {TABLE} service6.web"),
     "the base chain is gone": nft(f"delete chain {TABLE} in.eth0"),
     "the way of probes is gone": nft(f"delete chain {TABLE} probe"),
-    "a rule is added": nft(f"insert rule {TABLE} svc4.web accept"),
+    "a rule is added": nft(f"insert rule {TABLE} service4.web accept"),
     "the IPv4 VIP is removed": run("ip", "address", "del", "10.9.0.100/32", "dev", "eth0"),
     "the IPv6 VIP is removed": run("ip", "address", "del", "fd09::100/128", "dev", "eth0"),
     "the policy rule of IPv4 probes is deleted": run("ip", "-4", "rule", "del", "pref", "84"),

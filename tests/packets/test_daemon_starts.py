@@ -217,8 +217,8 @@ def make_older(lb: Host, schema: int | None) -> None:
         f"add element {TABLE} oldmap_8 {{ 1 : 2 }}",
         f"add chain {TABLE} old4.web",
         f'add rule {TABLE} old4.web counter name of_old comment "old"',
-        f'insert rule {TABLE} svc4.web counter comment "0123456789abcdef"',
-        f'insert rule {TABLE} svc6.web counter comment "0123456789abcdef"',
+        f'insert rule {TABLE} service4.web counter comment "0123456789abcdef"',
+        f'insert rule {TABLE} service6.web counter comment "0123456789abcdef"',
         f'insert rule {TABLE} in.eth0 meta length 1 jump old4.web comment "old"',
     ]
     if schema is not None:
@@ -282,7 +282,7 @@ def test_a_newer_ruleset_is_left_as_it_is(network: Network, daemon: Running) -> 
         held = Flows(network)
         daemon.kill()
         lines = [f"delete counter {TABLE} {schema_counter()}", f"add counter {TABLE} {newer}"]
-        lines += [f"add map {TABLE} probe4_9 {{ type ipv4_addr : verdict; }}"]
+        lines += [f"add map {TABLE} probe_nexthop4_9 {{ type ipv4_addr : verdict; }}"]
         lb.run(["nft", "-f", "-"], input="\n".join(lines))
         before = kernel(lb)
         for words in (("plan", "-f"), ("apply", "-f")):
@@ -296,7 +296,7 @@ def test_a_newer_ruleset_is_left_as_it_is(network: Network, daemon: Running) -> 
         assert "is of a newer Tula" in daemon.log
         assert kernel(lb) == before
         assert held.answers() == held.before
-        lines = [f"delete counter {TABLE} {newer}", f"delete map {TABLE} probe4_9"]
+        lines = [f"delete counter {TABLE} {newer}", f"delete map {TABLE} probe_nexthop4_9"]
         lb.run(["nft", "-f", "-"], input="\n".join(lines))
         wait_until(lambda: "event=cycle-recovered" in daemon.log, 40.0)
         all_up(daemon)

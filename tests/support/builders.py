@@ -8,12 +8,12 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.number import number_state
 from tula.dataplane.nft.numbered import NumberedState
 from tula.dataplane.nft.numbering import plan_ids
 from tula.dataplane.nft.ruleset import Ruleset
-from tula.dataplane.nft.shape import shape_ruleset
 from tula.engine.assemble import vip_owners
 from tula.engine.balancer import Balancer
 from tula.engine.reader import Adapters
@@ -159,7 +159,7 @@ def make_numbered(
 
 def make_ruleset(config: Config, have: Ruleset | None = None, ids: Ids | None = None) -> Ruleset:
     """The table's content for a document."""
-    return shape_ruleset(make_numbered(config, ids=ids), have.maps if have else ())
+    return build_ruleset(make_numbered(config, ids=ids), have.maps if have else ()).ruleset
 
 
 class FakeMachine:

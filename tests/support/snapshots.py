@@ -78,7 +78,7 @@ def marks(host: Host) -> dict[tuple[str, str], int]:
     found = {}
     table = observe(host)
     for name, elements in table.maps.items() if table else ():
-        if name.startswith("via"):
+        if name.startswith("nexthop"):
             for mark, value in elements.items():
                 assert isinstance(mark, int)
                 assert isinstance(value, tuple)

@@ -6,7 +6,7 @@ returns is handed back to it and not looked into; a contract suite (tests/contra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,9 +38,6 @@ class Memory(Protocol):
     def dump(self) -> dict[str, Any]:
         """For JSON; ``DataPath.recall`` reads it."""
 
-    def knows(self, service: str, backend: str) -> bool:
-        """Whether the backend (by ``Backend.key``) of that service was part of it before."""
-
 
 class Observation(Protocol):
     """What the data path held at one revision."""
@@ -52,9 +49,8 @@ class Observation(Protocol):
     def present(self) -> bool:
         """Whether there is anything of Tula's; there is not after a boot."""
 
-    @property
-    def reachable(self) -> frozenset[BackendKey]:
-        """The backends that packets can be sent to: not those that are down."""
+    def left_out(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        """Which of these backends were part of it and get no packets now: they were down."""
 
     def holds_what(self, other: Observation) -> bool:
         """Whether the same is there as in another observation, whatever others changed."""

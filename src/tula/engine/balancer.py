@@ -168,19 +168,15 @@ class Balancer(Reader):
 
     def missing(self, config: Config) -> frozenset[BackendName]:
         """The backends of services with monitors that the kernel was left without: they were
-        down when the daemon before ended. None if there is no data path."""
-        found = self._path.observe()
-        if not found.present:
-            return frozenset()
-        memory, reachable = self._memory(), found.reachable
-        return frozenset(
-            (service.name, backend.name)
+        down when the daemon before ended. Nothing if there is no data path."""
+        checked = {
+            (service.name, backend.key): (service.name, backend.name)
             for service in config.services
             if service.health
             for backend in service.backends
-            if memory.knows(service.name, backend.key)
-            and (service.name, backend.key) not in reachable
-        )
+        }
+        left_out = self._path.observe().left_out(checked, self._memory())
+        return frozenset(checked[name] for name in left_out)
 
     def probe_socket(self, applied: Applied, service: str, backend: str) -> ProbeSocket:
         """How a probe names a backend, by ``Backend.key``."""

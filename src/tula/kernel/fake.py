@@ -14,7 +14,7 @@ from ipaddress import ip_interface
 from itertools import takewhile
 
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset
-from tula.dataplane.nft.schema import is_schema
+from tula.dataplane.nft.schema import is_schema, readable_kind
 from tula.dataplane.nft.transaction import (
     AddChain,
     AddCounter,
@@ -75,7 +75,7 @@ class FakeNftables:
         return {
             name: {key: self.element_counts.get(name, {}).get(key, Count()) for key in elements}
             for name, elements in self.table.maps.items()
-            if (parsed := MapName.parse(name)) is not None and parsed.kind.counts
+            if (kind := readable_kind(name)) is not None and kind.counts
         }
 
     def counts_of(self, name: MapName, marks: Sequence[int]) -> dict[int, Count]:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tula.dataplane.nft.adjust import adjust_shape
+from tula.dataplane.nft.build import BuiltRuleset, build_ruleset
 from tula.dataplane.nft.describe import describe_transaction
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
 from tula.dataplane.nft.ids import PROBE_MARK, Ids, recall_ids, split_id
+from tula.dataplane.nft.incremental import rebuild_ruleset
 from tula.dataplane.nft.lookup3 import slot_of
 from tula.dataplane.nft.number import number_state, only_weights_moved, renumber_state
 from tula.dataplane.nft.numbered import NumberedState
 from tula.dataplane.nft.numbering import merge_ids, plan_ids, replan_tables
-from tula.dataplane.nft.recover import counts_by_id, recover_ids, renamed_services
-from tula.dataplane.nft.retired import MapCounts, leaving_counts, leaving_marks, names_of
+from tula.dataplane.nft.recover import MapCounts, counts_by_id, recover_ids, renamed_services
+from tula.dataplane.nft.retired import leaving_counts, leaving_marks, names_of
 from tula.dataplane.nft.ruleset import Key, MapName, Ruleset
-from tula.dataplane.nft.shape import Shaped, shape
 from tula.dataplane.nft.transaction import Transaction, in_turn
 from tula.dataplane.nft.tunnel_devices import Tunnels
 from tula.dataplane.nft.tunnel_diff import TunnelChange, diff_tunnels
@@ -58,10 +58,13 @@ class NftObservation:
     def present(self) -> bool:
         return self.ruleset is not None
 
-    @property
-    def reachable(self) -> frozenset[BackendKey]:
+    def left_out(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        if self.ruleset is None:
+            return frozenset()
+        ids = merge_ids(_ids(memory), recover_ids(self.ruleset))
         marks = {mark for elements in self.counts.values() for mark in elements}
-        return frozenset(names_of(marks, recover_ids(self.ruleset)).values())
+        known = (name for name in backends if ids.knows(*name))
+        return frozenset(name for name in known if ids.mark(*name) not in marks)
 
     def holds_what(self, other: Observation) -> bool:
         found = _observation(other)
@@ -74,7 +77,7 @@ class _Target:
 
     state: DesiredState
     numbered: NumberedState
-    shaped: Shaped
+    built: BuiltRuleset
     ids: Ids
 
 
@@ -182,15 +185,15 @@ class NftDataPath:
         renamed = renamed_services(want, known, found.ruleset)
         numbers = plan_ids(want, known, self._clock(), renamed)
         numbered = number_state(want, numbers)
-        shaped = shape(numbered, found.ruleset.maps if found.ruleset else ())
+        built = build_ruleset(numbered, found.ruleset.maps if found.ruleset else ())
         return NftChange(
             memory=numbers,
-            transaction=diff_rulesets(found.ruleset, shaped.ruleset, found.counts),
+            transaction=diff_rulesets(found.ruleset, built.ruleset, found.counts),
             tunnels=diff_tunnels(found.tunnels, numbered.tunnels),
             had_tunnels=found.tunnels,
-            target=_Target(want, numbered, shaped, numbers),
+            target=_Target(want, numbered, built, numbers),
             known=known,
-            retired=leaving_counts(shaped.ruleset, found.counts),
+            retired=leaving_counts(built.ruleset, found.counts),
         )
 
     def commit(self, change: PathChange, expected: Revision | None) -> NftReceipt:
@@ -247,7 +250,7 @@ class NftDataPath:
         if target is None:
             return now.present
         devices = diff_tunnels(now.tunnels, target.numbered.tunnels)
-        return now.ruleset != target.shaped.ruleset or bool(devices)
+        return now.ruleset != target.built.ruleset or bool(devices)
 
     def stats(self, memory: Memory) -> Stats:
         if not self._nftables.exists():
@@ -304,11 +307,11 @@ def _diff_target(have: NftReceipt, want: DesiredState | None) -> NftChange:
         raise StaleError
     ids = replan_tables(target.ids, want.services)
     numbered = renumber_state(target.numbered, target.state, want, ids)
-    shaped = adjust_shape(target.shaped, numbered)
+    built = rebuild_ruleset(target.built, numbered)
     return NftChange(
         memory=ids,
-        transaction=diff_rulesets(target.shaped.ruleset, shaped.ruleset),
-        target=_Target(want, numbered, shaped, ids),
+        transaction=diff_rulesets(target.built.ruleset, built.ruleset),
+        target=_Target(want, numbered, built, ids),
         known=ids,
     )
 

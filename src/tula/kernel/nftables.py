@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar, cast
 
 from tula.dataplane.nft.codec import decode_element
 from tula.dataplane.nft.ruleset import TABLE, Chain, Elements, Key, MapName, Rule, Ruleset
-from tula.dataplane.nft.schema import SCHEMA, is_schema, schema_of
+from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_kind, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
 from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
 from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
@@ -248,14 +248,14 @@ def _observe(reader: NfReader) -> Ruleset | None:
 
 
 def _elements(reader: NfReader, name: str) -> Elements:
-    parsed = MapName.parse(name)
-    if parsed is None:
+    kind = readable_kind(name)
+    if kind is None:
         return {}  # none of Tula's: it will go, whatever it holds
-    if parsed.kind.dynamic:
+    if kind.dynamic:
         return {}  # filled by packets; a large one takes the kernel minutes to tell
-    if parsed.kind.numbered:
+    if kind.numbered:
         return cast(Elements, reader.number_pairs(TABLE, name))
-    return dict(decode_element(parsed.kind, raw) for raw in reader.elements(TABLE, name))
+    return dict(decode_element(kind, raw) for raw in reader.elements(TABLE, name))
 
 
 def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
@@ -264,11 +264,11 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
         return found
     require_known_schema(reader.counters(TABLE))
     for name in reader.sets(TABLE):
-        parsed = MapName.parse(name)
-        if parsed is None or not parsed.kind.counts:
+        kind = readable_kind(name)
+        if kind is None or not kind.counts:
             continue
         found[name] = {
-            decode_element(parsed.kind, raw)[0]: raw.count or Count()
+            decode_element(kind, raw)[0]: raw.count or Count()
             for raw in reader.elements(TABLE, name)
         }
     return found

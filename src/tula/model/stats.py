@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 NO_BACKEND = "no_backend"
-"""The counter of packets that were for a service, but for none of its backends."""
+"""The counter of packets for a service that no backend could take; they are dropped."""
 
 BackendKey = tuple[str, str]
 """A service's name and ``Backend.key``."""

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
+from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.number import number_state
 from tula.dataplane.nft.ruleset import Kind
-from tula.dataplane.nft.shape import shape_ruleset
 from tula.kernel.nft_data_path import NftReceipt
 from tula.kernel.nftables import next_generation
 from tula.model.config import (
@@ -115,11 +115,12 @@ def test_adjusting_ends_where_a_full_reconcile_ends(
             applied = balancer.applied
             assert applied is not None
             target = target_of(machine)
-            assert machine.nftables.table == target.shaped.ruleset
+            assert machine.nftables.table == target.built.ruleset
             assert applied.receipt.revision == machine.nftables.generation()
             assert target.state is applied.plan.state
             whole = number_state(target.state, target.ids)
-            assert shape_ruleset(whole, target.shaped.ruleset.maps) == target.shaped.ruleset
+            anew_built = build_ruleset(whole, target.built.ruleset.maps)
+            assert anew_built.ruleset == target.built.ruleset
             unknown = frozenset(applied.unreachable)
             anew = plan_desired(
                 config, applied.host, applied.reach, standings, shares, unknown
@@ -172,10 +173,13 @@ def test_what_does_not_move_is_the_same_object(tmp_path: Path) -> None:
     for had, has in ((before.state, after.state), (before.numbered, after.numbered)):
         same = zip(had.services, has.services, strict=True)
         assert [old.name for old, new in same if old is not new] == ["s3"]
-    chains, had = after.shaped.ruleset.chains, before.shaped.ruleset.chains
+    chains, had = after.built.ruleset.chains, before.built.ruleset.chains
     moved = {name for name, chain in had.items() if chains[name] is not chain}
-    assert moved == {"svc4.s3", "icmp4.s3"}
-    assert before.shaped.ruleset.maps["exact4_1024"] is after.shaped.ruleset.maps["exact4_1024"]
+    assert moved == {"service4.s3", "icmp4.s3"}
+    assert (
+        before.built.ruleset.maps["service_port4_1024"]
+        is after.built.ruleset.maps["service_port4_1024"]
+    )
 
 
 def test_a_backend_that_all_share_moves_elements_alone(tmp_path: Path) -> None:
@@ -203,7 +207,7 @@ def test_least_connections_moves_elements_of_its_turns_alone(tmp_path: Path) -> 
     machine.balancer.reconcile(config, up)
     change = machine.balancer.adjust(up, {"s0": {"b0": 1, "b1": 100, "b2": 100}}).change
     kinds = {(type(step).__name__, step.name.kind) for step in change.path.transaction}  # type: ignore[union-attr]
-    assert kinds == {("DeleteElements", Kind.TURNS), ("AddElements", Kind.TURNS)}
+    assert kinds == {("DeleteElements", Kind.WRR), ("AddElements", Kind.WRR)}
     made = target_of(machine).numbered.turns
     first, second = (made[number].table.slots for number in (1, 2))
     assert [first.count(number) for number in sorted(set(first))] == [5, 508, 508]

@@ -49,7 +49,7 @@ def test_shares_follow_counts_and_fall_back_to_weights(tmp_path: Path) -> None:
     held.take(held.count())
     share = moved[-1]["web"]
     assert share["b0"] < share["b1"] == 100
-    assert change() == "turns"
+    assert change() == "wrr"
     assert reconciler.cycle({}, compare=True).change.path.transaction == (), "a full look agrees"
     other = make_config(replace(config.services[0], vips=(ip_address("10.0.0.101"),)))
     assert reconciler.offer(render_document(other).encode(), {}), "another VIP"
@@ -58,7 +58,7 @@ def test_shares_follow_counts_and_fall_back_to_weights(tmp_path: Path) -> None:
     held.take(None)
     assert moved[-1] == {}
     assert "least-connections goes by weight" in held.problems[0]
-    assert change() == "turns"
+    assert change() == "wrr"
     held.take(held.count())
     assert not held.problems
 

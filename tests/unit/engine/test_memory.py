@@ -45,7 +45,7 @@ def marks(machine: FakeMachine) -> dict[bytes, int]:
     return {
         value[0]: mark
         for name, elements in table.maps.items()
-        if name.startswith("via")
+        if name.startswith("nexthop")
         for mark, value in elements.items()
         if isinstance(value, tuple) and isinstance(mark, int)
     }
@@ -112,7 +112,7 @@ def count(machine: FakeMachine, number: int, packets: int, version: int = 4) -> 
     address = next(a for a in ALL[number].addresses if a.version == version)
     mark = marks(machine)[address.packed]
     assert machine.nftables.table is not None
-    name = next(n for n in machine.nftables.table.maps if n.startswith(f"via{version}"))
+    name = next(n for n in machine.nftables.table.maps if n.startswith(f"nexthop{version}"))
     assert MapName.parse(name)
     counts = machine.nftables.element_counts.setdefault(name, {})
     counts[mark] = counts.get(mark, Count()) + Count(packets, packets * 100)

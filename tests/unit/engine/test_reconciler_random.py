@@ -210,7 +210,7 @@ class Machine(RuleBasedStateMachine):
         self.foreign = True
         table = self.kernel.nftables.table
         assert table is not None
-        maps = {name: ({} if name.startswith("via") else m) for name, m in table.maps.items()}
+        maps = {name: ({} if name.startswith("nexthop") else m) for name, m in table.maps.items()}
         self.kernel.nftables.meddle(replace(table, maps=maps))
         self.calm = False
 
@@ -321,7 +321,7 @@ class Machine(RuleBasedStateMachine):
         return {
             names[mark]
             for name, elements in table.maps.items()
-            if name.startswith("via")
+            if name.startswith("nexthop")
             for mark in elements
             if isinstance(mark, int)
         }
@@ -332,7 +332,7 @@ class Machine(RuleBasedStateMachine):
         assert table is not None
         found = set()
         for service in config.services:
-            chain = table.chains[f"svc4.{service.name}"]
+            chain = table.chains[f"service4.{service.name}"]
             for name, elements in table.maps.items():
                 parsed = MapName.parse(name)
                 if parsed is None or not parsed.kind.numbered:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from tula.dataplane.nft.ids import Ids, split_id
 from tula.dataplane.nft.recover import MapCounts
 from tula.dataplane.nft.ruleset import Key, Kind, MapName, Ruleset
+from tula.dataplane.nft.schema import readable_kind
 from tula.dataplane.nft.transaction import DeleteElements, Transaction
 from tula.model.stats import BackendKey
-
-__all__ = ["MapCounts", "leaving_counts", "leaving_marks", "names_of"]
 
 
 def leaving_counts(want: Ruleset, counts: MapCounts) -> MapCounts:
@@ -51,5 +50,5 @@ def names_of(marks: Iterable[Key], ids: Ids) -> dict[int, BackendKey]:
 
 def _counting(name: str) -> Kind | None:
     """The kind of a map by its name, if it is one that counts."""
-    parsed = MapName.parse(name)
-    return parsed.kind if parsed is not None and parsed.kind.counts else None
+    kind = readable_kind(name)
+    return kind if kind is not None and kind.counts else None

@@ -1,4 +1,4 @@
-"""The maps that choose backends: Maglev's slots, and turns."""
+"""The maps that schedulers choose backends from: Maglev tables, and (weighted) round robin."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 from tula.dataplane.nft.ids import backend_id
-from tula.dataplane.nft.numbered import NumberedState as DesiredState
-from tula.dataplane.nft.numbered import NumberedTable
+from tula.dataplane.nft.numbered import NumberedState, NumberedTable
 from tula.dataplane.nft.ruleset import Elements, Kind, MapName
 
 _Tables = Mapping[int, NumberedTable]
 
 
-class Tables:
-    """Their names by the table's number, which of them several services share, and by whom."""
+class SchedulerMaps:
+    """Their names by number, and which of them several services share."""
 
-    def __init__(self, state: DesiredState) -> None:
+    def __init__(self, state: NumberedState) -> None:
         self._state = state
         self.shared: set[MapName] = set()
         self.owners: dict[MapName, int] = {}
-        """The service's number, of tables that one service has to itself; 0 for others."""
+        """The service's number, of maps that only one service uses; 0 for others."""
         users = ((service.table, service.number) for service in state.services)
         self.slots = self._names(Kind.SLOTS, state.tables, users)
         users = ((service.turns, service.number) for service in state.services)
-        self.turns = self._names(Kind.TURNS, state.turns, users)
+        self.wrr = self._names(Kind.WRR, state.turns, users)
 
     def _names(
         self, kind: Kind, tables: _Tables, users: Iterable[tuple[int | None, int]]
@@ -43,16 +42,16 @@ class Tables:
         return names
 
     def all(self) -> Iterator[tuple[MapName, NumberedTable]]:
-        """Every table, with its name."""
+        """Every map's name, and its table."""
         yield from ((name, self._state.tables[number]) for number, name in self.slots.items())
-        yield from ((name, self._state.turns[number]) for number, name in self.turns.items())
+        yield from ((name, self._state.turns[number]) for number, name in self.wrr.items())
 
     def maps(self) -> dict[str, Elements]:
         """The maps by name."""
         return {str(name): self.elements(name, table) for name, table in self.all()}
 
     def elements(self, name: MapName, table: NumberedTable) -> Elements:
-        """A map's elements: one number object for each backend and each slot; they are large."""
+        """A map's elements. They are many: equal numbers are the same object."""
         owner = self.owners[name]
         marks = [backend_id(owner, number) for number in table.numbers]
         slots = table.table.slots
@@ -61,5 +60,5 @@ class Tables:
 
 @cache
 def _numbers(count: int) -> tuple[int, ...]:
-    """0, 1, ...: the same objects for all tables of that size."""
+    """0, 1, ...: the same objects for all maps of that size."""
     return tuple(range(count))
