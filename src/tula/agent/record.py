@@ -5,19 +5,22 @@ It is written before anything is changed, so that ``leave`` finds all of it afte
 
 from __future__ import annotations
 
-import fcntl
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from tula.kernel.whole_file import write_whole
+from tula.kernel.directory import Directory
 from tula.model.errors import KernelError
 from tula.plan.backend_diff import Made
 
 FILE, _LOCK = "backend.json", "backend.lock"
+_TIMEOUT = 60.0
+"""Seconds that a command waits for another."""
+_SYSCTL = re.compile(r"net/ipv[46]/conf/(?!\.{1,2}/)[^/\s]+/[a-z0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class RecordFile:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._files = Directory(directory)
 
     @property
     def path(self) -> Path:
@@ -58,28 +62,29 @@ class RecordFile:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps others that change this machine's backend's side out until it ends."""
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-            handle = (self._directory / _LOCK).open("w")
-        except OSError as error:
-            raise KernelError(
-                f"{self._directory}: {error.strerror}; choose another --state-dir"
-            ) from error
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._files.lock(_LOCK, _TIMEOUT))
+            except TimeoutError as error:
+                raise KernelError(f"{self._directory}: {error.strerror}") from error
+            except OSError as error:
+                raise KernelError(
+                    f"{self._directory}: {error.strerror}; choose another --state-dir"
+                ) from error
             yield
 
     def read(self) -> Record | None:
         """None if this machine is no backend."""
         try:
-            text = self.path.read_bytes()
+            text = self._files.read(FILE)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise KernelError(f"{self.path}: {error.strerror}") from error
         try:
             record = _FORMAT.validate_json(text)
-        except ValidationError as error:
+            _require_own(record)
+        except ValueError as error:
             raise KernelError(
                 f"{self.path} is damaged; put it aside, and join and leave again"
             ) from error
@@ -89,13 +94,20 @@ class RecordFile:
 
     def write(self, record: Record) -> None:
         try:
-            write_whole(self.path, _FORMAT.dump_json(record, indent=1))
+            self._files.write(FILE, _FORMAT.dump_json(record, indent=1))
         except OSError as error:
             raise KernelError(f"{self.path}: {error.strerror}") from error
 
     def remove(self) -> None:
         try:
-            self.path.unlink(missing_ok=True)
-            (self._directory / _LOCK).unlink(missing_ok=True)
+            self._files.remove(FILE)
         except OSError as error:
             raise KernelError(f"{self.path}: {error.strerror}") from error
+
+
+def _require_own(record: Record) -> None:
+    """Raises ValueError for a sysctl that no join changes: root writes back what is found here,
+    in a directory that may belong to the daemon's user."""
+    for name, changed in record.made.settings.items():
+        if not (_SYSCTL.fullmatch(name) and changed.found.isdecimal()):
+            raise ValueError(name)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tula.dataplane.nft.adjust import adjust_shape
@@ -135,8 +134,6 @@ class Balancer(Reader):
         """Without a daemon: changes what the operator says of a backend of the applied document,
         and brings the kernel to it. When that fails, it is not said."""
         with self._store.locked():
-            if self._store.has_daemon():
-                raise StateError(f"{self._store.directory}: a daemon starts or ends; try again")
             before = self._store.overrides()
             self._store.save_overrides(changed_overrides(before, name, change))
             try:
@@ -166,11 +163,8 @@ class Balancer(Reader):
         Nothing is read before it: raises StaleError when somebody else has changed the rules
         since, and KernelError; then only ``reconcile`` helps.
         """
-        # An nft that outlives this process keeps the lock: nobody may compare before its end.
-        with self._locked_if_possible():
-            return self._adjust(standings, shares)
-
-    def _adjust(self, standings: StandingsOf, shares: Shares) -> Repair:
+        # Without the store's lock, which the daemon holds as long as it runs: health must reach
+        # the kernel though the state directory is gone.
         applied = self.applied
         if applied is None:
             raise StaleError
@@ -207,16 +201,6 @@ class Balancer(Reader):
             return
         past = add_counts(before.past, applied.config, ids, leaving)
         self._try_remember(before, Memory(ids, past))
-
-    @contextmanager
-    def _locked_if_possible(self) -> Iterator[None]:
-        """Health must reach the kernel though the state directory is gone."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._store.locked())
-            except StateError as error:
-                self.unsaved = str(error)
-            yield
 
     def missing(self, config: Config) -> frozenset[BackendName]:
         """The backends of services with monitors that the kernel was left without: they were

@@ -10,22 +10,20 @@ the kernel does that, and tells the ids again.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tula.kernel.whole_file import write_aside
+from tula.kernel.directory import Directory
 from tula.model.count import Count
 from tula.model.errors import StateError
 from tula.model.health import BackendName, Override
 from tula.model.ids import Ids
+from tula.plan.probe_sysctls import is_setting
 
 DOCUMENT, CLEARED, MEMORY, LOCK = "document.yaml", "cleared.yaml", "memory.json", "lock"
 OVERRIDES = "overrides.json"
@@ -36,7 +34,10 @@ PastCounts = Mapping[str, Mapping[str, Count]]
 """By service, then by Backend.key."""
 
 
-_UNWRITABLE = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+LOCK_TIMEOUT = 60.0
+"""Seconds that a command waits for another that changes something: a large apply takes tens."""
+_ONE_DAEMON = 0.2
+"""Seconds that a daemon waits for the daemon's lock: a command that asks has it for a moment."""
 _DAMAGED = (
     LookupError,
     ValueError,
@@ -46,6 +47,10 @@ _DAMAGED = (
     RecursionError,
 )
 """What decoding a file raises that somebody edited, or that a disk garbled."""
+
+
+class _LockedError(StateError):
+    """Another process has the lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,66 +72,76 @@ class ChangedSysctl:
 class Store:
     """The files of one state directory; the directory is made when something is written."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock_timeout: float = LOCK_TIMEOUT) -> None:
+        """``lock_timeout`` is in seconds."""
         self.directory = directory
+        self._files = Directory(directory)
+        self._lock_timeout = lock_timeout
+        self._owned = False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other commands that change something out until it ends. Raises StateError.
+        """Keeps others that change something out until it ends.
 
-        A program that is started meanwhile may keep the lock on: see KernelNftables.run.
+        The daemon has kept them out since its start, and does not wait. Raises StateError: while
+        another process is the directory's daemon, and when the lock is not to be had in time.
         """
-        with self._open_lock(LOCK) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            os.set_inheritable(handle.fileno(), True)
+        if self._owned:
+            yield
+            return
+        with ExitStack() as stack:
+            self._lock(stack, LOCK, self._lock_timeout, self._require_no_daemon)
+            self._require_no_daemon()
             yield
 
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Makes this process the directory's daemon; two would undo each other's work.
 
-        Raises StateError if there is one.
+        A command that is changing something is waited for; later ones are refused. Raises
+        StateError if there is a daemon, or the command does not end in time.
         """
-        with self._open_lock(DAEMON_LOCK) as handle:
-            for left in reversed(range(10)):
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    # A command that asks has it for a moment: see ``has_daemon``.
-                    if not left:
-                        raise StateError(f"{self.directory}: a daemon runs here already") from error
-                    time.sleep(0.02)
+        with ExitStack() as stack:
+            try:
+                self._lock(stack, DAEMON_LOCK, _ONE_DAEMON)
+            except _LockedError as error:
+                raise StateError(f"{self.directory}: a daemon runs here already") from error
+            self._lock(stack, LOCK, self._lock_timeout)
+            stack.callback(setattr, self, "_owned", False)
+            self._owned = True
             yield
 
     def has_daemon(self) -> bool:
         """Whether a daemon runs on this directory, though it may not answer yet, or no more."""
         try:
-            handle = (self.directory / DAEMON_LOCK).open()
+            return self._files.is_locked(DAEMON_LOCK)
         except OSError:
             return False
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
 
-    def _open_lock(self, name: str) -> IO[str]:
-        path = self.directory / name
+    def _require_no_daemon(self) -> None:
+        if self.has_daemon():
+            raise StateError(f"{self.directory}: a daemon starts or ends; try again")
+
+    def _lock(
+        self,
+        stack: ExitStack,
+        name: str,
+        timeout: float,
+        give_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Takes a lock for as long as the stack is open."""
         try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-            try:
-                return path.open("w")
-            except OSError as error:
-                # A disk that is full, or has failed: who only locks need not write.
-                if error.errno not in _UNWRITABLE or not path.exists():
-                    raise
-                return path.open()
+            file = stack.enter_context(self._files.lock(name, timeout, give_up))
+        except TimeoutError as error:
+            raise _LockedError(f"{self.directory}: {error.strerror}") from error
         except OSError as error:
             raise StateError(
                 f"{self.directory}: {error.strerror}; choose another --state-dir"
             ) from error
+        if name == LOCK:
+            # An nft that outlives this process keeps the lock: nobody may compare before its end
+            # (KernelNftables.run lets nft inherit it).
+            os.set_inheritable(file, True)
 
     def document(self) -> bytes | None:
         """The last accepted document; None if there is none. Raises StateError."""
@@ -144,7 +159,7 @@ class Store:
     def clear_document(self) -> None:
         """Puts the document aside, so that nothing applies it again. Raises StateError."""
         try:
-            (self.directory / DOCUMENT).replace(self.directory / CLEARED)
+            self._files.rename(DOCUMENT, CLEARED)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -180,7 +195,8 @@ class Store:
     def sysctls(self) -> dict[str, ChangedSysctl]:
         """The settings that Tula changed, in that order; none if the file is missing or damaged.
 
-        Raises StateError.
+        Others than those that Tula changes are left out: root writes back what is found here, in
+        a directory that belongs to the daemon's user. Raises StateError.
         """
         text = self._read(SYSCTLS)
         try:
@@ -188,6 +204,7 @@ class Store:
             return {
                 str(name): ChangedSysctl(str(entry["found"]), str(entry["made"]))
                 for name, entry in entries.items()
+                if is_setting(str(name), str(entry["found"]))
             }
         except _DAMAGED:
             return {}
@@ -199,13 +216,13 @@ class Store:
             self._write(SYSCTLS, json.dumps(entries).encode())
             return
         try:
-            (self.directory / SYSCTLS).unlink(missing_ok=True)
+            self._files.remove(SYSCTLS)
         except OSError as error:
             raise StateError(f"{self.directory / SYSCTLS}: {error.strerror}") from error
 
     def _read(self, name: str) -> bytes | None:
         try:
-            return (self.directory / name).read_bytes()
+            return self._files.read(name)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -218,7 +235,7 @@ class Store:
         """Brings the text to the disk under another name; the result renames it."""
         final = self.directory / name
         try:
-            rename = write_aside(final, text)
+            rename = self._files.prepare(name, text)
         except OSError as error:
             raise StateError(f"{final}: {error.strerror}") from error
 

@@ -15,6 +15,7 @@ from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.dataplane.nft.shape import shape_ruleset
 from tula.dataplane.nft.transaction import DeleteMap, FlushMap
 from tula.engine.balancer import next_generations
+from tula.engine.store import Store
 from tula.model.config import (
     Config,
     Connections,
@@ -196,3 +197,13 @@ def test_a_generation_is_never_0() -> None:
     assert next_generations(7, (step,)) == (8,)
     assert next_generations(0xFFFFFFFF, (step,)) == (1,)
     assert next_generations(0xFFFFFFFE, (step, DeleteMap("gone"))) == (0xFFFFFFFF, 1)
+
+
+def test_a_failover_waits_for_no_lock(tmp_path: Path) -> None:
+    """Whoever holds the state directory's lock, and for whatever time."""
+    config = make_config(make_service(backends=[make_backend(0), make_backend(1)]))
+    machine = FakeMachine(tmp_path, config)
+    machine.balancer.reconcile(config, dict.fromkeys(names_of(config), UP))
+    down = {("web", "b1"): Standing(State.DOWN, 0, False)}
+    with Store(machine.store.directory).locked():
+        assert machine.balancer.adjust({("web", "b0"): UP, **down}).change

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def test_what_the_disk_does_not_take_is_not_done(
 
 
 def test_a_daemon_that_begins_meanwhile_is_not_spoken_past(machine: FakeMachine) -> None:
-    with machine.store.owned(), pytest.raises(StateError, match="a daemon starts or ends"):
+    daemon = Store(machine.store.directory)
+    with daemon.owned(), pytest.raises(StateError, match="a daemon starts or ends"):
         machine.balancer.override(WEB, B0, say("drain", 5.0))
     assert machine.store.overrides() == {}
     assert not machine.store.has_daemon()
@@ -136,14 +138,15 @@ def test_a_disk_that_cannot_be_written_can_be_locked(
     store = Store(tmp_path)
     with store.locked():
         pass
-    real = Path.open
+    real = os.open
 
-    def refuse(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
-        if "w" in mode:
+    def refuse(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        there = path == LOCK and (tmp_path / LOCK).exists()
+        if flags & os.O_CREAT or (number == errno.EROFS and there and flags & os.O_ACCMODE):
             raise OSError(number, "no")
-        return real(path, mode, *rest, **more)
+        return real(path, flags, *rest, **more)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with store.locked():
         pass
     (tmp_path / LOCK).unlink()
