@@ -25,6 +25,7 @@ from tula.engine.overrides import Say, say
 from tula.engine.status import describe_status
 from tula.engine.steps import describe_steps
 from tula.health.checker import Checker
+from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError
 from tula.model.event import Event, EventKind, choose_events
 from tula.model.health import BackendName, Override
@@ -86,19 +87,19 @@ class Door:
         return plan_trace(config, flow, entry, later_fragment=datagram is not None)
 
     async def drain(self, backend: BackendName, deadline: float | None) -> None:
-        await self._override(backend, say("drain", time.time(), deadline=deadline))
+        await self._override(backend, say("drain", boot_time(), deadline=deadline))
 
     async def undrain(self, backend: BackendName) -> None:
-        await self._override(backend, say("undrain", time.time()))
+        await self._override(backend, say("undrain", boot_time()))
 
     async def disable(self, backend: BackendName) -> None:
-        await self._override(backend, say("disable", time.time()))
+        await self._override(backend, say("disable", boot_time()))
 
     async def enable(self, backend: BackendName) -> None:
-        await self._override(backend, say("enable", time.time()))
+        await self._override(backend, say("enable", boot_time()))
 
     async def set_weight(self, backend: BackendName, weight: int | None) -> None:
-        await self._override(backend, say("weight", time.time(), weight=weight))
+        await self._override(backend, say("weight", boot_time(), weight=weight))
         shown = "the document's" if weight is None else str(weight)
         self._parts.events.add(EventKind.WEIGHT_SET, "/".join(backend), f"weight: {shown}")
 

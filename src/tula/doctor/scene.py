@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from tula.doctor.machine import Usage, nft_version, read_conntrack, read_neighbours
 from tula.engine.reader import Adapters, Reader, TableUse
 from tula.engine.store import Store
+from tula.kernel.clock import boot_time
 from tula.kernel.link_states import read_link_states
 from tula.kernel.nfchains import read_base_chains
 from tula.kernel.sysctls import Sysctls
@@ -146,7 +146,7 @@ def _needs(config: Config, host: HostView, reach: Reach, store: Store) -> Mappin
     """What answers to health checks need; the numbers do not matter."""
     if reach.problems or not any(service.probed for service in config.services):
         return {}
-    ids = plan_ids(config, store.memory().ids, time.time())
+    ids = plan_ids(config, store.memory().ids, boot_time())
     return plan_probes(config, host, reach, ids).needs or {}
 
 

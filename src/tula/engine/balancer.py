@@ -20,6 +20,7 @@ from tula.engine.overrides import changed_overrides
 from tula.engine.past import add_counts, counting, leaving_marks, past_counts
 from tula.engine.reader import Adapters, Reader
 from tula.engine.store import Memory, Store
+from tula.kernel.clock import boot_time
 from tula.model.config import Config, Forwarding
 from tula.model.count import Count
 from tula.model.errors import KernelError, StaleError, StateError
@@ -55,9 +56,9 @@ class Balancer(Reader):
     """
 
     def __init__(
-        self, kernel: Adapters, store: Store, clock: Callable[[], float] = time.time
+        self, kernel: Adapters, store: Store, clock: Callable[[], float] = boot_time
     ) -> None:
-        """``clock`` tells seconds since the epoch."""
+        """``clock`` tells seconds of the boot clock."""
         super().__init__(kernel, store)
         self._committer = Committer(kernel)
         self._clock = clock

@@ -13,7 +13,8 @@ Say = Callable[[Override], Override]
 def say(verb: str, now: float, *, deadline: float | None = None, weight: int | None = None) -> Say:
     """``drain``, ``undrain``, ``disable``, ``enable`` or ``weight``.
 
-    ``deadline`` is in seconds from ``now``; a ``weight`` of None is the document's.
+    ``now`` is in seconds of the boot clock, ``deadline`` in seconds from then. A ``weight`` of
+    None is that of the configuration.
     """
     until = None if deadline is None else now + deadline
     return {

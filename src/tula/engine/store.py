@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tula.kernel.clock import Clock, SystemClock, to_boot, to_wall
 from tula.kernel.directory import Directory
 from tula.model.count import Count
 from tula.model.errors import StateError
 from tula.model.health import BackendName, Override
-from tula.model.ids import Ids
+from tula.model.ids import Ids, Left
 from tula.plan.probe_sysctls import is_setting
 
 DOCUMENT, CLEARED, MEMORY, LOCK = "document.yaml", "cleared.yaml", "memory.json", "lock"
@@ -72,9 +73,15 @@ class ChangedSysctl:
 class Store:
     """The files of one state directory; the directory is made when something is written."""
 
-    def __init__(self, directory: Path, lock_timeout: float = LOCK_TIMEOUT) -> None:
-        """``lock_timeout`` is in seconds."""
+    def __init__(
+        self,
+        directory: Path,
+        lock_timeout: float = LOCK_TIMEOUT,
+        clock: Clock | None = None,
+    ) -> None:
+        """``lock_timeout`` is in seconds; ``clock`` is this machine's unless a test has another."""
         self.directory = directory
+        self._clock = clock or SystemClock()
         self._files = Directory(directory)
         self._lock_timeout = lock_timeout
         self._owned = False
@@ -171,26 +178,27 @@ class Store:
         if text is None:
             return Memory()
         try:
-            return _decode(json.loads(text))
+            return _decode(json.loads(text), self._clock)
         except _DAMAGED:
             # The kernel knows the ids as well: a damaged file must not stop an apply.
             return Memory()
 
     def save_memory(self, memory: Memory) -> None:
         """Remembers ids and counts. Raises StateError."""
-        self._write(MEMORY, json.dumps(_encode(memory)).encode())
+        self._write(MEMORY, json.dumps(_encode(memory, self._clock)).encode())
 
     def overrides(self) -> dict[BackendName, Override]:
         """What the operator said; nothing if the file is missing or damaged. Raises StateError."""
         text = self._read(OVERRIDES)
         try:
-            return _decode_overrides(json.loads(text)) if text is not None else {}
+            return _decode_overrides(json.loads(text), self._clock) if text is not None else {}
         except _DAMAGED:
             return {}
 
     def save_overrides(self, overrides: Mapping[BackendName, Override]) -> None:
         """Remembers what the operator said. Raises StateError."""
-        self._write(OVERRIDES, json.dumps(_encode_overrides(overrides)).encode())
+        data = _encode_overrides(overrides, self._clock)
+        self._write(OVERRIDES, json.dumps(data).encode())
 
     def sysctls(self) -> dict[str, ChangedSysctl]:
         """The settings that Tula changed, in that order; none if the file is missing or damaged.
@@ -248,16 +256,32 @@ class Store:
         return checked
 
 
-def _encode(memory: Memory) -> dict[str, Any]:
+# Times are written by the wall clock, where earlier versions look for them, and under "boot" by
+# the boot clock as well.
+
+
+def _encode(memory: Memory, clock: Clock) -> dict[str, Any]:
     ids = memory.ids
+
+    def left(entries: Left) -> dict[str, list[float]]:
+        return {name: [number, to_wall(clock, at)] for name, (number, at) in entries.items()}
+
+    def boot(entries: Left) -> dict[str, float]:
+        return {name: at for name, (_, at) in entries.items()}
+
     return {
         "version": 1,
         "services": dict(ids.services),
         "backends": dict(ids.backends),
         "tables": dict(ids.tables),
         "turns": dict(ids.turns),
-        "left_services": {name: list(entry) for name, entry in ids.left_services.items()},
-        "left_backends": {name: list(entry) for name, entry in ids.left_backends.items()},
+        "left_services": left(ids.left_services),
+        "left_backends": left(ids.left_backends),
+        "boot": {
+            "id": clock.boot_id(),
+            "left_services": boot(ids.left_services),
+            "left_backends": boot(ids.left_backends),
+        },
         "next_service": ids.next_service,
         "next_backend": ids.next_backend,
         "past": {
@@ -267,13 +291,18 @@ def _encode(memory: Memory) -> dict[str, Any]:
     }
 
 
-def _decode(data: dict[str, Any]) -> Memory:
+def _decode(data: dict[str, Any], clock: Clock) -> Memory:
+    boot = data.get("boot", {})
+
     def numbers(name: str) -> dict[str, int]:
         return {str(key): int(value) for key, value in data.get(name, {}).items()}
 
     def left(name: str) -> dict[str, tuple[int, float]]:
-        entries = data.get(name, {}).items()
-        return {str(key): (int(number), float(when)) for key, (number, when) in entries}
+        kept, entries = boot.get(name, {}), data.get(name, {}).items()
+        return {
+            str(key): (int(number), _decode_time(clock, at, kept.get(key), boot))
+            for key, (number, at) in entries
+        }
 
     ids = Ids(
         services=numbers("services"),
@@ -292,21 +321,35 @@ def _decode(data: dict[str, Any]) -> Memory:
     return Memory(ids, past)
 
 
-def _encode_overrides(overrides: Mapping[BackendName, Override]) -> dict[str, Any]:
-    backends = {f"{service}/{backend}": asdict(o) for (service, backend), o in overrides.items()}
+def _encode_overrides(overrides: Mapping[BackendName, Override], clock: Clock) -> dict[str, Any]:
+    backends = {}
+    for (service, backend), override in overrides.items():
+        since, deadline = override.since, override.deadline
+        backends[f"{service}/{backend}"] = asdict(override) | {
+            "since": to_wall(clock, since),
+            "deadline": None if deadline is None else to_wall(clock, deadline),
+            "boot": {"id": clock.boot_id(), "since": since, "deadline": deadline},
+        }
     return {"version": 1, "backends": backends}
 
 
-def _decode_overrides(data: dict[str, Any]) -> dict[BackendName, Override]:
+def _decode_overrides(data: dict[str, Any], clock: Clock) -> dict[BackendName, Override]:
     found: dict[BackendName, Override] = {}
     for name, given in data["backends"].items():
         service, _, backend = name.partition("/")
-        weight, deadline = given.get("weight"), given.get("deadline")
+        weight, deadline, boot = given.get("weight"), given.get("deadline"), given.get("boot", {})
         found[service, backend] = Override(
             drain=bool(given.get("drain")),
             disable=bool(given.get("disable")),
             weight=None if weight is None else int(weight),
-            since=float(given.get("since", 0.0)),
-            deadline=None if deadline is None else float(deadline),
+            since=_decode_time(clock, given.get("since", 0.0), boot.get("since"), boot),
+            deadline=None
+            if deadline is None
+            else _decode_time(clock, deadline, boot.get("deadline"), boot),
         )
     return found
+
+
+def _decode_time(clock: Clock, wall: Any, kept: Any, boot: dict[str, Any]) -> float:
+    at = None if kept is None else float(kept)
+    return to_boot(clock, float(wall), at, str(boot.get("id", "")))

@@ -1,7 +1,4 @@
-"""How backends stand: what the monitors found, what the operator said, what follows from both.
-
-Times are in seconds since the epoch, so that they mean something after a restart.
-"""
+"""How backends stand: what the monitors found, what the operator said, what follows from both."""
 
 from __future__ import annotations
 
@@ -29,7 +26,8 @@ class State(StrEnum):
 class Finding:
     """What its monitors say of one backend of one service; ``up`` is None until they know.
 
-    ``since`` is when ``up`` became what it is. ``evidence`` is one line, such as "tcp to
+    ``since`` is when ``up`` became what it is, in seconds since the epoch: people read it, and
+    nothing is decided by it. ``evidence`` is one line, such as "tcp to
     10.0.0.100 port 80: connection refused". ``warning`` is what is wrong and does not count, such
     as a certificate that expires soon.
     """
@@ -44,7 +42,8 @@ class Finding:
 class Override:
     """What the operator said of a backend, beside the document.
 
-    A drain with a ``deadline`` becomes a disable when that is past.
+    A drain with a ``deadline`` becomes a disable when that is past. Times are in seconds of the
+    boot clock; the store keeps them over a reboot.
     """
 
     drain: bool = False

@@ -23,7 +23,7 @@ def split_id(mark: int) -> tuple[int, int]:
 
 
 Left = Mapping[str, tuple[int, float]]
-"""What is gone: its number, and when it went (seconds since the epoch)."""
+"""What is gone: its number, and when it went (seconds of the boot clock)."""
 
 
 @dataclass(frozen=True, slots=True)

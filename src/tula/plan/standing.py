@@ -39,7 +39,7 @@ class Standings:
 
     ``panicking`` are services that serve by backends that are down, since too few are up.
     ``until``: when time alone changes something (a step of a slow start, a deadline), in seconds
-    since the epoch; None: never.
+    of the boot clock; None: never.
     """
 
     of: Mapping[BackendName, Standing] = field(default_factory=dict)
@@ -56,7 +56,7 @@ def plan_standings(
     entered: Mapping[BackendName, float] | None = None,
     before: Standings | None = None,
 ) -> Standings:
-    """The standings at ``now``, in seconds since the epoch.
+    """The standings at ``now``, in seconds of the boot clock.
 
     ``entered`` tells when backends came back up, for services with a slow start. ``before`` are
     earlier standings: services of which nothing has changed since are taken from there, the same
