@@ -1,4 +1,4 @@
-"""What ``tula backend join`` remembers on disk: the documents, and what it changed.
+"""What ``tula backend join`` keeps on disk: the configurations, and what it changed.
 
 It is written before anything is changed, so that ``leave`` finds all of it after a crash.
 """
@@ -25,12 +25,12 @@ _SYSCTL = re.compile(r"net/ipv[46]/conf/(?!\.{1,2}/)[^/\s]+/[a-z0-9_]+")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A document, letter by letter, where it was, and the backend that this machine is."""
+    """The text of a configuration file, its path, and which backend this machine is."""
 
     file: str
     text: str
     name: str | None = None
-    """As the user said; None: found by the machine's addresses."""
+    """As given with ``--as``; None: found by the machine's addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Record:
     sources: tuple[Source, ...] = ()
     made: Made = field(default_factory=Made)
     addresses: tuple[str, ...] = ()
-    """Those of the machine at the last join, by which it is found again before it has them."""
+    """Those of the machine at the last join: at boot it is recognised by them before it has any."""
     unit: str = ""
     version: int = 1
 
@@ -49,7 +49,7 @@ _FORMAT = TypeAdapter(Record)
 
 
 class RecordFile:
-    """The record in a state directory. Methods raise KernelError when the disk refuses."""
+    """The record in a state directory. Methods raise KernelError for what fails on the disk."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -61,7 +61,7 @@ class RecordFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps others that change this machine's backend's side out until it ends."""
+        """Excludes every other process that changes this machine's backend set-up."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._files.lock(_LOCK, _TIMEOUT))
@@ -86,10 +86,12 @@ class RecordFile:
             _require_own(record)
         except ValueError as error:
             raise KernelError(
-                f"{self.path} is damaged; put it aside, and join and leave again"
+                f"{self.path} is damaged; move it away, then join and leave again"
             ) from error
         if record.version != Record().version:
-            raise KernelError(f"{self.path} is of another Tula (version {record.version})")
+            raise KernelError(
+                f"{self.path} was written by another version of Tula (format {record.version})"
+            )
         return record
 
     def write(self, record: Record) -> None:
@@ -106,8 +108,8 @@ class RecordFile:
 
 
 def _require_own(record: Record) -> None:
-    """Raises ValueError for a sysctl that no join changes: root writes back what is found here,
-    in a directory that may belong to the daemon's user."""
+    """Raises ValueError for a sysctl that no join changes: root restores what is listed here, and
+    the directory may belong to the daemon's user."""
     for name, changed in record.made.settings.items():
         if not (_SYSCTL.fullmatch(name) and changed.found.isdecimal()):
             raise ValueError(name)

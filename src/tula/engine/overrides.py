@@ -1,4 +1,4 @@
-"""What the operator's words do to what was said before: with a daemon and without."""
+"""How the operator's commands change a backend's override, with a daemon or without."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def say(verb: str, now: float, *, deadline: float | None = None, weight: int | N
 def changed_overrides(
     overrides: Mapping[BackendName, Override], name: BackendName, change: Say
 ) -> dict[BackendName, Override]:
-    """All of them after something was said of one backend."""
-    said = change(overrides.get(name, Override()))
+    """All overrides after one backend's was changed; one that overrides nothing is dropped."""
+    new = change(overrides.get(name, Override()))
     others = {other: override for other, override in overrides.items() if other != name}
-    return {**others, name: said} if said else others
+    return {**others, name: new} if new else others

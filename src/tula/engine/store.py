@@ -1,11 +1,11 @@
 """What Tula remembers on disk, in its state directory.
 
-``document.yaml`` is the last accepted document, letter by letter; ``memory.json`` holds the ids
-and the counts of what left the kernel; ``overrides.json`` what the operator said of backends;
-``sysctls.json`` what settings of the kernel's were before Tula changed them. All are replaced as a
-whole (write aside, fsync,
-rename), so that a crash leaves the old or the new one. Neither is needed to keep traffic going:
-the kernel does that, and tells the ids again.
+``document.yaml`` is the last accepted configuration, byte for byte; ``memory.json`` holds the ids,
+and the counters of elements that the kernel no longer has; ``overrides.json`` the operator's
+overrides; ``sysctls.json`` the values of kernel settings before Tula changed them. Each file is
+replaced as a whole (written under another name, fsync, rename), so a crash leaves the old one or
+the new one. None is needed to keep traffic going: the kernel forwards without them, and the ids
+can be read back from it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PastCounts = Mapping[str, Mapping[str, Count]]
 LOCK_TIMEOUT = 60.0
 """Seconds that a command waits for another that changes something: a large apply takes tens."""
 _ONE_DAEMON = 0.2
-"""Seconds that a daemon waits for the daemon's lock: a command that asks has it for a moment."""
+"""Seconds that a daemon waits for its own lock: ``has_daemon`` takes it for a moment."""
 _DAMAGED = (
     LookupError,
     ValueError,
@@ -47,7 +47,7 @@ _DAMAGED = (
     ArithmeticError,
     RecursionError,
 )
-"""What decoding a file raises that somebody edited, or that a disk garbled."""
+"""What decoding raises when somebody has edited the file, or the disk has corrupted it."""
 
 
 class _LockedError(StateError):
@@ -56,7 +56,7 @@ class _LockedError(StateError):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Ids in use, and what was counted in elements that are gone."""
+    """Ids in use, and the counters of elements that are gone."""
 
     ids: Ids = field(default_factory=Ids)
     past: PastCounts = field(default_factory=dict)
@@ -88,10 +88,10 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps others that change something out until it ends.
+        """Excludes every other process that changes something.
 
-        The daemon has kept them out since its start, and does not wait. Raises StateError: while
-        another process is the directory's daemon, and when the lock is not to be had in time.
+        The daemon has excluded them since its start, and never waits. Raises StateError while
+        another process is this directory's daemon, and when the lock is not free in time.
         """
         if self._owned:
             yield
@@ -105,8 +105,8 @@ class Store:
     def owned(self) -> Iterator[None]:
         """Makes this process the directory's daemon; two would undo each other's work.
 
-        A command that is changing something is waited for; later ones are refused. Raises
-        StateError if there is a daemon, or the command does not end in time.
+        Waits for a command that is changing something; later ones are refused. Raises StateError
+        if there is a daemon already, or the command does not end in time.
         """
         with ExitStack() as stack:
             try:
@@ -119,7 +119,7 @@ class Store:
             yield
 
     def has_daemon(self) -> bool:
-        """Whether a daemon runs on this directory, though it may not answer yet, or no more."""
+        """Whether a daemon runs on this directory; it may be starting or stopping."""
         try:
             return self._files.is_locked(DAEMON_LOCK)
         except OSError:
@@ -127,7 +127,7 @@ class Store:
 
     def _require_no_daemon(self) -> None:
         if self.has_daemon():
-            raise StateError(f"{self.directory}: a daemon starts or ends; try again")
+            raise StateError(f"{self.directory}: a daemon is starting or stopping; try again")
 
     def _lock(
         self,
@@ -146,25 +146,25 @@ class Store:
                 f"{self.directory}: {error.strerror}; choose another --state-dir"
             ) from error
         if name == LOCK:
-            # An nft that outlives this process keeps the lock: nobody may compare before its end
-            # (KernelNftables.run lets nft inherit it).
+            # KernelNftables.run lets nft inherit the lock: if this process is killed, nobody may
+            # compare before its nft has ended.
             os.set_inheritable(file, True)
 
     def document(self) -> bytes | None:
-        """The last accepted document; None if there is none. Raises StateError."""
+        """The last accepted configuration; None if there is none. Raises StateError."""
         return self._read(DOCUMENT)
 
     def prepare_document(self, text: bytes) -> Callable[[], None]:
-        """Writes a document aside; calling the result makes it the accepted one.
+        """Writes a configuration under a temporary name; calling the result accepts it.
 
-        So a full disk is found before the kernel is changed. Both raise StateError.
+        So a full disk is noticed before the kernel is changed. Both raise StateError.
         """
         if self.document() == text:
             return lambda: None
         return self._write_aside(DOCUMENT, text)
 
     def clear_document(self) -> None:
-        """Puts the document aside, so that nothing applies it again. Raises StateError."""
+        """Renames the configuration, so that nothing applies it again. Raises StateError."""
         try:
             self._files.rename(DOCUMENT, CLEARED)
         except FileNotFoundError:
@@ -173,22 +173,22 @@ class Store:
             raise StateError(f"{self.directory}: {error.strerror}") from error
 
     def memory(self) -> Memory:
-        """What is remembered; nothing if the file is missing or damaged. Raises StateError."""
+        """The saved memory; an empty one if the file is missing or damaged. Raises StateError."""
         text = self._read(MEMORY)
         if text is None:
             return Memory()
         try:
             return _decode(json.loads(text), self._clock)
         except _DAMAGED:
-            # The kernel knows the ids as well: a damaged file must not stop an apply.
+            # The ids are in the kernel as well: a damaged file must not stop an apply.
             return Memory()
 
     def save_memory(self, memory: Memory) -> None:
-        """Remembers ids and counts. Raises StateError."""
+        """Saves ids and counters. Raises StateError."""
         self._write(MEMORY, json.dumps(_encode(memory, self._clock)).encode())
 
     def overrides(self) -> dict[BackendName, Override]:
-        """What the operator said; nothing if the file is missing or damaged. Raises StateError."""
+        """The operator's overrides; none if the file is missing or damaged. Raises StateError."""
         text = self._read(OVERRIDES)
         try:
             return _decode_overrides(json.loads(text), self._clock) if text is not None else {}
@@ -196,15 +196,15 @@ class Store:
             return {}
 
     def save_overrides(self, overrides: Mapping[BackendName, Override]) -> None:
-        """Remembers what the operator said. Raises StateError."""
+        """Saves the operator's overrides. Raises StateError."""
         data = _encode_overrides(overrides, self._clock)
         self._write(OVERRIDES, json.dumps(data).encode())
 
     def sysctls(self) -> dict[str, ChangedSysctl]:
         """The settings that Tula changed, in that order; none if the file is missing or damaged.
 
-        Others than those that Tula changes are left out: root writes back what is found here, in
-        a directory that belongs to the daemon's user. Raises StateError.
+        Settings that Tula never changes are ignored: root restores what is listed here, and the
+        directory belongs to the daemon's user. Raises StateError.
         """
         text = self._read(SYSCTLS)
         try:
@@ -218,7 +218,7 @@ class Store:
             return {}
 
     def save_sysctls(self, changed: Mapping[str, ChangedSysctl]) -> None:
-        """Remembers them; without any the file goes. Raises StateError."""
+        """Saves them; removes the file if there are none. Raises StateError."""
         if changed:
             entries = {name: {"found": c.found, "made": c.made} for name, c in changed.items()}
             self._write(SYSCTLS, json.dumps(entries).encode())
@@ -240,7 +240,7 @@ class Store:
         self._write_aside(name, text)()
 
     def _write_aside(self, name: str, text: bytes) -> Callable[[], None]:
-        """Brings the text to the disk under another name; the result renames it."""
+        """Writes the text to disk under a temporary name; the result renames it."""
         final = self.directory / name
         try:
             rename = self._files.prepare(name, text)
@@ -256,8 +256,8 @@ class Store:
         return checked
 
 
-# Times are written by the wall clock, where earlier versions look for them, and under "boot" by
-# the boot clock as well.
+# Times are written in seconds since the epoch, where earlier versions look for them, and again
+# under "boot", in seconds of the boot clock.
 
 
 def _encode(memory: Memory, clock: Clock) -> dict[str, Any]:

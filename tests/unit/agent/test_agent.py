@@ -147,7 +147,7 @@ def test_a_record_that_is_damaged_or_newer_is_told(tmp_path: Path) -> None:
     with pytest.raises(KernelError, match="damaged"):
         records.read()
     records.write(replace(RECORD, version=9))
-    with pytest.raises(KernelError, match="version 9"):
+    with pytest.raises(KernelError, match="format 9"):
         records.read()
 
 

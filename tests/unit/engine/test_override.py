@@ -74,7 +74,7 @@ def test_what_the_disk_does_not_take_is_not_done(
 
 def test_a_daemon_that_begins_meanwhile_is_not_spoken_past(machine: FakeMachine) -> None:
     daemon = Store(machine.store.directory)
-    with daemon.owned(), pytest.raises(StateError, match="a daemon starts or ends"):
+    with daemon.owned(), pytest.raises(StateError, match="a daemon is starting or stopping"):
         machine.balancer.override(WEB, B0, say("drain", 5.0))
     assert machine.store.overrides() == {}
     assert not machine.store.has_daemon()

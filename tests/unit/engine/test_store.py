@@ -150,7 +150,7 @@ def test_a_daemon_waits_for_no_lock_and_keeps_commands_out(store: Store) -> None
     with store.owned():
         with store.locked(), store.locked():
             pass
-        with pytest.raises(StateError, match="a daemon starts or ends; try again"):
+        with pytest.raises(StateError, match="a daemon is starting or stopping; try again"):
             command.locked().__enter__()
         with pytest.raises(StateError, match="a daemon runs here already"):
             command.owned().__enter__()
