@@ -23,7 +23,6 @@ _COMMANDS = {
     "groups": "ip maddress",
 }
 _MARK = "==== "
-LOCKS = ("lock", "backend.lock", "daemon.lock")
 # Handles and lifetimes count on by themselves; a memory of use is no configuration.
 _PASSING = re.compile(r" # handle \d+|^ +valid_lft .*\n| users \d+", re.MULTILINE)
 
@@ -63,9 +62,9 @@ def sysctls(host: Host) -> dict[str, str]:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """The files of a state directory; empty locks are nothing to speak of."""
+    """The files of a state directory without empty locks."""
     found = {p.name: p.read_bytes() for p in directory.glob("*")} if directory.exists() else {}
-    return {name: content for name, content in found.items() if content or name not in LOCKS}
+    return {name: content for name, content in found.items() if content or "lock" not in name}
 
 
 def observe(host: Host) -> Ruleset | None:

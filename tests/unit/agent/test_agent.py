@@ -147,40 +147,5 @@ def test_a_record_that_is_damaged_or_newer_is_told(tmp_path: Path) -> None:
     with pytest.raises(KernelError, match="damaged"):
         records.read()
     records.write(replace(RECORD, version=9))
-    with pytest.raises(KernelError, match="format 9"):
+    with pytest.raises(KernelError, match="version 9"):
         records.read()
-
-
-def test_a_record_with_a_sysctl_that_no_join_sets_is_damaged(tmp_path: Path) -> None:
-    """Root puts the value back, and the record may be in a directory of the daemon's user."""
-    host = FakeBackendHost(settings={ARP: "0", ANNOUNCE: "0"})
-    records = RecordFile(tmp_path)
-    Agent(host, records).join([role(make_config(make_service(vips=VIPS, backends=[FOUR])))], RECORD)
-    text = records.path.read_text()
-    for name in ("kernel/core_pattern", "net/ipv4/conf/../x", "net/ipv4/conf/a -p b/x", "net.x"):
-        records.path.write_text(text.replace(ARP, name))
-        with pytest.raises(KernelError, match="damaged"):
-            records.read()
-
-
-def test_who_leaves_does_not_remove_the_lock_that_it_holds(tmp_path: Path) -> None:
-    """Another would lock a new file then, and both change the machine."""
-    records = RecordFile(tmp_path)
-    with records.locked():
-        records.remove()
-        inode = (tmp_path / "backend.lock").stat().st_ino
-    with records.locked():
-        assert (tmp_path / "backend.lock").stat().st_ino == inode
-
-
-def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
-    victim, state = tmp_path / "victim", tmp_path / "state"
-    victim.write_text("precious")
-    state.mkdir()
-    (state / "backend.lock").symlink_to(victim)
-    with (
-        pytest.raises(KernelError, match="is a symbolic link; remove it"),
-        RecordFile(state).locked(),
-    ):
-        pytest.fail("locked somebody else's file")
-    assert victim.read_text() == "precious"

@@ -14,7 +14,7 @@ from tula.config.load import parse_document
 from tula.daemon.reconciler import Reconciler
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
-from tula.engine.overrides import say
+from tula.engine.overrides import override_change
 from tula.engine.store import Memory, Store
 from tula.kernel.clock import SystemClock
 from tula.model.health import BackendName, Finding, Override, State
@@ -86,7 +86,7 @@ class Machine:
         return self.reconciler
 
     def drain(self, deadline: float) -> None:
-        change = say("drain", self.clock.boot(), deadline=deadline)
+        change = override_change("drain", self.clock.boot(), deadline=deadline)
         self.reconciler.override(A, change(Override()))
         assert self.state() is State.DRAINING
 
@@ -188,7 +188,7 @@ def test_what_the_clock_of_this_machine_tells(
     reconciler = Reconciler(machine.balancer, machine.store, EventLog())
     reconciler.start()
     reconciler.offer(DOCUMENT, {A: UP})
-    reconciler.override(A, say("drain", SystemClock().boot(), deadline=600)(Override()))
+    reconciler.override(A, override_change("drain", SystemClock().boot(), deadline=600)(Override()))
     real = time.time
     for by in (HOUR, -HOUR):
         monkeypatch.setattr(time, "time", lambda by=by: real() + by)
