@@ -90,7 +90,7 @@ class RecordFile:
             ) from error
         if record.version != Record().version:
             raise KernelError(
-                f"{self.path} was written by another version of Tula (format {record.version})"
+                f"{self.path} was written by another version of Tula (version {record.version})"
             )
         return record
 
