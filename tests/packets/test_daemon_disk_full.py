@@ -25,7 +25,7 @@ from tula.lab import Lab, Network, flat, flows, serve_tcp, wait_until
 pytestmark = pytest.mark.kernel
 
 QUICK = {"type": "tcp", "interval": "200ms", "timeout": "150ms", "rise": 2, "fall": 2}
-SMALL = 'mount -t tmpfs -o size=64k tmpfs "$TULA_STATE_DIR"'
+SMALL = 'mount -t tmpfs -o size=64k,mode=755 tmpfs "$TULA_STATE_DIR"'
 
 
 @pytest.fixture

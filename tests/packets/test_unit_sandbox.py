@@ -38,7 +38,7 @@ LEFT = {
 """By seccomp, or about what Tula has no use for."""
 LIFE = {
     *("Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "KillMode"),
-    *("TimeoutStartSec", "TimeoutStopSec"),
+    *("TimeoutStartSec", "TimeoutStopSec", "WatchdogSec", "NotifyAccess"),
 }
 
 

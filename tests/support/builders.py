@@ -18,9 +18,11 @@ from tula.engine.assemble import vip_owners
 from tula.engine.balancer import Balancer
 from tula.engine.reader import Adapters
 from tula.engine.store import Store
+from tula.kernel.clock import SystemClock
 from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeNftables, FakeTunnels
 from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
 from tula.kernel.nft_data_path import NftDataPath
+from tula.kernel.nft_memory import recall_ids
 from tula.model.config import (
     Affinity,
     Backend,
@@ -128,6 +130,11 @@ def make_state(
     reach = plan_reach(config, host)
     assert force or not reach.problems, reach.problems
     return plan_desired(config, host, reach, {}, NO_SHARES).state
+
+
+def ids_of(store: Store) -> Ids:
+    """The numbers that a state directory remembers."""
+    return recall_ids(store.remembered().path, SystemClock())
 
 
 def number_config(

@@ -62,9 +62,9 @@ def sysctls(host: Host) -> dict[str, str]:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """The files of a state directory; an empty lock is nothing to speak of."""
+    """The files of a state directory without empty locks."""
     found = {p.name: p.read_bytes() for p in directory.glob("*")} if directory.exists() else {}
-    return {name: content for name, content in found.items() if (name, content) != ("lock", b"")}
+    return {name: content for name, content in found.items() if content or "lock" not in name}
 
 
 def observe(host: Host) -> Ruleset | None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tula.kernel.whole_file import write_whole
+from tula.kernel.directory import Directory
 from tula.model.errors import KernelError
 
 NAME = "tula-backend.service"
@@ -67,7 +67,7 @@ WantedBy=multi-user.target
         """Writes and enables it."""
         if not self.is_there():
             try:
-                write_whole(self.path, self.text().encode())
+                Directory(self.path.parent).write(NAME, self.text().encode())
             except OSError as error:
                 raise KernelError(f"{self.path}: {error.strerror}") from error
         _systemctl("daemon-reload")

@@ -21,6 +21,7 @@ from tula.engine.event_log import EventLog
 from tula.engine.figures import CycleOutcome
 from tula.engine.overrides import changed_overrides
 from tula.engine.store import Store
+from tula.kernel.clock import boot_time
 from tula.model.config import Config, Scheduler, VirtualService
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
@@ -59,13 +60,15 @@ class Reconciler:
         balancer: Balancer,
         store: Store,
         events: EventLog,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = boot_time,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """``clock`` tells seconds since the epoch."""
+        """``clock`` tells seconds of the boot clock, ``wall`` those since the epoch."""
         self._balancer = balancer
         self._store = store
         self._events = events
         self._clock = clock
+        self._wall = wall
         self._entered: dict[BackendName, float] = {}
         self._overrides: dict[BackendName, Override] = {}
         self._failed = ""
@@ -126,7 +129,7 @@ class Reconciler:
         except (KernelError, StateError) as error:
             self._postpone(str(error))
             raise
-        self.document, self.accepted_at, self.refused = document, self._clock(), None
+        self.document, self.accepted_at, self.refused = document, self._wall(), None
         self.postponed = ""
         self._settled, self._acted = True, shares
         self._events.add(
@@ -164,7 +167,7 @@ class Reconciler:
         """The file holds what is accepted, again or still."""
         self.refused, self.postponed = None, ""
         if self.accepted_at is None:
-            self.accepted_at = self._clock()
+            self.accepted_at = self._wall()
 
     def plan(self, source: bytes | None, findings: Findings, *, force: bool = False) -> Change:
         """What ``offer`` would do with a document, or with the accepted one; changes nothing.
@@ -295,7 +298,7 @@ class Reconciler:
         if self.refused is None or self.refused.problems != problems:
             first = problems[0].message if problems else ""
             self._events.add(EventKind.DOCUMENT_REFUSED, message=first)
-            self.refused = Refusal(self._clock(), problems)
+            self.refused = Refusal(self._wall(), problems)
 
     def _forget_overrides(self) -> None:
         """What was said of backends that are gone means nothing any more."""

@@ -35,8 +35,7 @@ class ChangeStep:
 class Memory(Protocol):
     """What the data path wants remembered over restarts. Equal when there is nothing new."""
 
-    def dump(self) -> dict[str, Any]:
-        """For JSON; ``DataPath.recall`` reads it."""
+    def __eq__(self, other: object, /) -> bool: ...
 
 
 class Observation(Protocol):
@@ -100,8 +99,11 @@ class Receipt(Protocol):
 class DataPath(Protocol):
     """One network namespace's. Methods raise KernelError for what the kernel refuses."""
 
+    def dump(self, memory: Memory) -> dict[str, Any]:
+        """For JSON; ``recall`` reads it."""
+
     def recall(self, data: Mapping[str, Any]) -> Memory:
-        """What ``Memory.dump`` gave; nothing is remembered if that is missing or damaged."""
+        """What ``dump`` gave; nothing is remembered if that is missing or damaged."""
 
     def unsupported(self, config: Config, have: Observation | None = None) -> list[Problem]:
         """The services that it cannot carry here, such as for tunnels that the kernel lacks.

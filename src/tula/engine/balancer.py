@@ -17,6 +17,7 @@ from tula.engine.overrides import changed_overrides
 from tula.engine.reader import Adapters, Reader
 from tula.engine.retired import add_counts
 from tula.engine.store import Remembered, Store
+from tula.kernel.clock import boot_time
 from tula.model.config import Config
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.health import BackendName, Override, ProbeSocket, Standing
@@ -41,9 +42,9 @@ class Balancer(Reader):
     """
 
     def __init__(
-        self, adapters: Adapters, store: Store, clock: Callable[[], float] = time.time
+        self, adapters: Adapters, store: Store, clock: Callable[[], float] = boot_time
     ) -> None:
-        """``clock`` tells seconds since the epoch."""
+        """``clock`` tells seconds of the boot clock."""
         super().__init__(adapters, store)
         self._clock = clock
         self.applied: Applied | None = None
@@ -87,7 +88,7 @@ class Balancer(Reader):
             before = self._remembered()
             # Numbers first, so that a full disk is found before the kernel is changed. Counts
             # last: an element that is still there must not count twice.
-            early = Remembered(prepared.path.memory.dump(), before.retired)
+            early = Remembered(self._path.dump(prepared.path.memory), before.retired)
             self._remember(before, early)
             try:
                 accept = self._store.prepare_document(source)
@@ -115,8 +116,6 @@ class Balancer(Reader):
         """Without a daemon: changes the override of a backend of the accepted configuration, and
         brings the kernel to it. When that fails, the override is as it was."""
         with self._store.locked():
-            if self._store.has_daemon():
-                raise StateError(f"{self._store.directory}: a daemon starts or ends; try again")
             before = self._store.overrides()
             self._store.save_overrides(changed_overrides(before, name, change))
             try:
@@ -132,7 +131,7 @@ class Balancer(Reader):
         prepared = self._prepare(config, standings, True, shares, lenient=True)
         drifted = left is not None and self._has_drifted(left, prepared)
         before = self._remembered()
-        early = Remembered(prepared.path.memory.dump(), before.retired)
+        early = Remembered(self._path.dump(prepared.path.memory), before.retired)
         self._try_remember(before, early)
         prepared, receipt = self._commit(prepared, strict=False)
         return replace(self._finish(prepared, receipt, early), drifted=drifted)
@@ -143,6 +142,8 @@ class Balancer(Reader):
         Nothing is read before it: raises StaleError when somebody else has changed something
         since, and KernelError; then only ``reconcile`` helps.
         """
+        # Without the store's lock, which the daemon holds as long as it runs: health must reach
+        # the kernel though the state directory is gone.
         applied = self.applied
         if applied is None or applied.receipt.revision is None:
             raise StaleError
@@ -164,7 +165,7 @@ class Balancer(Reader):
             self.unsaved = str(error)
             return
         retired = add_counts(before.retired, receipt.retired, applied.config)
-        self._try_remember(before, Remembered(receipt.memory.dump(), retired))
+        self._try_remember(before, Remembered(self._path.dump(receipt.memory), retired))
 
     def missing(self, config: Config) -> frozenset[BackendName]:
         """The backends of services with monitors that the kernel was left without: they were
@@ -198,7 +199,7 @@ class Balancer(Reader):
                 raise KernelError("; ".join(failures))
             self.applied = None
             self._store.clear_document()
-            self._store.save_remembered(Remembered(memory.dump()))
+            self._store.save_remembered(Remembered(self._path.dump(memory)))
             self._unsaved, self.unsaved = None, ""
             if self._store.overrides():
                 self._store.save_overrides({})
@@ -292,7 +293,7 @@ class Balancer(Reader):
         """After the change was made: nothing here can undo it."""
         committed = time.monotonic()
         retired = add_counts(early.retired, receipt.retired, prepared.config)
-        self._try_remember(early, Remembered(receipt.memory.dump(), retired))
+        self._try_remember(early, Remembered(self._path.dump(receipt.memory), retired))
         # Only now: packets that come for a VIP must find the rules, not the host's own stack.
         # And VIPs that go do so last: while one is still there, its packets belong to the rules.
         warnings = [

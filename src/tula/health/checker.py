@@ -29,6 +29,9 @@ _Key = tuple[object, ...]
 class Checker:
     """The probes of a daemon. All but ``__init__`` is called in the loop's thread.
 
+    Probes go by the loop's clock, which nobody sets. It stands still while the machine is
+    suspended, and so do the probes: intervals and timeouts go on where they were.
+
     ``on_change`` is called, in the loop and once for all at the same time, when any finding's
     ``up`` changed; ``on_evidence`` when the reason of a backend that is down became known. ``ask``,
     ``clock`` (for ``since``) and ``chance`` (random, 0 to 1) are replaced by tests.

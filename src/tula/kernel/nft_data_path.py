@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from tula.dataplane.nft.build import BuiltRuleset, build_ruleset
 from tula.dataplane.nft.describe import describe_transaction
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
-from tula.dataplane.nft.ids import PROBE_MARK, Ids, recall_ids, split_id
+from tula.dataplane.nft.ids import PROBE_MARK, Ids, split_id
 from tula.dataplane.nft.incremental import rebuild_ruleset
 from tula.dataplane.nft.lookup3 import slot_of
 from tula.dataplane.nft.number import number_state, only_weights_moved, renumber_state
@@ -34,6 +33,8 @@ from tula.dataplane.port import (
     Receipt,
     Revision,
 )
+from tula.kernel.clock import Clock, SystemClock
+from tula.kernel.nft_memory import dump_ids, recall_ids
 from tula.kernel.nftables import NewerTableError, Nftables
 from tula.kernel.tunnels import TunnelAdapter
 from tula.model.config import Config, Forwarding
@@ -135,15 +136,17 @@ class NftDataPath:
         self,
         nftables: Nftables,
         tunnels: TunnelAdapter,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
-        """``clock`` tells seconds since the epoch."""
         self._nftables = nftables
         self._tunnels = tunnels
-        self._clock = clock
+        self._clock = clock or SystemClock()
+
+    def dump(self, memory: Memory) -> dict[str, Any]:
+        return dump_ids(_ids(memory), self._clock)
 
     def recall(self, data: Mapping[str, Any]) -> Ids:
-        return recall_ids(data)
+        return recall_ids(data, self._clock)
 
     def unsupported(self, config: Config, have: Observation | None = None) -> list[Problem]:
         if all(service.forwarding is Forwarding.L2 for service in config.services):
@@ -183,7 +186,7 @@ class NftDataPath:
             )
         known = merge_ids(ids, recover_ids(found.ruleset))
         renamed = renamed_services(want, known, found.ruleset)
-        numbers = plan_ids(want, known, self._clock(), renamed)
+        numbers = plan_ids(want, known, self._clock.boot(), renamed)
         numbered = number_state(want, numbers)
         built = build_ruleset(numbered, found.ruleset.maps if found.ruleset else ())
         return NftChange(

@@ -30,7 +30,8 @@ def claim(prefix: str) -> Path:
     """Take a name for a new lab; refused while another has it."""
     made = directory(prefix)
     try:
-        made.mkdir(parents=True)
+        KEPT.mkdir(mode=0o755, exist_ok=True)
+        made.mkdir(mode=0o755)
     except FileExistsError:
         raise LabError(f"there is a lab named {prefix} already; remove it first") from None
     return made

@@ -18,6 +18,7 @@ from tula.plan.reach import Reach
 
 OFF, STRICT, LOOSE = 0, 1, 2
 _ANY = frozenset({OFF, STRICT, LOOSE})
+_WHAT = ("rp_filter", "accept_local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,17 @@ def setting(interface: str, what: str) -> str:
     return f"net/ipv4/conf/{interface}/{what}"
 
 
+def is_setting(name: str, value: str) -> bool:
+    """Whether it may be one of those that are set here, and such a value of it."""
+    parts = name.split("/")
+    known = parts[:3] == ["net", "ipv4", "conf"] and len(parts) == 5 and parts[4] in _WHAT
+    return known and parts[3] not in ("", ".", "..") and value.isascii() and value.isdecimal()
+
+
 def settings_to_read(interfaces: Iterable[str]) -> list[str]:
     """What ``plan_probe_sysctls`` wants to know of a machine with these interfaces."""
     names = ["all", "default", *sorted(interfaces)]
-    return [setting(name, what) for name in names for what in ("rp_filter", "accept_local")]
+    return [setting(name, what) for name in names for what in _WHAT]
 
 
 def plan_probe_sysctls(

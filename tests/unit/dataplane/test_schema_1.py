@@ -110,7 +110,7 @@ def test_ids_and_counts_go_on(tmp_path: Path) -> None:
     assert machine.store.remembered().path["services"] == IDS.services
     assert machine.store.remembered().retired == {}, "nothing has left"
     assert machine.balancer.stats().backends["web", B[0].key] == Count(4, 390)
-    assert not machine.balancer.plan(CONFIG, b"1").transaction
+    assert not machine.balancer.plan(CONFIG, b"1").path
 
 
 def test_counts_of_what_leaves_with_the_takeover_are_remembered(tmp_path: Path) -> None:

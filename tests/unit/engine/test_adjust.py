@@ -15,6 +15,7 @@ from support.builders import FakeMachine, make_backend, make_config, make_servic
 from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.number import number_state
 from tula.dataplane.nft.ruleset import Kind
+from tula.engine.store import Store
 from tula.kernel.nft_data_path import NftReceipt
 from tula.kernel.nftables import next_generation
 from tula.model.config import (
@@ -230,3 +231,13 @@ def test_somebody_elses_change_is_noticed(tmp_path: Path) -> None:
 def test_a_generation_is_never_0() -> None:
     assert next_generation(7) == 8
     assert next_generation(0xFFFFFFFF) == 1
+
+
+def test_a_failover_waits_for_no_lock(tmp_path: Path) -> None:
+    """Whoever holds the state directory's lock, and for whatever time."""
+    config = make_config(make_service(backends=[make_backend(0), make_backend(1)]))
+    machine = FakeMachine(tmp_path, config)
+    machine.balancer.reconcile(config, dict.fromkeys(names_of(config), UP))
+    down = {("web", "b1"): Standing(State.DOWN, 0, False)}
+    with Store(machine.store.directory).locked():
+        assert machine.balancer.adjust({("web", "b0"): UP, **down}).change

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from support.builders import FakeMachine, make_backend, make_config, make_service
+from support.builders import FakeMachine, ids_of, make_backend, make_config, make_service
 from tula.dataplane.nft.flow_keys import flow_key, fragment_key
-from tula.dataplane.nft.ids import backend_id, recall_ids
+from tula.dataplane.nft.ids import backend_id
 from tula.engine.status import describe_status
 from tula.model.config import Connections, PortRange, Protocol
 from tula.model.flow import Flow, FlowEntry
@@ -33,7 +33,7 @@ def machine(tmp_path: Path) -> FakeMachine:
 
 
 def mark(machine: FakeMachine, backend: int) -> int:
-    ids = recall_ids(machine.store.remembered().path)
+    ids = ids_of(machine.store)
     return backend_id(ids.services["web"], ids.backends[B[backend].key])
 
 
@@ -109,6 +109,6 @@ def test_a_service_with_another_name_and_the_same_ports_keeps_its_flows(
     )
     machine = FakeMachine(tmp_path / "state", before)
     machine.balancer.apply(before, b"1")
-    numbers = [recall_ids(machine.store.remembered().path).services["web"]]
+    numbers = [ids_of(machine.store).services["web"]]
     machine.balancer.apply(after, b"2")
-    assert list(recall_ids(machine.store.remembered().path).services.values()) == numbers
+    assert list(ids_of(machine.store).services.values()) == numbers

@@ -7,13 +7,13 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from support.builders import FakeMachine, make_backend, make_config, make_service
+from support.builders import FakeMachine, ids_of, make_backend, make_config, make_service
 from support.documents import render_document
 from tula.config.load import Document
 from tula.daemon.held import Held
 from tula.daemon.pending import Pending, Trigger
 from tula.daemon.reconciler import Reconciler
-from tula.dataplane.nft.ids import backend_id, recall_ids
+from tula.dataplane.nft.ids import backend_id
 from tula.engine.event_log import EventLog
 from tula.model.config import Scheduler
 
@@ -42,7 +42,7 @@ def test_shares_follow_counts_and_fall_back_to_weights(tmp_path: Path) -> None:
     held.take(held.count())
     assert moved == [{"web": {"b0": 100, "b1": 100}}]
     assert change() == "", "as the weights are"
-    ids = recall_ids(machine.store.remembered().path)
+    ids = ids_of(machine.store)
     mark = backend_id(ids.services["web"], ids.backends[config.services[0].backends[0].key])
     for number in range(50):
         machine.nftables.flows["tcp4_262144", number.to_bytes(16, "big")] = mark

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.builders import FakeMachine, make_backend, make_config, make_service
-from tula.dataplane.nft.ids import recall_ids
+from support.builders import FakeMachine, ids_of, make_backend, make_config, make_service
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.status import describe_status
 from tula.model.config import Backend, Config, MarkRange, PortRange, Tunnel
@@ -199,9 +198,9 @@ def test_ids_of_backends_in_tunnels_are_recovered_whatever_is_inside(tmp_path: P
     config = make_config(*services)
     machine = FakeMachine(tmp_path / "state", config)
     machine.balancer.apply(config, b"")
-    before = recall_ids(machine.store.remembered().path)
+    before = ids_of(machine.store)
     forget_files(machine)
     assert not machine.balancer.plan(config, b"").path
     machine.balancer.apply(config, b"")
-    after = recall_ids(machine.store.remembered().path)
+    after = ids_of(machine.store)
     assert (after.services, after.backends) == (before.services, before.backends)

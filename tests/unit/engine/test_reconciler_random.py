@@ -25,10 +25,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from support.builders import FakeMachine
+from support.builders import FakeMachine, ids_of
 from tula.config.load import parse_document
 from tula.daemon.reconciler import Reconciler
-from tula.dataplane.nft.ids import backend_id, recall_ids, split_id
+from tula.dataplane.nft.ids import Ids, backend_id, split_id
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
@@ -305,9 +305,10 @@ class Machine(RuleBasedStateMachine):
         """Backends by their ids in the kernel."""
         assert self.accepted is not None
         applied = self.balancer.applied
-        ids = recall_ids(self.store.remembered().path)
+        ids = ids_of(self.store)
         if applied is not None:
-            ids = recall_ids(applied.receipt.memory.dump())
+            assert isinstance(applied.receipt.memory, Ids)
+            ids = applied.receipt.memory
         return {
             backend_id(ids.services[s.name], ids.backends[b.key]): (s.name, b.name)
             for s in parse_document(self.accepted).config.services

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.builders import FakeMachine
+from support.builders import FakeMachine, ids_of
 from tula.config.load import parse_document
 from tula.daemon.reconciler import Reconciler
-from tula.dataplane.nft.ids import recall_ids, split_id
+from tula.dataplane.nft.ids import split_id
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
@@ -30,7 +30,7 @@ NAME = ("web", "a")
 
 def share(machine: FakeMachine) -> float:
     """Backend a's part of the slots."""
-    table, ids = machine.nftables.table, recall_ids(machine.store.remembered().path)
+    table, ids = machine.nftables.table, ids_of(machine.store)
     assert table is not None
     for name, elements in table.maps.items():
         parsed = MapName.parse(name)

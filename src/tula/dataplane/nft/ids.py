@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 BACKEND_BITS = 16
 BACKENDS = 1 << BACKEND_BITS
@@ -24,7 +23,7 @@ def split_id(mark: int) -> tuple[int, int]:
 
 
 Left = Mapping[str, tuple[int, float]]
-"""What is gone: its number, and when it went (seconds since the epoch)."""
+"""What is gone: its number, and when it went (seconds of the boot clock)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,45 +52,3 @@ class Ids:
     def mark(self, service: str, backend: str) -> int:
         """The mark of a backend of a service. Raises KeyError."""
         return backend_id(self.services[service], self.backends[backend])
-
-    def dump(self) -> dict[str, Any]:
-        """For JSON; what ``recall_ids`` reads."""
-        return {
-            "services": dict(self.services),
-            "backends": dict(self.backends),
-            "tables": dict(self.tables),
-            "turns": dict(self.turns),
-            "left_services": {name: list(entry) for name, entry in self.left_services.items()},
-            "left_backends": {name: list(entry) for name, entry in self.left_backends.items()},
-            "next_service": self.next_service,
-            "next_backend": self.next_backend,
-        }
-
-
-def recall_ids(data: Mapping[str, Any]) -> Ids:
-    """The numbers of ``Ids.dump``; none if something is missing or damaged.
-
-    The kernel knows those in use as well, so that a damaged file stops nothing.
-    """
-    try:
-        return Ids(
-            services=_numbers(data, "services"),
-            backends=_numbers(data, "backends"),
-            tables=_numbers(data, "tables"),
-            turns=_numbers(data, "turns"),
-            left_services=_left(data, "left_services"),
-            left_backends=_left(data, "left_backends"),
-            next_service=int(data["next_service"]),
-            next_backend=int(data["next_backend"]),
-        )
-    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError):
-        return Ids()
-
-
-def _numbers(data: Mapping[str, Any], name: str) -> dict[str, int]:
-    return {str(key): int(value) for key, value in data.get(name, {}).items()}
-
-
-def _left(data: Mapping[str, Any], name: str) -> dict[str, tuple[int, float]]:
-    entries = data.get(name, {}).items()
-    return {str(key): (int(number), float(when)) for key, (number, when) in entries}

@@ -16,7 +16,7 @@ def plan_ids(
 ) -> Ids:
     """Numbers for all of ``state``: those of ``known`` where it has them, else fresh ones.
 
-    ``now`` is in seconds since the epoch. What leaves keeps its number until no flow table can
+    ``now`` is in seconds of the boot clock. What leaves keeps its number until no flow table can
     hold it any longer, and gets it back if it returns. ``renamed`` are services' new names to
     their old ones. Raises ProblemsError when the range of marks is too small.
     """
