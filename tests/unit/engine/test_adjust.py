@@ -18,12 +18,12 @@ from tula.engine.balancer import next_generations
 from tula.model.config import (
     Config,
     Connections,
-    HealthMonitor,
     Scheduler,
     Tunnel,
 )
 from tula.model.errors import StaleError
 from tula.model.health import BackendName, Standing, State
+from tula.model.monitor import HealthMonitor, TcpProbe
 
 UP = Standing(State.UP, 100, True)
 CHOICES = [
@@ -60,7 +60,7 @@ def documents(draw: st.DrawFn) -> Config:
                 else [make_backend(each) for each in members],
                 scheduler=draw(st.sampled_from(SCHEDULERS)),
                 tunnel=draw(st.sampled_from([None, None, Tunnel.IPIP])),
-                health=draw(st.sampled_from([(), (HealthMonitor("tcp"),)])),
+                health=draw(st.sampled_from([(), (HealthMonitor(TcpProbe()),)])),
             )
         )
     config = make_config(*services)
