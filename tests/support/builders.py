@@ -28,7 +28,6 @@ from tula.model.config import (
     Backend,
     Config,
     Forwarding,
-    HealthMonitor,
     PortRange,
     Protocol,
     Scheduler,
@@ -38,6 +37,7 @@ from tula.model.config import (
 from tula.model.desired import DesiredState
 from tula.model.flow import Flow, FlowEntry
 from tula.model.host import HostAddress, HostView, Link, Route
+from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.plan.desired import plan_desired
 from tula.plan.reach import backend_addresses, plan_reach
 from tula.plan.standing import NO_SHARES
@@ -219,7 +219,7 @@ def configs(draw: st.DrawFn) -> Config:
                 sorted(protocols),
                 draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
                 tunnel=draw(st.sampled_from([None, None, *Tunnel])),
-                health=draw(st.sampled_from([(), (HealthMonitor("tcp"),)])),
+                health=draw(st.sampled_from([(), (HealthMonitor(TcpProbe()),)])),
             )
         )
     interfaces = draw(st.sampled_from([("eth0",), ("eth0", "eth1")]))

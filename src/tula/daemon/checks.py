@@ -19,10 +19,11 @@ from tula.engine.store import Store
 from tula.health.check import Check
 from tula.health.checker import Checker
 from tula.kernel.network import Neighbour, Network
-from tula.model.config import Config, HealthPolicy
+from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Finding
+from tula.model.monitor import HealthPolicy
 from tula.plan.probes import PlannedProbe, ProbePlan, plan_probes, probed_neighbours
 
 _ADOPTED = "was down when the daemon before this one ended"

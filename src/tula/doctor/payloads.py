@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import dns.exception
 import dns.message
 
-from tula.model.config import HealthMonitor, Protocol, VirtualService
+from tula.model.config import Protocol, VirtualService
+from tula.model.monitor import DnsProbe, HealthMonitor, UdpProbe
 
 _DNS_PORT = 53
 _ROOT = bytes.fromhex("547501000001000000000000" + "00" + "00020001")
@@ -30,13 +31,13 @@ def udp_payloads(services: Iterable[VirtualService]) -> dict[int, bytes]:
 
 
 def _asked(monitor: HealthMonitor) -> bytes:
-    extra = dict(monitor.extra)
-    if monitor.type == "udp":
-        return str(extra.get("send", "")).encode() if extra.get("expect") else b""
-    if monitor.type == "dns":
+    probe = monitor.probe
+    if isinstance(probe, UdpProbe):
+        return probe.send.encode() if probe.expect else b""
+    if isinstance(probe, DnsProbe):
         try:
-            query = dns.message.make_query(str(extra["name"]), str(extra.get("record") or "A"))
-        except (dns.exception.DNSException, KeyError, ValueError):
+            query = dns.message.make_query(probe.name, probe.record)
+        except (dns.exception.DNSException, ValueError):
             return b""
         return query.to_wire()
     return b""
@@ -44,7 +45,6 @@ def _asked(monitor: HealthMonitor) -> bytes:
 
 def _ports(service: VirtualService, monitor: HealthMonitor) -> list[int]:
     """The port that the monitor names, else the service's single ones."""
-    named = dict(monitor.extra).get("port")
-    if isinstance(named, int) and named:
-        return [named]
+    if monitor.port:
+        return [monitor.port]
     return [ports.first for ports in service.ports if ports.first == ports.last]

@@ -179,9 +179,8 @@ def _ports(services: list[VirtualService], protocol: Protocol) -> tuple[int, ...
         if protocol not in service.protocols:
             continue
         for monitor in service.health:
-            port = dict(monitor.extra).get("port")
-            known = isinstance(port, int) and any(port in known for known in service.ports)
-            if isinstance(port, int) and port and known and monitor.via == "dsr":
+            port = monitor.port
+            if port and monitor.via == "dsr" and any(port in known for known in service.ports):
                 ports[port] = None
         single = [r.first for r in service.ports if r.first == r.last and r.first]
         ports |= dict.fromkeys(single[:_MOST_PORTS])

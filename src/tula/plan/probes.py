@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tula.model.config import Backend, Config, Forwarding, HealthMonitor, IPAddress, VirtualService
+from tula.model.config import Backend, Config, Forwarding, IPAddress, VirtualService
 from tula.model.health import ProbeSocket, ProbeTarget
 from tula.model.host import HostView
+from tula.model.monitor import HealthMonitor
 from tula.plan.probe_sysctls import Answer, Need, plan_needs
 from tula.plan.reach import Reach
 from tula.plan.tunnels import outer_address
@@ -122,9 +123,8 @@ def _port(service: VirtualService, monitor: HealthMonitor) -> int | None:
 
     Of a service with ranges alone, the one that is usual for the kind, if it is in them.
     """
-    own = dict(monitor.extra).get("port")
-    if isinstance(own, int) and own:
-        return own
+    if monitor.port:
+        return monitor.port
     if monitor.type == "icmp":
         return 0
     single = [ports.first for ports in service.ports if ports.first == ports.last]

@@ -24,7 +24,8 @@ from tula.dataplane.nft.ruleset import Kind, MapName, Ruleset
 from tula.dataplane.nft.schema import LEGACY_NAMES, readable_kind, schema_of
 from tula.dataplane.nft.transaction import DeleteMap, FlushMap, in_turn
 from tula.kernel.fake import FakeNftables
-from tula.model.config import Config, HealthMonitor, PortRange, Scheduler, VirtualService
+from tula.model.config import Config, PortRange, Scheduler, VirtualService
+from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.model.stats import Count
 
 B = [make_backend(number) for number in range(3)]
@@ -137,7 +138,7 @@ def test_a_service_that_is_renamed_with_the_upgrade_keeps_its_number() -> None:
 
 
 def test_a_backend_that_was_down_is_still_down(tmp_path: Path) -> None:
-    checked = make_config(replace(web(), health=(HealthMonitor("tcp"),)), api())
+    checked = make_config(replace(web(), health=(HealthMonitor(TcpProbe()),)), api())
     table = old_table(checked)
     maps = {
         name: {k: v for k, v in elements.items() if k != 0x70005 or not name.startswith("via")}

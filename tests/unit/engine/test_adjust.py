@@ -21,13 +21,13 @@ from tula.kernel.nftables import next_generation
 from tula.model.config import (
     Config,
     Connections,
-    HealthMonitor,
     Scheduler,
     Tunnel,
 )
 from tula.model.desired import DesiredState
 from tula.model.errors import StaleError
 from tula.model.health import BackendName, Standing, State
+from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.plan.desired import plan_desired
 
 UP = Standing(State.UP, 100, True)
@@ -65,7 +65,7 @@ def documents(draw: st.DrawFn) -> Config:
                 else [make_backend(each) for each in members],
                 scheduler=draw(st.sampled_from(SCHEDULERS)),
                 tunnel=draw(st.sampled_from([None, None, Tunnel.IPIP])),
-                health=draw(st.sampled_from([(), (HealthMonitor("tcp"),)])),
+                health=draw(st.sampled_from([(), (HealthMonitor(TcpProbe()),)])),
             )
         )
     config = make_config(*services)

@@ -12,13 +12,14 @@ from support.builders import (
     make_service,
 )
 from tula.dataplane.nft.ids import PROBE_MARK
-from tula.model.config import Config, HealthMonitor, PortRange, Protocol, Tunnel
+from tula.model.config import Config, PortRange, Protocol, Tunnel
 from tula.model.health import ProbeSocket, ProbeTarget
 from tula.model.host import HostAddress, HostView
+from tula.model.monitor import HealthMonitor, HttpProbe, IcmpProbe, ScriptProbe, TcpProbe
 from tula.plan.probes import ProbePlan, plan_probes, probe_destinations, probed_neighbours
 from tula.plan.reach import plan_reach
 
-TCP, PING = HealthMonitor("tcp"), HealthMonitor("icmp")
+TCP, PING = HealthMonitor(TcpProbe()), HealthMonitor(IcmpProbe())
 VIP4, VIP6 = ip_address("10.0.0.100"), ip_address("2001:db8::100")
 OWN4, OWN6 = ip_address("10.0.0.2"), ip_address("2001:db8::2")
 BOTH = ("10.0.0.100", "2001:db8::100")
@@ -64,7 +65,7 @@ def test_every_backend_is_asked_at_every_vip_from_an_address_that_is_no_vip() ->
 
 
 def test_a_direct_check_asks_the_addresses_of_the_vips_versions() -> None:
-    monitor = HealthMonitor("tcp", via="direct", extra=(("port", 8080),))
+    monitor = HealthMonitor(TcpProbe(port=8080), via="direct")
     service = make_service(backends=[make_backend(0)], health=[TCP, monitor])
     found = plan(make_config(service))
     assert [(p.position, p.target.address) for p in found.probes] == [
@@ -83,7 +84,7 @@ def test_a_direct_check_needs_nothing_of_the_machine() -> None:
 
 
 def test_ports() -> None:
-    http, script = HealthMonitor("http"), HealthMonitor("script")
+    http, script = HealthMonitor(HttpProbe()), HealthMonitor(ScriptProbe(command=("/bin/check",)))
     assert port_of(TCP, PortRange(1000, 2000), PortRange(3000, 3000)) == 3000
     assert port_of(TCP, PortRange(1000, 2000)) == 1000
     assert port_of(http, PortRange(1, 2000)) == 80, "the usual one where a range holds it"

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import is_dataclass
 
 from pydantic import BaseModel, ValidationError
 
-from tula.config.models import BackendModel, DocumentModel, ServiceModel
-from tula.config.monitor import CheckModel, HealthModel, MonitorModel
-from tula.config.scalars import FAULT
-from tula.config.settings import ConnectionsModel, MaglevModel, MarksModel, TunnelsModel
-from tula.config.shown import meant, quoted, shown
+from tula.config.errors import meant, quoted, shown
+from tula.config.fields import settings_of
+from tula.config.models import (
+    BackendModel,
+    CheckModel,
+    DocumentModel,
+    HealthModel,
+    MonitorModel,
+    ServiceModel,
+)
+from tula.config.scalars import INVALID
 from tula.config.tree import Positions, Value
+from tula.model.config import Config
 from tula.model.problem import Path, Problem
 
 _MODELS: dict[Path, type[BaseModel]] = {
     (): DocumentModel,
     ("defaults",): ServiceModel,
-    ("connections",): ConnectionsModel,
-    ("maglev",): MaglevModel,
-    ("marks",): MarksModel,
-    ("tunnels",): TunnelsModel,
     ("services", "*"): ServiceModel,
     ("services", "*", "backends", "*"): BackendModel,
     ("services", "*", "health"): HealthModel,
     ("services", "*", "health", "checks", "*"): CheckModel,
     ("services", "*", "checks", "*"): MonitorModel,
+}
+_SECTIONS: dict[Path, type] = {
+    (declared.key,): declared.hint
+    for declared in settings_of(Config)
+    if isinstance(declared.hint, type) and is_dataclass(declared.hint)
 }
 
 _EXPECTED: dict[Path, str] = {
@@ -71,7 +80,7 @@ def problems_of(error: ValidationError, positions: Positions) -> tuple[list[Prob
         elif path and path[-1] == "[key]":
             path = path[:-1]
             problem = Problem(path, item["msg"], on_key=True)
-        elif kind == FAULT:
+        elif kind == INVALID:
             # A value alone stands for a list of one, whose item is not in the document.
             while path and isinstance(path[-1], int) and not positions.has(path):
                 path = path[:-1]
@@ -85,7 +94,10 @@ def problems_of(error: ValidationError, positions: Positions) -> tuple[list[Prob
 
 def known_keys(path: Path) -> list[str]:
     """The keys that the map at ``path`` may have."""
-    return list(_MODELS[_shape(path)].model_fields)
+    shape = _shape(path)
+    if shape in _SECTIONS:
+        return [declared.key for declared in settings_of(_SECTIONS[shape])]
+    return [field.alias or name for name, field in _MODELS[shape].model_fields.items()]
 
 
 def without(root: Value, faulty: Iterable[Path]) -> object:
@@ -139,8 +151,8 @@ def _unknown(path: Path) -> str:
     word = str(path[-1])
     known = known_keys(path[:-1])
     near = meant(word, known)
-    mend = f"did you mean {near!r}?" if near else f"known here: {', '.join(known)}"
-    return f"unknown key {quoted(word)}; {mend}"
+    fix = f"did you mean {near!r}?" if near else f"known here: {', '.join(known)}"
+    return f"unknown key {quoted(word)}; {fix}"
 
 
 def _wrong_kind(path: Path, value: object, message: str) -> str:
@@ -148,5 +160,5 @@ def _wrong_kind(path: Path, value: object, message: str) -> str:
     if expected is None:
         # Every map and list of the models stands in the table; this keeps a gap readable.
         return message[:200]
-    mend = f"; write [{shown(value)}]" if path == ("interfaces",) and isinstance(value, str) else ""
-    return f"expected {expected}; got {shown(value)}{mend if len(mend) < 40 else ''}"
+    fix = f"; write [{shown(value)}]" if path == ("interfaces",) and isinstance(value, str) else ""
+    return f"expected {expected}; got {shown(value)}{fix if len(fix) < 40 else ''}"

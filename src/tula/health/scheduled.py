@@ -1,126 +1,128 @@
-"""What the checker remembers of each probe and of each backend."""
+"""What the checker knows of each probe that it repeats, and of each backend."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 
-from tula.health.check import Check, ProbeView
-from tula.health.combine import Verdict, combined, evidence_of, warning_of
-from tula.health.diagnose import can_diagnose
-from tula.health.machine import Count
-from tula.health.outcome import Outcome
-from tula.model.config import HealthPolicy, IPAddress
+from tula.health.check import Check, Outcome, ProbeView
+from tula.health.diagnosis import can_diagnose
+from tula.health.machine import ProbeState, ProbeVerdict, combined, evidence_of, warning_of
+from tula.health.timing import Durations
+from tula.model.config import IPAddress
 from tula.model.health import BackendName, Finding
+from tula.model.monitor import HealthPolicy
 
 _DIAGNOSIS = 30.0
-"""Seconds for which the fault that was found holds, if the evidence stays the same."""
+"""Seconds for which a diagnosis holds, if the evidence stays the same."""
 _DIAGNOSIS_CHANGED = 5.0
 
 
-class Probing:
-    """One probe, sent again and again for all backends that want it."""
+class ScheduledProbe:
+    """One probe, sent again and again for all backends that share it."""
 
     __slots__ = (
         "_diagnosed",
         "_diagnosed_at",
+        "backends",
         "check",
-        "count",
+        "diagnosing",
+        "diagnosis",
         "due",
+        "durations",
         "failed",
-        "fault",
         "late",
         "outcome",
+        "state",
         "task",
         "timer",
-        "twin",
-        "wanted",
     )
 
     def __init__(self, check: Check) -> None:
         self.check = check
-        self.wanted: list[Watched] = []
-        self.count = Count()
+        self.backends: list[MonitoredBackend] = []
+        self.durations: Durations | None = None
+        self.state = ProbeState()
         self.outcome: Outcome | None = None
-        self.fault = ""  # what diagnosis named
+        self.diagnosis = ""  # what diagnosis found
         self.failed = 0
         self.due = 0.0
         self.late = 0.0
         self.timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
-        self.twin: asyncio.Task[None] | None = None
+        self.diagnosing: asyncio.Task[None] | None = None
         self._diagnosed = ""
         self._diagnosed_at = 0.0
 
     def begin_diagnosis(self, now: float) -> bool:
         """Whether it is time to ask why it is down; if so, it counts as asked."""
         failed = self.outcome
-        if failed is None or failed.passed is not False or self.count.up is not False:
+        if failed is None or failed.passed is not False or self.state.up is not False:
             return False
-        if self.twin is not None or not can_diagnose(self.check.settings, self.check.direct):
+        if self.diagnosing is not None or not can_diagnose(self.check.settings, self.check.direct):
             return False
         changed = failed.evidence != self._diagnosed
         wait = _DIAGNOSIS_CHANGED if changed else _DIAGNOSIS
         if self._diagnosed and now < self._diagnosed_at + wait:
             return False
         if changed:
-            self.fault = ""
+            self.diagnosis = ""
         self._diagnosed, self._diagnosed_at = failed.evidence, now
         return True
 
     def forget_diagnosis(self) -> None:
-        """It is up again: the next fault is another."""
-        self._diagnosed = self.fault = ""
+        """It is up again: the next failure may have another reason."""
+        self._diagnosed = self.diagnosis = ""
 
     def shown(self) -> tuple[object, ...]:
         """What findings show of it: while this is the same, so are they."""
         outcome = self.outcome
         of = (outcome.passed, outcome.evidence, outcome.warning) if outcome is not None else ()
-        return self.count.up, self.fault, self._diagnosed, of
+        return self.state.up, self.diagnosis, self._diagnosed, of
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ProbeVerdict:
         """What it says of a backend now."""
         outcome = self.outcome
         if outcome is None:
-            return Verdict(self.count.up)
+            return ProbeVerdict(self.state.up)
         evidence = outcome.evidence
-        if self.fault and outcome.evidence == self._diagnosed:
-            evidence = f"{evidence}; {self.fault}"
-        return Verdict(self.count.up, outcome, evidence)
+        if self.diagnosis and outcome.evidence == self._diagnosed:
+            evidence = f"{evidence}; {self.diagnosis}"
+        return ProbeVerdict(self.state.up, outcome, evidence)
 
     def stop(self) -> None:
-        """Nothing of it is under way any more."""
+        """Cancels all of it that is under way or due."""
         if self.timer is not None:
             self.timer.cancel()
-        for task in (self.task, self.twin):
+        for task in (self.task, self.diagnosing):
             if task is not None:
                 task.cancel()
 
     def view(self) -> ProbeView:
-        count = self.count
+        state = self.state
         return ProbeView(
             kind=self.check.settings.type,
             target=self.check.target,
-            backends=tuple(dict.fromkeys(watched.name for watched in self.wanted)),
-            up=count.up,
+            backends=tuple(dict.fromkeys(backend.name for backend in self.backends)),
+            up=state.up,
             outcome=self.outcome,
-            passes=count.passes,
-            failures=count.failures,
+            passes=state.passes,
+            failures=state.failures,
             failed=self.failed,
-            flaps=count.flaps,
+            flaps=state.flaps,
             late=self.late,
         )
 
 
-class Watched:
-    """One backend of one service, and the probes that it stands by."""
+class MonitoredBackend:
+    """One backend of one service, and the probes that decide about it."""
 
     __slots__ = ("_finding", "_require_all", "adopted", "monitors", "name", "since", "up")
 
     def __init__(
         self,
         name: BackendName,
-        monitors: dict[int, list[Probing]],
+        monitors: dict[int, list[ScheduledProbe]],
         policy: HealthPolicy,
         adopted: Finding | None,
         now: float,
@@ -135,7 +137,7 @@ class Watched:
 
     def recount(self, now: float) -> bool:
         """Combines the probes anew; whether ``up`` changed."""
-        monitors = ((probing.count.up for probing in targets) for targets in self.monitors)
+        monitors = ((probe.state.up for probe in targets) for targets in self.monitors)
         up = combined(monitors, self._require_all)
         if up is None or up is self.up:
             # Undecided: what was adopted, or decided before, holds until it is decided.
@@ -154,7 +156,7 @@ class Watched:
         return self._finding
 
     def _find(self) -> Finding:
-        monitors = [[probing.verdict() for probing in targets] for targets in self.monitors]
+        monitors = [[probe.verdict() for probe in targets] for targets in self.monitors]
         evidence = evidence_of(self.up, monitors)
         decided = combined(
             ([verdict.up for verdict in targets] for targets in monitors), self._require_all
@@ -165,7 +167,7 @@ class Watched:
 
     def addresses(self) -> frozenset[IPAddress]:
         """Its own, as far as its checks tell."""
-        return own_addresses(probing.check for targets in self.monitors for probing in targets)
+        return own_addresses(probe.check for targets in self.monitors for probe in targets)
 
 
 def own_addresses(checks: Iterable[Check]) -> frozenset[IPAddress]:
