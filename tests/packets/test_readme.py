@@ -100,7 +100,7 @@ def test_from_three_bare_machines_to_the_first_answer(lab: Lab, tmp_path: Path, 
     (trace,) = commands("tula trace")
     assert "maglev hashes 10.0.0.50 port 40000" in run(lb, trace, path)
     (doctor,) = commands("tula doctor")
-    assert "No fault found" in run(lb, doctor, path)
+    assert "No problems found" in run(lb, doctor, path)
     print("\n".join(spent))
     for cache in caches:
         cache.tula("backend", "leave")
