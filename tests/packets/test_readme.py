@@ -104,7 +104,7 @@ def test_from_three_bare_machines_to_the_first_answer(lab: Lab, tmp_path: Path, 
     assert "No problems found" in run(lb, doctor, path)
     if kind == "l2":
         with Running(lb, path) as daemon:
-            daemon.wait_for(cache_1="up", cache_2="up")
+            daemon.wait_for(within=60.0, cache_1="up", cache_2="up")
         timed("lb1: the daemon has checked both backends")
     print("\n".join(spent))
     for cache in caches:
