@@ -113,7 +113,7 @@ def draw(text: str, output: Path) -> None:
     shown = Text("$ tula status\n" + "\n".join(lines))
     for state, colour in COLOURS.items():
         shown.highlight_words([f" {state} "], colour)
-    shown.highlight_regex(r"^SERVICE .*$", "bold")
+    shown.highlight_regex(r"SERVICE .*", "bold")
     width = max(map(len, lines)) + 1
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     console.print(shown)
