@@ -1,4 +1,4 @@
-"""Commands that mend, run by root on the machine that they are for. Pure."""
+"""Commands that fix a problem, for a root shell on the machine that they name. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from tula.model.config import Config, IPAddress
 from tula.plan.backend_commands import make_vip
 from tula.plan.instructions import plan_instructions
 
-QUIET = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
+SILENCE_ARP = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
 
 
 def hold_vip(vip: IPAddress) -> tuple[str, ...]:
-    """On a backend: has the VIP on lo, and is silent about it."""
+    """On a backend: adds the VIP to lo without answering ARP for it."""
     add = str(make_vip(HeldVip(vip, "lo"))).replace("address add", "address replace")
-    return (add,) if vip.version == 6 else (QUIET, add)
+    return (add,) if vip.version == 6 else (SILENCE_ARP, add)
 
 
 def hide_vip(vip: IPAddress) -> tuple[str, ...]:
-    """On a backend: takes the VIP from every interface that answers for it, to lo.
+    """On a backend: moves the VIP to lo from every interface that answers ARP for it.
 
-    A device that has no link to neighbours may keep it.
+    Devices without neighbours keep it.
     """
     away = (
         f"ip -o address show to {vip}/{vip.max_prefixlen} | while read -r _ dev _ address _; do "
@@ -29,26 +29,26 @@ def hide_vip(vip: IPAddress) -> tuple[str, ...]:
         'ip -d link show dev "$dev" | grep -qw dummy && continue; '
         'ip address delete "$address" dev "$dev"; done'
     )
-    quiet, *add = hold_vip(vip) if vip.version == 4 else ("", *hold_vip(vip))
-    # In this order: at no time does it answer for the VIP and hold it.
-    return tuple(command for command in (quiet, away, *add) if command)
+    silence, *add = hold_vip(vip) if vip.version == 4 else ("", *hold_vip(vip))
+    # In this order, the backend never answers ARP for a VIP that it holds.
+    return tuple(command for command in (silence, away, *add) if command)
 
 
-def open_tunnel(config: Config, backend: str) -> tuple[str, ...]:
-    """On a backend: its tunnels' ends made anew, by the document; filters and VIPs too."""
+def recreate_tunnels(config: Config, backend: str) -> tuple[str, ...]:
+    """On a backend: recreates its tunnel devices by the configuration, with filters and VIPs."""
     steps = plan_instructions(config, backend) or ()
     commands: list[str] = []
     for step in steps:
         for command in step.commands:
-            device = _made_by(command)
+            device = _created_by(command)
             if device:
                 commands.append(f"ip link delete {device} 2>/dev/null || true")
             commands.append(command)
     return tuple(commands)
 
 
-def clamp(vips: Sequence[IPAddress], sizes: Mapping[int, int]) -> tuple[str, ...]:
-    """On a backend: answers of these VIPs ask for segments of at most so many bytes, by version."""
+def clamp_mss(vips: Sequence[IPAddress], sizes: Mapping[int, int]) -> tuple[str, ...]:
+    """On a backend: clamps the MSS in SYN-ACKs from these VIPs to ``sizes``, by IP version."""
     rules = []
     for version, size in sorted(sizes.items()):
         listed = ", ".join(str(vip) for vip in vips if vip.version == version)
@@ -65,12 +65,12 @@ def clamp(vips: Sequence[IPAddress], sizes: Mapping[int, int]) -> tuple[str, ...
     )
 
 
-def apply(text: str) -> tuple[str, ...]:
-    """On the balancer: brings it to the document."""
-    return (f"tula apply {text}".rstrip(),)
+def apply(options: str) -> tuple[str, ...]:
+    """On the balancer: applies the configuration that the options name."""
+    return (f"tula apply {options}".rstrip(),)
 
 
-def _made_by(command: str) -> str:
-    """The device that an instruction makes."""
+def _created_by(command: str) -> str:
+    """The device that a command creates."""
     _, found, rest = command.partition("ip link add ")
     return rest.split()[0] if found else ""
