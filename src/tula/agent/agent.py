@@ -6,12 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tula.agent.record import Record, RecordFile
-from tula.agent.unit import Unit
-from tula.kernel.backend_host import BackendHost, has_dummy
-from tula.model.backend_side import VIP_DEVICE, BackendFacts, BackendSide
-from tula.model.config import Forwarding, IPAddress, Tunnel
-from tula.plan.backend_diff import (
+from tula.agent.diff import (
     Made,
     Step,
     diff_backend,
@@ -19,7 +14,12 @@ from tula.plan.backend_diff import (
     settings_of,
     will_have_made,
 )
-from tula.plan.backend_side import Role, plan_backend_side
+from tula.agent.plan import Role, plan_backend_side
+from tula.agent.record import Record, RecordFile
+from tula.agent.unit import Unit
+from tula.kernel.backend_host import BackendHost, has_dummy
+from tula.model.backend_setup import VIP_DEVICE, BackendFacts, BackendSide
+from tula.model.config import Forwarding, IPAddress, Tunnel
 from tula.plan.tunnels import outer_address
 
 

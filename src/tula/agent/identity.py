@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from tula.agent.plan import Role, role_by_addresses, role_by_name
 from tula.agent.record import Record, Source
 from tula.config.load import DocumentError, parse_document
 from tula.model.config import Config, IPAddress
 from tula.model.errors import KernelError
-from tula.plan.backend_side import Role, role_by_addresses, role_by_name
 
 
 class NotFoundError(Exception):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from tula.agent.diff import Made
 from tula.kernel.whole_file import write_whole
 from tula.model.errors import KernelError
-from tula.plan.backend_diff import Made
 
 FILE, _LOCK = "backend.json", "backend.lock"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tula.model.backend_side import TABLE, BackendSide
-from tula.plan.backend_diff import Step
+from tula.agent.diff import Step
+from tula.model.backend_setup import TABLE, BackendSide
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ from tula.cli.instructions import instructions
 
 if TYPE_CHECKING:
     from tula.agent.agent import Agent, Plan
+    from tula.agent.plan import Role
     from tula.agent.record import Record
     from tula.model.config import IPAddress
-    from tula.plan.backend_side import Role
 
 app = typer.Typer(
     name="backend",

@@ -10,8 +10,8 @@ import typer
 from tula.cli.common import WRONG, File, Json, fail, print_json, read_document, warn
 
 if TYPE_CHECKING:
-    from tula.plan.backend_side import Role
-    from tula.plan.boot_files import BootPlan
+    from tula.agent.boot_files import BootPlan
+    from tula.agent.plan import Role
 
 
 class Format(StrEnum):
@@ -32,8 +32,8 @@ def instructions(
     json: Json = False,
 ) -> None:
     """Print the steps that make a machine this backend: a shell script, to be run there by root."""
-    from tula.plan.backend_side import role_by_name
-    from tula.plan.instructions import plan_instructions
+    from tula.agent.instructions import plan_instructions
+    from tula.agent.plan import role_by_name
 
     document = read_document(file)
     warn(str(file), document)
@@ -57,8 +57,8 @@ def instructions(
 
 
 def _boot_plan(role: Role, format_: Format) -> BootPlan:
-    from tula.plan.netplan import plan_netplan
-    from tula.plan.networkd import plan_networkd
+    from tula.agent.netplan import plan_netplan
+    from tula.agent.networkd import plan_networkd
 
     if format_ is Format.NETWORKD:
         return plan_networkd(role)
@@ -70,7 +70,7 @@ def _boot_plan(role: Role, format_: Format) -> BootPlan:
 
 
 def _print_boot(plan: BootPlan, json: bool) -> None:
-    from tula.plan.boot_files import render_script
+    from tula.agent.boot_files import render_script
 
     if json:
         files = [{"path": file.path, "why": file.why, "text": file.text} for file in plan.files]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from tula.agent.plan import plan_backend_side, role_by_addresses
 from tula.doctor.backend_arp import judge_silence
 from tula.doctor.backend_server import judge_firewall, judge_servers
 from tula.doctor.backend_tunnels import judge_ends, judge_filter, judge_reverse_path
@@ -14,7 +15,6 @@ from tula.kernel.backend_host import BackendHost, KernelBackendHost
 from tula.kernel.listening import read_listeners
 from tula.kernel.nfchains import read_arriving_chains
 from tula.model.finding import Finding
-from tula.plan.backend_side import plan_backend_side, role_by_addresses
 
 BackendJudge = Callable[[Scene, OwnSide], Iterable[Finding]]
 

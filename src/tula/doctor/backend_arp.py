@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tula.agent.commands import write_setting
 from tula.doctor.own_side import OwnSide
 from tula.doctor.scene import Scene
 from tula.model.finding import Finding, Severity
-from tula.plan.backend_commands import write_setting
 
 _SILENT = {"arp_ignore": {1, 2, 3, 8}, "arp_announce": {2}}
 _HARM = {

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tula.doctor.own_side import OwnSide
-from tula.doctor.scene import Scene
-from tula.model.backend_side import End, HeldVip, LinkFact
-from tula.model.config import Forwarding
-from tula.model.finding import Finding, Severity
-from tula.plan.backend_commands import (
+from tula.agent.commands import (
     loose_setting,
     make_end,
     make_filter,
@@ -18,6 +13,11 @@ from tula.plan.backend_commands import (
     remove_end,
     set_end,
 )
+from tula.doctor.own_side import OwnSide
+from tula.doctor.scene import Scene
+from tula.model.backend_setup import End, HeldVip, LinkFact
+from tula.model.config import Forwarding
+from tula.model.finding import Finding, Severity
 
 _SAME = {
     "sit": {"sit", "ipip"},

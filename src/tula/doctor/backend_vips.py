@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tula.agent.commands import make_vip, remove_vip
 from tula.doctor.own_side import OwnSide
 from tula.doctor.scene import STRAYS, Scene
-from tula.model.backend_side import HeldVip
+from tula.model.backend_setup import HeldVip
 from tula.model.finding import Finding, Severity
-from tula.plan.backend_commands import make_vip, remove_vip
 
 _QUIET = ("lo", "dummy", "sit", "ipip", "ip6tnl", "gre", "ip6gre", "vxlan")
 """Kinds of devices on which an address is announced to nobody who counts."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tula.model.backend_side import HeldVip
+from tula.agent.commands import make_vip
+from tula.agent.instructions import plan_instructions
+from tula.model.backend_setup import HeldVip
 from tula.model.config import Config, IPAddress
-from tula.plan.backend_commands import make_vip
-from tula.plan.instructions import plan_instructions
 
 QUIET = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
 

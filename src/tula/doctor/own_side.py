@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tula.agent.plan import Role
 from tula.kernel.listening import Listener
-from tula.model.backend_side import BackendFacts, BackendSide
+from tula.model.backend_setup import BackendFacts, BackendSide
 from tula.model.chain import BaseChain
-from tula.plan.backend_side import Role
 
 
 @dataclass(frozen=True, slots=True)

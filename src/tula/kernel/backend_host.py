@@ -17,7 +17,7 @@ from tula.kernel.network import OWNER
 from tula.kernel.rtnetlink import RtReader
 from tula.kernel.sysctls import KernelSysctls
 from tula.kernel.tunnels import KernelTunnels
-from tula.model.backend_side import TABLE, BackendFacts, GuePort, LinkFact
+from tula.model.backend_setup import TABLE, BackendFacts, GuePort, LinkFact
 from tula.model.command import Command, command
 from tula.model.config import IPAddress
 from tula.model.errors import KernelError

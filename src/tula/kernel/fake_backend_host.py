@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
-from tula.model.backend_side import BackendFacts, GuePort, LinkFact
+from tula.model.backend_setup import BackendFacts, GuePort, LinkFact
 from tula.model.command import Command
 from tula.model.config import IPAddress
 from tula.model.errors import KernelError

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from support.builders import make_config, make_service
 from tula.agent.agent import Agent, NotFitError
+from tula.agent.plan import Role, role_by_name
 from tula.agent.record import Record, RecordFile, Source
 from tula.agent.status import parts_of
 from tula.kernel.fake_backend_host import FakeBackendHost
-from tula.model.backend_side import LinkFact
+from tula.model.backend_setup import LinkFact
 from tula.model.config import Backend, Config, Tunnel, TunnelSettings
 from tula.model.errors import KernelError
-from tula.plan.backend_side import Role, role_by_name
 
 ARP = "net/ipv4/conf/all/arp_ignore"
 ANNOUNCE = "net/ipv4/conf/all/arp_announce"

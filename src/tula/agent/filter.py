@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tula.model.backend_side import TABLE
+from tula.model.backend_setup import TABLE
 from tula.model.config import IPAddress
 
 _FAMILY = {4: "ip", 6: "ip6"}

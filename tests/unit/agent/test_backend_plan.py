@@ -8,9 +8,9 @@ from ipaddress import ip_address
 import pytest
 
 from support.builders import make_config, make_service
-from tula.model.backend_side import End
+from tula.agent.plan import Role, plan_backend_side, role_by_addresses, role_by_name
+from tula.model.backend_setup import End
 from tula.model.config import Backend, Config, Tunnel, TunnelSettings
-from tula.plan.backend_side import Role, plan_backend_side, role_by_addresses, role_by_name
 
 FOUR = Backend("four", (ip_address("10.0.1.1"),))
 SIX = Backend("six", (ip_address("2001:db8::6"),))

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from support.builders import make_config, make_service
+from tula.agent.boot_files import BootPlan, render_script
+from tula.agent.netplan import plan_netplan
+from tula.agent.networkd import plan_networkd
+from tula.agent.plan import Role, role_by_name
 from tula.model.config import Backend, Tunnel
-from tula.plan.backend_side import Role, role_by_name
-from tula.plan.boot_files import BootPlan, render_script
-from tula.plan.netplan import plan_netplan
-from tula.plan.networkd import plan_networkd
 
 FOUR = Backend("four", (ip_address("10.0.1.1"),))
 SIX = Backend("six", (ip_address("2001:db8::6"),))

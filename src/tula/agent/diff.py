@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tula.model.backend_side import BackendFacts, BackendSide, End, HeldVip
-from tula.model.command import Command
-from tula.plan.backend_commands import (
+from tula.agent.commands import (
     loose_setting,
     make_end,
     make_filter,
@@ -20,6 +18,8 @@ from tula.plan.backend_commands import (
     set_end,
     write_setting,
 )
+from tula.model.backend_setup import BackendFacts, BackendSide, End, HeldVip
+from tula.model.command import Command
 
 
 @dataclass(frozen=True, slots=True)

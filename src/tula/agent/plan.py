@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from tula.model.backend_side import BackendSide, End, GuePort, HeldVip, Setting
+from tula.agent.filter import Clamp, Gate, render_filter
+from tula.model.backend_setup import BackendSide, End, GuePort, HeldVip, Setting
 from tula.model.config import Backend, Config, Forwarding, IPAddress, Tunnel, VirtualService
-from tula.plan.backend_filter import Clamp, Gate, render_filter
 from tula.plan.tunnels import outer_address, overhead, vxlan_mac
 
 _WIRE = 1500

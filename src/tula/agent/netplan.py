@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tula.model.backend_side import BackendSide, End, HeldVip
-from tula.plan.backend_side import Role, plan_backend_side
-from tula.plan.boot_files import BootFile, BootPlan, plan_boot
+from tula.agent.boot_files import BootFile, BootPlan, plan_boot
+from tula.agent.plan import Role, plan_backend_side
+from tula.model.backend_setup import BackendSide, End, HeldVip
 
 _PATH = "/etc/netplan/90-tula-backend.yaml"
 _MODES = {"ipip", "sit", "gre", "ip6gre", "vxlan"}

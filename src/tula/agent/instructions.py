@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tula.model.backend_side import BackendSide, End
-from tula.model.config import Config, Forwarding, IPAddress
-from tula.plan.backend_commands import (
+from tula.agent.commands import (
     make_end,
     make_filter,
     make_port,
@@ -15,7 +13,9 @@ from tula.plan.backend_commands import (
     set_end,
     write_setting,
 )
-from tula.plan.backend_side import Role, plan_backend_side, role_by_name
+from tula.agent.plan import Role, plan_backend_side, role_by_name
+from tula.model.backend_setup import BackendSide, End
+from tula.model.config import Config, Forwarding, IPAddress
 from tula.plan.tunnels import outer_address
 
 _MODULES = {4: "fou", 6: "fou6"}

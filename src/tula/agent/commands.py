@@ -5,7 +5,7 @@ What ``tula backend join`` runs, and what ``instructions`` and the doctor print,
 
 from __future__ import annotations
 
-from tula.model.backend_side import TABLE, End, GuePort, HeldVip
+from tula.model.backend_setup import TABLE, End, GuePort, HeldVip
 from tula.model.command import Command, command
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tula.model.backend_side import TABLE, BackendSide, GuePort
-from tula.plan.backend_commands import loose_setting, make_filter, make_port
+from tula.agent.commands import loose_setting, make_filter, make_port
+from tula.model.backend_setup import TABLE, BackendSide, GuePort
 
 _FILTER = "/etc/tula/backend.nft"
 _SETTINGS = "/etc/sysctl.d/90-tula-backend.conf"
