@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from tula.agent.diff import Made
 from tula.kernel.whole_file import write_whole
@@ -39,7 +41,7 @@ class Record:
     addresses: tuple[str, ...] = ()
     """Those of the machine at the last join, by which it is found again before it has them."""
     unit: str = ""
-    version: int = 1
+    version: int = 2
 
 
 _FORMAT = TypeAdapter(Record)
@@ -78,8 +80,8 @@ class RecordFile:
         except OSError as error:
             raise KernelError(f"{self.path}: {error.strerror}") from error
         try:
-            record = _FORMAT.validate_json(text)
-        except ValidationError as error:
+            record = _FORMAT.validate_python(_upgraded(from_json(text)))
+        except ValueError as error:
             raise KernelError(
                 f"{self.path} is damaged; put it aside, and join and leave again"
             ) from error
@@ -99,3 +101,26 @@ class RecordFile:
             (self._directory / _LOCK).unlink(missing_ok=True)
         except OSError as error:
             raise KernelError(f"{self.path}: {error.strerror}") from error
+
+
+_RENAMED = {
+    "side": "setup",
+    "ends": "devices",
+    "told": "attributes",
+    "loose": "loose_rp_filter",
+    "made": "written",
+}
+"""Keys inside ``made`` that version 1 had under other names."""
+
+
+def _upgraded(found: Any) -> Any:
+    """A record of version 1 in the terms of version 2; anything else as it is."""
+    if not isinstance(found, dict) or found.get("version") != 1:
+        return found
+    return {**found, "made": _with_new_keys(found.get("made", {})), "version": 2}
+
+
+def _with_new_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_RENAMED.get(key, key): _with_new_keys(part) for key, part in value.items()}
+    return [_with_new_keys(part) for part in value] if isinstance(value, list) else value

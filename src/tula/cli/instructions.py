@@ -1,4 +1,4 @@
-"""``tula backend instructions``: a backend's side for a machine without Tula."""
+"""``tula backend instructions``: the setup of a backend, for a machine without Tula."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ class Format(StrEnum):
 
 
 def instructions(
-    backend: Annotated[str, typer.Argument(help="The backend's name in the document.")],
+    backend: Annotated[str, typer.Argument(help="The backend's name in the configuration.")],
     file: File,
     format_: Annotated[
         Format,
         typer.Option(
-            "--format", help="By ip(8), until a reboot; or by files of networkd or netplan."
+            "--format",
+            help="ip commands, which last until a reboot; or files for networkd or netplan.",
         ),
     ] = Format.IP,
     json: Json = False,
 ) -> None:
-    """Print the steps that make a machine this backend: a shell script, to be run there by root."""
+    """Print a shell script that sets a machine up as this backend, to be run there by root."""
     from tula.agent.instructions import plan_instructions
     from tula.agent.plan import role_by_name
 
@@ -41,7 +42,7 @@ def instructions(
     if role is None:
         names = {b.name for service in document.config.services for b in service.backends}
         known = ", ".join(sorted(names)[:20]) or "none"
-        fail(WRONG, f"tula: no backend {backend!r} in {file}; there are: {known}")
+        fail(WRONG, f"tula: no backend {backend!r} in {file}; its backends are: {known}")
     if format_ is not Format.IP:
         _print_boot(_boot_plan(role, format_), json)
         return
@@ -49,7 +50,7 @@ def instructions(
     if json:
         print_json([{"why": step.why, "commands": list(step.commands)} for step in steps])
         return
-    print(f"# Makes this machine the backend {backend}, until it is started again.")
+    print(f"# Sets this machine up as the backend {backend}, until it is rebooted.")
     print("set -e")
     for step in steps:
         print(f"\n# {step.why}")
@@ -64,8 +65,8 @@ def _boot_plan(role: Role, format_: Format) -> BootPlan:
         return plan_networkd(role)
     plan = plan_netplan(role)
     if isinstance(plan, str):
-        others = "--format ip" if "anyone" in plan else "--format networkd, or ip"
-        fail(WRONG, f"tula: {plan}; take {others}")
+        others = "--format ip" if "anyone" in plan else "--format networkd or --format ip"
+        fail(WRONG, f"tula: {plan}; use {others}")
     return plan
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tula.agent.plan import plan_backend_side, role_by_addresses
+from tula.agent.plan import plan_backend_setup, role_by_addresses
 from tula.doctor.backend_arp import judge_silence
 from tula.doctor.backend_server import judge_firewall, judge_servers
 from tula.doctor.backend_tunnels import judge_ends, judge_filter, judge_reverse_path
@@ -36,7 +36,7 @@ def observe_own_side(scene: Scene, host: BackendHost | None = None) -> OwnSide |
     role = role_by_addresses(scene.config, scene.own - scene.vips)
     if role is None:
         return None
-    want = plan_backend_side([role])
+    want = plan_backend_setup([role])
     host = host if host is not None else KernelBackendHost()
     settings = [
         f"net/ipv4/conf/{name}/{setting}"

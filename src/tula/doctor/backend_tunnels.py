@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tula.agent.commands import (
-    loose_setting,
-    make_end,
+    make_device,
     make_filter,
     make_port,
     make_vip,
-    remove_end,
-    set_end,
+    remove_device,
+    rp_filter_of,
+    set_device,
 )
 from tula.doctor.own_side import OwnSide
 from tula.doctor.scene import Scene
-from tula.model.backend_setup import End, HeldVip, LinkFact
+from tula.model.backend_setup import Device, ObservedLink, VipAddress
 from tula.model.config import Forwarding
 from tula.model.finding import Finding, Severity
 
@@ -40,7 +40,7 @@ def judge_ends(_scene: Scene, own: OwnSide) -> Iterator[Finding]:
                 "make the port, or join: tula backend join",
                 commands=(str(make_port(port)),),
             )  # fmt: skip
-    for end in own.want.ends:
+    for end in own.want.devices:
         # By its own name first: what is wrong with it is told then.
         links = own.facts.links
         candidates = [name for name in links if links[name].kind in _SAME.get(end.kind, ())]
@@ -48,9 +48,9 @@ def judge_ends(_scene: Scene, own: OwnSide) -> Iterator[Finding]:
         if any(links[name].up for name in right):
             continue
         # Fallback devices such as gre0, set up, would take packets of everyone.
-        remote = dict(end.told).get("remote")
-        right = [name for name in right if links[name].told.get("remote") == remote]
-        again = [str(c) for c in make_end(end)]
+        remote = dict(end.attributes).get("remote")
+        right = [name for name in right if links[name].attributes.get("remote") == remote]
+        again = [str(c) for c in make_device(end)]
         again += [str(make_vip(held)) for held in own.want.vips if held.device == end.name]
         if right:
             yield Finding(
@@ -67,7 +67,7 @@ def judge_ends(_scene: Scene, own: OwnSide) -> Iterator[Finding]:
             else f"there is no {end.kind} device that unpacks it ({' '.join(end.options)})"
         )
         # A device that only resembles it may be somebody's, unless it is in the way.
-        first = (str(remove_end(End(other, ""))),) if other else ()
+        first = (str(remove_device(Device(other, ""))),) if other else ()
         yield Finding(
             "tunnel-missing", Severity.ERROR, end.name, evidence,
             "make it, or join: tula backend join",
@@ -75,35 +75,41 @@ def judge_ends(_scene: Scene, own: OwnSide) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _near(end: End, own: OwnSide, candidates: list[str]) -> Iterator[str]:
+def _near(end: Device, own: OwnSide, candidates: list[str]) -> Iterator[str]:
     """Devices that take the end's place in the kernel, with something else about them."""
-    told = dict(end.told)
+    told = dict(end.attributes)
     for name in candidates:
         link = own.facts.links[name]
         if end.kind == "vxlan":
-            if (link.told.get("id"), link.told.get("port")) == (told["id"], told["port"]):
+            if (link.attributes.get("id"), link.attributes.get("port")) == (
+                told["id"],
+                told["port"],
+            ):
                 yield name
-        elif link.told.get("local") == told["local"] and link.told.get("remote") == told["remote"]:
+        elif (
+            link.attributes.get("local") == told["local"]
+            and link.attributes.get("remote") == told["remote"]
+        ):
             yield name
 
 
-def _fits(end: End, link: LinkFact) -> bool:
+def _fits(end: Device, link: ObservedLink) -> bool:
     return not _difference(end, link)
 
 
-def _difference(end: End, link: LinkFact) -> str:
+def _difference(end: Device, link: ObservedLink) -> str:
     """What keeps a device from unpacking the end's packets."""
     if link.kind not in _SAME.get(end.kind, ()):
         return f"it is of kind {link.kind or 'none'}, not {end.kind}"
     if end.mac and link.mac != end.mac:
         return f"its MAC is {link.mac}, balancers send to {end.mac}"
-    for key, value in end.told:
-        told = link.told.get(key)
+    for key, value in end.attributes:
+        told = link.attributes.get(key)
         if key in _KEYS and told != value and not (key in ("local", "remote") and told == "any"):
             return f"its {key} is {told}, not {value}"
     for key in ("ikey", "key"):
-        if link.told.get(key) not in (None, 0, "0.0.0.0"):
-            return f"it takes packets with the key {link.told[key]} alone, and balancers send none"
+        if (value := link.attributes.get(key)) not in (None, 0, "0.0.0.0"):
+            return f"it takes packets with the key {value} alone, and balancers send none"
     return ""
 
 
@@ -111,8 +117,12 @@ def judge_reverse_path(scene: Scene, own: OwnSide) -> Iterator[Finding]:
     """What comes in by a tunnel is answered by another interface, which a strict filter refuses."""
     links = own.facts.links
     four = any(held.vip.version == 4 for held in own.want.vips)
-    for end in own.want.ends:
-        right = [name for name in links if _fits(end, links[name])] if four and end.loose else []
+    for end in own.want.devices:
+        right = (
+            [name for name in links if _fits(end, links[name])]
+            if four and end.loose_rp_filter
+            else []
+        )
         for name in right:
             value = own.effective(name, "rp_filter")
             has_address = any(
@@ -121,16 +131,16 @@ def judge_reverse_path(scene: Scene, own: OwnSide) -> Iterator[Finding]:
             if not value or (value == 2 and has_address):
                 continue
             vip = next(held.vip for held in own.want.vips if held.vip.version == 4)
-            commands = [str(set_end(End(name, "", loose=True))[-1])]
+            commands = [str(set_device(Device(name, "", loose_rp_filter=True))[-1])]
             if not has_address:
-                commands.append(str(make_vip(HeldVip(vip, name))))
+                commands.append(str(make_vip(VipAddress(vip, name))))
             yield Finding(
                 "rp-filter", Severity.ERROR, name,
                 f"rp_filter comes out as {value} on {name}"
                 + ("" if has_address else ", which has no IPv4 address")
                 + ": packets from clients that are not behind it are dropped",
-                f"set {loose_setting(End(name, '')).replace('/', '.')} to 2 (loose) and give it a "
-                "VIP, which loose filtering needs, or join: tula backend join",
+                f"set {rp_filter_of(Device(name, '')).replace('/', '.')} to 2 (loose) and give it "
+                "a VIP, which loose filtering needs, or join: tula backend join",
                 commands=tuple(commands),
             )  # fmt: skip
     yield from _strict_interfaces(scene, own, four)
@@ -157,13 +167,13 @@ def _strict_interfaces(scene: Scene, own: OwnSide, four: bool) -> Iterator[Findi
                 f"leave by {', '.join(sorted(leaving))}: packets of clients there are dropped",
                 "make it loose",
                 certain=False,
-                commands=(str(set_end(End(name, "", loose=True))[-1]),),
+                commands=(str(set_device(Device(name, "", loose_rp_filter=True))[-1]),),
             )  # fmt: skip
 
 
 def judge_filter(_scene: Scene, own: OwnSide) -> Iterator[Finding]:
     """The table that clamps segments and takes tunnels of balancers alone; where one joined."""
-    if not own.want.filter or not any(e.loose for e in own.want.ends):
+    if not own.want.filter or not any(e.loose_rp_filter for e in own.want.devices):
         return
     there = own.facts.filter
     if not there:

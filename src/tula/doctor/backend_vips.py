@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tula.agent.commands import make_vip, remove_vip
 from tula.doctor.own_side import OwnSide
 from tula.doctor.scene import STRAYS, Scene
-from tula.model.backend_setup import HeldVip
+from tula.model.backend_setup import VipAddress
 from tula.model.finding import Finding, Severity
 
 _QUIET = ("lo", "dummy", "sit", "ipip", "ip6tnl", "gre", "ip6gre", "vxlan")
@@ -23,7 +23,7 @@ def judge_addresses(scene: Scene, own: OwnSide) -> Iterator[Finding]:
             continue  # this machine balances it as well
         loud = [name for name in devices if not _quiet(own, name)]
         quiet = [name for name in devices if name not in loud]
-        held = str(make_vip(HeldVip(vip, "lo")))
+        held = str(make_vip(VipAddress(vip, "lo")))
         if not devices:
             yield Finding(
                 "vip-missing", Severity.ERROR, str(vip),
@@ -32,7 +32,7 @@ def judge_addresses(scene: Scene, own: OwnSide) -> Iterator[Finding]:
                 commands=(held,),
             )  # fmt: skip
         for name in loud:
-            away = str(remove_vip(HeldVip(vip, name)))
+            away = str(remove_vip(VipAddress(vip, name)))
             length = _prefix_length(scene, vip, name)
             away = away.replace(f"/{vip.max_prefixlen} ", f"/{length} ")
             yield Finding(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tula.agent.commands import make_vip
 from tula.agent.instructions import plan_instructions
-from tula.model.backend_setup import HeldVip
+from tula.model.backend_setup import VipAddress
 from tula.model.config import Config, IPAddress
 
 QUIET = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
@@ -14,7 +14,7 @@ QUIET = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce
 
 def hold_vip(vip: IPAddress) -> tuple[str, ...]:
     """On a backend: has the VIP on lo, and is silent about it."""
-    add = str(make_vip(HeldVip(vip, "lo"))).replace("address add", "address replace")
+    add = str(make_vip(VipAddress(vip, "lo"))).replace("address add", "address replace")
     return (add,) if vip.version == 6 else (QUIET, add)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tula.agent.plan import Role
 from tula.kernel.listening import Listener
-from tula.model.backend_setup import BackendFacts, BackendSide
+from tula.model.backend_setup import BackendFacts, BackendSetup
 from tula.model.chain import BaseChain
 
 
@@ -15,7 +15,7 @@ class OwnSide:
     """``facts`` hold the sysctls of all interfaces."""
 
     role: Role
-    want: BackendSide
+    want: BackendSetup
     facts: BackendFacts = field(default_factory=BackendFacts)
     listeners: frozenset[Listener] = frozenset()
     chains: tuple[BaseChain, ...] = ()

@@ -1,4 +1,4 @@
-"""What a machine must have to be a backend: settings, tunnels' ends, a filter, the VIPs."""
+"""What a machine needs to be a backend: sysctls, tunnel devices, a packet filter, the VIPs."""
 
 from __future__ import annotations
 
@@ -8,90 +8,91 @@ from dataclasses import dataclass, field
 from tula.model.config import IPAddress
 
 TABLE = "tula_backend"
-"""The nftables table (family inet) of a backend; the balancer's is another."""
+"""The nftables table (family inet) of a backend; the balancer's has another name."""
 VIP_DEVICE = "tula-vips"
-"""Holds the VIPs where the kernel has dummy devices, else lo does."""
+"""Holds the VIPs if the kernel has dummy devices; otherwise lo does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A sysctl, its name with slashes; any of ``fine`` will do, and ``value`` is set otherwise."""
+    """A sysctl, its name with slashes: ``value`` is written unless it is one of ``accepted``."""
 
     name: str
     value: str
-    fine: frozenset[str]
+    accepted: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """The backend's end of a tunnel; of ``VIP_DEVICE`` too, which is a device without an end.
+class Device:
+    """A tunnel device of the backend, or the dummy device that holds the VIPs.
 
-    ``kind`` as ``ip link`` has it; ``options`` are what stands behind it, and ``told`` how
-    ``ip -j -d link`` tells of it. ``mac`` is empty for a device that has none of its own choice.
-    ``loose``: IPv4 packets come in by it, whose way back is another interface.
+    ``kind`` and ``options`` are arguments of ``ip link add``; ``attributes`` are what
+    ``ip -j -d link`` shows for them. ``mac`` is empty where the kernel may choose it.
+    ``loose_rp_filter``: IPv4 packets arrive on it although the route back to their source uses
+    another interface.
     """
 
     name: str
     kind: str
     options: tuple[str, ...] = ()
-    told: tuple[tuple[str, object], ...] = ()
+    attributes: tuple[tuple[str, object], ...] = ()
     mac: str = ""
-    loose: bool = False
+    loose_rp_filter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GuePort:
-    """A UDP port whose packets are GUE, by the version of the outer addresses."""
+    """A UDP port on which the kernel decapsulates GUE, and the version of the outer header."""
 
     port: int
     version: int
 
 
 @dataclass(frozen=True, slots=True)
-class HeldVip:
-    """A VIP on a device where the machine accepts it."""
+class VipAddress:
+    """A VIP as an address of a local device."""
 
     vip: IPAddress
     device: str
 
 
 @dataclass(frozen=True, slots=True)
-class BackendSide:
-    """All of it, in the order in which it is made; what goes is removed in the reverse order.
+class BackendSetup:
+    """All that a backend needs, in the order of creation; removal goes in the reverse order.
 
-    Silence and filter first, the VIPs last: at no moment does the machine announce a VIP, or take
-    packets from somebody else's tunnel.
+    ARP settings and the filter come first and the VIPs last, so that the machine never announces a
+    VIP and never accepts packets from somebody else's tunnel, not even for a moment.
     """
 
     settings: tuple[Setting, ...] = ()
     filter: str = ""
-    """The text of the table, empty when nothing needs one."""
+    """The nftables table as text; empty if none is needed."""
     ports: tuple[GuePort, ...] = ()
-    ends: tuple[End, ...] = ()
-    vips: tuple[HeldVip, ...] = ()
+    devices: tuple[Device, ...] = ()
+    vips: tuple[VipAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class LinkFact:
-    """A link as the machine has it: ``told`` are its kind's own values, as ``ip -j`` has them."""
+class ObservedLink:
+    """A network device as it exists now; ``attributes`` are those of its kind in ``ip -j -d``."""
 
     kind: str
     mac: str
     up: bool
-    told: Mapping[str, object] = field(default_factory=dict)
+    attributes: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class BackendFacts:
-    """What a machine has of what a backend must have, and of what decides that."""
+    """What exists on a machine, as far as a backend's setup is concerned."""
 
-    links: Mapping[str, LinkFact] = field(default_factory=dict)
+    links: Mapping[str, ObservedLink] = field(default_factory=dict)
     addresses: frozenset[tuple[IPAddress, str]] = frozenset()
     """Each with the name of its interface."""
     balanced: frozenset[IPAddress] = frozenset()
-    """Those that Tula's balancer put there."""
+    """Those that Tula's balancer added."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Sysctls that were asked for and exist."""
+    """The requested sysctls that exist."""
     ports: frozenset[GuePort] = frozenset()
     filter: str = ""
-    """How nft lists the table, empty without one."""
+    """The table as nft lists it; empty if there is none."""
