@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tula.doctor.scene import Scene
 from tula.doctor.talk import Answers
 from tula.model.finding import Finding, Severity
-from tula.plan.probe_sysctls import plan_probe_sysctls, unmet_needs
+from tula.plan.probe_sysctls import plan_probe_sysctls, unmet_requirements
 
 
 def judge_reverse(scene: Scene, _: Answers) -> Iterator[Finding]:
@@ -20,7 +20,7 @@ def judge_reverse(scene: Scene, _: Answers) -> Iterator[Finding]:
         return
     wanted = plan_probe_sysctls(scene.needs, scene.settings, scene.host.links)
     commands = tuple(f"sysctl -w {name}={value}" for name, value in wanted.items())
-    for interface in unmet_needs(scene.needs, scene.settings):
+    for interface in unmet_requirements(scene.needs, scene.settings):
         yield Finding(
             "rp-filter", Severity.WARNING, interface,
             f"answers of health checks from IPv4 VIPs do not come in by {interface}: rp_filter "

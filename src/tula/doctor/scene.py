@@ -19,7 +19,7 @@ from tula.model.config import Config, IPAddress
 from tula.model.host import HostView, LinkState
 from tula.model.problem import Problem
 from tula.plan.ids import plan_ids
-from tula.plan.probe_sysctls import Need, settings_to_read
+from tula.plan.probe_sysctls import InterfaceRequirement, settings_to_read
 from tula.plan.probes import Sources, plan_probes
 from tula.plan.reach import Reach, backend_addresses, plan_reach
 from tula.plan.tunnel_kinds import missing_tunnels
@@ -59,7 +59,7 @@ class Scene:
     neighbours: Mapping[int, Usage] = field(default_factory=dict)
     conntrack: Usage | None = None
     chains: Sequence[BaseChain] = ()
-    needs: Mapping[str, Need] = field(default_factory=dict)
+    needs: Mapping[str, InterfaceRequirement] = field(default_factory=dict)
     """What health checks need of interfaces."""
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -142,7 +142,9 @@ def observe_scene(
     )
 
 
-def _needs(config: Config, host: HostView, reach: Reach, store: Store) -> Mapping[str, Need]:
+def _needs(
+    config: Config, host: HostView, reach: Reach, store: Store
+) -> Mapping[str, InterfaceRequirement]:
     """What answers to health checks need; the numbers do not matter."""
     if reach.problems or not any(service.probed for service in config.services):
         return {}

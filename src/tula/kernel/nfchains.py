@@ -91,7 +91,7 @@ def _rule(entry: Attributes) -> ChainRule:
     """A rule by its expressions: what they load and compare, as far as it is plain."""
     loaded: dict[int, tuple[str, int, int]] = {}
     matches: list[Match] = []
-    vague, verdict, chain = False, "", ""
+    partial, verdict, chain = False, "", ""
     for _, element in attribute_list(entry[4]) if 4 in entry else ():
         expression = attributes(element)
         name = text_of(expression.get(1))
@@ -115,8 +115,8 @@ def _rule(entry: Attributes) -> ChainRule:
             verdict = "drop"
         elif name not in _IDLE:
             loaded.clear()  # a mask, a hash: what is compared then is something else
-            vague = True
-    return ChainRule(tuple(matches), vague, verdict, chain)
+            partial = True
+    return ChainRule(tuple(matches), partial, verdict, chain)
 
 
 def _number(data: Attributes, kind: int) -> int:

@@ -40,7 +40,7 @@ CASES = [
     ("all but the vip", chain(ChainRule((NOT_VIP,), verdict=DROP)), Eats.NO),
     ("its subnet", chain(ChainRule((SUBNET,), verdict=DROP)), Eats.YES),
     ("one client's", chain(ChainRule((OF_ONE,), verdict=DROP)), Eats.MAYBE),
-    ("with more", chain(ChainRule((TO_VIP,), vague=True, verdict=DROP)), Eats.MAYBE),
+    ("with more", chain(ChainRule((TO_VIP,), partial=True, verdict=DROP)), Eats.MAYBE),
     ("accepted before", chain(ChainRule((TO_VIP,), verdict=ACCEPT), drops=True), Eats.NO),
     ("some accepted", chain(ChainRule((OF_ONE,), verdict=ACCEPT), drops=True), Eats.MAYBE),
     ("counted", chain(ChainRule((TO_VIP,))), Eats.NO),
