@@ -86,8 +86,8 @@ def test_the_last_good_document_runs_on(network: Network, tmp_path: Path) -> Non
             words = "no such file" if gone else "unknown key"
             assert refused(daemon).lower().startswith(words)
             loud = call_tula(lb, "status").stderr
-            assert loud.startswith(f"WARNING: {document} is refused since ")
-            assert loud.endswith("; the last good one runs\n")
+            assert loud.startswith(f"WARNING: {document} has been refused since ")
+            assert loud.endswith("; the previous configuration still runs\n")
             assert words in daemon.log.lower().split("document-refused")[-1]
         put(network, tmp_path, 80, 81)
         wait_until(lambda: daemon.status()["services"][0]["ports"] == ["80", "81"], 15)

@@ -41,7 +41,7 @@ from tula.lab import (
     tcp_flows,
     wait_until,
 )
-from tula.lab.backend import prepare_backend
+from tula.lab.topologies import prepare_backend
 from tula.model.problem import ProblemsError
 
 pytestmark = pytest.mark.kernel

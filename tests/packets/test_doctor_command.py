@@ -14,7 +14,7 @@ import pytest
 from support.doctor import Setup, l2_setup
 from support.lab_documents import service_of
 from tula.lab import Lab, flat, serve_tcp
-from tula.lab.backend import prepare_backend
+from tula.lab.topologies import prepare_backend
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 

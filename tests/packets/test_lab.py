@@ -68,7 +68,7 @@ def test_programs_run_inside_with_input_environment_and_status(lab: Lab) -> None
     assert host.run(["false"], check=False).returncode == 1
     with pytest.raises(LabError, match="exit status 3: alas"):
         host.run(["sh", "-c", "echo alas >&2; exit 3"])
-    with pytest.raises(LabError, match=r"not done after 0\.1 s"):
+    with pytest.raises(LabError, match=r"timed out after 0\.1 s"):
         host.run(["sleep", "10"], timeout=0.1)
 
 
@@ -132,7 +132,7 @@ def test_addresses_macs_and_routes(lab: Lab) -> None:
     assert "via fd09::2" in host.run(["ip", "-6", "route", "get", "2001:db8::1"]).stdout
     with pytest.raises(LabError, match="a has no interface eth7"):
         host.mac("eth7")
-    with pytest.raises(LabError, match="no host z; there are: a, b, c"):
+    with pytest.raises(LabError, match="no host z; the lab has: a, b, c"):
         lab["z"]
 
 

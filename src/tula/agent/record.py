@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
+from tula.agent.diff import Made
 from tula.kernel.directory import Directory
 from tula.model.errors import KernelError
-from tula.plan.backend_diff import Made
 
 FILE, _LOCK = "backend.json", "backend.lock"
 _TIMEOUT = 60.0
@@ -42,7 +44,7 @@ class Record:
     addresses: tuple[str, ...] = ()
     """Those of the machine at the last join: at boot it is recognised by them before it has any."""
     unit: str = ""
-    version: int = 1
+    version: int = 2
 
 
 _FORMAT = TypeAdapter(Record)
@@ -82,7 +84,7 @@ class RecordFile:
         except OSError as error:
             raise KernelError(f"{self.path}: {error.strerror}") from error
         try:
-            record = _FORMAT.validate_json(text)
+            record = _FORMAT.validate_python(_upgraded(from_json(text)))
             _require_own(record)
         except ValueError as error:
             raise KernelError(
@@ -113,3 +115,26 @@ def _require_own(record: Record) -> None:
     for name, changed in record.made.settings.items():
         if not (_SYSCTL.fullmatch(name) and changed.found.isdecimal()):
             raise ValueError(name)
+
+
+_RENAMED = {
+    "side": "setup",
+    "ends": "devices",
+    "told": "attributes",
+    "loose": "loose_rp_filter",
+    "made": "written",
+}
+"""Keys inside ``made`` that version 1 had under other names."""
+
+
+def _upgraded(found: Any) -> Any:
+    """A record of version 1 in the terms of version 2; anything else as it is."""
+    if not isinstance(found, dict) or found.get("version") != 1:
+        return found
+    return {**found, "made": _with_new_keys(found.get("made", {})), "version": 2}
+
+
+def _with_new_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_RENAMED.get(key, key): _with_new_keys(part) for key, part in value.items()}
+    return [_with_new_keys(part) for part in value] if isinstance(value, list) else value

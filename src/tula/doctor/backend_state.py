@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tula.agent.plan import Role, plan_backend_setup, role_by_addresses
 from tula.doctor.observation import Observation
 from tula.kernel.backend_host import BackendHost, KernelBackendHost
 from tula.kernel.listening import Listener, read_listeners
 from tula.kernel.nfchains import read_arriving_chains
-from tula.model.backend_side import BackendFacts, BackendSide
+from tula.model.backend_setup import BackendFacts, BackendSetup
 from tula.model.chain import BaseChain
-from tula.plan.backend_side import Role, plan_backend_side, role_by_addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class BackendState:
     """``want`` and ``facts`` of one backend; the facts include the sysctls of all interfaces."""
 
     role: Role
-    want: BackendSide
+    want: BackendSetup
     facts: BackendFacts = field(default_factory=BackendFacts)
     listeners: frozenset[Listener] = frozenset()
     chains: tuple[BaseChain, ...] = ()
@@ -48,7 +48,7 @@ def observe_backend(observed: Observation, host: BackendHost | None = None) -> B
     ]
     return BackendState(
         role=role,
-        want=plan_backend_side([role]),
+        want=plan_backend_setup([role]),
         facts=host.observe(settings),
         listeners=read_listeners(),
         chains=tuple(read_arriving_chains()),

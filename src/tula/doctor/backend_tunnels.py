@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tula.doctor.backend_state import BackendState
-from tula.doctor.observation import Observation
-from tula.model.backend_side import End, HeldVip, LinkFact
-from tula.model.config import Forwarding
-from tula.model.finding import Finding, Severity
-from tula.plan.backend_commands import (
-    loose_setting,
-    make_end,
+from tula.agent.commands import (
+    make_device,
     make_filter,
     make_port,
     make_vip,
-    remove_end,
-    set_end,
+    remove_device,
+    rp_filter_of,
+    set_device,
 )
+from tula.doctor.backend_state import BackendState
+from tula.doctor.observation import Observation
+from tula.model.backend_setup import Device, ObservedLink, VipAddress
+from tula.model.config import Forwarding
+from tula.model.finding import Finding, Severity
 
 _EQUIVALENT = {
     "sit": {"sit", "ipip"},
@@ -40,7 +40,7 @@ def check_tunnel_devices(_observed: Observation, state: BackendState) -> Iterato
                 "add the port, or run tula backend join",
                 commands=(str(make_port(port)),),
             )  # fmt: skip
-    for end in state.want.ends:
+    for end in state.want.devices:
         # By its own name first, so that what is wrong with it is reported.
         links = state.facts.links
         candidates = [name for name in links if links[name].kind in _EQUIVALENT.get(end.kind, ())]
@@ -48,9 +48,9 @@ def check_tunnel_devices(_observed: Observation, state: BackendState) -> Iterato
         if any(links[name].up for name in right):
             continue
         # Fallback devices such as gre0, when up, would accept packets from anyone.
-        remote = dict(end.told).get("remote")
-        right = [name for name in right if links[name].told.get("remote") == remote]
-        create = [str(c) for c in make_end(end)]
+        remote = dict(end.attributes).get("remote")
+        right = [name for name in right if links[name].attributes.get("remote") == remote]
+        create = [str(c) for c in make_device(end)]
         create += [str(make_vip(held)) for held in state.want.vips if held.device == end.name]
         if right:
             yield Finding(
@@ -67,7 +67,7 @@ def check_tunnel_devices(_observed: Observation, state: BackendState) -> Iterato
             else f"there is no {end.kind} device for it ({' '.join(end.options)})"
         )
         # A device that is only similar may be somebody's; it is removed only if it is in the way.
-        remove = (str(remove_end(End(other, ""))),) if other else ()
+        remove = (str(remove_device(Device(other, ""))),) if other else ()
         yield Finding(
             "tunnel-missing", Severity.ERROR, end.name, evidence,
             "create the device, or run tula backend join",
@@ -75,11 +75,11 @@ def check_tunnel_devices(_observed: Observation, state: BackendState) -> Iterato
         )  # fmt: skip
 
 
-def _similar(end: End, state: BackendState, candidates: list[str]) -> Iterator[str]:
+def _similar(end: Device, state: BackendState, candidates: list[str]) -> Iterator[str]:
     """Devices that occupy this one's place in the kernel, but differ otherwise."""
-    want = dict(end.told)
+    want = dict(end.attributes)
     for name in candidates:
-        have = state.facts.links[name].told
+        have = state.facts.links[name].attributes
         if end.kind == "vxlan":
             if (have.get("id"), have.get("port")) == (want["id"], want["port"]):
                 yield name
@@ -87,23 +87,25 @@ def _similar(end: End, state: BackendState, candidates: list[str]) -> Iterator[s
             yield name
 
 
-def _fits(end: End, link: LinkFact) -> bool:
+def _fits(end: Device, link: ObservedLink) -> bool:
     return not _difference(end, link)
 
 
-def _difference(end: End, link: LinkFact) -> str:
+def _difference(end: Device, link: ObservedLink) -> str:
     """What keeps a device from decapsulating the packets; empty if nothing does."""
     if link.kind not in _EQUIVALENT.get(end.kind, ()):
         return f"its type is {link.kind or 'unknown'}, not {end.kind}"
     if end.mac and link.mac != end.mac:
         return f"its MAC is {link.mac}, and balancers send to {end.mac}"
-    for key, value in end.told:
-        have = link.told.get(key)
+    for key, value in end.attributes:
+        have = link.attributes.get(key)
         if key in _KEYS and have != value and not (key in ("local", "remote") and have == "any"):
             return f"its {key} is {have}, not {value}"
     for key in ("ikey", "key"):
-        if link.told.get(key) not in (None, 0, "0.0.0.0"):
-            return f"it accepts only packets with key {link.told[key]}, and balancers send none"
+        if link.attributes.get(key) not in (None, 0, "0.0.0.0"):
+            return (
+                f"it accepts only packets with key {link.attributes[key]}, and balancers send none"
+            )
     return ""
 
 
@@ -111,8 +113,12 @@ def check_tunnel_reverse_path(observed: Observation, state: BackendState) -> Ite
     """Packets from a tunnel are answered by another interface, which a strict filter refuses."""
     links = state.facts.links
     ipv4 = any(held.vip.version == 4 for held in state.want.vips)
-    for end in state.want.ends:
-        right = [name for name in links if _fits(end, links[name])] if ipv4 and end.loose else []
+    for end in state.want.devices:
+        right = (
+            [name for name in links if _fits(end, links[name])]
+            if ipv4 and end.loose_rp_filter
+            else []
+        )
         for name in right:
             value = state.effective(name, "rp_filter")
             has_address = any(
@@ -121,16 +127,16 @@ def check_tunnel_reverse_path(observed: Observation, state: BackendState) -> Ite
             if not value or (value == 2 and has_address):
                 continue
             vip = next(held.vip for held in state.want.vips if held.vip.version == 4)
-            commands = [str(set_end(End(name, "", loose=True))[-1])]
+            commands = [str(set_device(Device(name, "", loose_rp_filter=True))[-1])]
             if not has_address:
-                commands.append(str(make_vip(HeldVip(vip, name))))
+                commands.append(str(make_vip(VipAddress(vip, name))))
             yield Finding(
                 "rp-filter", Severity.ERROR, name,
                 f"the effective rp_filter is {value} on {name}"
                 + ("" if has_address else ", which has no IPv4 address")
                 + ": it drops packets from clients whose route is another interface",
-                f"set {loose_setting(End(name, '')).replace('/', '.')} to 2 (loose) and add a VIP "
-                "to the device, which loose filtering needs, or run tula backend join",
+                f"set {rp_filter_of(Device(name, '')).replace('/', '.')} to 2 (loose) and add a "
+                "VIP to the device, which loose filtering needs, or run tula backend join",
                 commands=tuple(commands),
             )  # fmt: skip
     yield from _strict_interfaces(observed, state, ipv4)
@@ -157,13 +163,13 @@ def _strict_interfaces(observed: Observation, state: BackendState, ipv4: bool) -
                 f"leave by {', '.join(sorted(leaving))}: packets from clients there are dropped",
                 "set it to 2 (loose)",
                 certain=False,
-                commands=(str(set_end(End(name, "", loose=True))[-1]),),
+                commands=(str(set_device(Device(name, "", loose_rp_filter=True))[-1]),),
             )  # fmt: skip
 
 
 def check_filter(_observed: Observation, state: BackendState) -> Iterator[Finding]:
     """The table that clamps the MSS and accepts tunnels only from balancers, as join makes it."""
-    if not state.want.filter or not any(end.loose for end in state.want.ends):
+    if not state.want.filter or not any(end.loose_rp_filter for end in state.want.devices):
         return
     have = state.facts.filter
     load = (str(make_filter(state.want.filter)),)

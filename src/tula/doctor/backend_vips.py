@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tula.agent.commands import make_vip, remove_vip, write_setting
 from tula.doctor.backend_state import BackendState
 from tula.doctor.chains import Drops, SamplePacket, drops_packet
 from tula.doctor.observation import UNUSED_ADDRESSES, Observation
-from tula.model.backend_side import HeldVip
+from tula.model.backend_setup import VipAddress
 from tula.model.config import IPAddress, Protocol, VirtualService
 from tula.model.finding import Finding, Severity
-from tula.plan.backend_commands import make_vip, remove_vip, write_setting
 
 _SILENT_KINDS = ("lo", "dummy", "sit", "ipip", "ip6tnl", "gre", "ip6gre", "vxlan")
 """Devices on which an address is not announced to clients or routers."""
@@ -31,7 +31,7 @@ def check_vips(observed: Observation, state: BackendState) -> Iterator[Finding]:
         if vip in state.facts.balanced:
             continue  # this machine also balances it
         loud = [name for name in devices if not _is_silent(state, name)]
-        add = str(make_vip(HeldVip(vip, "lo")))
+        add = str(make_vip(VipAddress(vip, "lo")))
         if not devices:
             yield Finding(
                 "vip-missing", Severity.ERROR, str(vip),
@@ -40,7 +40,7 @@ def check_vips(observed: Observation, state: BackendState) -> Iterator[Finding]:
                 commands=(add,),
             )  # fmt: skip
         for name in loud:
-            remove = str(remove_vip(HeldVip(vip, name)))
+            remove = str(remove_vip(VipAddress(vip, name)))
             length = _prefix_length(observed, vip, name)
             remove = remove.replace(f"/{vip.max_prefixlen} ", f"/{length} ")
             yield Finding(

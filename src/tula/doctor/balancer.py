@@ -10,7 +10,7 @@ from tula.doctor.requests import Responses
 from tula.model.config import Forwarding
 from tula.model.finding import HERE, Finding, Severity
 from tula.model.host import Route
-from tula.plan.probe_sysctls import plan_probe_sysctls, unmet_needs
+from tula.plan.probe_sysctls import plan_probe_sysctls, unmet_requirements
 from tula.plan.tunnels import outer_address
 
 _MIN_NFT = (1, 0, 6)
@@ -164,7 +164,7 @@ def check_reverse_path(observed: Observation, _: Responses) -> Iterator[Finding]
         return
     wanted = plan_probe_sysctls(observed.probe_needs, observed.sysctls, observed.host.links)
     commands = tuple(f"sysctl -w {name}={value}" for name, value in wanted.items())
-    for interface in unmet_needs(observed.probe_needs, observed.sysctls):
+    for interface in unmet_requirements(observed.probe_needs, observed.sysctls):
         yield Finding(
             "rp-filter", Severity.WARNING, interface,
             f"rp_filter or accept_local drops replies to health checks from IPv4 VIPs on "

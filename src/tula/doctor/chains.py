@@ -152,7 +152,7 @@ def _walk(
 
 def _fits(rule: ChainRule, sample: SamplePacket) -> bool | None:
     """Whether the rule matches such packets; None: some of them, or unknown."""
-    whole: bool | None = None if rule.vague else True
+    whole: bool | None = None if rule.partial else True
     for match in rule.matches:
         fits = _match(match, sample)
         if fits is False:

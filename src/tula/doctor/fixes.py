@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tula.model.backend_side import HeldVip
+from tula.agent.commands import make_vip
+from tula.agent.instructions import plan_instructions
+from tula.model.backend_setup import VipAddress
 from tula.model.config import Config, IPAddress
-from tula.plan.backend_commands import make_vip
-from tula.plan.instructions import plan_instructions
 
 SILENCE_ARP = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
 
 
 def hold_vip(vip: IPAddress) -> tuple[str, ...]:
     """On a backend: adds the VIP to lo without answering ARP for it."""
-    add = str(make_vip(HeldVip(vip, "lo"))).replace("address add", "address replace")
+    add = str(make_vip(VipAddress(vip, "lo"))).replace("address add", "address replace")
     return (add,) if vip.version == 6 else (SILENCE_ARP, add)
 
 

@@ -23,7 +23,7 @@ from tula.model.health import ProbeSocket
 from tula.model.host import HostView, LinkState
 from tula.model.problem import Problem
 from tula.model.stats import TableUse
-from tula.plan.probe_sysctls import Need, settings_to_read
+from tula.plan.probe_sysctls import InterfaceRequirement, settings_to_read
 from tula.plan.probes import Sources, plan_probes
 from tula.plan.reach import Reach, backend_addresses, plan_reach
 
@@ -80,7 +80,7 @@ class Observation:
     """By IP version."""
     conntrack: Usage | None = None
     chains: Sequence[BaseChain] = ()
-    probe_needs: Mapping[str, Need] = field(default_factory=dict)
+    probe_needs: Mapping[str, InterfaceRequirement] = field(default_factory=dict)
     """What health checks need, by interface."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
 
@@ -162,7 +162,9 @@ def _destinations(config: Config) -> set[IPAddress]:
     return backend_addresses(config) | balancers | vips | set(UNUSED_ADDRESSES.values())
 
 
-def _probe_needs(config: Config, host: HostView, reach: Reach) -> Mapping[str, Need]:
+def _probe_needs(
+    config: Config, host: HostView, reach: Reach
+) -> Mapping[str, InterfaceRequirement]:
     """What replies to health checks need of interfaces."""
     if reach.problems or not any(service.probed for service in config.services):
         return {}

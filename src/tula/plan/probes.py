@@ -9,7 +9,7 @@ from tula.model.config import Backend, Config, Forwarding, IPAddress, VirtualSer
 from tula.model.health import ProbeSocket, ProbeTarget
 from tula.model.host import HostView
 from tula.model.monitor import HealthMonitor
-from tula.plan.probe_sysctls import Answer, Need, plan_needs
+from tula.plan.probe_sysctls import InterfaceRequirement, ReplyPath, plan_requirements
 from tula.plan.reach import Reach
 from tula.plan.tunnels import outer_address
 
@@ -45,7 +45,7 @@ class ProbePlan:
     probes: tuple[PlannedProbe, ...] = ()
     problems: tuple[str, ...] = ()
     versions: tuple[int, ...] = ()
-    needs: Mapping[str, Need] | None = None
+    needs: Mapping[str, InterfaceRequirement] | None = None
 
 
 def probe_destinations(config: Config) -> set[IPAddress]:
@@ -79,7 +79,7 @@ def plan_probes(
     sources = Sources(config, host)
     probes: list[PlannedProbe] = []
     problems: dict[str, None] = {}
-    answers: set[Answer] = set()
+    answers: set[ReplyPath] = set()
     for service in config.services:
         for position, monitor in enumerate(service.health):
             port = _port(service, monitor)
@@ -114,7 +114,7 @@ def plan_probes(
         probes=tuple(probes),
         problems=tuple(problems),
         versions=tuple(sorted({answer.vip.version for answer in answers})),
-        needs=plan_needs(answers, host, reach),
+        needs=plan_requirements(answers, host, reach),
     )
 
 
@@ -146,18 +146,18 @@ def _direct(service: VirtualService, backend: Backend, port: int) -> list[ProbeT
 
 def _answers(
     service: VirtualService, backend: Backend, target: ProbeTarget, host: HostView, reach: Reach
-) -> Iterator[Answer]:
+) -> Iterator[ReplyPath]:
     """Where answers from the VIP may come in: by the way to the backend, or to the source."""
     endpoints = reach.endpoints.get(outer_address(backend))
     if service.forwarding is Forwarding.L3 and endpoints is not None:
-        yield Answer(endpoints.interface, target.address)
+        yield ReplyPath(endpoints.interface, target.address)
     own = backend.address(target.address.version)
     route = host.routes.get(own) if own is not None else None
     if route is not None and route.kind == "unicast":
-        yield Answer(route.interface, target.address)
+        yield ReplyPath(route.interface, target.address)
     for held in host.addresses:
         if held.address.ip == target.source and held.interface in host.links:
-            yield Answer(held.interface, target.address)
+            yield ReplyPath(held.interface, target.address)
 
 
 class Sources:

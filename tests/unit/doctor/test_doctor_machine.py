@@ -29,7 +29,7 @@ from tula.model.finding import Severity
 from tula.model.host import HostAddress, LinkState, Route
 from tula.model.problem import Problem
 from tula.model.stats import TableUse
-from tula.plan.probe_sysctls import LOOSE, OFF, Need, setting
+from tula.plan.probe_sysctls import LOOSE, OFF, InterfaceRequirement, setting
 from tula.plan.reach import plan_reach
 
 CONFIG = make_config(make_service(backends=[make_backend(0, dual=False)]))
@@ -158,7 +158,7 @@ def test_figures_that_are_not_there() -> None:
 
 
 def test_reverse_path_filters_matter_to_a_daemon() -> None:
-    needs = {"eth0": Need(local=True, filters=frozenset({OFF, LOOSE}))}
+    needs = {"eth0": InterfaceRequirement(local=True, filters=frozenset({OFF, LOOSE}))}
     strict = {setting("all", "rp_filter"): "0", setting("eth0", "rp_filter"): "1"}
     loose = {**strict, setting("eth0", "rp_filter"): "2", setting("eth0", "accept_local"): "1"}
     for keys, wanted in [

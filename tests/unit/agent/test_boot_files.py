@@ -1,4 +1,4 @@
-"""A backend's side as files: what each kind needs, and what netplan has no word for."""
+"""A backend's setup as files: what each kind needs, and what netplan cannot express."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from support.builders import make_config, make_service
+from tula.agent.boot_files import BootPlan, render_script
+from tula.agent.netplan import plan_netplan
+from tula.agent.networkd import plan_networkd
+from tula.agent.plan import Role, role_by_name
 from tula.model.config import Backend, Tunnel
-from tula.plan.backend_side import Role, role_by_name
-from tula.plan.boot_files import BootPlan, render_script
-from tula.plan.netplan import plan_netplan
-from tula.plan.networkd import plan_networkd
 
 FOUR = Backend("four", (ip_address("10.0.1.1"),))
 SIX = Backend("six", (ip_address("2001:db8::6"),))
@@ -101,12 +101,12 @@ def test_what_takes_ipv4_from_a_tunnel_has_loose_reverse_path_filtering() -> Non
 def test_the_script_writes_what_the_plan_says_before_it_is_read() -> None:
     plan = plan_networkd(role(Tunnel.VXLAN, FOUR))
     script = render_script(plan)
-    writing, _, reading = script.partition("# Have them read now.\n")
+    writing, _, reading = script.partition("# Load them now.\n")
     for file in plan.files:
         assert f"cat >{file.path} <<'EOF'\n{file.text}EOF\n" in writing
         assert "EOF" not in file.text
     commands = reading.splitlines()
-    assert commands[0].startswith("/lib/systemd/systemd-sysctl "), "silent before it has VIPs"
+    assert commands[0].startswith("/lib/systemd/systemd-sysctl "), "no ARP before it has VIPs"
     assert commands[-1] == "systemctl restart systemd-networkd"
 
 
@@ -136,9 +136,14 @@ def test_netplan_has_the_vips_and_the_ends(
 @pytest.mark.parametrize(
     ("tunnel", "backend", "balancers", "lacks"),
     [
-        (Tunnel.GUE, FOUR, True, "netplan has no GUE"),
-        (Tunnel.IPIP, SIX, True, "netplan has no ip6tnl that takes IPv4 and IPv6 (mode any)"),
-        (Tunnel.GRE, FOUR, False, "netplan has no tunnel from anyone"),
+        (Tunnel.GUE, FOUR, True, "netplan does not support GUE"),
+        (
+            Tunnel.IPIP,
+            SIX,
+            True,
+            "netplan does not support ip6tnl for both IPv4 and IPv6 (mode any)",
+        ),
+        (Tunnel.GRE, FOUR, False, "netplan does not support tunnels from anyone"),
     ],
 )
 def test_what_netplan_cannot_do_is_named(

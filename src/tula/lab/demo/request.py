@@ -1,4 +1,4 @@
-"""One client's request, from the first packet to the answer's end."""
+"""One client's request, from the first packet to the end of the answer."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tula.lab.demo.stage import PORT
 from tula.lab.host import Host
 
 _PATIENCE = 10.0
-"""Seconds in which a download must be done, however loaded the machine is."""
+"""Seconds within which a download must finish, however busy the machine is."""
 
 BROKEN = (OSError, EOFError, asyncio.TimeoutError)
-"""What a cut connection raises."""
+"""What a broken connection raises."""
 
 
 @dataclass(slots=True)
-class Flow:
-    """A request and what became of it."""
+class Request:
+    """A request and its outcome."""
 
     client: Host
     vip: str
     started: float = field(default_factory=time.monotonic)
     backend: str = ""
-    """Who answers; known from the first bytes of the answer on."""
+    """Who answers; known once the first bytes of the answer are here."""
     received: int = 0
 
     def open(self, kind: int, source_port: int = 0) -> socket.socket:
@@ -39,26 +39,26 @@ class Flow:
         return made
 
 
-async def download(flow: Flow, opened: socket.socket, size: int, rate: int) -> None:
-    """GET ``size`` bytes at ``rate`` a second; raises one of ``BROKEN`` when it was cut."""
+async def download(request: Request, opened: socket.socket, size: int, rate: int) -> None:
+    """GET ``size`` bytes at ``rate`` a second; raises one of ``BROKEN`` if it breaks."""
     async with asyncio.timeout(_PATIENCE):
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(opened, (flow.vip, PORT))
-        host = f"[{flow.vip}]" if ":" in flow.vip else flow.vip
-        request = f"GET /slow/{size}?rate={rate} HTTP/1.1\r\nHost: {host}\r\n\r\n"
-        await loop.sock_sendall(opened, request.encode())
+        await loop.sock_connect(opened, (request.vip, PORT))
+        host = f"[{request.vip}]" if ":" in request.vip else request.vip
+        get = f"GET /slow/{size}?rate={rate} HTTP/1.1\r\nHost: {host}\r\n\r\n"
+        await loop.sock_sendall(opened, get.encode())
         head, received = await _head(opened)
-        flow.backend, flow.received = head, received
+        request.backend, request.received = head, received
         buffer = bytearray(1 << 17)
-        while flow.received < size:
+        while request.received < size:
             count = await loop.sock_recv_into(opened, buffer)
             if not count:
                 raise EOFError("the answer ended early")
-            flow.received += count
+            request.received += count
 
 
 async def _head(opened: socket.socket) -> tuple[str, int]:
-    """The backend that the answer's head names, and how much of its body came along."""
+    """The backend named in the answer's header, and the bytes of the body received with it."""
     loop = asyncio.get_running_loop()
     data = b""
     while b"\r\n\r\n" not in data:
@@ -70,11 +70,11 @@ async def _head(opened: socket.socket) -> tuple[str, int]:
     return head.partition(b"X-Backend: ")[2].partition(b"\r\n")[0].decode(), len(body)
 
 
-async def ask(flow: Flow, opened: socket.socket) -> None:
+async def ask(request: Request, opened: socket.socket) -> None:
     """One datagram; the socket is connected, so that an answer must come from the VIP."""
     async with asyncio.timeout(1.0):
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(opened, (flow.vip, PORT))
+        await loop.sock_connect(opened, (request.vip, PORT))
         await loop.sock_sendall(opened, b"?")
         answer = await loop.sock_recv(opened, 2048)
-        flow.backend, flow.received = answer.partition(b" ")[0].decode(), len(answer)
+        request.backend, request.received = answer.partition(b" ")[0].decode(), len(answer)

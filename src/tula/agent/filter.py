@@ -1,11 +1,11 @@
-"""The nftables table of a backend: who may send into its tunnels, and how large segments are."""
+"""The nftables table of a backend: who may send into its tunnels, and the MSS clamp."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tula.model.backend_side import TABLE
+from tula.model.backend_setup import TABLE
 from tula.model.config import IPAddress
 
 _FAMILY = {4: "ip", 6: "ip6"}
@@ -13,9 +13,9 @@ _FAMILY = {4: "ip", 6: "ip6"}
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A UDP port that takes tunnels of these balancers alone; without any, of everyone.
+    """A UDP port that accepts tunnels from these balancers only; from anyone if there are none.
 
-    ``vni`` for VXLAN: other networks on the same port are somebody else's.
+    ``vni`` is for VXLAN: other networks on the same port are not Tula's.
     """
 
     version: int
@@ -26,7 +26,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Clamp:
-    """The largest segment, in bytes, that clients of a VIP are asked for."""
+    """The MSS, in bytes, that clients of a VIP are offered at most."""
 
     vip: IPAddress
     size: int
@@ -38,7 +38,11 @@ def render_filter(
     inside: Sequence[IPAddress],
     clamps: Sequence[Clamp],
 ) -> str:
-    """The table as nft reads it; empty when there is nothing to say."""
+    """The table as text for nft; empty if it would have no rules.
+
+    ``gates`` restrict UDP ports, ``devices`` are tunnels that carry packets for the addresses
+    ``inside`` only, and ``clamps`` limit the MSS.
+    """
     chains = [
         _chain(
             "arrive", "prerouting", -310, [*map(_gate, _closed(gates)), *_only(devices, inside)]
@@ -57,7 +61,7 @@ def _chain(name: str, hook: str, priority: int, rules: list[str]) -> str:
 
 
 def _closed(gates: Sequence[Gate]) -> Iterator[Gate]:
-    """Several documents may use one port: what any of them allows is allowed."""
+    """Several configurations may share a port: what one of them allows is allowed."""
     merged: dict[tuple[int, int, int | None], set[IPAddress] | None] = {}
     for gate in gates:
         place = (gate.version, gate.port, gate.vni)
@@ -73,14 +77,14 @@ def _closed(gates: Sequence[Gate]) -> Iterator[Gate]:
 
 def _gate(gate: Gate) -> str:
     family = _FAMILY[gate.version]
-    # The VNI stands 4 bytes into VXLAN's header, behind 8 of UDP (RFC 7348, section 5).
+    # The VNI is at offset 4 of the VXLAN header, after 8 bytes of UDP (RFC 7348, section 5).
     vni = f" @th,96,24 {gate.vni}" if gate.vni is not None else ""
     return f"udp dport {gate.port}{vni} {family} saddr != {_set(gate.balancers)} counter drop"
 
 
 def _only(devices: Sequence[str], inside: Sequence[IPAddress]) -> Iterator[str]:
-    """Tunnels carry packets for these addresses and no others: they are no way past a firewall,
-    into other networks of the machine."""
+    """Tunnels carry packets for these addresses only: they must not lead around a firewall, into
+    other networks of the machine."""
     if not devices:
         return
     names = ", ".join(f'"{name}"' for name in sorted(devices))
@@ -93,7 +97,7 @@ def _only(devices: Sequence[str], inside: Sequence[IPAddress]) -> Iterator[str]:
 
 
 def _clamps(clamps: Sequence[Clamp]) -> Iterator[str]:
-    """Lowers the MSS in the answers to SYNs: clients then send what fits into the tunnels."""
+    """Lower the MSS in SYN-ACKs: clients then send segments that fit into the tunnels."""
     groups: dict[tuple[int, int], list[IPAddress]] = {}
     for clamp in clamps:
         groups.setdefault((clamp.vip.version, clamp.size), []).append(clamp.vip)

@@ -1,7 +1,7 @@
-"""A backend's side as files that make it again at every start of the machine.
+"""A backend's setup as files that restore it at every boot.
 
-What systemd-networkd and netplan have no word for is the same for both, and here: settings, the
-filter, and GUE's ports.
+What neither systemd-networkd nor netplan can express is the same for both, and is here: sysctls,
+the packet filter, and GUE's ports.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tula.model.backend_side import TABLE, BackendSide, GuePort
-from tula.plan.backend_commands import loose_setting, make_filter, make_port
+from tula.agent.commands import make_filter, make_port, rp_filter_of
+from tula.model.backend_setup import TABLE, BackendSetup, GuePort
 
 _FILTER = "/etc/tula/backend.nft"
 _SETTINGS = "/etc/sysctl.d/90-tula-backend.conf"
@@ -19,7 +19,7 @@ _MODULES = {4: "fou", 6: "fou6"}
 
 @dataclass(frozen=True, slots=True)
 class BootFile:
-    """A file, and why it is there; ``secret`` where others' reading it is warned of."""
+    """A file and its purpose; ``secret`` if its owner warns when others can read it."""
 
     path: str
     why: str
@@ -29,7 +29,7 @@ class BootFile:
 
 @dataclass(frozen=True, slots=True)
 class BootPlan:
-    """Files, and the commands that have them read now; both can be done again."""
+    """Files, and the commands that load them now; both can be repeated."""
 
     title: str
     files: tuple[BootFile, ...]
@@ -37,30 +37,32 @@ class BootPlan:
 
 
 def plan_boot(
-    side: BackendSide,
+    setup: BackendSetup,
     title: str,
     network: Sequence[BootFile],
     apply: Sequence[str],
 ) -> BootPlan:
-    """``network``: what makes devices and addresses; ``apply``: what has it read.
+    """``network`` are the files for devices and addresses, ``apply`` the commands that load them.
 
-    Silence and filter come before the VIPs, now and at every start.
+    ARP settings and filter come before the VIPs, now and at every boot.
     """
-    shared = list(_settings(side))
+    shared = list(_settings(setup))
     commands = []
     if shared:
         commands.append(f"/lib/systemd/systemd-sysctl {_SETTINGS}")
-    modules = sorted({_MODULES[port.version] for port in side.ports})
+    modules = sorted({_MODULES[port.version] for port in setup.ports})
     if modules:
         text = "".join(f"{module}\n" for module in modules)
-        shared.append(BootFile("/etc/modules-load.d/tula-backend.conf", "GUE is a module.", text))
+        shared.append(
+            BootFile("/etc/modules-load.d/tula-backend.conf", "the kernel module for GUE.", text)
+        )
         commands.append(f"modprobe -a {' '.join(modules)}")
     units: list[BootFile] = []
-    if side.filter:
-        shared.append(_filter(side))
+    if setup.filter:
+        shared.append(_filter(setup))
         units.append(_filter_unit())
-    if side.ports:
-        units.append(_ports_unit(side.ports))
+    if setup.ports:
+        units.append(_ports_unit(setup.ports))
     if units:
         names = " ".join(unit.path.rpartition("/")[2] for unit in units)
         commands += ["systemctl daemon-reload", f"systemctl enable {names}"]
@@ -69,7 +71,7 @@ def plan_boot(
 
 
 def render_script(plan: BootPlan) -> str:
-    """A shell script, run by root, that writes the files and has them read."""
+    """A shell script, to be run by root, that writes the files and loads them."""
     return "\n".join(_lines(plan)) + "\n"
 
 
@@ -83,32 +85,34 @@ def _lines(plan: BootPlan) -> Iterator[str]:
         yield f"cat >{file.path} <<'EOF'\n{file.text}EOF"
         if file.secret:
             yield f"chmod 600 {file.path}"
-    yield "\n# Have them read now."
+    yield "\n# Load them now."
     yield from plan.commands
 
 
-def _settings(side: BackendSide) -> Iterator[BootFile]:
-    lines = [f"{setting.name} = {setting.value}\n" for setting in side.settings]
-    # A device is not there when this is read first; udev has it read again for each that comes
-    # (99-systemd.rules). "-": that it is not there is no failure.
-    lines += [f"-{loose_setting(end)} = 2\n" for end in side.ends if end.loose]
+def _settings(setup: BackendSetup) -> Iterator[BootFile]:
+    lines = [f"{setting.name} = {setting.value}\n" for setting in setup.settings]
+    # The devices do not exist yet when this is read at boot; udev reads it again for each new one
+    # (99-systemd.rules). "-": a missing device is not an error.
+    lines += [
+        f"-{rp_filter_of(device)} = 2\n" for device in setup.devices if device.loose_rp_filter
+    ]
     if lines:
-        why = "no ARP for the VIPs; tunnels bring packets whose way back is another."
+        why = "no ARP for the VIPs; loose reverse-path filtering on tunnel devices."
         yield BootFile(_SETTINGS, why, "".join(lines))
 
 
-def _filter(side: BackendSide) -> BootFile:
-    text = make_filter(side.filter).text
-    why = "tunnels take what is for the VIPs and comes from balancers; clients are told the MSS."
+def _filter(setup: BackendSetup) -> BootFile:
+    text = make_filter(setup.filter).text
+    why = "tunnels accept packets from balancers to the VIPs only; MSS clamp."
     return BootFile(_FILTER, why, text)
 
 
 def _filter_unit() -> BootFile:
-    # Not in /etc/nftables.conf, which is the administrator's; but loaded again behind it, since
-    # it begins by flushing everything.
+    # Not in /etc/nftables.conf, which is the administrator's; but reloaded after it, since it
+    # begins by flushing everything.
     text = f"""\
 [Unit]
-Description=Filter and MSS of a backend of Tula
+Description=Packet filter and MSS clamp of a Tula backend
 After=nftables.service
 PartOf=nftables.service
 ReloadPropagatedFrom=nftables.service
@@ -129,14 +133,14 @@ WantedBy=multi-user.target
 
 
 def _ports_unit(ports: Sequence[GuePort]) -> BootFile:
-    # systemd-networkd 252 asks for protocol 0 with GUE, which kernels refuse by now (ERANGE, seen
+    # systemd-networkd 252 asks for protocol 0 with GUE, which newer kernels refuse (ERANGE, seen
     # on 6.1.192), and for IPv4 whatever the address (fou-tunnel.c).
-    # "-": the port is open already when the unit is started again.
+    # "-": on a restart of the unit the port is open already.
     start = "".join(f"ExecStart=-{make_port(port)}\n" for port in ports)
     stop = "".join(f"ExecStop={make_port(port)}\n".replace(" add ", " del ") for port in ports)
     text = f"""\
 [Unit]
-Description=Ports for GUE of a backend of Tula
+Description=GUE ports of a Tula backend
 After=systemd-modules-load.service
 
 [Service]
@@ -146,5 +150,5 @@ RemainAfterExit=yes
 [Install]
 WantedBy=multi-user.target
 """
-    why = "takes GUE's UDP packets apart."
+    why = "decapsulates GUE."
     return BootFile("/etc/systemd/system/tula-backend-gue.service", why, text)

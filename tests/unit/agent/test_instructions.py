@@ -9,8 +9,8 @@ from ipaddress import ip_address
 import pytest
 
 from support.builders import make_config, make_service
+from tula.agent.instructions import plan_instructions
 from tula.model.config import Backend, Config, Tunnel
-from tula.plan.instructions import plan_instructions
 
 FOUR = Backend("four", (ip_address("10.0.1.1"),))
 SIX = Backend("six", (ip_address("2001:db8::6"),))
