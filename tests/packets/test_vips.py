@@ -112,7 +112,7 @@ def test_the_neighbours_follow_at_once(network: Network, tmp_path: Path, family:
     with pytest.raises(LabError):
         tcp_ask(client, vip, 80, timeout=0.2)
     InProcess(lb).apply(document(network, tmp_path))
-    wait_until(lambda: neighbour(client, vip) == lb.mac(), timeout=2, what="the new MAC")
+    wait_until(lambda: neighbour(client, vip) == lb.mac(), timeout=10, what="the new MAC")
     assert tcp_ask(client, vip, 80).startswith("backend")
 
 
