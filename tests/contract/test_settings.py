@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from support.snapshots import snapshot
 from tula.dataplane.nft.ids import PROBE_MARK
 from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
 from tula.kernel.probe_route import PREFERENCE, TABLE, KernelProbeRoute, ProbeRoute
@@ -67,8 +68,8 @@ def test_rules_and_routes_come_once_and_go(machine: Machine) -> None:
 
 
 def listing(host: Host) -> str:
-    commands = [f"ip -{v} {w}" for v in (4, 6) for w in ("rule", "route show table all")]
-    return host.run(["sh", "-c", "; ".join(commands)]).stdout
+    held = snapshot(host)
+    return held["rules"] + held["routes"]
 
 
 @pytest.mark.kernel

@@ -292,7 +292,7 @@ def test_a_newer_ruleset_is_left_as_it_is(network: Network, daemon: Running) -> 
                 done.stderr
             )
         daemon.start()
-        wait_until(lambda: "event=cycle-failed" in daemon.log, 10.0)
+        wait_until(lambda: "event=cycle-failed" in daemon.log, 60)
         assert "is of a newer Tula" in daemon.log
         assert kernel(lb) == before
         assert held.answers() == held.before

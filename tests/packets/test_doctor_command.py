@@ -79,9 +79,7 @@ def test_a_hundred_backends(lab: Lab, tmp_path: Path) -> None:
     lab.ready()
     setup = Setup(network, tmp_path / "tula.yaml", {"web": service_of(network)})
     setup.apply()
-    began = time.monotonic()
     assert counts(setup) == {}
-    assert time.monotonic() - began < 60
     for host in network.backends[:50]:
         host.set_cable("eth0", False)
     for host in network.backends[50:]:
@@ -89,10 +87,12 @@ def test_a_hundred_backends(lab: Lab, tmp_path: Path) -> None:
     began = time.monotonic()
     # One of each family that is gone, one of the family that is lacking.
     assert counts(setup) == {"backend-unreachable": 100, "vip-missing": 50}
-    assert time.monotonic() - began < 60
+    # One after the other, those who stay silent alone would take 100 times 2.5 s.
+    assert time.monotonic() - began < 200
 
 
 def counts(setup: Setup) -> Counter[str]:
     """How often each id is found."""
-    result = setup.lb.tula("doctor", "-f", setup.path, "--json", check=False)
+    arguments = ("doctor", "-f", setup.path, "--json", "--patience", "2.5")
+    result = setup.lb.tula(*arguments, check=False, timeout=600)
     return Counter(finding["id"] for finding in json.loads(result.stdout)["findings"])

@@ -5,7 +5,6 @@ Every set-up is that of test_doctor_near.py or test_doctor_far.py, with somethin
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,9 +167,7 @@ def test_with_a_daemon_that_checks(lab: Lab, tmp_path: Path) -> None:
 def test_no_setting_changes_and_no_connection_stays(lab: Lab, tmp_path: Path) -> None:
     setup = l2_setup(lab, tmp_path)
     before = [sysctls(host) for host in (setup.lb, setup.first)]
-    began = time.monotonic()
     assert setup.examine() == []
-    assert time.monotonic() - began < 15
     changed = [
         _changes(a, sysctls(h)) for a, h in zip(before, (setup.lb, setup.first), strict=True)
     ]
@@ -181,6 +178,4 @@ def test_no_setting_changes_and_no_connection_stays(lab: Lab, tmp_path: Path) ->
 
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    """Counters of the kernel are left out."""
-    changed = {name for name in before if before[name] != after.get(name)}
-    return {name for name in changed if "conntrack_count" not in name}
+    return {name for name in before if before[name] != after.get(name)}

@@ -39,6 +39,7 @@ from support.probing import (
     probe_socket,
     services,
 )
+from support.snapshots import snapshot, sysctls
 from support.tunnelled import LINK_KINDS, Outside, Tunnelled, make_backend
 from support.uploads import Sink
 from tula.dataplane.nft.ids import PROBE_MARK
@@ -264,25 +265,25 @@ def test_without_checks_there_is_no_chain_and_clear_takes_all_back(
     lb.run(["ip", "route", "add", "10.99.0.0/24", "dev", "eth0", "table", "21621"])
     lb.run(["nft", "add", "table", "netdev", "other"])
 
-    def snapshot() -> str:
-        texts = ["ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all"]
-        texts.append("sysctl -ar 'ipv4.conf.*(rp_filter|accept_local)'")
-        return lb.run(["sh", "-c", "; ".join(texts)]).stdout
+    def settings() -> tuple[str, str, dict[str, str]]:
+        held, values = snapshot(lb), sysctls(lb)
+        named = ("rp_filter", "accept_local")
+        return held["rules"], held["routes"], {n: v for n, v in values.items() if n.endswith(named)}
 
-    before = snapshot()
+    before = settings()
     made.apply()
     assert "tula" in lb.run(["nft", "list", "tables"]).stdout
-    assert snapshot() != before
+    assert settings() != before
     for probe in made.of("away", 4):
         assert ask_tcp(lb, probe.target) == probe.backend
     assert made.ensure() == []
     made.here.clear()
-    assert snapshot() == before
+    assert settings() == before
     assert lb.run(["nft", "list", "tables"]).stdout.split() == ["table", "netdev", "other"]
     del made.services["away"]["health"]
     made.apply()
     assert "probe" not in lb.run(["nft", "list", "table", "netdev", "tula"]).stdout
-    assert snapshot() == before
+    assert settings() == before
 
 
 @pytest.fixture(

@@ -131,7 +131,7 @@ class Lab:
         host.forwarding(True)
         return host
 
-    def ready(self, timeout: float = 5.0) -> None:
+    def ready(self, timeout: float = 30.0) -> None:
         """Wait until every port with a carrier forwards; the standard topologies call it."""
         for switch in self.switches.values():
             wait_until(switch.forwarding, timeout, f"the ports of {switch.name}")

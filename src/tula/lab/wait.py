@@ -13,7 +13,7 @@ from tula.lab.guard import LabError
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 5.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], timeout: float = 30.0, what: str = "") -> T:
     """Call ``condition`` until it answers something true, and return that.
 
     Raises ``LabError`` naming ``what`` after ``timeout`` seconds. The pauses grow from 1 to 50 ms.
