@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from itertools import takewhile
 
-from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset
+from tula.dataplane.nft.ruleset import Chain, Elements, Foreign, Key, MapName, Ruleset
 from tula.dataplane.nft.schema import is_schema
 from tula.dataplane.nft.transaction import (
     AddChain,
@@ -26,11 +26,13 @@ from tula.dataplane.nft.transaction import (
     DeleteCounter,
     DeleteElements,
     DeleteMap,
+    DeleteObject,
     DeleteTable,
     FlushChain,
     FlushMap,
     Step,
     Transaction,
+    WakeTable,
 )
 from tula.dataplane.tunnels import TunnelChange
 from tula.kernel.events import Events
@@ -255,11 +257,13 @@ class _Work:
         self.maps: dict[str, Elements] = dict(table.maps) if table else {}
         self.chains: dict[str, Chain] = dict(table.chains) if table else {}
         self.counters: set[str] = set(table.counters) if table else set()
+        self.foreign = table.foreign if table else Foreign()
 
     def result(self) -> Ruleset | None:
         if not self.there:
             return None
-        return Ruleset(dict(self.maps), dict(self.chains), frozenset(self.counters))
+        counters = frozenset(self.counters)
+        return Ruleset(dict(self.maps), dict(self.chains), counters, self.foreign)
 
     def take(self, step: Step) -> None:
         """One step, or KernelError with the kernel's reason."""
@@ -271,22 +275,29 @@ class _Work:
             case DeleteTable():
                 self.there = False
                 self.maps, self.chains, self.counters = {}, {}, set()
+                self.foreign = Foreign()
+            case WakeTable():
+                self.foreign = replace(self.foreign, dormant=False)
             case AddCounter(name):
                 self.counters.add(name)
             case DeleteCounter(name):
                 self._need(name in self.counters, name)
                 self._free(name, f"counter name {name} ")
                 self.counters.discard(name)
+            case DeleteObject(number, name):
+                self._need((number, name) in self.foreign.objects, name)
+                objects = self.foreign.objects - {(number, name)}
+                self.foreign = replace(self.foreign, objects=objects)
             case AddMap(name):
+                if str(name) in self.foreign.maps:
+                    raise KernelError(f"{name}: File exists")
                 self.maps.setdefault(str(name), {})
             case DeleteMap(map_name):
-                self._need(map_name in self.maps, map_name)
-                self._free(map_name, f"@{map_name} ")
-                del self.maps[map_name]
-                self.counts.pop(map_name, None)
+                self._delete_map(map_name)
             case FlushMap(name):
                 self._need(str(name) in self.maps, str(name))
                 self.maps[str(name)] = {}
+                self._all_readable(str(name))
             case AddElements() | DeleteElements():
                 self._change_elements(step)
             case _:
@@ -296,11 +307,11 @@ class _Work:
         match step:
             case AddChain(name, device):
                 held = self.chains.setdefault(name, Chain((), device))
-                if held.device != device:
+                if (held.device, held.foreign) != (device, ""):
                     raise KernelError(f"{name}: File exists")
             case FlushChain(name):
                 self._need(name in self.chains, name)
-                self.chains[name] = Chain((), self.chains[name].device)
+                self.chains[name] = replace(self.chains[name], rules=())
             case DeleteChain(name):
                 self._need(name in self.chains, name)
                 if self.chains[name].rules or any(
@@ -313,9 +324,20 @@ class _Work:
                 for rule in rules:
                     self._check_names(rule.text)
                 chain = self.chains[name]
-                self.chains[name] = Chain(chain.rules + rules, chain.device)
+                self.chains[name] = replace(chain, rules=chain.rules + rules)
             case _:
                 raise AssertionError(step)
+
+    def _delete_map(self, name: str) -> None:
+        self._need(name in self.maps or name in self.foreign.maps, name)
+        self._free(name, f"@{name} ")
+        self.maps.pop(name, None)
+        self.counts.pop(name, None)
+        self.foreign = replace(self.foreign, maps=self.foreign.maps - {name})
+        self._all_readable(name)
+
+    def _all_readable(self, name: str) -> None:
+        self.foreign = replace(self.foreign, elements=self.foreign.elements - {name})
 
     def _change_elements(self, step: AddElements | DeleteElements) -> None:
         name = str(step.name)

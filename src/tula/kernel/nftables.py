@@ -11,11 +11,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol, TypeVar, cast
 
 from tula.dataplane.nft.codec import decode_element
-from tula.dataplane.nft.ruleset import TABLE, Chain, Elements, Key, MapName, Rule, Ruleset
+from tula.dataplane.nft.definition import Definition, definition
+from tula.dataplane.nft.ruleset import (
+    TABLE,
+    Elements,
+    Foreign,
+    Key,
+    MapName,
+    Rule,
+    Ruleset,
+    Value,
+)
 from tula.dataplane.nft.schema import SCHEMA, is_schema, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
 from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
@@ -76,7 +88,7 @@ class Nftables(Protocol):
         """
 
     def entries(self) -> dict[str, int | None]:
-        """How many elements each map holds; None where the kernel does not tell."""
+        """How many elements each map of Tula's holds; None where the kernel does not tell."""
 
     def held(self, limit_seconds: float) -> dict[int, int] | None:
         """How many connections each backend id holds; None when counting takes longer.
@@ -135,7 +147,7 @@ class KernelNftables:
         return {name: count for name, count in found.items() if not is_schema(name)}
 
     def entries(self) -> dict[str, int | None]:
-        return self._read(lambda reader: reader.entries(TABLE))
+        return self._read(_entries)
 
     def held(self, limit_seconds: float) -> dict[int, int] | None:
         deadline = time.monotonic() + limit_seconds
@@ -218,30 +230,61 @@ class KernelNftables:
 def _observe(reader: NfReader) -> Ruleset | None:
     if not reader.has_table(TABLE):
         return None
-    counters = frozenset(reader.counters(TABLE))
+    counters, objects = reader.objects(TABLE)
     require_known_schema(counters)
-    devices = reader.chains(TABLE)
+    chains = reader.chains(TABLE)
     comments = reader.rule_comments(TABLE)
-    maps: dict[str, Elements] = {name: _elements(reader, name) for name in reader.sets(TABLE)}
+    maps: dict[str, Elements] = {}
+    unreadable: set[str] = set()
+    found = reader.maps(TABLE)
+    ours = _ours(found)
+    for text, name in ours.items():
+        maps[text], whole = _elements(reader, name)
+        if not whole:
+            unreadable.add(text)
     return Ruleset(
         maps=maps,
         chains={
-            name: Chain(tuple(Rule(comment) for comment in comments.get(name, [])), device)
-            for name, device in devices.items()
+            name: replace(chain, rules=tuple(map(Rule, comments.get(name, ()))))
+            for name, chain in chains.items()
         },
-        counters=counters,
+        counters=frozenset(counters),
+        foreign=Foreign(
+            frozenset(found.keys() - ours.keys()),
+            frozenset(unreadable),
+            frozenset(objects),
+            reader.is_dormant(TABLE),
+        ),
     )
 
 
-def _elements(reader: NfReader, name: str) -> Elements:
-    parsed = MapName.parse(name)
-    if parsed is None:
-        return {}  # none of Tula's: it will go, whatever it holds
-    if parsed.kind.dynamic:
-        return {}  # filled by packets; a large one takes the kernel minutes to tell
-    if parsed.kind.numbered:
-        return cast(Elements, reader.number_pairs(TABLE, name))
-    return dict(decode_element(parsed.kind, raw) for raw in reader.elements(TABLE, name))
+def _ours(found: Mapping[str, Definition]) -> dict[str, MapName]:
+    """The maps with a name and a definition of Tula's, by name."""
+    parsed = ((name, MapName.parse(name)) for name in found)
+    return {
+        text: name
+        for text, name in parsed
+        if name is not None and definition(name).fits(found[text])
+    }
+
+
+def _elements(reader: NfReader, name: MapName) -> tuple[Elements, bool]:
+    """The elements that can be read, and whether those are all."""
+    if name.kind.dynamic:
+        return {}, True  # filled by packets; a large one takes the kernel minutes to tell
+    if name.kind.numbered:
+        with suppress(ValueError):  # something else among them: one by one
+            return cast(Elements, reader.number_pairs(TABLE, str(name))), True
+    decoded: dict[Key, Value] = {}
+    whole = True
+    for raw in reader.elements(TABLE, str(name)):
+        try:
+            key, value = decode_element(name.kind, raw)
+        except ValueError:
+            whole = False
+        else:
+            decoded[key] = value
+    return decoded, whole
 
 
 def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
@@ -249,14 +292,13 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
     if not reader.has_table(TABLE):
         return found
     require_known_schema(reader.counters(TABLE))
-    for name in reader.sets(TABLE):
-        parsed = MapName.parse(name)
-        if parsed is None or not parsed.kind.counts:
+    for text, name in _ours(reader.maps(TABLE)).items():
+        if not name.kind.counts:
             continue
-        found[name] = {
-            decode_element(parsed.kind, raw)[0]: raw.count or Count()
-            for raw in reader.elements(TABLE, name)
-        }
+        counted = found[text] = {}
+        for raw in reader.elements(TABLE, text):
+            with suppress(ValueError):
+                counted[decode_element(name.kind, raw)[0]] = raw.count or Count()
     return found
 
 
@@ -264,14 +306,18 @@ def _held(reader: NfReader, deadline: float) -> dict[int, int] | None:
     total: Counter[int] = Counter()
     if not reader.has_table(TABLE):
         return {}
-    for name in reader.sets(TABLE):
-        parsed = MapName.parse(name)
-        if parsed is not None and parsed.kind.flows:
-            counted = reader.counts_by_mark(TABLE, name, deadline)
+    for text, name in _ours(reader.maps(TABLE)).items():
+        if name.kind.flows:
+            counted = reader.counts_by_mark(TABLE, text, deadline)
             if counted is None:
                 return None
             total.update(counted)
     return dict(total)
+
+
+def _entries(reader: NfReader) -> dict[str, int | None]:
+    ours = _ours(reader.maps(TABLE))
+    return {name: count for name, count in reader.entries(TABLE).items() if name in ours}
 
 
 def _first_error(stderr: str, limit: int = 300) -> str:
