@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol, TypeVar, cast
+from typing import IO, Protocol, TypeVar, cast
 
 from tula.dataplane.nft.codec import decode_element
 from tula.dataplane.nft.definition import Definition, definition
@@ -37,6 +38,11 @@ from tula.model.errors import KernelError, StaleError
 
 _T = TypeVar("_T")
 _TRIES = 5
+
+NFT_TIMEOUT = 120.0
+"""Seconds: the first apply of 10,000 services takes more than ten, on a busy machine a minute."""
+_KILLED = 5.0
+"""Seconds in which a program that was killed is gone, unless the kernel holds it."""
 
 
 class NewerTableError(KernelError):
@@ -118,7 +124,9 @@ class Nftables(Protocol):
 class KernelNftables:
     """The table of the network namespace that the calling thread is in."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float = NFT_TIMEOUT) -> None:
+        """``timeout`` is in seconds, for each run of nft."""
+        self._timeout = timeout
         # Debian keeps nft in /usr/sbin, which is not on everyone's path.
         path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
         self._nft = shutil.which("nft", path=path) or "nft"
@@ -194,24 +202,44 @@ class KernelNftables:
                 text.write(render_transaction(transaction))
                 text.flush()
                 text.seek(0)
-                done = subprocess.run(
-                    [self._nft, "-f", "-"],
-                    stdin=text,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    # The lock of the state directory goes along: while nft still works, nobody
-                    # else may compare and change, even when this process is gone.
-                    close_fds=False,
-                )
+                status, stderr = self._call_nft(text)
         except OSError as error:
             raise KernelError(
                 f"cannot run {self._nft} ({error.strerror}); install nftables"
             ) from error
-        if done.returncode < 0:
-            raise KernelError(f"nft was ended by signal {-done.returncode}")
-        if done.returncode:
-            raise KernelError(f"nft refused the change: {_first_error(done.stderr)}")
+        if status < 0:
+            raise KernelError(f"nft was ended by signal {-status}")
+        if status:
+            raise KernelError(f"nft refused the change: {_first_error(stderr)}")
+
+    def _call_nft(self, text: IO[str]) -> tuple[int, str]:
+        """nft's exit status and what it said of errors. Raises OSError, and KernelError when it
+        takes too long."""
+        process = subprocess.Popen(
+            [self._nft, "-f", "-"],
+            stdin=text,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            # The lock of the state directory goes along: while nft still works, nobody else may
+            # compare and change, even when this process is gone.
+            close_fds=False,
+            # A group of its own, so that it is ended with what it may have started.
+            start_new_session=True,
+        )
+        try:
+            _, stderr = process.communicate(timeout=self._timeout)
+        except subprocess.TimeoutExpired:
+            _kill_group(process)
+            raise KernelError(
+                f"nft took longer than {self._timeout:g} s and was killed; whether its change "
+                "was made is not known, so the table must be compared again"
+            ) from None
+        except BaseException:
+            _kill_group(process)
+            raise
+        return process.returncode, stderr
 
     def _read(self, read: Callable[[NfReader], _T]) -> _T:
         for _ in range(_TRIES):
@@ -318,6 +346,16 @@ def _held(reader: NfReader, deadline: float) -> dict[int, int] | None:
 def _entries(reader: NfReader) -> dict[str, int | None]:
     ours = _ours(reader.maps(TABLE))
     return {name: count for name, count in reader.entries(TABLE).items() if name in ours}
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """Ends it with all that it started. What the kernel does not let go is not waited for."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_KILLED)
+    if process.stderr is not None:
+        process.stderr.close()
 
 
 def _first_error(stderr: str, limit: int = 300) -> str:
