@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import typer
 
@@ -17,7 +18,7 @@ def check(file: File, json: Json = False) -> None:
     from tula.config.load import DocumentError, describe, load_document
     from tula.kernel.network import KernelNetwork
     from tula.kernel.tunnels import KernelTunnels
-    from tula.plan.reach import backend_addresses, plan_reach
+    from tula.plan.reach import backend_addresses, plan_reach, takes_own_address
     from tula.plan.tunnel_kinds import missing_tunnels
 
     try:
@@ -30,7 +31,10 @@ def check(file: File, json: Json = False) -> None:
         fail(WRONG, *lines)
     config = document.config
     with errors():
-        host = KernelNetwork().view(backend_addresses(config))
+        network = KernelNetwork()
+        host = network.view(backend_addresses(config))
+        if takes_own_address(config, host):
+            host = replace(host, ssh_ports=network.ssh_ports())
     here = plan_reach(config, host).problems
     with errors():
         here += missing_tunnels(config, KernelTunnels().missing)

@@ -33,7 +33,7 @@ from tula.plan.adjust import adjust_plan, keep_plan
 from tula.plan.desired import plan_desired
 from tula.plan.ids import merge_ids, plan_ids
 from tula.plan.probes import probe_destinations
-from tula.plan.reach import backend_addresses, plan_reach
+from tula.plan.reach import backend_addresses, plan_reach, takes_own_address
 from tula.plan.standing import (
     NO_SHARES,
     Shares,
@@ -291,6 +291,8 @@ class Balancer(Reader):
     ) -> Prepared:
         """Plans and compares; ``lenient`` leaves out what this machine does not have."""
         host = self._kernel.network.view(backend_addresses(config) | probe_destinations(config))
+        if not force and takes_own_address(config, host):
+            host = replace(host, ssh_ports=self._kernel.network.ssh_ports())
         reach = plan_reach(config, host, force=force)
         problems = list(reach.problems)
         if lenient:
@@ -314,7 +316,7 @@ class Balancer(Reader):
             self._require_kinds(config, tunnels)
         shaped = shape(desired, have.maps if have else ())
         want = shaped.ruleset
-        counts = self._kernel.nftables.counts() if have else {}
+        counts = have.counts if have else {}
         owned, wanted = set(owned_addresses(host)), set(desired.addresses)
         change = Change(
             transaction=diff_rulesets(have, want, counts),

@@ -67,11 +67,12 @@ class FakeNftables:
         return self.table is not None
 
     def observe(self) -> Ruleset | None:
-        if self.table is not None:
-            require_known_schema(self.table.counters)
-        return self.table
+        return replace(self.table, counts=self._counts()) if self.table is not None else None
 
     def counts(self) -> dict[str, dict[Key, Count]]:
+        return self._counts()
+
+    def _counts(self) -> dict[str, dict[Key, Count]]:
         if self.table is None:
             return {}
         require_known_schema(self.table.counters)
@@ -131,6 +132,9 @@ class FakeNetwork:
     def view(self, destinations: Iterable[IPAddress]) -> HostView:
         routes = {to: self.host.routes.get(to, Route("none")) for to in destinations}
         return replace(self.host, routes=routes)
+
+    def ssh_ports(self) -> frozenset[int]:
+        return self.host.ssh_ports
 
     def add_address(self, owned: OwnedAddress) -> None:
         if owned.interface not in self.host.links:

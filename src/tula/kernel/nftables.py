@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, Protocol, TypeVar, cast
+from typing import IO, NamedTuple, Protocol, TypeVar, cast
 
 from tula.dataplane.nft.codec import decode_element
 from tula.dataplane.nft.definition import Definition, definition
@@ -70,7 +70,7 @@ class Nftables(Protocol):
         """Whether the table is there. Raises KernelError."""
 
     def observe(self) -> Ruleset | None:
-        """What the table holds; None when there is no table.
+        """What the table holds, and what its elements counted; None when there is no table.
 
         Raises KernelError, and NewerTableError before anything else of it is read.
         """
@@ -263,12 +263,16 @@ def _observe(reader: NfReader) -> Ruleset | None:
     chains = reader.chains(TABLE)
     comments = reader.rule_comments(TABLE)
     maps: dict[str, Elements] = {}
+    counts: dict[str, dict[Key, Count]] = {}
     unreadable: set[str] = set()
     found = reader.maps(TABLE)
     ours = _ours(found)
     for text, name in ours.items():
-        maps[text], whole = _elements(reader, name)
-        if not whole:
+        read = _elements(reader, name)
+        maps[text] = read.elements
+        if name.kind.counts:
+            counts[text] = read.counts
+        if not read.whole:
             unreadable.add(text)
     return Ruleset(
         maps=maps,
@@ -283,6 +287,7 @@ def _observe(reader: NfReader) -> Ruleset | None:
             frozenset(objects),
             reader.is_dormant(TABLE),
         ),
+        counts=counts,
     )
 
 
@@ -296,14 +301,22 @@ def _ours(found: Mapping[str, Definition]) -> dict[str, MapName]:
     }
 
 
-def _elements(reader: NfReader, name: MapName) -> tuple[Elements, bool]:
-    """The elements that can be read, and whether those are all."""
+class _Read(NamedTuple):
+    """The elements that can be read, what they counted, and whether those are all."""
+
+    elements: Elements
+    counts: dict[Key, Count]
+    whole: bool = True
+
+
+def _elements(reader: NfReader, name: MapName) -> _Read:
     if name.kind.dynamic:
-        return {}, True  # filled by packets; a large one takes the kernel minutes to tell
+        return _Read({}, {})  # filled by packets; a large one takes the kernel minutes to tell
     if name.kind.numbered:
         with suppress(ValueError):  # something else among them: one by one
-            return cast(Elements, reader.number_pairs(TABLE, str(name))), True
+            return _Read(cast(Elements, reader.number_pairs(TABLE, str(name))), {})
     decoded: dict[Key, Value] = {}
+    counts: dict[Key, Count] = {}
     whole = True
     for raw in reader.elements(TABLE, str(name)):
         try:
@@ -312,7 +325,9 @@ def _elements(reader: NfReader, name: MapName) -> tuple[Elements, bool]:
             whole = False
         else:
             decoded[key] = value
-    return decoded, whole
+            if name.kind.counts:
+                counts[key] = raw.count or Count()
+    return _Read(decoded, counts, whole)
 
 
 def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
@@ -321,12 +336,8 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
         return found
     require_known_schema(reader.counters(TABLE))
     for text, name in _ours(reader.maps(TABLE)).items():
-        if not name.kind.counts:
-            continue
-        counted = found[text] = {}
-        for raw in reader.elements(TABLE, text):
-            with suppress(ValueError):
-                counted[decode_element(name.kind, raw)[0]] = raw.count or Count()
+        if name.kind.counts:
+            found[text] = _elements(reader, name).counts
     return found
 
 

@@ -12,6 +12,8 @@ from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
 
+from tula.model.count import Count
+
 TABLE = "tula"
 FAMILY = "netdev"
 
@@ -232,3 +234,5 @@ class Ruleset:
     chains: Mapping[str, Chain] = field(default_factory=dict)
     counters: frozenset[str] = frozenset()
     foreign: Foreign = field(default_factory=Foreign)
+    counts: Mapping[str, Mapping[Key, Count]] = field(default_factory=dict, compare=False)
+    """What the elements of counting maps had counted when they were read, by the map's name."""
