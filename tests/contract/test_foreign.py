@@ -22,7 +22,7 @@ from tula.dataplane.nft.transaction import (
     Transaction,
     in_turn,
 )
-from tula.kernel.fake import FakeNftables
+from tula.kernel.fake_nftables import FakeNftables
 from tula.kernel.nfnetlink import NfReader
 from tula.kernel.nftables import Nftables
 from tula.model.count import Count

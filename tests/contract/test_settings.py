@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
+from tula.kernel.fake import FakeProbeRoute, FakeSysctls
 from tula.kernel.probe_route import PREFERENCE, TABLE, KernelProbeRoute, ProbeRoute
 from tula.kernel.sysctls import KernelSysctls, Sysctls
 from tula.lab import Host, Lab

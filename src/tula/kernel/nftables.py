@@ -94,7 +94,10 @@ class Nftables(Protocol):
         """
 
     def entries(self) -> dict[str, int | None]:
-        """How many elements each map of Tula's holds; None where the kernel does not tell."""
+        """How many elements each map of Tula's holds; None where the kernel does not tell.
+
+        Raises KernelError.
+        """
 
     def held(self, limit_seconds: float) -> dict[int, int] | None:
         """How many connections each backend id holds; None when counting takes longer.

@@ -43,7 +43,10 @@ class TunnelAdapter(Protocol):
     """The tunnels of one network namespace; the fake keeps them as values."""
 
     def missing(self, kinds: Iterable[str]) -> set[str]:
-        """Which of these kinds of links the kernel does not have, and cannot load."""
+        """Which of these kinds of links the kernel does not have, and cannot load.
+
+        Raises KernelError.
+        """
 
     def prepare(self, change: TunnelChange, have: Tunnels) -> None:
         """Makes what is added. Raises KernelError, and then all is as before."""
@@ -59,7 +62,7 @@ class KernelTunnels:
     """The network namespace that the calling thread is in."""
 
     def missing(self, kinds: Iterable[str]) -> set[str]:
-        with IPRoute() as netlink:
+        with _step("ask for kinds of tunnel devices"), IPRoute() as netlink:
             return {kind for kind in kinds if not _has(netlink, kind)}
 
     def prepare(self, change: TunnelChange, have: Tunnels) -> None:

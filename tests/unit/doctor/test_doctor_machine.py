@@ -24,7 +24,7 @@ from tula.doctor.run import judge_balancer_side
 from tula.doctor.scene import Scene
 from tula.doctor.talk import Answers
 from tula.engine.reader import TableUse
-from tula.kernel.fake_settings import FakeSysctls
+from tula.kernel.fake import FakeSysctls
 from tula.model.config import Tunnel
 from tula.model.finding import Severity
 from tula.model.host import HostAddress, LinkState, Route
