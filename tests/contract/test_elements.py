@@ -19,7 +19,7 @@ from tula.dataplane.nft.transaction import (
     Transaction,
     render_transaction,
 )
-from tula.kernel.fake import FakeNftables
+from tula.kernel.fake_nftables import FakeNftables
 from tula.kernel.nfbatch import fits_batch
 from tula.kernel.nfnetlink import NfReader
 from tula.kernel.nftables import KernelNftables, Nftables

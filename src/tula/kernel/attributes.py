@@ -47,12 +47,13 @@ def nested(kind: int, value: bytes) -> bytes:
 
 def string_attribute(kind: int, text: str) -> bytes:
     """A string as the kernel wants it, with its zero."""
-    return attribute(kind, text.encode() + b"\0")
+    return attribute(kind, text.encode(errors="surrogateescape") + b"\0")
 
 
 def text_of(data: memoryview | None) -> str:
-    """A string's text; empty for one that is not there."""
-    return bytes(data).rstrip(b"\0").decode() if data is not None else ""
+    """A string's text; empty for one that is not there. Bytes that are no text stay what they
+    are (PEP 383): somebody else may have written them."""
+    return bytes(data).rstrip(b"\0").decode(errors="surrogateescape") if data is not None else ""
 
 
 def comment_of(userdata: memoryview) -> str:

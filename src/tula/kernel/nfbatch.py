@@ -24,6 +24,7 @@ from tula.dataplane.nft.transaction import (
     DeleteCounter,
     DeleteElements,
     DeleteMap,
+    DeleteObject,
     FlushMap,
     Step,
     Transaction,
@@ -35,7 +36,7 @@ _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW_ELEMENTS, _DELETE_ELEMENTS = _SUBSYSTEM << 8 | 12, _SUBSYSTEM << 8 | 14
 _DELETE_CHAIN, _DELETE_MAP, _DELETE_OBJECT = (_SUBSYSTEM << 8 | kind for kind in (5, 11, 20))
-_COUNTER = struct.pack(">I", 1)
+_COUNTER = 1
 """NFT_OBJECT_COUNTER."""
 _GET_GENERATION = _SUBSYSTEM << 8 | 16
 _REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
@@ -88,7 +89,7 @@ def _fits(step: Step) -> bool:
             return not counts and not name.kind.dynamic
         case DeleteElements(name):
             return not name.kind.dynamic
-        case FlushMap() | DeleteMap() | DeleteChain() | DeleteCounter():
+        case FlushMap() | DeleteMap() | DeleteChain() | DeleteCounter() | DeleteObject():
             return True
         case _:
             return False
@@ -223,13 +224,19 @@ def _messages(step: Step) -> Iterator[tuple[int, int, bytes]]:
         case DeleteChain(chain):
             yield _DELETE_CHAIN, 0, string_attribute(1, TABLE) + string_attribute(3, chain)
         case DeleteCounter(counter):
-            yield _DELETE_OBJECT, 0, _where(counter) + attribute(3, _COUNTER)
+            yield _DELETE_OBJECT, 0, _object(_COUNTER, counter)
+        case DeleteObject(number, name):
+            yield _DELETE_OBJECT, 0, _object(number, name)
         case _:
             raise ValueError(f"{step} is nothing for a batch")
 
 
 def _where(name: MapName | str) -> bytes:
     return string_attribute(1, TABLE) + string_attribute(2, str(name))
+
+
+def _object(number: int, name: str) -> bytes:
+    return _where(name) + attribute(3, struct.pack(">I", number))
 
 
 def _parts(elements: Iterable[bytes]) -> Iterator[bytes]:
@@ -285,7 +292,7 @@ def _words(step: Step) -> str:
             return f"cannot delete elements of {name}"
         case FlushMap(name):
             return f"cannot empty {name}"
-        case DeleteMap(gone) | DeleteChain(gone) | DeleteCounter(gone):
+        case DeleteMap(gone) | DeleteChain(gone) | DeleteCounter(gone) | DeleteObject(_, gone):
             return f"cannot delete {gone}"
         case _:
             return ""

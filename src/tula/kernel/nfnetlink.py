@@ -17,6 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 from tula.dataplane.nft.codec import RawElement
+from tula.dataplane.nft.definition import COMPARED, MAP, Definition, split_types
+from tula.dataplane.nft.ruleset import Chain
+from tula.dataplane.nft.transaction import PRIORITY
 from tula.kernel.attributes import (
     Attributes,
     attribute,
@@ -36,7 +39,13 @@ _FAMILY_NETDEV = 5
 _REQUEST, _DUMP = 0x1, 0x300
 _DONE, _ERROR, _INTERRUPTED = 3, 2, 0x10
 _HEADER = struct.Struct("=IHHII")
-_SET_COUNT = 20
+_SET_ANONYMOUS, _SET_COUNT = 0x1, 20
+_COUNTER = 1
+"""NFT_OBJECT_COUNTER."""
+_INGRESS, _ACCEPT, _OFFLOAD = 0, 1, 0x2
+"""NF_NETDEV_INGRESS, NF_ACCEPT, NFT_CHAIN_HW_OFFLOAD."""
+_GOTO = struct.pack("!i", -4)
+"""NFT_GOTO."""
 _BUFFER = 1 << 18
 _NOTHING = memoryview(b"")
 _AT_ONCE = 64
@@ -115,39 +124,47 @@ class NfReader:
         names = [text_of(attributes(data).get(1)) for data in self._dump(_GET_TABLE, b"")]
         return table in names
 
-    def sets(self, table: str) -> list[str]:
-        """The names of the table's sets and maps; anonymous ones are left out."""
-        names = []
+    def maps(self, table: str) -> dict[str, Definition]:
+        """The table's sets and maps, and what they are; anonymous ones are left out."""
+        found: dict[str, Definition] = {}
         for data in self._dump(_GET_SET, string_attribute(1, table)):
-            found = attributes(data)
-            flags = int.from_bytes(found[3], "big") if 3 in found else 0
-            if not flags & 0x1 and text_of(found.get(1)) == table:
-                names.append(text_of(found.get(2)))
-        return names
+            entry = attributes(data)
+            if text_of(entry.get(1)) == table and not _number(entry.get(3)) & _SET_ANONYMOUS:
+                found[text_of(entry.get(2))] = _definition(entry)
+        return found
 
     def counters(self, table: str) -> dict[str, Count]:
         """The table's named counters."""
-        found: dict[str, Count] = {}
-        for data in self._dump(_GET_OBJECT, string_attribute(1, table)):
-            entry = attributes(data)
-            if text_of(entry.get(1)) == table and int.from_bytes(entry[3], "big") == 1:
-                found[text_of(entry.get(2))] = _count(entry[4])
-        return found
+        return self.objects(table)[0]
 
-    def chains(self, table: str) -> dict[str, str]:
-        """The table's chains, with the device of a base chain or nothing."""
-        found: dict[str, str] = {}
-        for data in self._dump(_GET_CHAIN, b""):
+    def objects(self, table: str) -> tuple[dict[str, Count], set[tuple[int, str]]]:
+        """The table's named counters, and its other named objects: NFT_OBJECT_* and name."""
+        counters: dict[str, Count] = {}
+        others: set[tuple[int, str]] = set()
+        for data in self._dump(_GET_OBJECT, string_attribute(1, table)):
             entry = attributes(data)
             if text_of(entry.get(1)) != table:
                 continue
-            device = ""
-            if 4 in entry:
-                hook = attributes(entry[4])
-                device = text_of(hook.get(3)) or ",".join(
-                    text_of(value) for _, value in attribute_list(hook.get(4, memoryview(b"")))
-                )
-            found[text_of(entry.get(3))] = device
+            kind, name = _number(entry.get(3)), text_of(entry.get(2))
+            if kind == _COUNTER:
+                counters[name] = _count(entry[4])
+            else:
+                others.add((kind, name))
+        return counters, others
+
+    def is_dormant(self, table: str) -> bool:
+        """Whether the table's flag keeps packets from its chains (NFT_TABLE_F_DORMANT)."""
+        entries = [attributes(data) for data in self._dump(_GET_TABLE, b"")]
+        flags = (_number(entry.get(2)) for entry in entries if text_of(entry.get(1)) == table)
+        return any(number & 1 for number in flags)
+
+    def chains(self, table: str) -> dict[str, Chain]:
+        """The table's chains without their rules."""
+        found: dict[str, Chain] = {}
+        for data in self._dump(_GET_CHAIN, b""):
+            entry = attributes(data)
+            if text_of(entry.get(1)) == table:
+                found[text_of(entry.get(3))] = _chain(entry)
         return found
 
     def rule_comments(self, table: str) -> dict[str, list[str]]:
@@ -169,7 +186,8 @@ class NfReader:
         body = string_attribute(1, table) + string_attribute(2, name)
         # List element, key, its value; data, its value: each attribute is (length, type).
         layout = struct.Struct("=12xI8xI")
-        for data in self._dump(_GET_ELEMENTS, body):
+        # To the end before anything is refused: the kernel takes no other dump before.
+        for data in list(self._dump(_GET_ELEMENTS, body)):
             elements = attributes(data).get(3)
             if not elements:
                 continue
@@ -282,7 +300,7 @@ def _element(entry: Attributes) -> RawElement:
     value: bytes | str = b""
     if 2 in entry:
         data = attributes(entry[2])
-        value = bytes(data[1]) if 1 in data else text_of(attributes(data[2]).get(2))
+        value = bytes(data[1]) if 1 in data else _goal(attributes(data[2]))
     count = None
     if 7 in entry:
         expression = attributes(entry[7])
@@ -295,6 +313,58 @@ def _element(entry: Attributes) -> RawElement:
         comment=comment_of(entry[6]) if 6 in entry else "",
         count=count,
     )
+
+
+def _goal(verdict: Attributes) -> str:
+    """The chain of a "goto"; empty for other verdicts."""
+    return text_of(verdict.get(2)) if verdict[1] == _GOTO else ""
+
+
+def _definition(entry: Attributes) -> Definition:
+    """NFTA_SET_*."""
+    flags = _number(entry.get(3)) & COMPARED
+    size = _number(attributes(entry[9]).get(1)) if 9 in entry else 0
+    expressions = [attributes(entry[17])] if 17 in entry else []
+    if 18 in entry:  # several at once
+        expressions += [attributes(each) for _, each in attribute_list(entry[18])]
+    names = [text_of(each.get(1)) for each in expressions]
+    known = {11: "timeout", 12: "gc-interval", 15: "object type"}
+    others = [word for kind, word in known.items() if _number(entry.get(kind))]
+    others += [name for name in names[1:] or names if name != "counter"]
+    return Definition(
+        flags,
+        _number(entry.get(5)),
+        _number(entry.get(7)) if flags & MAP else 0,
+        size,
+        names[:1] == ["counter"],
+        split_types(_number(entry.get(4))),
+        split_types(_number(entry.get(6))) if flags & MAP else (),
+        ", ".join(others),
+    )
+
+
+def _chain(entry: Attributes) -> Chain:
+    """NFTA_CHAIN_*; a base chain has a hook."""
+    if 4 not in entry:
+        return Chain()
+    hook = attributes(entry[4])
+    device = text_of(hook.get(3)) or ",".join(
+        text_of(value) for _, value in attribute_list(hook.get(4, _NOTHING))
+    )
+    number, priority = _number(hook.get(1)), struct.unpack("!i", hook[2])[0]
+    odd = {
+        f"hook {number}": number != _INGRESS,
+        f"priority {priority}": priority != PRIORITY,
+        "policy drop": _number(entry.get(5)) != _ACCEPT,
+        "offload": bool(_number(entry.get(10)) & _OFFLOAD),
+        "no device": not device,
+    }
+    return Chain((), device, ", ".join(word for word, so in odd.items() if so))
+
+
+def _number(data: memoryview | None) -> int:
+    """A number in network order; 0 for one that is not there."""
+    return int.from_bytes(data, "big") if data is not None else 0
 
 
 def _count(data: memoryview) -> Count:

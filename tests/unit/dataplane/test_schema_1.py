@@ -23,7 +23,7 @@ from tula.dataplane.nft.recover import counts_by_id, recover_ids, renamed_servic
 from tula.dataplane.nft.ruleset import Kind, MapName, Ruleset
 from tula.dataplane.nft.schema import LEGACY_NAMES, readable_kind, schema_of
 from tula.dataplane.nft.transaction import DeleteMap, FlushMap, in_turn
-from tula.kernel.fake import FakeNftables
+from tula.kernel.fake_nftables import FakeNftables
 from tula.model.config import Config, PortRange, Scheduler, VirtualService
 from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.model.stats import Count

@@ -23,7 +23,7 @@ from tula.doctor.balancer import (
 from tula.doctor.observation import Observation, Usage, parse_version
 from tula.doctor.requests import Responses
 from tula.doctor.run import Roles, check_balancer, roles_of
-from tula.kernel.fake_settings import FakeSysctls
+from tula.kernel.fake import FakeSysctls
 from tula.model.config import Tunnel
 from tula.model.finding import Severity
 from tula.model.host import HostAddress, LinkState, Route
