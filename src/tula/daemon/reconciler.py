@@ -24,7 +24,7 @@ from tula.engine.store import Store
 from tula.model.config import Config, Scheduler, VirtualService
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
-from tula.model.health import BackendName, Finding, Override
+from tula.model.health import BackendName, Health, Override
 from tula.model.ids import Ids
 from tula.model.problem import PlacedProblem, ProblemsError
 from tula.plan.standing import (
@@ -37,7 +37,7 @@ from tula.plan.standing import (
     returned,
 )
 
-Findings = Mapping[BackendName, Finding]
+Findings = Mapping[BackendName, Health]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Health:
     """What its monitors say of one backend of one service; ``up`` is None until they know.
 
     ``since`` is when ``up`` became what it is. ``evidence`` is one line, such as "tcp to
