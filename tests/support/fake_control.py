@@ -19,7 +19,7 @@ from tula.engine.figures import CycleOutcome, Snapshot
 from tula.engine.status import describe_status
 from tula.model.event import Event, EventKind, choose_events
 from tula.model.flow import Flow
-from tula.model.health import BackendName, Finding, Standing, State
+from tula.model.health import BackendName, Health, Standing, State
 from tula.plan.trace import Trace
 
 CONFIG = make_config(make_service(backends=[make_backend(1), make_backend(2)]))
@@ -51,7 +51,7 @@ class FakeControl:
     outcome: ApplyOutcome = field(default_factory=lambda: ApplyOutcome(True, (STEP,)))
     facts: DaemonFacts = field(default_factory=make_facts)
     standings: dict[BackendName, Standing] = field(default_factory=dict)
-    findings: dict[BackendName, Finding] = field(default_factory=dict)
+    findings: dict[BackendName, Health] = field(default_factory=dict)
     held: dict[BackendName, int] | None = None
     panics: Sequence[str] = ()
     happened: list[Event] = field(default_factory=list)

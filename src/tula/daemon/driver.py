@@ -22,7 +22,7 @@ from tula.engine.figures import CycleFigures, CycleOutcome
 from tula.kernel.clock import boot_time
 from tula.kernel.events import Events, KernelEvents
 from tula.model.errors import KernelError, StateError
-from tula.model.health import BackendName, Finding
+from tula.model.health import BackendName, Health
 from tula.model.problem import PlacedProblem, ProblemsError
 
 DRIFT = 60.0
@@ -182,7 +182,10 @@ class Driver:
                 done.set_result(result)
 
     def _work(
-        self, triggers: Iterable[Trigger], offer: bool, findings: Mapping[BackendName, Finding]
+        self,
+        triggers: Iterable[Trigger],
+        offer: bool,
+        findings: Mapping[BackendName, Health],
     ) -> CycleResult:
         """In the thread."""
         with self.events.aside():

@@ -25,7 +25,7 @@ from tula.kernel.clock import boot_time
 from tula.model.config import Config, Scheduler, VirtualService
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
-from tula.model.health import BackendName, Finding, Override
+from tula.model.health import BackendName, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
 from tula.plan.standing import (
     NO_SHARES,
@@ -37,7 +37,7 @@ from tula.plan.standing import (
     returned,
 )
 
-Findings = Mapping[BackendName, Finding]
+Findings = Mapping[BackendName, Health]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from tula.engine.control import ApplyOutcome, BusyError, Cycle, Refusal
 from tula.engine.figures import CycleOutcome
 from tula.engine.store import Store
 from tula.model.errors import KernelError
-from tula.model.health import Finding, Standing, State
+from tula.model.health import Health, Standing, State
 from tula.model.problem import PlacedProblem
 
 Call = Callable[..., Result]
@@ -119,7 +119,10 @@ def test_what_the_operator_says(
         (["drain", "web"], "'web': give SERVICE/BACKEND, such as web/cache-1"),
         (["drain", "/b1"], "give SERVICE/BACKEND"),
         (["enable", "web/b1/x"], "give SERVICE/BACKEND"),
-        (["drain", "web/b1", "--deadline", "soon"], "--deadline: 'soon' is no time; give one such"),
+        (
+            ["drain", "web/b1", "--deadline", "soon"],
+            "invalid time 'soon'; give one such as",
+        ),
         (["drain", "web/b1", "--deadline", "0"], "--deadline: 0 is out of range"),
         (["weight", "web/b1", "65536"], "invalid weight '65536'; give 0 to 65535, or configured"),
         (["weight", "web/b1", "٣"], "invalid weight"),
@@ -321,7 +324,7 @@ def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
         B1: Standing(State.DOWN, 0, present=False, reason="tcp to 10.0.0.100: refused"),
         ("web", "b2"): Standing(State.UP, 25, present=True, reason="slow start"),
     }
-    daemon.findings = {("web", "b2"): Finding(True, NOW, warning="certificate expires in 3 days")}
+    daemon.findings = {("web", "b2"): Health(True, NOW, warning="certificate expires in 3 days")}
     head, _, one, two = tula("status").stdout.splitlines()
     assert head.split()[-1] == "REASON"
     assert one.split()[3:6] == ["100", "down", "0"]
