@@ -20,7 +20,7 @@ from support.schema_1 import as_schema_1, table_of_schema_1
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.recover import counts_by_id, recover_ids, renamed_services
 from tula.dataplane.nft.ruleset import Kind, MapName, Ruleset
-from tula.dataplane.nft.schema import LEGACY_NAMES, readable_kind, schema_of
+from tula.dataplane.nft.schema import LEGACY_NAMES, SCHEMA, readable_kind, schema_of
 from tula.dataplane.nft.transaction import DeleteMap, FlushMap, in_turn
 from tula.kernel.fake import FakeNftables
 from tula.model.config import Config, HealthMonitor, PortRange, Scheduler, VirtualService
@@ -84,7 +84,15 @@ def test_any_table_is_taken_over_without_a_flow_lost(before: Config, after: Conf
     first, then = in_turn(change)
     assert not any(isinstance(step, DeleteMap) for step in first)
     nft.run(first)
-    nft.run(then)
+    # Killed here, the next apply ends what was begun.
+    unfinished = nft.observe()
+    assert unfinished is not None
+    assert schema_of(unfinished.counters) == SCHEMA
+    again = make_ruleset(after, unfinished, recover_ids(unfinished))
+    assert again == want
+    rest = diff_rulesets(unfinished, again, nft.counts())
+    assert tuple(step for step in rest if not isinstance(step, FlushMap)) == then
+    nft.run(rest)
     assert nft.observe() == want
     assert diff_rulesets(nft.observe(), want) == ()
 
