@@ -19,7 +19,7 @@ from support.builders import (
 from support.schema_1 import as_schema_1, table_of_schema_1
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.recover import counts_by_id, recover_ids, renamed_services
-from tula.dataplane.nft.ruleset import Kind, MapName, Ruleset
+from tula.dataplane.nft.ruleset import Key, Kind, MapName, Ruleset
 from tula.dataplane.nft.schema import LEGACY_NAMES, SCHEMA, readable_kind, schema_of
 from tula.dataplane.nft.transaction import DeleteMap, FlushMap, in_turn
 from tula.kernel.fake import FakeNftables
@@ -107,7 +107,11 @@ def test_ids_are_recovered_from_it() -> None:
 
 def test_ids_and_counts_go_on(tmp_path: Path) -> None:
     machine = machine_of_schema_1(tmp_path / "state", old_table())
-    counted = {0x7000C: Count(3, 300), 0x70005: Count(5, 500), 0x3000C: Count(7, 700)}
+    counted: dict[Key, Count] = {
+        0x7000C: Count(3, 300),
+        0x70005: Count(5, 500),
+        0x3000C: Count(7, 700),
+    }
     machine.nftables.element_counts = {"via4_1024": counted, "via6_1024": {0x7000C: Count(1, 90)}}
     machine.balancer.apply(CONFIG, b"1")
     table, counts = machine.nftables.observe(), machine.nftables.counts()
@@ -130,7 +134,7 @@ def test_counts_of_what_leaves_with_the_takeover_are_remembered(tmp_path: Path) 
 
 
 def test_a_takeover_that_was_cut_short_counts_nothing_twice() -> None:
-    counts = {
+    counts: dict[str, dict[Key, Count]] = {
         "via4_1024": {1: Count(5, 500), 2: Count(1, 100)},
         "nexthop4_1024": {1: Count(7, 700), 2: Count(1, 100)},
         "via6_1024": {1: Count(10, 1000)},
