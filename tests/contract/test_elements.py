@@ -24,8 +24,8 @@ from tula.kernel.nfbatch import fits_batch
 from tula.kernel.nfnetlink import NfReader
 from tula.kernel.nftables import KernelNftables, Nftables
 from tula.lab import Lab
-from tula.model.count import Count
 from tula.model.errors import KernelError, StaleError
+from tula.model.stats import Count
 
 V4, OTHER4 = bytes([10, 0, 0, 9]), bytes([10, 0, 0, 10])
 V6 = bytes.fromhex("20010db8000000000000000000000009")

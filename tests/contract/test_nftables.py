@@ -30,9 +30,10 @@ from tula.dataplane.nft.transaction import (
 )
 from tula.kernel.nfbatch import fits_batch
 from tula.kernel.nftables import NewerTableError, Nftables
-from tula.model.config import Config, HealthMonitor, PortRange, Protocol, Tunnel
-from tula.model.count import Count
+from tula.model.config import Config, PortRange, Protocol, Tunnel
 from tula.model.errors import KernelError
+from tula.model.monitor import HealthMonitor, TcpProbe
+from tula.model.stats import Count
 
 VIA = MapName(Kind.NEXTHOP4, 4)
 EXACT = MapName(Kind.SERVICE_PORT4, 4)
@@ -202,7 +203,7 @@ def test_every_kind_of_map_takes_its_elements(nft: Nftables) -> None:
             [PortRange(80, 80), PortRange(8000, 8010)],
             [make_backend(0), make_backend(1)],
             list(Protocol),
-            health=[HealthMonitor("tcp")],
+            health=[HealthMonitor(TcpProbe())],
         ),
         make_service("any", ["10.0.0.100", "2001:db8::100"], [], [make_backend(2)]),
         make_service("far", ["10.0.0.101"], backends=[make_backend(3)], tunnel=Tunnel.IPIP),

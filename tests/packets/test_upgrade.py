@@ -22,7 +22,7 @@ from tula.dataplane.nft.recover import counts_by_id, recover_ids
 from tula.dataplane.nft.schema import SCHEMA, schema_of
 from tula.kernel.nftables import KernelNftables
 from tula.lab import Host, Lab, Network, TcpFlow, ask_all, flat, serve_tcp, tcp_flows
-from tula.model.count import Count
+from tula.model.stats import Count
 
 pytestmark = pytest.mark.kernel
 

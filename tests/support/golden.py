@@ -11,19 +11,17 @@ from __future__ import annotations
 from ipaddress import ip_network
 from pathlib import Path
 
-from support.builders import make_host
+from support.builders import make_host, make_numbered, number_config
 from support.schema_1 import as_schema_1, table_of_schema_1
 from tula.config.load import parse_document
 from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.recover import recover_ids
 from tula.dataplane.nft.ruleset import Ruleset
 from tula.dataplane.nft.transaction import render_transaction
 from tula.model.config import Config
-from tula.model.ids import Ids
-from tula.plan.desired import plan_desired
-from tula.plan.ids import plan_ids
-from tula.plan.reach import backend_addresses, plan_reach
+from tula.plan.reach import backend_addresses
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SECOND = [ip_network("10.1.0.0/24"), ip_network("2001:db8:1::/64")]
@@ -52,10 +50,8 @@ def render_golden(folder: Path) -> tuple[str, str]:
 def _build(path: Path, have: Ruleset | None, known: Ids) -> tuple[Ruleset, Ids]:
     config = parse_document(path.read_bytes()).config
     host = make_host(config, second=_on_second(config))
-    reach = plan_reach(config, host)
-    assert not reach.problems, reach.problems
-    ids = plan_ids(config, known)
-    desired = plan_desired(config, host, reach, ids)
+    ids = number_config(config, known, host=host)
+    desired = make_numbered(config, host, ids)
     return build_ruleset(desired, have.maps if have else ()).ruleset, ids
 
 

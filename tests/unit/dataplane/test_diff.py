@@ -6,8 +6,16 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 
-from support.builders import configs, make_backend, make_config, make_ruleset, make_service
+from support.builders import (
+    configs,
+    make_backend,
+    make_config,
+    make_ruleset,
+    make_service,
+    number_config,
+)
 from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.recover import counts_by_id, recover_ids
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule, Ruleset
 from tula.dataplane.nft.transaction import (
@@ -26,9 +34,7 @@ from tula.dataplane.nft.transaction import (
 )
 from tula.kernel.fake import FakeNftables
 from tula.model.config import Config
-from tula.model.count import Count
-from tula.model.ids import Ids
-from tula.plan.ids import plan_ids
+from tula.model.stats import Count
 
 B = [make_backend(number) for number in range(8)]
 
@@ -111,7 +117,7 @@ def test_a_larger_map_takes_the_counts_over() -> None:
     nft = kernel()
     config = web(B[0], B[1])
     bring(nft, config)
-    ids = plan_ids(config, Ids())
+    ids = number_config(config, Ids())
     mark = ids.services["web"] << 16 | ids.backends[B[0].key]
     nft.element_counts["nexthop4_1024"] = {mark: Count(3, 300)}
     bring(nft, web(*(make_backend(number) for number in range(1100))))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tula.dataplane.nft.build import ingress_chain, pick_size
 from tula.dataplane.nft.codec import RawElement, decode_element, element_text, key_text
 from tula.dataplane.nft.ruleset import Kind, MapName, Rule
-from tula.model.count import Count
+from tula.model.stats import Count
 
 V4 = bytes([10, 0, 0, 100])
 V6 = bytes.fromhex("20010db8000000000000000000000100")

@@ -18,14 +18,15 @@ from support.builders import (
 )
 from support.schema_1 import as_schema_1, table_of_schema_1
 from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.recover import counts_by_id, recover_ids, renamed_services
 from tula.dataplane.nft.ruleset import Key, Kind, MapName, Ruleset
 from tula.dataplane.nft.schema import LEGACY_NAMES, SCHEMA, readable_kind, schema_of
 from tula.dataplane.nft.transaction import DeleteMap, FlushMap, in_turn
 from tula.kernel.fake import FakeNftables
-from tula.model.config import Config, HealthMonitor, PortRange, Scheduler, VirtualService
-from tula.model.count import Count
-from tula.model.ids import Ids
+from tula.model.config import Config, PortRange, Scheduler, VirtualService
+from tula.model.monitor import HealthMonitor, TcpProbe
+from tula.model.stats import Count
 
 B = [make_backend(number) for number in range(3)]
 IDS = Ids(services={"web": 7, "api": 3}, backends={B[0].key: 12, B[1].key: 5, B[2].key: 9})
@@ -119,10 +120,10 @@ def test_ids_and_counts_go_on(tmp_path: Path) -> None:
     assert table == make_ruleset(CONFIG, ids=IDS)
     assert {mark: n for mark, n in counts["nexthop4_1024"].items() if n.packets} == counted
     assert counts["nexthop6_1024"][0x7000C] == Count(1, 90)
-    assert machine.store.memory().ids.services == IDS.services
-    assert machine.store.memory().past == {}, "nothing has left"
-    assert machine.balancer.backend_counts(CONFIG)["web", B[0].key] == Count(4, 390)
-    assert not machine.balancer.plan(CONFIG, b"1").transaction
+    assert machine.store.remembered().path["services"] == IDS.services
+    assert machine.store.remembered().retired == {}, "nothing has left"
+    assert machine.balancer.stats().backends["web", B[0].key] == Count(4, 390)
+    assert not machine.balancer.plan(CONFIG, b"1").path
 
 
 def test_counts_of_what_leaves_with_the_takeover_are_remembered(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_counts_of_what_leaves_with_the_takeover_are_remembered(tmp_path: Path) 
     machine.nftables.element_counts = {"via4_1024": {0x70009: Count(5, 500)}}
     fewer = make_config(replace(web(), backends=tuple(B[:2])), api())
     machine.balancer.apply(fewer, b"1")
-    assert machine.store.memory().past["web"] == {B[2].key: Count(5, 500)}
+    assert machine.store.remembered().retired["web"] == {B[2].key: Count(5, 500)}
 
 
 def test_a_takeover_that_was_cut_short_counts_nothing_twice() -> None:
@@ -149,7 +150,7 @@ def test_a_service_that_is_renamed_with_the_upgrade_keeps_its_number() -> None:
 
 
 def test_a_backend_that_was_down_is_still_down(tmp_path: Path) -> None:
-    checked = make_config(replace(web(), health=(HealthMonitor("tcp"),)), api())
+    checked = make_config(replace(web(), health=(HealthMonitor(TcpProbe()),)), api())
     table = old_table(checked)
     maps = {
         name: {k: v for k, v in elements.items() if k != 0x70005 or not name.startswith("via")}

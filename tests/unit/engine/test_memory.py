@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from support.builders import FakeMachine, make_backend, make_config, make_service
+from support.builders import FakeMachine, ids_of, make_backend, make_config, make_service
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.status import describe_status
 from tula.model.config import Backend, Config, MarkRange, PortRange, Tunnel
-from tula.model.count import Count
 from tula.model.errors import KernelError
+from tula.model.stats import Count
 
 VIPS = ("10.0.0.100", "2001:db8::100")
 ALL = [make_backend(number) for number in range(4)]
@@ -119,7 +119,7 @@ def count(machine: FakeMachine, number: int, packets: int, version: int = 4) -> 
 
 def totals(machine: FakeMachine, config: Config) -> tuple[int, dict[str, int]]:
     """The packets of web, and of each of its backends."""
-    status = describe_status(config, machine.balancer.backend_counts(config), {})
+    status = describe_status(config, machine.balancer.stats().backends, {})
     service = next(s for s in status["services"] if s["name"] == "web")
     assert service["bytes"] == service["packets"] * 100
     return service["packets"], {b["name"]: b["packets"] for b in service["backends"]}
@@ -198,9 +198,9 @@ def test_ids_of_backends_in_tunnels_are_recovered_whatever_is_inside(tmp_path: P
     config = make_config(*services)
     machine = FakeMachine(tmp_path / "state", config)
     machine.balancer.apply(config, b"")
-    before = machine.store.memory().ids
+    before = ids_of(machine.store)
     forget_files(machine)
-    assert not machine.balancer.plan(config, b"").transaction
+    assert not machine.balancer.plan(config, b"").path
     machine.balancer.apply(config, b"")
-    after = machine.store.memory().ids
+    after = ids_of(machine.store)
     assert (after.services, after.backends) == (before.services, before.backends)

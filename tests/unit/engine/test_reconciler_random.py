@@ -25,9 +25,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from support.builders import FakeMachine
+from support.builders import FakeMachine, ids_of
 from tula.config.load import parse_document
 from tula.daemon.reconciler import Reconciler
+from tula.dataplane.nft.ids import Ids, backend_id, split_id
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
@@ -37,7 +38,6 @@ from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
 from tula.model.health import BackendName, Finding, Override
 from tula.model.host import HostView
-from tula.model.ids import backend_id, split_id
 from tula.model.problem import ProblemsError
 
 BACKENDS = "abcd"
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
     def new(self) -> Reconciler:
         """A daemon that starts: nothing is left but the kernel and the disk."""
         clock = lambda: self.now  # noqa: E731
-        balancer = Balancer(self.kernel.adapters, self.store, clock)
+        balancer = self.balancer = Balancer(self.kernel.adapters, self.store, clock)
         made = Reconciler(balancer, self.store, EventLog(clock), clock)
         made.start()
         return made
@@ -304,9 +304,11 @@ class Machine(RuleBasedStateMachine):
     def names(self) -> dict[int, BackendName]:
         """Backends by their ids in the kernel."""
         assert self.accepted is not None
-        ids = self.store.memory().ids
-        if self.reconciler.ids is not None:
-            ids = self.reconciler.ids
+        applied = self.balancer.applied
+        ids = ids_of(self.store)
+        if applied is not None:
+            assert isinstance(applied.receipt.memory, Ids)
+            ids = applied.receipt.memory
         return {
             backend_id(ids.services[s.name], ids.backends[b.key]): (s.name, b.name)
             for s in parse_document(self.accepted).config.services

@@ -28,6 +28,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from tula.dataplane.nft.ids import backend_id
+from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.packet_fields import (
     ICMP_ERROR,
     INNER,
@@ -51,8 +53,7 @@ from tula.dataplane.nft.shared_chains import (
     shared_chains,
 )
 from tula.model.config import Protocol
-from tula.model.desired import Choice, DesiredService, DesiredState
-from tula.model.ids import backend_id
+from tula.model.desired import NewFlows
 
 NEXTHOP = {4: Kind.NEXTHOP4, 6: Kind.NEXTHOP6}
 _DISPATCH = {
@@ -94,7 +95,7 @@ class BuiltRuleset:
     several services use; ``flows`` is by IP version.
     """
 
-    state: DesiredState
+    state: NumberedState
     ruleset: Ruleset
     slots: Mapping[int, MapName]
     wrr: Mapping[int, MapName]
@@ -102,7 +103,7 @@ class BuiltRuleset:
     flows: Mapping[int, FlowMaps]
 
 
-def build_ruleset(state: DesiredState, present: Collection[str] = ()) -> BuiltRuleset:
+def build_ruleset(state: NumberedState, present: Collection[str] = ()) -> BuiltRuleset:
     """The table's content. ``present`` names the maps that are there: one that fits is kept."""
     builder = _Builder(state, present)
     for version in VERSIONS:
@@ -135,7 +136,7 @@ def pick_size(kind: Kind, needed: int, present: Collection[str]) -> MapName:
 class _Builder:
     """Maps and chains as they grow; first the services of each IP version, then the ingress."""
 
-    def __init__(self, state: DesiredState, present: Collection[str]) -> None:
+    def __init__(self, state: NumberedState, present: Collection[str]) -> None:
         self.state = state
         self.present = present
         self.maps: dict[str, Elements] = {}
@@ -209,10 +210,10 @@ class _Builder:
 
     def _dispatch(
         self,
-        services: list[DesiredService],
+        services: list[NumberedService],
         version: int,
         kinds: tuple[Kind, Kind, Kind],
-        chain_of: Callable[[DesiredService], str],
+        chain_of: Callable[[NumberedService], str],
     ) -> list[MapName | None]:
         """The maps that lead to services: by one port, by a range of ports, for any port."""
         single: dict[Key, Value] = {}
@@ -232,7 +233,7 @@ class _Builder:
             for kind, elements in zip(kinds, (single, ranges, any_port), strict=True)
         ]
 
-    def _add_hot(self, flows: FlowMaps, services: list[DesiredService]) -> None:
+    def _add_hot(self, flows: FlowMaps, services: list[NumberedService]) -> None:
         """The rules for hot flows: before all others, as most packets need no other one."""
         if flows.tables is None:
             return
@@ -258,7 +259,7 @@ class _Builder:
         if made is not None:
             self.chains[PROBE] = made
 
-    def _flows(self, services: list[DesiredService], version: int) -> FlowMaps:
+    def _flows(self, services: list[NumberedService], version: int) -> FlowMaps:
         nexthops: dict[Key, Value] = {}
         devices: dict[Key, Value] = {}
         large: dict[Key, Value] = {}
@@ -308,7 +309,7 @@ class _Builder:
             tables=tables,
             hot=hot,
             closed=closed,
-            try_learn=any(service.choice is not Choice.HASH for service in services),
+            try_learn=any(service.choice is not NewFlows.HASH for service in services),
             accepting=self.accepting,
         )
 

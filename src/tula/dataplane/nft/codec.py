@@ -12,7 +12,7 @@ from socket import AF_INET, AF_INET6, inet_ntop
 
 from tula.dataplane.nft.packet_fields import FLOW_KEY4, FRAGMENT_KEY4, HOT_KEY4, INNER
 from tula.dataplane.nft.ruleset import Key, Kind, MapName, Value
-from tula.model.count import Count
+from tula.model.stats import Count
 
 _NUMBER = "numgen inc mod 4294967295"
 _SLOT_TYPE = "typeof numgen inc mod {size} : meta mark"

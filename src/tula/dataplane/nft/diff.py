@@ -28,7 +28,7 @@ from tula.dataplane.nft.transaction import (
     Step,
     Transaction,
 )
-from tula.model.count import Count
+from tula.model.stats import Count
 
 Counts = Mapping[str, Mapping[Key, Count]]
 """The counts of elements, by the map's name."""

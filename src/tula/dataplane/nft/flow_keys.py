@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 
+from tula.dataplane.nft.lookup3 import lookup3
 from tula.dataplane.nft.packet_fields import KEY_RANGE, KEY_SEEDS
 from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.model.config import Protocol
-from tula.plan.lookup3 import lookup3
-from tula.plan.trace import Flow
+from tula.model.flow import Flow
 
 _TABLES = {
     (4, Protocol.TCP): (Kind.TCP4, Kind.CLOSED4),

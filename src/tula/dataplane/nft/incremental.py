@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from tula.dataplane.nft.build import NEXTHOP, BuiltRuleset, build_ruleset
+from tula.dataplane.nft.ids import backend_id
+from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset, Value
 from tula.dataplane.nft.scheduler_maps import SchedulerMaps
 from tula.dataplane.nft.service_chains import ServiceChains
-from tula.model.desired import DesiredService, DesiredState
-from tula.model.ids import backend_id
 
 
-def rebuild_ruleset(before: BuiltRuleset, state: DesiredState) -> BuiltRuleset:
+def rebuild_ruleset(before: BuiltRuleset, state: NumberedState) -> BuiltRuleset:
     """The ruleset of a state that differs in tables, weights and presence alone."""
     pairs = [
         (old, new)
@@ -51,7 +51,7 @@ def _update_scheduler_maps(
     wanted = set()
     for name, table in now.all():
         wanted.add(name)
-        known, owner = had.get(name, ((), 0))
+        known, owner = had.get(name, (None, 0))
         if known is not table or owner != now.owners[name]:
             maps[str(name)] = now.elements(name, table)
     for name in had.keys() - wanted:
@@ -61,7 +61,7 @@ def _update_scheduler_maps(
 def _update_backends(
     maps: dict[str, Elements],
     before: BuiltRuleset,
-    pairs: Iterable[tuple[DesiredService, DesiredService]],
+    pairs: Iterable[tuple[NumberedService, NumberedService]],
 ) -> bool:
     """The backends that accept new flows, and their next hops; False if there is no room."""
     accepting: dict[Key, bool] = {}
@@ -114,7 +114,7 @@ def _put(
 
 
 def _changed_chains(
-    before: BuiltRuleset, state: DesiredState, now: SchedulerMaps
+    before: BuiltRuleset, state: NumberedState, now: SchedulerMaps
 ) -> dict[str, Chain]:
     """The chains of services that use another map now, or whose map is shared now or no longer."""
     toggled = set(before.shared) ^ now.shared

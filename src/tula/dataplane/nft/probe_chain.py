@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tula.dataplane.nft.ids import PROBE_MARK, backend_id
+from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.packet_fields import IP, VERSIONS
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Rule, Value
-from tula.model.desired import DesiredService, DesiredState
-from tula.model.ids import PROBE_MARK, backend_id
 
 PROBE = "probe"
 LOOPBACK = "lo"
@@ -28,7 +28,7 @@ _NEXTHOPS = {4: Kind.PROBE_NEXTHOP4, 6: Kind.PROBE_NEXTHOP6}
 _DEVICES = {4: Kind.PROBE_DEVICE4, 6: Kind.PROBE_DEVICE6}
 
 
-def probe_chain(state: DesiredState, add_map: Callable[[Kind, Elements], MapName]) -> Chain | None:
+def probe_chain(state: NumberedState, add_map: Callable[[Kind, Elements], MapName]) -> Chain | None:
     """The base chain, or None when no service is checked through the data path.
 
     ``add_map`` puts a map into the table and returns its name.
@@ -67,8 +67,8 @@ def probe_chain(state: DesiredState, add_map: Callable[[Kind, Elements], MapName
 
 def _forward(
     version: int,
-    services: list[DesiredService],
-    state: DesiredState,
+    services: list[NumberedService],
+    state: NumberedState,
     add_map: Callable[[Kind, Elements], MapName],
 ) -> Rule:
     hops: dict[Key, Value] = {}

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
+from tula.dataplane.nft.ids import Ids, split_id
 from tula.dataplane.nft.ruleset import Key, Kind, Ruleset
 from tula.dataplane.nft.schema import readable_kind
-from tula.model.config import Config, VirtualService
-from tula.model.count import Count
-from tula.model.ids import Ids, split_id
+from tula.model.desired import DesiredService, DesiredState
+from tula.model.stats import Count
 
 MapCounts = Mapping[str, Mapping[Key, Count]]
 
@@ -37,7 +37,7 @@ def recover_ids(ruleset: Ruleset | None) -> Ids:
     return Ids(services=services, backends=backends)
 
 
-def renamed_services(config: Config, known: Ids, ruleset: Ruleset | None) -> dict[str, str]:
+def renamed_services(state: DesiredState, known: Ids, ruleset: Ruleset | None) -> dict[str, str]:
     """New names to old ones, of services that take over what a removed service had.
 
     The removed one had the same VIP, protocol and port.
@@ -47,9 +47,9 @@ def renamed_services(config: Config, known: Ids, ruleset: Ruleset | None) -> dic
         kind = readable_kind(name)
         if kind is not None and kind.dispatches:
             owners |= {key: str(chain).partition(".")[2] for key, chain in elements.items()}
-    listed = {service.name for service in config.services}
+    listed = {service.name for service in state.services}
     found: dict[str, str] = {}
-    for service in config.services:
+    for service in state.services:
         if service.name not in known.services:
             before = (owners.get(key, "") for key in _dispatch_keys(service))
             old = next((name for name in before if name and name not in listed), "")
@@ -58,7 +58,7 @@ def renamed_services(config: Config, known: Ids, ruleset: Ruleset | None) -> dic
     return found
 
 
-def _dispatch_keys(service: VirtualService) -> Iterator[Key]:
+def _dispatch_keys(service: DesiredService) -> Iterator[Key]:
     """The keys that dispatch to the service: VIP and protocol, with ports or for any port."""
     for vip in service.vips:
         for protocol in service.protocols:

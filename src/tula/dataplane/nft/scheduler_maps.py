@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
+from tula.dataplane.nft.ids import backend_id
+from tula.dataplane.nft.numbered import NumberedState, NumberedTable
 from tula.dataplane.nft.ruleset import Elements, Kind, MapName
-from tula.model.desired import DesiredState
-from tula.model.ids import backend_id
 
-_Tables = Mapping[int, tuple[int, ...]]
+_Tables = Mapping[int, NumberedTable]
 
 
 class SchedulerMaps:
     """Their names by number, and which of them several services share."""
 
-    def __init__(self, state: DesiredState) -> None:
+    def __init__(self, state: NumberedState) -> None:
         self._state = state
         self.shared: set[MapName] = set()
         self.owners: dict[MapName, int] = {}
@@ -41,8 +41,8 @@ class SchedulerMaps:
             self.owners[name] = of[0] if len(of) == 1 else 0
         return names
 
-    def all(self) -> Iterator[tuple[MapName, tuple[int, ...]]]:
-        """Every map's name, and its backend numbers."""
+    def all(self) -> Iterator[tuple[MapName, NumberedTable]]:
+        """Every map's name, and its table."""
         yield from ((name, self._state.tables[number]) for number, name in self.slots.items())
         yield from ((name, self._state.turns[number]) for number, name in self.wrr.items())
 
@@ -50,11 +50,12 @@ class SchedulerMaps:
         """The maps by name."""
         return {str(name): self.elements(name, table) for name, table in self.all()}
 
-    def elements(self, name: MapName, table: tuple[int, ...]) -> Elements:
+    def elements(self, name: MapName, table: NumberedTable) -> Elements:
         """A map's elements. They are many: equal numbers are the same object."""
         owner = self.owners[name]
-        marks = {backend: backend_id(owner, backend) for backend in set(table)}
-        return dict(zip(_numbers(len(table)), map(marks.__getitem__, table), strict=True))
+        marks = [backend_id(owner, number) for number in table.numbers]
+        slots = table.table.slots
+        return dict(zip(_numbers(len(slots)), map(marks.__getitem__, slots), strict=True))
 
 
 @cache

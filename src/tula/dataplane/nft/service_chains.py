@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from tula.dataplane.nft.ids import BACKEND_BITS
+from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.packet_fields import INNER, IP, PLAIN_HEADER
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
 from tula.dataplane.nft.shared_chains import DROP, FlowMaps, lookup_jumps
 from tula.model.config import Protocol
-from tula.model.desired import Choice, DesiredService, DesiredState
-from tula.model.ids import BACKEND_BITS
+from tula.model.desired import NewFlows
 
 _INNER_MATCHES_FIRST = {
     version: sorted(inner, key=lambda inner: not inner.match) for version, inner in INNER.items()
@@ -24,22 +25,22 @@ class ServiceChains:
 
     version: int
     flows: FlowMaps
-    state: DesiredState
+    state: NumberedState
     slots: Mapping[int, MapName]
     wrr: Mapping[int, MapName]
     shared: Collection[MapName]
     """Maps that several services use: they hold backend numbers, the others backend ids."""
     _jumps: dict[tuple[Protocol, ...], list[Rule]] = field(default_factory=dict)
 
-    def service_chain(self, service: DesiredService) -> str:
+    def service_chain(self, service: NumberedService) -> str:
         """The chain of a service's packets."""
         return f"service{self.version}.{service.name}"
 
-    def icmp_chain(self, service: DesiredService) -> str:
+    def icmp_chain(self, service: NumberedService) -> str:
         """The chain of ICMP errors about a service's packets."""
         return f"icmp{self.version}.{service.name}"
 
-    def of(self, service: DesiredService) -> dict[str, Chain]:
+    def of(self, service: NumberedService) -> dict[str, Chain]:
         """The chains of one service."""
         name = self.service_chain(service)
         rules = [*self._lookup_jumps(service.protocols)]
@@ -48,7 +49,7 @@ class ServiceChains:
         ip = IP[self.version]
         port = "" if service.by_client else " . th sport"
         choose = self._by_hash(service, f"{ip} saddr{port}")
-        if service.choice is not Choice.HASH and self.flows.tables is not None:
+        if service.choice is not NewFlows.HASH and self.flows.tables is not None:
             # New flows only: all other packets have an entry, or go by hash.
             scheduled = self._by_scheduler(service)
             then = f"{scheduled} jump {self.flows.name('try_learn')}"
@@ -69,7 +70,7 @@ class ServiceChains:
             self._jumps[protocols] = lookup_jumps(self.flows, protocols)
         return self._jumps[protocols]
 
-    def _icmp_rules(self, service: DesiredService) -> tuple[Rule, ...]:
+    def _icmp_rules(self, service: NumberedService) -> tuple[Rule, ...]:
         """By the hash of the flow inside; its forms that need a match come first."""
         rules = []
         for inner in _INNER_MATCHES_FIRST[self.version]:
@@ -78,7 +79,7 @@ class ServiceChains:
             rules.append(Rule.of(f"{inner.match}{choose} goto {self.flows.name('forward_icmp')}"))
         return tuple(rules)
 
-    def _forward_chosen(self, service: DesiredService, choose: str) -> list[Rule]:
+    def _forward_chosen(self, service: NumberedService, choose: str) -> list[Rule]:
         """Chooses and forwards; without flow tables most packets are forwarded at once."""
         chosen = Rule.of(f"{choose} goto {self.flows.name('backend_chosen')}")
         if self.flows.tables is not None:
@@ -91,14 +92,14 @@ class ServiceChains:
         at_once = Rule(Rule.of(text, forward.digest).digest, f"{text} {forward.text}")
         return [at_once, chosen]
 
-    def _by_hash(self, service: DesiredService, key: str) -> str:
+    def _by_hash(self, service: NumberedService, key: str) -> str:
         assert service.table is not None
         slots = self.slots[service.table]
         seed = f"{self.state.seed:#x}"
         return self._mark(service, f"jhash {key} mod {slots.size} seed {seed}", slots)
 
-    def _by_scheduler(self, service: DesiredService) -> str:
-        if service.choice is Choice.RANDOM:
+    def _by_scheduler(self, service: NumberedService) -> str:
+        if service.choice is NewFlows.RANDOM:
             assert service.table is not None
             slots = self.slots[service.table]
             return self._mark(service, f"numgen random mod {slots.size}", slots)
@@ -106,7 +107,7 @@ class ServiceChains:
         wrr = self.wrr[service.turns]
         return self._mark(service, f"numgen inc mod {wrr.size}", wrr)
 
-    def _mark(self, service: DesiredService, number: str, table: MapName) -> str:
+    def _mark(self, service: NumberedService, number: str, table: MapName) -> str:
         text = f"meta mark set {number} map @{table}"
         if table not in self.shared:
             return text

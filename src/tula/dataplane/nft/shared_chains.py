@@ -28,9 +28,8 @@ from tula.dataplane.nft.packet_fields import (
 )
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
 from tula.model.config import Connections, Protocol
+from tula.model.stats import NO_BACKEND
 
-NO_BACKEND = "no_backend"
-"""The counter of packets for a service that no backend could take; they are dropped."""
 TABLE_FULL = "table_full"
 """New flows, and fragmented datagrams, that found their table full; flows then go by hash."""
 FRAGMENTS = "fragments"
