@@ -31,8 +31,9 @@ from tula.dataplane.nft.ruleset import (
 )
 from tula.dataplane.nft.schema import SCHEMA, is_schema, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
+from tula.kernel.netlink import InterruptedDumpError
 from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
-from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
+from tula.kernel.nfnetlink import NfReader
 from tula.model.count import Count
 from tula.model.errors import KernelError, StaleError
 
