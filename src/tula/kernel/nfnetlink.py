@@ -7,8 +7,6 @@ from include/uapi/linux/netfilter/nf_tables.h. nfbatch.py and nft write.
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 import sys
 import time
@@ -20,8 +18,10 @@ from tula.dataplane.nft.codec import RawElement
 from tula.dataplane.nft.definition import COMPARED, MAP, Definition, split_types
 from tula.dataplane.nft.ruleset import Chain
 from tula.dataplane.nft.transaction import PRIORITY
-from tula.kernel.attributes import (
+from tula.kernel.netlink import (
+    NETFILTER,
     Attributes,
+    NetlinkSocket,
     attribute,
     attribute_list,
     attributes,
@@ -32,13 +32,9 @@ from tula.kernel.attributes import (
 )
 from tula.model.stats import Count
 
-_NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_OBJECT = 1, 4, 7, 10, 13, 19
 _FAMILY_NETDEV = 5
-_REQUEST, _DUMP = 0x1, 0x300
-_DONE, _ERROR, _INTERRUPTED = 3, 2, 0x10
-_HEADER = struct.Struct("=IHHII")
 _SET_ANONYMOUS, _SET_COUNT = 0x1, 20
 _COUNTER = 1
 """NFT_OBJECT_COUNTER."""
@@ -46,27 +42,20 @@ _INGRESS, _ACCEPT, _OFFLOAD = 0, 1, 0x2
 """NF_NETDEV_INGRESS, NF_ACCEPT, NFT_CHAIN_HW_OFFLOAD."""
 _GOTO = struct.pack("!i", -4)
 """NFT_GOTO."""
-_BUFFER = 1 << 18
 _NOTHING = memoryview(b"")
 _AT_ONCE = 64
 """Elements that are asked for in one message: their answers must fit the socket's buffer."""
 
 
-class InterruptedDumpError(Exception):
-    """The table changed while it was read; read again."""
-
-
 class NfReader:
     """A netlink socket in the network namespace of the thread that made it.
 
-    Raises OSError as the kernel refuses; ``InterruptedDumpError`` when a dump was torn.
+    Raises OSError as the kernel refuses, and InterruptedDumpError.
     """
 
     def __init__(self, family: int = _FAMILY_NETDEV) -> None:
-        self._family = family
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        self._socket.bind((0, 0))
-        self._sequence = 0
+        self._general = struct.pack("=BBH", family, 0, 0)
+        self._netlink = NetlinkSocket(NETFILTER)
 
     def __enter__(self) -> NfReader:
         return self
@@ -77,46 +66,20 @@ class NfReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._socket.close()
+        self._netlink.close()
 
     def dump(self, message: int) -> Iterator[memoryview]:
         """All of the family's chains, rules or whatever the message asks for, of every table."""
         return self._dump(message, b"")
 
-    def _dump(self, message: int, body: bytes) -> Iterator[memoryview]:
-        """The payloads of a dump's answers, behind their nfgenmsg."""
-        return self._ask(message, body, _REQUEST | _DUMP)
+    def _dump(self, message: int, body: bytes, *, torn: bool = False) -> Iterator[memoryview]:
+        """The bodies of a dump's answers, behind their nfgenmsg."""
+        kind, request = _SUBSYSTEM | message, self._general + body
+        return (answer[4:] for answer in self._netlink.dump(kind, request, torn=torn))
 
-    def _ask(
-        self, message: int, body: bytes, request: int, *, torn: bool = False, answers: int = 1
-    ) -> Iterator[memoryview]:
-        """``torn`` takes the answers also of a dump during which something was changed; of what
-        is no dump there are ``answers``."""
-        self._sequence += 1
-        general = struct.pack("=BBH", self._family, 0, 0)
-        length = _HEADER.size + len(general) + len(body)
-        header = _HEADER.pack(length, _SUBSYSTEM | message, request, self._sequence, 0)
-        self._socket.send(header + general + body)
-        while True:
-            answer = memoryview(self._socket.recv(_BUFFER))
-            at = 0
-            while at + _HEADER.size <= len(answer):
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(answer, at)
-                payload = answer[at + _HEADER.size : at + length]
-                at += (length + 3) & ~3
-                if sequence != self._sequence:
-                    continue  # left over from a dump that was given up
-                if flags & _INTERRUPTED and not torn:
-                    raise InterruptedDumpError
-                if kind == _DONE:
-                    return
-                if kind == _ERROR:
-                    code = -struct.unpack_from("=i", payload)[0]
-                    raise OSError(code, os.strerror(code))
-                yield payload[4:]
-                answers -= 1
-                if not request & _DUMP and not answers:
-                    return
+    def _ask(self, message: int, body: bytes, count: int = 1) -> Iterator[memoryview]:
+        kind, request = _SUBSYSTEM | message, self._general + body
+        return (answer[4:] for answer in self._netlink.ask(kind, request, count))
 
     def has_table(self, table: str) -> bool:
         """Whether the netdev family holds the table."""
@@ -213,7 +176,7 @@ class NfReader:
         body = string_attribute(1, table) + string_attribute(2, name)
         body += nested(3, element)
         try:
-            for data in self._ask(_GET_ELEMENTS, body, _REQUEST):
+            for data in self._ask(_GET_ELEMENTS, body):
                 listed = attributes(data).get(3)
                 for _, found in attribute_list(listed if listed is not None else memoryview(b"")):
                     return _element(attributes(found))
@@ -229,9 +192,7 @@ class NfReader:
             wanted = b"".join(nested(1, nested(1, attribute(1, key))) for key in part)
             try:
                 # One answer for each (nf_tables_getsetelem).
-                answers = self._ask(
-                    _GET_ELEMENTS, where + nested(3, wanted), _REQUEST, answers=len(part)
-                )
+                answers = self._ask(_GET_ELEMENTS, where + nested(3, wanted), len(part))
                 for data in answers:
                     listed = attributes(data).get(3)
                     for _, found in attribute_list(listed if listed is not None else _NOTHING):
@@ -258,7 +219,7 @@ class NfReader:
         counted: Counter[int] = Counter()
         body = string_attribute(1, table) + string_attribute(2, name)
         # A change of the rules meanwhile does no harm: it moves no flow in its map.
-        for data in self._ask(_GET_ELEMENTS, body, _REQUEST | _DUMP, torn=True):
+        for data in self._dump(_GET_ELEMENTS, body, torn=True):
             elements = attributes(data).get(3)
             if elements:
                 counted.update(_marks(elements))

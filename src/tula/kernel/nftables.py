@@ -32,8 +32,9 @@ from tula.dataplane.nft.ruleset import (
 )
 from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_map, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
+from tula.kernel.netlink import InterruptedDumpError
 from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
-from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
+from tula.kernel.nfnetlink import NfReader
 from tula.model.errors import KernelError, StaleError
 from tula.model.stats import Count
 
