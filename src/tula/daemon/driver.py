@@ -182,10 +182,7 @@ class Driver:
                 done.set_result(result)
 
     def _work(
-        self,
-        triggers: Iterable[Trigger],
-        offer: bool,
-        findings: Mapping[BackendName, Health],
+        self, triggers: Iterable[Trigger], offer: bool, findings: Mapping[BackendName, Health]
     ) -> CycleResult:
         """In the thread."""
         with self.events.aside():
