@@ -95,7 +95,7 @@ def test_forwarding_and_health_go_on(network: Network, daemon: Running, tmp_path
     assert daemon.backends()["web/backend-3"]["weight"] == 100
     shown = call_tula(lb, "status").stderr.splitlines()
     assert [line.split(":")[0] for line in shown] == ["WARNING"] * 2
-    assert "document-accepted" not in daemon.log.split("the document waits")[1]
+    assert "configuration-accepted" not in daemon.log.split("the document waits")[1]
 
     # It tries again and again, and that holds nothing else up.
     lost.add_address("lo", "10.9.0.100/32")

@@ -30,7 +30,7 @@ from support.snapshots import marks, snapshot
 from support.wrapped_nft import wrapped_environment
 from tula.cli.client import Client, DaemonError, NoDaemonError, backend_path
 from tula.config.load import parse_document
-from tula.engine.overrides import changed_overrides, say
+from tula.engine.overrides import changed_overrides, override_change
 from tula.engine.store import Store
 from tula.kernel.nftables import KernelNftables
 from tula.lab import Host, Lab, Network, ask_all, flat, serve_tcp, tcp_flows, wait_until
@@ -138,7 +138,9 @@ class Operator(threading.Thread):
         name = ("web", self._chance.choice(["backend-1", "backend-2"]))
         verb = self._chance.choice(["drain", "undrain", "disable", "enable", "weight"])
         weight = self._chance.choice([None, 5]) if verb == "weight" else None
-        now = changed_overrides(self.accepted.overrides, name, say(verb, 0, weight=weight))
+        now = changed_overrides(
+            self.accepted.overrides, name, override_change(verb, 0, weight=weight)
+        )
         self.begun = replace(self.accepted, overrides=now)
         body = {"weight": {"weight": weight}, "drain": {"deadline": None}}.get(verb)
         method = "PUT" if verb == "weight" else "POST"
@@ -190,7 +192,7 @@ def test_the_daemon_is_killed_while_it_is_told_things(network: Network, tmp_path
             daemon.start()
             # The file may hold what nobody had accepted yet: it is now.
             daemon.wait_for_weight("web/backend-3", operator.begun.weight)
-            wait_until(lambda: daemon.status()["daemon"]["document"]["accepted_at"], 10)
+            wait_until(lambda: daemon.status()["daemon"]["configuration"]["accepted_at"], 10)
             assert daemon.problems == ""
             said = on_disk(lb)
             assert said == Said(operator.begun.weight, found.overrides)

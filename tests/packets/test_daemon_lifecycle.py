@@ -49,7 +49,7 @@ def served(network: Network) -> bool:
 
 
 def refused(daemon: Running) -> str:
-    found = daemon.status()["daemon"]["document"]["refused"]
+    found = daemon.status()["daemon"]["configuration"]["refused"]
     return str(found["problems"][0]["message"]) if found else ""
 
 
@@ -88,7 +88,7 @@ def test_the_last_good_document_runs_on(network: Network, tmp_path: Path) -> Non
             loud = call_tula(lb, "status").stderr
             assert loud.startswith(f"WARNING: {document} is refused since ")
             assert loud.endswith("; the last good one runs\n")
-            assert words in daemon.log.lower().split("document-refused")[-1]
+            assert words in daemon.log.lower().split("configuration-refused")[-1]
         put(network, tmp_path, 80, 81)
         wait_until(lambda: daemon.status()["services"][0]["ports"] == ["80", "81"], 15)
         assert refused(daemon) == ""

@@ -1,4 +1,4 @@
-"""``tula events``: what happened, and what happens."""
+"""``tula events``: what happened, and what happens now."""
 
 from __future__ import annotations
 
@@ -19,31 +19,37 @@ _MOST = 1000
 
 
 def events(
-    follow: Annotated[bool, typer.Option("--follow", help="Go on as events happen.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Keep printing events as they happen.")
+    ] = False,
     number: Annotated[
-        int, typer.Option("-n", "--number", min=1, max=_MOST, help="So many of the last ones.")
+        int, typer.Option("-n", "--number", min=1, max=_MOST, help="This many of the latest.")
     ] = 100,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Show what happened: states that changed, documents, what the operator said, mends."""
+    """Show what happened: changed states, configurations, operator commands, repairs."""
     daemon = require_daemon(run_dir)
     with daemon_errors():
-        found = daemon.get("/events", limit=number)["events"]
+        page = daemon.get("/events", limit=number)
+    found = page["events"]
     if json and not follow:
-        print_json({"events": found})
+        print_json({"epoch": page["epoch"], "events": found})
         return
     _print(found, json)
     if follow:
         try:
-            _follow(found[-1]["number"] if found else 0, json, run_dir)
+            _follow(page["epoch"], found[-1]["number"] if found else 0, json, run_dir)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _follow(last: int, json: bool, run_dir: RunDir) -> None:
-    """Through restarts of the daemon, whose events are told again from its first one on."""
+def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:
+    """Through restarts of the daemon: those of the new one are shown from its first event on.
+
+    Numbers count from 1 in each run of the daemon, which the epoch names.
+    """
     from tula.cli.client import DaemonError, NoDaemonError
 
     gone = False
@@ -52,7 +58,7 @@ def _follow(last: int, json: bool, run_dir: RunDir) -> None:
             daemon = daemon_of(run_dir)
             if daemon is None:
                 raise NoDaemonError
-            found = daemon.get("/events", after=last, limit=_MOST)["events"]
+            page = daemon.get("/events", after=last, epoch=epoch, limit=_MOST)
         except (NoDaemonError, DaemonError) as error:
             if not gone:
                 why = str(error) if isinstance(error, DaemonError) else "no daemon runs"
@@ -60,7 +66,10 @@ def _follow(last: int, json: bool, run_dir: RunDir) -> None:
             gone = True
         else:
             gone = False
+            found = page["events"]
             _print(found, json)
+            if page["epoch"] != epoch:
+                epoch, last = page["epoch"], 0
             last = found[-1]["number"] if found else last
         time.sleep(_LOOK)
 

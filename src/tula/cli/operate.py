@@ -114,7 +114,7 @@ def offline_override(state_dir: Path, name: tuple[str, str], verb: str, body: An
     """What the operator says while no daemon runs: it is kept, and the kernel brought to it."""
     from tula.config.load import describe
     from tula.engine.control import NoSuchBackendError, find_backend
-    from tula.engine.overrides import say
+    from tula.engine.overrides import override_change
 
     store = open_store(state_dir)
     file, document = applied_document(store)
@@ -122,7 +122,7 @@ def offline_override(state_dir: Path, name: tuple[str, str], verb: str, body: An
         find_backend(document.config, name)
     except NoSuchBackendError as error:
         fail(WRONG, f"tula: {error}")
-    change = say(verb, time.time(), **(body or {}))
+    change = override_change(verb, time.time(), **(body or {}))
     with errors(), problems(file, document):
         repair = open_balancer(store).override(document.config, name, change)
     for problem in repair.problems:

@@ -60,6 +60,7 @@ class Balancer(Reader):
     ) -> None:
         """``clock`` tells seconds since the epoch."""
         super().__init__(kernel, store)
+        self._store = store
         self._committer = Committer(kernel)
         self._clock = clock
         self.applied: Applied | None = None
@@ -67,6 +68,8 @@ class Balancer(Reader):
         self.unsaved = ""
         """Why the disk did not take what must be remembered; it is tried again."""
         self._unsaved: Memory | None = None
+        self.remembered = Memory()
+        """The memory that was read or saved last."""
 
     def plan(
         self,
@@ -343,9 +346,11 @@ class Balancer(Reader):
 
     def _memory(self) -> Memory:
         unsaved = self._unsaved
-        return self._store.memory() if unsaved is None else unsaved
+        self.remembered = self._store.memory() if unsaved is None else unsaved
+        return self.remembered
 
     def _remember(self, before: Memory, now: Memory) -> None:
+        self.remembered = now
         if now != before or self.unsaved:
             self._store.save_memory(now)
             self._unsaved, self.unsaved = None, ""

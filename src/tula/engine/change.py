@@ -74,6 +74,8 @@ class Repair:
     """Rules, addresses, tunnels or the ways to backends were not as this process left them."""
     committed: float | None = None
     """when the kernel had it, by time.monotonic"""
+    warnings: tuple[str, ...] = ()
+    """What failed after it was made, and has to be tried again."""
 
 
 @dataclass(frozen=True, slots=True)

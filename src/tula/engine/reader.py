@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
 from tula.dataplane.nft.recover import counts_by_id
 from tula.dataplane.nft.ruleset import MapName
-from tula.engine.store import Memory, Store
+from tula.engine.store import Memory
 from tula.kernel.announce import Announcer
 from tula.kernel.network import Network
 from tula.kernel.nftables import NewerTableError, Nftables
@@ -44,18 +45,25 @@ class Adapters:
     sysctls: Sysctls
 
 
+class Remembers(Protocol):
+    """What knows the ids in use and the counts of what left the kernel."""
+
+    def memory(self) -> Memory:
+        """Raises StateError."""
+
+
 class Reader:
     """Reads for one network namespace and one state directory; changes nothing.
 
     Methods raise KernelError and StateError.
     """
 
-    def __init__(self, kernel: Adapters, store: Store) -> None:
+    def __init__(self, kernel: Adapters, memory: Remembers) -> None:
         self._kernel = kernel
-        self._store = store
+        self._remembers = memory
 
     def _memory(self) -> Memory:
-        return self._store.memory()
+        return self._remembers.memory()
 
     def backend_counts(self, config: Config) -> dict[tuple[str, str], Count]:
         """Packets and bytes by (service, Backend.key), those of earlier tables included."""
@@ -124,6 +132,10 @@ class Reader:
         services = {number: name for name, number in ids.services.items()}
         backends = {number: key for key, number in ids.backends.items()}
         return Entry(services.get(service, ""), backends.get(backend, ""))
+
+    def generation(self) -> int:
+        """nftables' generation: any change raises it."""
+        return self._kernel.nftables.generation()
 
     def named_counts(self) -> dict[str, Count]:
         """What the data path counts as a whole, such as packets without a backend."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tula.dataplane.nft.describe import describe_transaction
@@ -25,3 +27,12 @@ def describe_steps(change: Change) -> list[dict[str, Any]]:
 def _address(verb: str, owned: OwnedAddress) -> dict[str, Any]:
     name, where = str(owned.address), f"on {owned.interface}"
     return {"verb": verb, "what": "address", "name": name, "detail": where}
+
+
+def render_steps(steps: Iterable[Mapping[str, Any]]) -> bytes:
+    """The steps as a JSON array.
+
+    One step at a time: the encoder holds the interpreter's lock for as long as a call takes, and
+    a large change has some ten thousand steps.
+    """
+    return ("[" + ", ".join(json.dumps(step) for step in steps) + "]").encode()

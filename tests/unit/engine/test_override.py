@@ -11,7 +11,7 @@ import pytest
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
 from tula.dataplane.nft.ruleset import MapName
-from tula.engine.overrides import say
+from tula.engine.overrides import override_change
 from tula.engine.store import LOCK, MEMORY, Store
 from tula.model.count import Count
 from tula.model.errors import KernelError, StateError
@@ -43,19 +43,19 @@ def fill(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, *names: str) -> 
 
 
 def test_what_is_said_is_in_the_kernel_and_stays(machine: FakeMachine) -> None:
-    assert machine.balancer.override(WEB, B0, say("drain", 5.0)).change
+    assert machine.balancer.override(WEB, B0, override_change("drain", 5.0)).change
     assert machine.store.overrides() == {B0: Override(drain=True, since=5.0)}
     assert not machine.balancer.plan(WEB, b"document")
     assert not machine.balancer.apply(WEB, b"document")
-    assert not machine.balancer.override(WEB, B0, say("drain", 6.0)).change
-    assert machine.balancer.override(WEB, B0, say("undrain", 7.0)).change
+    assert not machine.balancer.override(WEB, B0, override_change("drain", 6.0)).change
+    assert machine.balancer.override(WEB, B0, override_change("undrain", 7.0)).change
     assert machine.store.overrides() == {}
 
 
 def test_what_the_kernel_refuses_is_not_said(machine: FakeMachine) -> None:
     machine.nftables.refuse = "busy"
     with pytest.raises(KernelError, match="busy"):
-        machine.balancer.override(WEB, B0, say("disable", 5.0))
+        machine.balancer.override(WEB, B0, override_change("disable", 5.0))
     assert machine.store.overrides() == {}
     machine.nftables.refuse = ""
     assert not machine.balancer.plan(WEB, b"document")
@@ -67,13 +67,13 @@ def test_what_the_disk_does_not_take_is_not_done(
     fill(machine, monkeypatch, "overrides.json")
     before = machine.nftables.table
     with pytest.raises(StateError, match="No space left"):
-        machine.balancer.override(WEB, B0, say("disable", 5.0))
+        machine.balancer.override(WEB, B0, override_change("disable", 5.0))
     assert machine.nftables.table == before
 
 
 def test_a_daemon_that_begins_meanwhile_is_not_spoken_past(machine: FakeMachine) -> None:
     with machine.store.owned(), pytest.raises(StateError, match="a daemon starts or ends"):
-        machine.balancer.override(WEB, B0, say("drain", 5.0))
+        machine.balancer.override(WEB, B0, override_change("drain", 5.0))
     assert machine.store.overrides() == {}
     assert not machine.store.has_daemon()
 

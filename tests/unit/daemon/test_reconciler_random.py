@@ -31,7 +31,7 @@ from tula.daemon.reconciler import Reconciler
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
-from tula.engine.figures import CycleOutcome
+from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
