@@ -138,7 +138,7 @@ def test_who_else_would_change_things_is_refused(network: Network, tmp_path: Pat
         applied = call_tula(lb, "apply", "-f", other, check=False)
         assert (applied.returncode, applied.stdout) == (2, "")
         assert applied.stderr == (
-            f"tula: the daemon runs {document}, which says otherwise; change that file\n"
+            f"tula: the daemon runs {document}, which has other content; change that file\n"
         )
         assert call_tula(lb, "apply", "-f", document).stdout == "nothing changed\n"
         assert snapshot(lb) == before

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from support.builders import FakeMachine
+from support.builders import FakeMachine, make_backend, make_config, make_service
 from support.documents import render_document
 from tula.config.load import parse_document
 from tula.daemon.checks import CheckPlanner
@@ -16,10 +20,14 @@ from tula.daemon.writer import Writer
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
 from tula.engine.host_settings import HostSettings
+from tula.engine.reader import Adapters
 from tula.engine.snapshot import Connections
 from tula.engine.store import Store
+from tula.health.check import Lateness, ProbeView
 from tula.kernel.events import Events
-from tula.model.config import Config
+from tula.model.config import Config, HealthMonitor
+from tula.model.errors import KernelError
+from tula.model.health import BackendName, Finding
 
 
 class FakeEvents:
@@ -40,6 +48,39 @@ class FakeEvents:
     def aside(self) -> Iterator[None]:
         self.asides += 1
         yield
+
+
+class FakeChecker:
+    """Findings as a test says; remembers what it was to probe."""
+
+    def __init__(self) -> None:
+        self.found: dict[BackendName, Finding] = {}
+        self.decided: float | None = None
+        self.sets = 0
+        self.adopted: Mapping[BackendName, Finding] = {}
+
+    def decide(self, name: BackendName, *, up: bool) -> None:
+        self.found[name] = Finding(up, 1000.0, "tcp: connection refused")
+        self.decided = time.monotonic()
+
+    def findings(self) -> Mapping[BackendName, Finding]:
+        return dict(self.found)
+
+    def take_decided(self) -> float | None:
+        decided, self.decided = self.decided, None
+        return decided
+
+    def set_checks(
+        self, _checks: object, _policies: object, adopted: Mapping[BackendName, Finding]
+    ) -> None:
+        self.sets += 1
+        self.adopted = adopted
+
+    def views(self) -> Callable[[], list[ProbeView]]:
+        return list
+
+    def lateness(self) -> Lateness:
+        return Lateness()
 
 
 class FakeDaemon:
@@ -84,3 +125,25 @@ class FakeDaemon:
         marks = self.machine.nftables.held(1.0)
         assert marks is not None
         return name_connections(self.writer.snapshot, marks)
+
+
+CONFIG = make_config(
+    make_service(backends=[make_backend(0), make_backend(1)], health=[HealthMonitor("tcp")])
+)
+
+
+def fake_kernel() -> Adapters:
+    """The kernel that a process finds: one that was brought to the configuration."""
+    daemon = FakeDaemon(Path(tempfile.mkdtemp()), CONFIG)
+    daemon.accept(CONFIG)
+    return daemon.machine.adapters
+
+
+def broken_kernel() -> Adapters:
+    machine = FakeMachine(Path(tempfile.mkdtemp()), CONFIG)
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise KernelError("no such kernel")
+
+    return replace(machine.adapters, nftables=Broken())  # type: ignore[arg-type]
