@@ -99,20 +99,10 @@ class FakeDaemon:
         self.store = store or self.machine.store
         self.events = EventLog(clock)
         self.kernel_events = FakeEvents()
-        adapters = self.machine.adapters
-        balancer = Balancer(adapters, self.store, clock)
-        self.machine.balancer = balancer
-        self.reconciler = Reconciler(balancer, self.store, self.events, clock)
-        settings = HostSettings(adapters.probe_route, adapters.sysctls, self.store)
-        self.planner = CheckPlanner(settings, self.store, adapters.network, self.events)
-        self.writer = Writer(
-            balancer,
-            self.reconciler,
-            self.planner,
-            self.events,
-            self.kernel_events.aside,
-            clock=clock,
+        self.reconciler, self.planner, self.writer = _make_parts(
+            self.machine.adapters, self.store, clock, self.events, self.kernel_events
         )
+        self.machine.balancer = self.writer._balancer
 
     def accept(self, config: Config) -> None:
         """Has it start and accept a configuration."""
@@ -125,6 +115,26 @@ class FakeDaemon:
         marks = self.machine.nftables.held(1.0)
         assert marks is not None
         return name_connections(self.writer.snapshot, marks)
+
+
+def make_writer(adapters: Adapters, store: Store, clock: Callable[[], float]) -> Writer:
+    """A writer that has not started yet."""
+    return _make_parts(adapters, store, clock, EventLog(clock), FakeEvents())[2]
+
+
+def _make_parts(
+    adapters: Adapters,
+    store: Store,
+    clock: Callable[[], float],
+    events: EventLog,
+    kernel_events: FakeEvents,
+) -> tuple[Reconciler, CheckPlanner, Writer]:
+    balancer = Balancer(adapters, store, clock)
+    reconciler = Reconciler(balancer, store, events, clock)
+    settings = HostSettings(adapters.probe_route, adapters.sysctls, store)
+    planner = CheckPlanner(settings, store, adapters.network, events)
+    writer = Writer(balancer, reconciler, planner, events, kernel_events.aside, clock=clock)
+    return reconciler, planner, writer
 
 
 CONFIG = make_config(

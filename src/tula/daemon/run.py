@@ -107,7 +107,6 @@ def _assemble(
         KernelProbeSockets(),
         lambda: wake[0](),
         on_evidence=lambda name: _tell_evidence(checks, events, name),
-        on_failure=supervisor.failed,
     )
     checks = Checks(checker)
     loop = ControlLoop(

@@ -30,9 +30,8 @@ class Checker:
     """The probes of a daemon. All but ``__init__`` is called in the loop's thread.
 
     ``on_change`` is called, in the loop and once for all at the same time, when any finding's
-    ``up`` changed; ``on_evidence`` when the reason of a backend that is down became known;
-    ``on_failure`` when Tula's own code failed in a probe, which goes on. ``ask``, ``clock`` (for
-    ``since``) and ``chance`` (random, 0 to 1) are replaced by tests.
+    ``up`` changed; ``on_evidence`` when the reason of a backend that is down became known. ``ask``,
+    ``clock`` (for ``since``) and ``chance`` (random, 0 to 1) are replaced by tests.
     """
 
     def __init__(
@@ -41,7 +40,6 @@ class Checker:
         on_change: Callable[[], None],
         *,
         on_evidence: Callable[[BackendName], None] | None = None,
-        on_failure: Callable[[str, Exception], object] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
         ask: Ask | None = None,
@@ -49,7 +47,6 @@ class Checker:
         self._sockets = sockets
         self._on_change = on_change
         self._on_evidence = on_evidence
-        self._on_failure = on_failure
         self._clock = clock
         self._chance = chance
         self._ask = ask or self._ask_by_socket
@@ -190,21 +187,11 @@ class Checker:
             probing.task = self._loop.create_task(self._run(probing))
 
     async def _run(self, probing: Probing) -> None:
-        try:
-            if probing.check.settings.type == "script":
-                async with self._scripts:
-                    await self._probe(probing)
-            else:
+        if probing.check.settings.type == "script":
+            async with self._scripts:
                 await self._probe(probing)
-        except Exception as error:
-            self._failed("probe", error)
-            if self._loop is not None:
-                self._at(self._loop.time() + probing.check.settings.interval, probing)
-
-    def _failed(self, what: str, error: Exception) -> None:
-        """Nobody waits for a probe's task: without this, its failure would end it in silence."""
-        if self._on_failure is not None:
-            self._on_failure(what, error)
+        else:
+            await self._probe(probing)
 
     async def _probe(self, probing: Probing) -> None:
         loop = asyncio.get_running_loop()
@@ -251,9 +238,6 @@ class Checker:
                 probing.fault = await diagnose(
                     check.settings, check.target, check.direct, failed, self._safely
                 )
-        except Exception as error:
-            self._failed("diagnosis", error)
-            return
         finally:
             probing.twin = None
         self._touch(probing)
