@@ -141,7 +141,9 @@ class Reconciler:
             raise
         self.document, self.accepted_at, self.refused = document, self._clock(), None
         self.deferred = ""
-        self._settled, self._acted = True, shares
+        self._acted = shares
+        self._succeeded()
+        self._note(Repair(change), compared=True)
         self._events.add(
             EventKind.CONFIGURATION_ACCEPTED, message=f"{len(document.config.services)} services"
         )
@@ -181,9 +183,7 @@ class Reconciler:
             repair, repaired, compared = self._act(self.document, standings, compare)
         except (KernelError, StateError, ProblemsError) as error:
             return self.fail(str(error), time.perf_counter() - start)
-        if self._failed:
-            self._events.add(EventKind.CYCLE_RECOVERED)
-        self._failed, self._settled = "", True
+        self._succeeded()
         self._note(repair, compared)
         if repaired:
             self._events.add(EventKind.KERNEL_REPAIRED, message=_summary(repair.change))
@@ -245,6 +245,11 @@ class Reconciler:
         before, self.standings = self.standings, standings
         for kind, subject, message, evidence in state_events(before, standings):
             self._events.add(kind, subject, message, evidence)
+
+    def _succeeded(self) -> None:
+        if self._failed:
+            self._events.add(EventKind.CYCLE_RECOVERED)
+        self._failed, self._settled = "", True
 
     def fail(self, error: str, seconds: float = 0.0) -> CycleResult:
         """A cycle that failed for this reason, which is told once."""
