@@ -16,18 +16,21 @@ from tula.config.load import parse_document
 from tula.daemon.checks import CheckPlanner
 from tula.daemon.connection_counts import name_connections
 from tula.daemon.reconciler import Reconciler
+from tula.daemon.snapshot import Connections
 from tula.daemon.writer import Writer
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
 from tula.engine.host_settings import HostSettings
 from tula.engine.reader import Adapters
-from tula.engine.snapshot import Connections
 from tula.engine.store import Store
-from tula.health.check import Lateness, ProbeView
+from tula.health.check import ProbeView
+from tula.health.timing import Histogram, Lateness
 from tula.kernel.events import Events
-from tula.model.config import Config, HealthMonitor
+from tula.kernel.nft_data_path import NftDataPath
+from tula.model.config import Config
 from tula.model.errors import KernelError
 from tula.model.health import BackendName, Finding
+from tula.model.monitor import HealthMonitor, TcpProbe
 
 
 class FakeEvents:
@@ -79,6 +82,9 @@ class FakeChecker:
     def views(self) -> Callable[[], list[ProbeView]]:
         return list
 
+    def probe_durations(self) -> Mapping[str, Histogram]:
+        return {}
+
     def lateness(self) -> Lateness:
         return Lateness()
 
@@ -112,9 +118,9 @@ class FakeDaemon:
 
     def count(self) -> Connections:
         """The connections of the fake kernel, by backend."""
-        marks = self.machine.nftables.held(1.0)
-        assert marks is not None
-        return name_connections(self.writer.snapshot, marks)
+        found = Balancer(self.machine.adapters, self.store).connections(1.0)
+        assert found is not None
+        return name_connections(self.writer.snapshot, found)
 
 
 def make_writer(adapters: Adapters, store: Store, clock: Callable[[], float]) -> Writer:
@@ -130,15 +136,15 @@ def _make_parts(
     kernel_events: FakeEvents,
 ) -> tuple[Reconciler, CheckPlanner, Writer]:
     balancer = Balancer(adapters, store, clock)
-    reconciler = Reconciler(balancer, store, events, clock)
+    reconciler = Reconciler(balancer, store, events, clock, clock)
     settings = HostSettings(adapters.probe_route, adapters.sysctls, store)
-    planner = CheckPlanner(settings, store, adapters.network, events)
-    writer = Writer(balancer, reconciler, planner, events, kernel_events.aside, clock=clock)
+    planner = CheckPlanner(settings, store, adapters.network, balancer.probe_socket, events)
+    writer = Writer(balancer, reconciler, planner, events, kernel_events.aside, wall=clock)
     return reconciler, planner, writer
 
 
 CONFIG = make_config(
-    make_service(backends=[make_backend(0), make_backend(1)], health=[HealthMonitor("tcp")])
+    make_service(backends=[make_backend(0), make_backend(1)], health=[HealthMonitor(TcpProbe())])
 )
 
 
@@ -156,4 +162,5 @@ def broken_kernel() -> Adapters:
         def __getattr__(self, name: str) -> Any:
             raise KernelError("no such kernel")
 
-    return replace(machine.adapters, nftables=Broken())  # type: ignore[arg-type]
+    broken: Any = Broken()
+    return replace(machine.adapters, path=NftDataPath(broken, machine.tunnels))

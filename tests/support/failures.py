@@ -1,28 +1,38 @@
-"""Errors at any call of any adapter, in the kernel's place."""
+"""Errors at any call of any part of the kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, replace
 from typing import Any
 
+from support.builders import FakeMachine
+from tula.engine.assemble import vip_owners
 from tula.engine.reader import Adapters
+from tula.kernel.nft_data_path import NftDataPath
 from tula.model.errors import KernelError
 
 
 class Failures:
-    """Says which call of an adapter fails: the ``due``-th from now, once; None: no one does."""
+    """Says which call fails: the ``due``-th from now, once; None: none does."""
 
     def __init__(self) -> None:
         self.due: int | None = None
         self.failed: list[str] = []
 
-    def wrap(self, adapters: Adapters) -> Adapters:
-        """The adapters, whose methods fail when it is their turn."""
-        wrapped = {
-            f.name: _Failing(getattr(adapters, f.name), f.name, self) for f in fields(adapters)
-        }
-        return replace(adapters, **wrapped)  # type: ignore[arg-type]
+    def wrap(self, machine: FakeMachine) -> Adapters:
+        """The machine's adapters, of a kernel whose calls fail when it is their turn."""
+        network: Any = _Failing(machine.network, "network", self)
+        nftables: Any = _Failing(machine.nftables, "nftables", self)
+        tunnels: Any = _Failing(machine.tunnels, "tunnels", self)
+        announcer: Any = _Failing(machine.announcer, "announcer", self)
+        route: Any = _Failing(machine.probe_route, "probe_route", self)
+        sysctls: Any = _Failing(machine.sysctls, "sysctls", self)
+        return Adapters(
+            path=NftDataPath(nftables, tunnels),
+            network=network,
+            vips=vip_owners(network, announcer),
+            probe_route=route,
+            sysctls=sysctls,
+        )
 
     def meet(self, call: str) -> None:
         """Raises KernelError if this call is the one."""
@@ -35,19 +45,18 @@ class Failures:
 
 
 class _Failing:
-    def __init__(self, adapter: object, name: str, failures: Failures) -> None:
-        self._adapter = adapter
+    def __init__(self, part: object, name: str, failures: Failures) -> None:
+        self._part = part
         self._name = name
         self._failures = failures
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._adapter, name)
+        found = getattr(self._part, name)
         if not callable(found):
             return found
-        call: Callable[..., Any] = found
 
         def met(*arguments: Any, **keywords: Any) -> Any:
             self._failures.meet(f"{self._name}.{name}")
-            return call(*arguments, **keywords)
+            return found(*arguments, **keywords)
 
         return met

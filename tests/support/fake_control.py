@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.builders import make_backend, make_config, make_service
+from support.builders import make_backend, make_config, make_service, trace_flow
 from tula.engine.control import (
     ApplyOutcome,
     Cycle,
@@ -20,8 +20,9 @@ from tula.engine.status import describe_status
 from tula.engine.steps import render_steps
 from tula.metrics.render import render_metrics
 from tula.model.event import Event, EventKind, EventPage, choose_events
+from tula.model.flow import Flow
 from tula.model.health import BackendName, Finding, Standing, State
-from tula.plan.trace import Flow, Trace, plan_trace
+from tula.plan.trace import Trace
 
 CONFIG = make_config(make_service(backends=[make_backend(1), make_backend(2)]))
 NOW = 1_800_000_000.0
@@ -91,7 +92,7 @@ class FakeControl:
 
     async def trace(self, flow: Flow, datagram: int | None) -> Trace:
         self._may()
-        return plan_trace(CONFIG, flow, later_fragment=datagram is not None)
+        return trace_flow(CONFIG, flow, later_fragment=datagram is not None)
 
     async def drain(self, backend: BackendName, deadline: float | None) -> None:
         self._change("drain", backend, deadline)

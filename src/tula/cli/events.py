@@ -1,4 +1,4 @@
-"""``tula events``: what happened, and what happens now."""
+"""``tula events``: what happened, and what is happening."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import typer
 from tula.cli.common import INTERRUPTED, RUN_DIR, STATE_DIR, Json, RunDir, StateDir, print_json
 from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
 
-_LOOK = 1.0
-"""Seconds between two looks for new events."""
-_MOST = 1000
-"""Events in one answer, as the API has it."""
+_POLL_INTERVAL = 1.0
+"""Seconds between two requests for new events."""
+_LIMIT = 1000
+"""The most events in one answer of the API."""
 
 
 def events(
@@ -23,13 +23,14 @@ def events(
         bool, typer.Option("--follow", help="Keep printing events as they happen.")
     ] = False,
     number: Annotated[
-        int, typer.Option("-n", "--number", min=1, max=_MOST, help="This many of the latest.")
+        int,
+        typer.Option("-n", "--number", min=1, max=_LIMIT, help="How many of the latest events."),
     ] = 100,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Show what happened: changed states, configurations, operator commands, repairs."""
+    """Show what happened: state changes, configurations, overrides, repairs."""
     daemon = require_daemon(run_dir)
     with daemon_errors():
         page = daemon.get("/events", limit=number)
@@ -46,7 +47,7 @@ def events(
 
 
 def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:
-    """Through restarts of the daemon: those of the new one are shown from its first event on.
+    """Follow, also across restarts of the daemon, whose events are then shown from the first on.
 
     Numbers count from 1 in each run of the daemon, which the epoch names.
     """
@@ -58,10 +59,10 @@ def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:
             daemon = daemon_of(run_dir)
             if daemon is None:
                 raise NoDaemonError
-            page = daemon.get("/events", after=last, epoch=epoch, limit=_MOST)
+            page = daemon.get("/events", after=last, epoch=epoch, limit=_LIMIT)
         except (NoDaemonError, DaemonError) as error:
             if not gone:
-                why = str(error) if isinstance(error, DaemonError) else "no daemon runs"
+                why = str(error) if isinstance(error, DaemonError) else "no daemon is running"
                 print(f"tula: {why}; waiting for it", file=sys.stderr, flush=True)
             gone = True
         else:
@@ -71,7 +72,7 @@ def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:
             if page["epoch"] != epoch:
                 epoch, last = page["epoch"], 0
             last = found[-1]["number"] if found else last
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)
 
 
 def _print(found: list[dict[str, Any]], json: bool) -> None:
@@ -81,7 +82,7 @@ def _print(found: list[dict[str, Any]], json: bool) -> None:
 
 
 def _line(event: dict[str, Any]) -> str:
-    # In UTC: lines of several machines are laid beside each other.
+    # In UTC, for comparison with the events of other machines.
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(event["time"]))
     about = " ".join(filter(None, [event["kind"], event["subject"]]))
     text = "; ".join(filter(None, [event["message"], event["evidence"]]))

@@ -10,10 +10,9 @@ from typing import Any, NoReturn
 
 import yaml
 
-from tula.config.errors import BrokenError
-from tula.config.shown import quoted
+from tula.config.errors import BrokenError, quoted
+from tula.config.source import syntax_error
 from tula.config.tree import ListNode, MapNode, Mark, Plain, Value
-from tula.config.yaml_fault import yaml_fault
 from tula.model.problem import Path, Problem
 
 MAX_DEPTH = 20
@@ -69,7 +68,7 @@ def compose(text: str) -> tuple[Value, list[Problem]]:
         for event in events:
             composer.take(event)
     except yaml.YAMLError as error:
-        raise yaml_fault(error, text) from None
+        raise syntax_error(error, text) from None
     except (ValueError, OverflowError):
         # PyYAML without libyaml hands "\UFFFFFFFF" to chr().
         raise BrokenError("not valid YAML: an escape names no character", composer.mark) from None

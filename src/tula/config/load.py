@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from tula.config.compose import compose
-from tula.config.errors import BrokenError, DocumentError, by_position, describe, place
+from tula.config.errors import BrokenError, DocumentError, by_position, describe, place, shown
+from tula.config.fields import Strict, given, settings_of, value_of
+from tula.config.models import DocumentModel, ServiceModel
+from tula.config.pydantic_errors import problems_of, without
+from tula.config.rules import across_problems, size_problems, top_problems
+from tula.config.service_rules import service_problems
+from tula.config.services import Merged, finished, merge
 from tula.config.source import decode, read_bytes
-from tula.config.tree import Positions
-from tula.config.validate import validate
+from tula.config.tree import MapNode, Positions, Value
 from tula.model.config import Config
+from tula.model.problem import Path as Place
 from tula.model.problem import Problem
 
 __all__ = [
@@ -22,6 +32,8 @@ __all__ = [
     "parse_document",
     "place",
 ]
+
+_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -56,13 +68,70 @@ def parse_document(text: str | bytes) -> Document:
     except BrokenError as error:
         raise _broken(error) from None
     positions = Positions(root)
-    outcome = validate(root, positions)
-    problems.extend(outcome.problems)
-    if problems or outcome.config is None:
+    config, found, warnings = _validate(root, positions)
+    problems.extend(found)
+    if problems or config is None:
         raise DocumentError(by_position(problems, positions), positions)
-    return Document(outcome.config, source, positions, by_position(outcome.warnings, positions))
+    return Document(config, source, positions, by_position(warnings, positions))
 
 
 def _broken(error: BrokenError) -> DocumentError:
     # The text has no tree whose paths could be asked for, so the whole stands at the fault.
     return DocumentError([Problem((), error.message)], Positions(whole=error.mark))
+
+
+def _validate(
+    root: Value, positions: Positions
+) -> tuple[Config | None, list[Problem], list[Problem]]:
+    """The Config if there are no problems, the problems, and warnings.
+
+    Types come first, then the rules between fields on all that could be read.
+    """
+    if root is None:
+        return None, [Problem((), "the configuration is empty; give interfaces and services")], []
+    if not isinstance(root, MapNode):
+        message = f"expected a map with interfaces and services; got {shown(root)}"
+        return None, [Problem((), message)], []
+    values, problems = _read(root, positions)
+    defaults: Strict = values.pop("defaults", None) or ServiceModel()
+    models: Mapping[str, Strict] = values.pop("services", {})
+    config = value_of(Config, settings_of(Config), {**values, "services": ()})
+    services = merge(root, models, defaults)
+    problems.extend(top_problems(root, config, services))
+    too_much = list(size_problems(services))
+    problems.extend(too_much)
+    if not too_much:
+        for service in services:
+            problems.extend(service_problems(service, positions))
+        problems.extend(across_problems(services, positions))
+    warnings = _warnings(config, services)
+    if problems:
+        return None, problems, warnings
+    return replace(config, services=tuple(map(finished, services))), [], warnings
+
+
+def _read(root: MapNode, positions: Positions) -> tuple[dict[str, Any], list[Problem]]:
+    """What could be read at the top, by the names of fields, and the problems of the rest."""
+    tree: object = root
+    problems: list[Problem] | None = None
+    faulty: list[Place] = []
+    for _ in range(_ROUNDS):
+        try:
+            return given(DocumentModel.model_validate(tree)), problems or []
+        except ValidationError as error:
+            found, cuts = problems_of(error, positions)
+            # What fails only once its invalid parts are gone is no error of the user's.
+            problems = found if problems is None else problems
+            faulty.extend(cuts)
+            tree = without(root, faulty)
+    return {}, problems or []
+
+
+def _warnings(config: Config, services: list[Merged]) -> list[Problem]:
+    warnings = []
+    for service in services:
+        announce = service.value.announce
+        if isinstance(announce, str) and announce not in config.interfaces:
+            message = f"{announce} is not one of interfaces: what arrives there is not balanced"
+            warnings.append(Problem(service.given["announce"], message))
+    return warnings

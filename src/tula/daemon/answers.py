@@ -1,7 +1,7 @@
 """The answers to what is asked of the daemon, from what is published and what the kernel counts.
 
-Pure but for the kernel's counters, and the same in a thread of the daemon and in a process beside
-it (``tula.daemon.readers``). Nothing here is shared with the writer.
+Pure but for what the kernel is asked, and the same in a thread of the daemon and in a process
+beside it (``tula.daemon.readers``). Nothing here is shared with the writer.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tula.config.errors import place
-from tula.config.load import Document, DocumentError, parse_document
+from tula.config.load import Document, DocumentError, Positions, parse_document
 from tula.daemon.reconciler import place_problems
+from tula.daemon.snapshot import Connections
 from tula.engine.balancer import Balancer
 from tula.engine.control import ApplyOutcome, DaemonFacts
 from tula.engine.reader import Adapters, Reader
-from tula.engine.snapshot import Connections
 from tula.engine.statistics import (
     BackendStatistics,
     CycleStatistics,
+    DurationStatistics,
     LatenessStatistics,
     ProbeStatistics,
     ServiceStatistics,
@@ -28,14 +29,15 @@ from tula.engine.statistics import (
 )
 from tula.engine.status import describe_status
 from tula.engine.steps import describe_steps, render_steps
-from tula.engine.store import Memory, Store
+from tula.engine.store import Remembered, Store
 from tula.metrics.render import render_metrics
 from tula.model.config import Config
-from tula.model.count import Count
+from tula.model.flow import Flow
 from tula.model.health import BackendName, Finding, Override, Standing, State
 from tula.model.problem import ProblemsError
+from tula.model.stats import BackendKey, Count, Stats
 from tula.plan.standing import Standings, effective_config, plan_standings
-from tula.plan.trace import Flow, Trace, plan_trace
+from tula.plan.trace import Trace
 
 Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
 
@@ -60,7 +62,7 @@ class TraceRequest:
 
 @dataclass(frozen=True, slots=True)
 class CountRequest:
-    """Connections by backend id, None if counting them takes more than ``limit`` seconds."""
+    """Connections by service and Backend.key; None if counting takes over ``limit`` seconds."""
 
     limit: float
 
@@ -74,12 +76,12 @@ class PlanRequest:
 
 
 Request = StatusRequest | MetricsRequest | TraceRequest | CountRequest | PlanRequest
-Answer = bytes | Trace | ApplyOutcome | Mapping[int, int] | None
+Answer = bytes | Trace | ApplyOutcome | Mapping[BackendKey, int] | None
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What an answer is made of. Times are in seconds since the epoch."""
+    """What an answer is made of; ``now`` and ``entered`` are by the boot clock."""
 
     document: Document
     """the accepted configuration"""
@@ -92,12 +94,14 @@ class View:
     overrides: Mapping[BackendName, Override] = field(default_factory=dict)
     entered: Mapping[BackendName, float] = field(default_factory=dict)
     connections: Connections | None = None
-    memory: Memory = field(default_factory=Memory)
-    generation: int | None = None
-    """nftables', as the last change left it"""
+    remembered: Remembered = field(default_factory=Remembered)
+    revision: int | None = None
+    """the data path's, as the last change left it"""
     probes: Probes = field(default_factory=dict)
     cycles: CycleStatistics = field(default_factory=CycleStatistics)
     lateness: LatenessStatistics = field(default_factory=LatenessStatistics)
+    durations: Mapping[str, DurationStatistics] = field(default_factory=dict)
+    """of the probes, by service"""
     restarts: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -106,16 +110,20 @@ class View:
         return self.document.config
 
 
+NO_CONFIGURATION = Document(Config((), ()), "", Positions(), [])
+"""Before a configuration was ever accepted."""
+
+
 class _Published(Store):
     """What a view says in place of the state directory, which a change may be about to replace."""
 
-    def __init__(self, memory: Memory, document: bytes | None = None) -> None:
+    def __init__(self, remembered: Remembered, document: bytes | None = None) -> None:
         super().__init__(Path("/nonexistent"))
-        self._memory = memory
+        self._published = remembered
         self._document = document
 
-    def memory(self) -> Memory:
-        return self._memory
+    def remembered(self) -> Remembered:
+        return self._published
 
     def document(self) -> bytes | None:
         return self._document
@@ -127,36 +135,37 @@ class Answers:
     def __init__(self, kernel: Adapters) -> None:
         self._kernel = kernel
         self._latest = Standings()
-        self._totals: dict[tuple[str, str], Count] = {}
+        self._totals: Mapping[BackendKey, Count] = {}
 
-    def answer(self, request: Request, view: View | None) -> Answer:
-        """The answer; counting connections needs no ``view``. Raises KernelError and StateError."""
-        if isinstance(request, CountRequest):
-            return self._reader(Memory()).held(request.limit)
-        assert view is not None
+    def answer(self, request: Request, view: View) -> Answer:
+        """The answer. Raises KernelError and StateError."""
         match request:
+            case CountRequest(limit):
+                return self._reader(view).connections(limit)
             case StatusRequest():
                 return self._status(view)
             case MetricsRequest():
                 return render_metrics(self._statistics(view))
             case TraceRequest(flow, datagram):
-                entry = self._reader(view.memory).find_entry(flow, datagram)
+                reader = self._reader(view)
+                entry = reader.find_entry(flow, datagram)
                 config = effective_config(view.config, view.standings)
-                return plan_trace(config, flow, entry, later_fragment=datagram is not None)
+                return reader.trace(config, flow, entry, later_fragment=datagram is not None)
             case PlanRequest():
                 return self._plan(request, view)
 
-    def _reader(self, memory: Memory) -> Reader:
-        return Reader(self._kernel, _Published(memory))
+    def _reader(self, view: View) -> Reader:
+        return Reader(self._kernel, _Published(view.remembered))
 
     def _status(self, view: View) -> bytes:
-        reader = self._reader(view.memory)
+        reader = self._reader(view)
+        stats = self._stats(reader, view)
         answer = describe_status(
             view.config,
-            self._counts(reader, view),
-            reader.named_counts(),
-            reader.flow_tables(),
-            reader.outers(view.config),
+            stats.backends,
+            stats.counters,
+            stats.tables,
+            reader.endpoints(view.config),
             standings=self._standings(view),
             findings=view.findings,
             connections=view.connections,
@@ -178,21 +187,21 @@ class Answers:
             for name, newer in self._latest.of.items()
         }
 
-    def _counts(self, reader: Reader, view: View) -> Mapping[tuple[str, str], Count]:
-        """The counters, which never fall because of a change that is under way.
+    def _stats(self, reader: Reader, view: View) -> Stats:
+        """What is counted, which never falls because of a change that is under way.
 
         Elements that leave take their counters along, and the writer publishes what they counted
-        only when it is done. Until then, the kernel's generation is not the published one, and
+        only when it is done. Until then, the data path's revision is not the published one, and
         each total is at least what it was.
         """
-        found = reader.known_counts(view.config)
-        if view.generation != reader.generation():
-            last = self._totals
-            found = {
-                key: _larger(count, last.get(key, Count())) for key, count in found.items()
-            } | {key: count for key, count in last.items() if key not in found}
-        self._totals = dict(found)
-        return found
+        stats = reader.stats()
+        if view.revision != reader.revision():
+            last, found = self._totals, stats.backends
+            kept = {key: count for key, count in last.items() if key not in found}
+            grown = {key: _larger(count, last.get(key, Count())) for key, count in found.items()}
+            stats = replace(stats, backends=kept | grown)
+        self._totals = stats.backends
+        return stats
 
     def _plan(self, request: PlanRequest, view: View) -> ApplyOutcome:
         document = view.document
@@ -200,7 +209,9 @@ class Answers:
             if request.source is not None:
                 document = parse_document(request.source)
             accepted = view.document.source.encode()
-            balancer = Balancer(self._kernel, _Published(view.memory, accepted), lambda: view.now)
+            balancer = Balancer(
+                self._kernel, _Published(view.remembered, accepted), lambda: view.now
+            )
             standings = plan_standings(
                 document.config, view.findings, view.overrides, view.now, view.entered
             )
@@ -218,15 +229,15 @@ class Answers:
         return ApplyOutcome(bool(change), render_steps(describe_steps(change)), (), warnings)
 
     def _statistics(self, view: View) -> Statistics:
-        reader, facts = self._reader(view.memory), view.facts
-        counts = self._counts(reader, view)
+        stats, facts = self._stats(self._reader(view), view), view.facts
+        counts = stats.backends
         return Statistics(
-            services=tuple(_services(view.config, counts, view.panicking)),
+            services=tuple(_services(view, counts)),
             backends=tuple(_backends(view, counts)),
             cycles=view.cycles,
             lateness=view.lateness,
-            named=reader.named_counts(),
-            tables=tuple(reader.flow_tables()),
+            named=stats.counters,
+            tables=stats.tables,
             restarts=view.restarts,
             configuration_accepted=facts.accepted_at,
             configuration_refused=facts.refused is not None or bool(facts.deferred),
@@ -237,15 +248,14 @@ def _larger(one: Count, other: Count) -> Count:
     return replace(one, packets=max(one.packets, other.packets), bytes=max(one.bytes, other.bytes))
 
 
-def _services(
-    config: Config, counts: Mapping[tuple[str, str], Count], panicking: frozenset[str]
-) -> Iterable[ServiceStatistics]:
+def _services(view: View, counts: Mapping[BackendKey, Count]) -> Iterable[ServiceStatistics]:
     totals: dict[str, Count] = {}
-    for (service, _), count in counts.items():
-        totals[service] = totals.get(service, Count()) + count
-    for listed in config.services:
-        total = totals.get(listed.name, Count())
-        yield ServiceStatistics(listed.name, total, listed.name in panicking)
+    for (name, _), count in counts.items():
+        totals[name] = totals.get(name, Count()) + count
+    for service in view.config.services:
+        name = service.name
+        total, panic = totals.get(name, Count()), name in view.panicking
+        yield ServiceStatistics(name, total, panic, view.durations.get(name))
 
 
 def _backends(view: View, counts: Mapping[tuple[str, str], Count]) -> Iterable[BackendStatistics]:

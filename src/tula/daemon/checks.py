@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
+from tula.daemon.snapshot import PlannedChecks, Snapshot
 from tula.engine.change import Applied
 from tula.engine.event_log import EventLog
 from tula.engine.host_settings import HostSettings, SettingsOutcome
-from tula.engine.snapshot import PlannedChecks, Snapshot
 from tula.engine.store import Store
 from tula.health.check import Check
 from tula.health.checker import Checker
@@ -16,7 +17,7 @@ from tula.kernel.network import Neighbour, Network
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
-from tula.model.health import BackendName, Finding
+from tula.model.health import BackendName, Finding, ProbeSocket
 from tula.plan.probes import PlannedProbe, ProbePlan, plan_probes, probed_neighbours
 
 
@@ -24,8 +25,15 @@ class CheckPlanner:
     """Plans what is to be probed, and has the machine allow it. The writer's, in its thread."""
 
     def __init__(
-        self, settings: HostSettings, store: Store, network: Network, events: EventLog
+        self,
+        settings: HostSettings,
+        store: Store,
+        network: Network,
+        probe_socket: Callable[[Applied, str, str], ProbeSocket],
+        events: EventLog,
     ) -> None:
+        """``probe_socket``: as ``Balancer.probe_socket``."""
+        self._probe_socket = probe_socket
         self._settings = settings
         self._store = store
         self._network = network
@@ -43,7 +51,12 @@ class CheckPlanner:
         """
         if not settle and self.planned is not None:
             return
-        plan = plan_probes(applied.config, applied.host, applied.reach, applied.ids)
+        plan = plan_probes(
+            applied.config,
+            applied.host,
+            applied.reach,
+            partial(self._probe_socket, applied),
+        )
         self._resolve(applied)
         problems = [*plan.problems, *self._settle(plan, applied)]
         checks = _checks(config, plan, self._settled)

@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from tula.daemon.snapshot import Connections, Snapshot
 from tula.engine.event_log import EventLog
-from tula.engine.snapshot import Connections, Snapshot
 from tula.model.event import EventKind
 from tula.model.health import BackendName, State
-from tula.model.ids import backend_id
+from tula.model.stats import BackendKey
 from tula.plan.least import least_shares, whole_shares
 from tula.plan.standing import Shares
 
@@ -24,8 +24,9 @@ _TOO_MANY = (
     "too many connections to count, or the kernel does not tell: least-connections goes by weight"
 )
 
-Count = Callable[[], Awaitable[Mapping[int, int] | None]]
-"""Asks the kernel: connections by backend id; None when that took too long or failed."""
+Count = Callable[[], Awaitable[Mapping[BackendKey, int] | None]]
+"""Asks the kernel: connections by service and Backend.key; None when that took too long or
+failed."""
 Report = Callable[[Connections | None], Awaitable[None]]
 """Has the writer act on a count."""
 
@@ -54,27 +55,22 @@ class ConnectionCounter:
                 await self._report(None)
             return 0.0
         start = time.monotonic()
-        marks = await self._count()
+        counts = await self._count()
         took = time.monotonic() - start
-        await self._report(None if marks is None else name_connections(self._snapshot(), marks))
+        await self._report(None if counts is None else name_connections(self._snapshot(), counts))
         return took
 
 
-def name_connections(snapshot: Snapshot, marks: Mapping[int, int]) -> Connections:
-    """Connections by backend rather than by id; backends without any are left out.
-
-    By the ids in use, which are known whether or not a change is under way.
-    """
-    document, ids = snapshot.document, snapshot.memory.ids
+def name_connections(snapshot: Snapshot, counts: Mapping[BackendKey, int]) -> Connections:
+    """Connections by the backends' names; those of backends without any are left out."""
+    document = snapshot.document
     if document is None:
         return {}
     return {
-        (service.name, backend.name): marks[mark]
+        (service.name, backend.name): counts[service.name, backend.key]
         for service in document.config.services
-        if service.name in ids.services
         for backend in service.backends
-        if backend.key in ids.backends
-        and (mark := backend_id(ids.services[service.name], ids.backends[backend.key])) in marks
+        if (service.name, backend.key) in counts
     }
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from tula.config.load import Document, Positions
+from tula.config.load import Document
 from tula.daemon.answers import (
+    NO_CONFIGURATION,
     CountRequest,
     MetricsRequest,
     PlanRequest,
@@ -23,20 +24,22 @@ from tula.daemon.answers import (
 from tula.daemon.checks import Checks
 from tula.daemon.loop import ControlLoop
 from tula.daemon.readers import MakeAdapters, Readers
+from tula.daemon.snapshot import Snapshot
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
 from tula.engine.control import ApplyOutcome, BusyError, DaemonFacts, find_backend
 from tula.engine.event_log import EventLog
 from tula.engine.overrides import OverrideChange, override_change
-from tula.engine.snapshot import Snapshot
-from tula.engine.statistics import LatenessStatistics, ProbeStatistics
+from tula.engine.statistics import DurationStatistics, LatenessStatistics, ProbeStatistics
 from tula.health.check import ProbeView
 from tula.health.checker import Checker
-from tula.model.config import Config
+from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError
 from tula.model.event import EventKind, EventPage
+from tula.model.flow import Flow
 from tula.model.health import BackendName
-from tula.plan.trace import Flow, Trace
+from tula.model.stats import BackendKey
+from tula.plan.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +81,19 @@ class LocalControl:
         return cast(Trace, await self._readers.ask(TraceRequest(flow, datagram)))
 
     async def drain(self, backend: BackendName, deadline: float | None) -> None:
-        await self._override(backend, override_change("drain", time.time(), deadline=deadline))
+        await self._override(backend, override_change("drain", boot_time(), deadline=deadline))
 
     async def undrain(self, backend: BackendName) -> None:
-        await self._override(backend, override_change("undrain", time.time()))
+        await self._override(backend, override_change("undrain", boot_time()))
 
     async def disable(self, backend: BackendName) -> None:
-        await self._override(backend, override_change("disable", time.time()))
+        await self._override(backend, override_change("disable", boot_time()))
 
     async def enable(self, backend: BackendName) -> None:
-        await self._override(backend, override_change("enable", time.time()))
+        await self._override(backend, override_change("enable", boot_time()))
 
     async def set_weight(self, backend: BackendName, weight: int | None) -> None:
-        await self._override(backend, override_change("weight", time.time(), weight=weight))
+        await self._override(backend, override_change("weight", boot_time(), weight=weight))
         shown = "the configuration's" if weight is None else str(weight)
         self._components.events.add(EventKind.WEIGHT_SET, "/".join(backend), f"weight: {shown}")
 
@@ -104,10 +107,11 @@ class LocalControl:
     async def metrics(self) -> bytes:
         return cast(bytes, await self._readers.ask(MetricsRequest()))
 
-    async def count_connections(self, limit: float) -> dict[int, int] | None:
-        """Connections by backend id, at most ``limit`` seconds of counting; None without them."""
+    async def count_connections(self, limit: float) -> Mapping[BackendKey, int] | None:
+        """Connections by service and Backend.key; None if that takes over ``limit`` seconds."""
         try:
-            return cast("dict[int, int] | None", await self._readers.ask(CountRequest(limit)))
+            found = await self._readers.ask(CountRequest(limit))
+            return cast("Mapping[BackendKey, int] | None", found)
         except KernelError:
             return None
 
@@ -125,20 +129,27 @@ class LocalControl:
         find_backend(self._document().config, backend)
         await self._components.loop.override(backend, change)
 
-    def _view(self, request: Request) -> Callable[[], View | None]:
+    def _view(self, request: Request) -> Callable[[], View]:
         """Takes what only the event loop may ask for; the rest is done in the reader's thread."""
-        if isinstance(request, CountRequest):
-            return lambda: None
         components = self._components
         snapshot, findings = components.loop.snapshot, components.checks.findings()
         restarts, late = components.supervisor.restarts, components.checker.lateness()
-        describe = components.checker.views()
+        durations = components.checker.probe_durations()
+        describe, applied = components.checker.views(), snapshot.applied
+
+        if isinstance(request, CountRequest):
+            # Only the numbers in use count: a process that counts need not know the configuration.
+            return lambda: View(
+                NO_CONFIGURATION, 0.0, self._facts(Snapshot()), remembered=snapshot.remembered
+            )
+
+        counted = isinstance(request, MetricsRequest)
 
         def make() -> View:
-            probes = describe() if isinstance(request, MetricsRequest) else []
+            probes, took = (describe(), durations) if counted else ([], {})
             return View(
-                document=snapshot.document or _NOTHING,
-                now=time.time(),
+                document=snapshot.document or NO_CONFIGURATION,
+                now=boot_time(),
                 facts=self._facts(snapshot),
                 standings=snapshot.standings.of,
                 panicking=snapshot.standings.panicking,
@@ -146,11 +157,15 @@ class LocalControl:
                 overrides=snapshot.overrides,
                 entered=snapshot.entered,
                 connections=snapshot.connections,
-                memory=snapshot.memory,
-                generation=None if snapshot.applied is None else snapshot.applied.generation,
+                remembered=snapshot.remembered,
+                revision=None if applied is None else applied.receipt.revision,
                 probes=probe_statistics(probes),
                 cycles=snapshot.cycles,
                 lateness=LatenessStatistics(late.starts, late.seconds, late.worst),
+                durations={
+                    name: DurationStatistics(each.cumulative, each.seconds)
+                    for name, each in took.items()
+                },
                 restarts=restarts,
             )
 
@@ -193,7 +208,3 @@ def probe_statistics(views: Iterable[ProbeView]) -> Probes:
             probe = ProbeStatistics(check, seconds, view.failed, view.flaps)
             found.setdefault(name, []).append(probe)
     return {name: tuple(probes) for name, probes in found.items()}
-
-
-_NOTHING = Document(Config((), ()), "", Positions(), [])
-"""Before a configuration was ever accepted."""

@@ -16,6 +16,7 @@ from tula.config.errors import place
 from tula.config.load import Document, DocumentError, parse_document
 from tula.daemon.checks import Checks
 from tula.daemon.reconciler import CycleResult, place_problems
+from tula.daemon.snapshot import Connections, Snapshot
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.triggers import Trigger, TriggerQueue, wait_after
 from tula.daemon.watch import FileWatch
@@ -23,8 +24,8 @@ from tula.daemon.writer import Offer, Writer
 from tula.engine.control import ApplyOutcome, BusyError, RefusedError
 from tula.engine.host_settings import settings_changed
 from tula.engine.overrides import OverrideChange
-from tula.engine.snapshot import Connections, Snapshot
 from tula.engine.steps import describe_steps, render_steps
+from tula.kernel.clock import boot_time
 from tula.kernel.events import Events, EventSource
 from tula.kernel.sysctls import Sysctls
 from tula.model.errors import KernelError
@@ -273,7 +274,9 @@ class ControlLoop:
         until = self.snapshot.standings.until
         if until is not None:
             loop = asyncio.get_running_loop()
-            wait = max(0.01, until - time.time())
+            # asyncio's clock stands still while the machine is suspended: after that, the look for
+            # drift comes first.
+            wait = max(0.01, until - boot_time())
             self._timer = loop.call_later(wait, self.trigger, Trigger.TIME)
 
     def _hear(self) -> None:
@@ -293,7 +296,7 @@ class ControlLoop:
     def _judge(self) -> None:
         """Has the kernel compared if somebody else has changed something."""
         heard, self._heard = self._heard, Events()
-        foreign = set(heard.generations) - self.snapshot.generations
+        foreign = set(heard.generations) - self.snapshot.own_revisions
         if heard.network or heard.lost or foreign:
             self.trigger(Trigger.KERNEL)
 

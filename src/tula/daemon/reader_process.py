@@ -18,17 +18,18 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tula.config.load import Document, parse_document
-from tula.daemon.answers import Answers, Request, View
+from tula.daemon.answers import NO_CONFIGURATION, Answers, Request, View
 from tula.engine.reader import Adapters
-from tula.engine.store import Memory
+from tula.engine.store import Remembered
 from tula.model.errors import KernelError, StateError
-from tula.model.ids import Ids
 
 _NICE = 5
 """The daemon itself comes first when there are too few processors."""
 _CHUNK = 500
 """Entries in a message: pickling one keeps the daemon's other threads waiting, for 1 ms or so."""
-_MAPS = ("standings", "findings", "overrides", "entered", "connections", "probes")
+_MAPS = ("standings", "findings", "overrides", "entered", "connections", "probes", "durations")
+
+_PATH = "path."
 
 Maps = dict[str, Mapping[Any, Any]]
 
@@ -49,7 +50,7 @@ class Ask:
     request: Request
     source: bytes | None = None
     rest: Mapping[str, Any] = field(default_factory=dict)
-    ids: Mapping[str, Any] = field(default_factory=dict)
+    path: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Sent:
@@ -59,21 +60,18 @@ class Sent:
         self._maps: Maps = {}
         self._document: Document | None = None
 
-    def messages(self, request: Request, view: View | None) -> Iterator[Entries | Ask]:
+    def messages(self, request: Request, view: View) -> Iterator[Entries | Ask]:
         """The messages that bring the receiver to the view, the request last."""
-        if view is None:
-            yield Ask(request)
-            return
         for name, mapping in _maps_of(view).items():
             yield from self._changes(name, mapping)
         source = None
         if view.document is not self._document:
             source, self._document = view.document.source.encode(), view.document
-        names = {f.name for f in fields(view)} - {*_MAPS, "memory", "document"}
+        names = {f.name for f in fields(view)} - {*_MAPS, "remembered", "document"}
         rest: dict[str, Any] = {name: getattr(view, name) for name in names}
         rest["counted"] = view.connections is not None
-        ids = {f.name: getattr(view.memory.ids, f.name) for f in fields(view.memory.ids)}
-        small = {name: value for name, value in ids.items() if not isinstance(value, Mapping)}
+        path = view.remembered.path.items()
+        small = {name: {} if isinstance(value, Mapping) else value for name, value in path}
         yield Ask(request, source, rest, small)
 
     def _changes(self, name: str, now: Mapping[Any, Any]) -> Iterator[Entries]:
@@ -99,7 +97,7 @@ class Received:
 
     def __init__(self) -> None:
         self._maps: dict[str, dict[Any, Any]] = {}
-        self._document: Document | None = None
+        self._document = NO_CONFIGURATION
 
     def take(self, entries: Entries) -> None:
         """Notes what has changed. Mappings that an answer may have kept are not touched."""
@@ -109,34 +107,26 @@ class Received:
             kept.pop(key, None)
         self._maps[entries.name] = kept
 
-    def view(self, ask: Ask) -> View | None:
-        """The view of a request; None for one that came without."""
+    def view(self, ask: Ask) -> View:
+        """The view of a request."""
         if ask.source is not None:
-            self._document = parse_document(ask.source)
-        if self._document is None or not ask.rest:
-            return None
+            self._document = parse_document(ask.source) if ask.source else NO_CONFIGURATION
         rest = dict(ask.rest)
         counted = rest.pop("counted")
         maps: dict[str, Any] = {name: self._maps.get(name, {}) for name in _MAPS}
         if not counted:
             maps["connections"] = None
-        ids: dict[str, Any] = {
-            name.removeprefix("ids."): mapping
-            for name, mapping in self._maps.items()
-            if name.startswith("ids.")
-        }
-        memory = Memory(Ids(**ask.ids, **ids), self._maps.get("past", {}))
-        return View(document=self._document, memory=memory, **maps, **rest)
+        path = {name: self._maps.get(_PATH + name, value) for name, value in ask.path.items()}
+        remembered = Remembered(path, self._maps.get("retired", {}))
+        return View(document=self._document, remembered=remembered, **maps, **rest)
 
 
 def _maps_of(view: View) -> Maps:
     maps: Maps = {name: getattr(view, name) or {} for name in _MAPS}
-    ids = view.memory.ids
-    for each in fields(ids):
-        value = getattr(ids, each.name)
+    for name, value in view.remembered.path.items():
         if isinstance(value, Mapping):
-            maps[f"ids.{each.name}"] = value
-    return {**maps, "past": view.memory.past}
+            maps[_PATH + name] = value
+    return {**maps, "retired": view.remembered.retired}
 
 
 def send(connection: Connection, messages: Iterable[Entries | Ask]) -> None:

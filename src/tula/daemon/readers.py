@@ -24,7 +24,7 @@ from tula.model.errors import KernelError
 
 MakeAdapters = Callable[[], Adapters]
 """A function of a module, so that another process can find it by its name."""
-MakeView = Callable[[Request], Callable[[], View | None]]
+MakeView = Callable[[Request], Callable[[], View]]
 """Called in the event loop; what it returns is called in a reader's thread, and may compute."""
 
 _SMALL_BYTES = 16 * 1024
@@ -53,7 +53,7 @@ class ReaderProcess:
         """Its process id while there is one."""
         return None if self._process is None else self._process.pid
 
-    def ask(self, request: Request, view: View | None) -> Answer:
+    def ask(self, request: Request, view: View) -> Answer:
         """The answer. Raises what answering raises, and KernelError if no process answers."""
         for left in reversed(range(2)):
             try:
@@ -84,7 +84,7 @@ class ReaderProcess:
         self._process = self._connection = None
         self._sent = Sent()
 
-    def _ask(self, request: Request, view: View | None) -> object:
+    def _ask(self, request: Request, view: View) -> object:
         connection = self._connection or self._start()
         send(connection, self._sent.messages(request, view))
         if not connection.poll(_LIMIT):
@@ -124,7 +124,7 @@ class _Lane:
         self._answers: Answers | None = None
         self._slow: set[type[Request]] = set()
 
-    def answer(self, request: Request, make_view: Callable[[], View | None]) -> Answer:
+    def answer(self, request: Request, make_view: Callable[[], View]) -> Answer:
         """In the lane's thread."""
         view = make_view()
         if type(request) in self._slow or is_large(request, view):
@@ -143,12 +143,10 @@ class _Lane:
                 self._slow.add(type(request))
 
 
-def is_large(request: Request, view: View | None) -> bool:
+def is_large(request: Request, view: View) -> bool:
     """Whether answering would keep the daemon's other threads from the interpreter for long."""
     if isinstance(request, PlanRequest) and len(request.source or b"") > _SMALL_BYTES:
         return True
-    if view is None:
-        return False
     backends = 0
     for service in view.config.services:
         backends += len(service.backends)

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from tula.config.errors import place
 from tula.config.load import Document, DocumentError, Positions, parse_document
 from tula.engine.balancer import Balancer
-from tula.engine.change import Change, Repair
+from tula.engine.change import Change, Outcome
 from tula.engine.control import Refusal
 from tula.engine.event_log import EventLog, state_events
 from tula.engine.overrides import changed_overrides
 from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
+from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Finding, Override
-from tula.model.ids import Ids
 from tula.model.problem import PlacedProblem, ProblemsError
 from tula.plan.standing import (
     NO_SHARES,
@@ -61,13 +61,15 @@ class Reconciler:
         balancer: Balancer,
         store: Store,
         events: EventLog,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = boot_time,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """``clock`` tells seconds since the epoch."""
+        """``clock`` tells seconds of the boot clock, ``wall`` those since the epoch."""
         self._balancer = balancer
         self._store = store
         self._events = events
         self._clock = clock
+        self._wall = wall
         self._overrides: Mapping[BackendName, Override] = {}
         self._failed = ""
         self._settled = False
@@ -130,7 +132,7 @@ class Reconciler:
             standings = self._stand(document, findings)
             self._settled = False  # whatever comes of it, compare all the next time
             shares = self.shares
-            change = self._balancer.apply(
+            outcome = self._balancer.apply(
                 document.config, source, force=force, standings=standings.of, shares=shares
             )
         except ProblemsError as error:
@@ -139,35 +141,29 @@ class Reconciler:
         except (KernelError, StateError) as error:
             self._defer(str(error))
             raise
-        self.document, self.accepted_at, self.refused = document, self._clock(), None
+        self.document, self.accepted_at, self.refused = document, self._wall(), None
         self.deferred = ""
         self._acted = shares
         self._succeeded()
-        self._note(Repair(change), compared=True)
+        self._note(outcome, compared=True)
         self._events.add(
             EventKind.CONFIGURATION_ACCEPTED, message=f"{len(document.config.services)} services"
         )
         self._tell(standings)
         self._forget_overrides()
-        return change
+        return outcome.change
 
     @property
-    def ids(self) -> Ids | None:
-        """The ids that the kernel was brought to."""
+    def own_revisions(self) -> frozenset[int]:
+        """The revisions of the data path that what was done last led to."""
         applied = self._balancer.applied
-        return None if applied is None else applied.ids
-
-    @property
-    def generations(self) -> tuple[int, ...]:
-        """nftables' generations during what was done last, and after it."""
-        applied = self._balancer.applied
-        return () if applied is None else applied.generations
+        return frozenset() if applied is None else applied.receipt.own
 
     def still_accepted(self) -> None:
         """The file holds the accepted configuration, again or still."""
         self.refused, self.deferred = None, ""
         if self.accepted_at is None:
-            self.accepted_at = self._clock()
+            self.accepted_at = self._wall()
 
     def cycle(self, findings: Findings, *, compare: bool) -> CycleResult:
         """Brings the kernel to what the accepted configuration and the findings mean.
@@ -211,13 +207,13 @@ class Reconciler:
 
     def _act(
         self, document: Document, standings: Standings, compare: bool
-    ) -> tuple[Repair, bool, bool]:
+    ) -> tuple[Outcome, bool, bool]:
         """What was done, whether it repaired what somebody else had changed, and whether all of
         the kernel was read for it."""
         shares = self.shares
         if self._settled and not compare:
             if not moved_services(self.standings.of, standings.of) and shares is self._acted:
-                return Repair(Change()), False, False
+                return Outcome(Change()), False, False
             try:
                 repair = self._balancer.adjust(standings.of, shares)
                 self._acted = shares
@@ -258,7 +254,7 @@ class Reconciler:
         self._failed, self._settled = error, False
         return CycleResult(CycleOutcome.FAILED, seconds, error=error)
 
-    def _note(self, repair: Repair, compared: bool) -> None:
+    def _note(self, repair: Outcome, compared: bool) -> None:
         """What stands in the way; only a full cycle finds out what does so no longer."""
         problems = [f"{problem.dotted}: {problem.message}" for problem in repair.problems]
         if compared:
@@ -283,7 +279,7 @@ class Reconciler:
         if self.refused is None or self.refused.problems != problems:
             first = problems[0].message if problems else ""
             self._events.add(EventKind.CONFIGURATION_REFUSED, message=first)
-            self.refused = Refusal(self._clock(), problems)
+            self.refused = Refusal(self._wall(), problems)
 
     def _forget_overrides(self) -> None:
         """Overrides of backends that are no longer configured."""
@@ -305,9 +301,4 @@ def place_problems(error: ProblemsError, positions: Positions) -> tuple[PlacedPr
 
 
 def _summary(change: Change) -> str:
-    parts = {
-        "rules": bool(change.transaction),
-        "addresses": bool(change.add or change.remove),
-        "tunnels": bool(change.tunnels),
-    }
-    return "repaired " + " and ".join(name for name, there in parts.items() if there)
+    return "repaired " + " and ".join(change.parts)

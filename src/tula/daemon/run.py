@@ -97,7 +97,7 @@ def _assemble(
     writer = Writer(
         balancer,
         Reconciler(balancer, store, events),
-        CheckPlanner(settings, store, adapters.network, events),
+        CheckPlanner(settings, store, adapters.network, balancer.probe_socket, events),
         events,
         kernel_events.aside,
         force=force,

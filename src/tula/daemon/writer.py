@@ -19,12 +19,12 @@ from tula.config.load import Document
 from tula.daemon.checks import CheckPlanner
 from tula.daemon.connection_counts import ConnectionBalance
 from tula.daemon.reconciler import CycleResult, Findings, Reconciler
+from tula.daemon.snapshot import Connections, Snapshot
 from tula.engine.balancer import Balancer
 from tula.engine.change import Change
 from tula.engine.control import Cycle
 from tula.engine.event_log import EventLog
 from tula.engine.overrides import OverrideChange
-from tula.engine.snapshot import Connections, Snapshot
 from tula.engine.statistics import CycleOutcome, CycleStatistics
 from tula.model.errors import KernelError, StateError
 from tula.model.health import BackendName, Finding, Override
@@ -35,8 +35,8 @@ Offer = Document | tuple[PlacedProblem, ...] | None
 has looked."""
 
 _ADOPTED = "was down when the daemon before this one ended"
-_GENERATIONS = 100
-"""So many of its own generations are remembered: only the latest may still be heard of."""
+_REVISIONS = 100
+"""So many of its own revisions are remembered: only the latest may still be heard of."""
 
 
 class Writer:
@@ -51,23 +51,24 @@ class Writer:
         aside: Callable[[], AbstractContextManager[None]],
         *,
         force: bool = False,
-        clock: Callable[[], float] = time.time,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """``aside`` keeps the daemon's own changes of many elements from being heard (see
-        ``EventSource.aside``); ``force`` allows the file to take this machine's SSH port."""
+        ``EventSource.aside``); ``force`` allows the file to take this machine's SSH port; ``wall``
+        tells seconds since the epoch."""
         self._balancer = balancer
         self._reconciler = reconciler
         self._checks = checks
         self._balance = ConnectionBalance(events)
         self._aside = aside
         self._force = force
-        self._clock = clock
+        self._wall = wall
         self._adopted: Mapping[BackendName, Finding] = {}
         self._started = False
         self._connections: Connections | None = None
         self._last: Cycle | None = None
         self._cycles = CycleStatistics()
-        self._generations: deque[int] = deque(maxlen=_GENERATIONS)
+        self._revisions: deque[int] = deque(maxlen=_REVISIONS)
         self.snapshot = Snapshot()
 
     def cycle(
@@ -139,7 +140,7 @@ class Writer:
         if not self._started:
             compare = True
             self._reconciler.start()
-            now = self._clock()
+            now = self._wall()
             down = self._reconciler.adopted()
             self._adopted = {name: Finding(False, now, _ADOPTED) for name in down}
             findings = {**self._adopted, **findings}
@@ -172,7 +173,8 @@ class Writer:
     def _accepted(self, change: Change, start: float) -> CycleResult:
         self._plan_checks(settle=True)
         outcome = CycleOutcome.CHANGED if change else CycleOutcome.UNCHANGED
-        return CycleResult(outcome, time.perf_counter() - start, change)
+        warned = bool(self._reconciler.warnings)
+        return CycleResult(outcome, time.perf_counter() - start, change, warned=warned)
 
     def _plan_checks(self, settle: bool) -> None:
         document, applied = self._reconciler.document, self._balancer.applied
@@ -191,7 +193,7 @@ class Writer:
         self._cycles = CycleStatistics(
             outcomes, cycles.seconds + result.seconds, reactions, seconds
         )
-        self._last = Cycle(self._clock(), result.seconds, result.outcome, result.error, reaction)
+        self._last = Cycle(self._wall(), result.seconds, result.outcome, result.error, reaction)
 
     @contextmanager
     def _publishing(self) -> Iterator[None]:
@@ -203,9 +205,8 @@ class Writer:
 
     def _publish(self) -> None:
         reconciler, balancer, checks = self._reconciler, self._balancer, self._checks.planned
-        for generation in reconciler.generations:
-            if generation not in self._generations:
-                self._generations.append(generation)
+        for revision in sorted(reconciler.own_revisions.difference(self._revisions)):
+            self._revisions.append(revision)
         problems = reconciler.problems + reconciler.warnings + self._balance.problems
         self.snapshot = Snapshot(
             revision=self.snapshot.revision + 1,
@@ -219,8 +220,8 @@ class Writer:
             shares=reconciler.shares,
             connections=self._connections,
             applied=balancer.applied,
-            memory=balancer.remembered,
-            generations=frozenset(self._generations),
+            remembered=balancer.last_remembered,
+            own_revisions=frozenset(self._revisions),
             problems=problems + (checks.problems if checks is not None else ()),
             adopted=self._adopted,
             checks=checks,

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tula.engine.reader import TableUse
-from tula.model.count import Count
 from tula.model.health import State
+from tula.model.stats import Count, TableUse
 
 
 class CycleOutcome(StrEnum):
@@ -56,12 +55,23 @@ class BackendStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class DurationStatistics:
+    """How long probes took: ``buckets`` are (upper bound, probes that took no longer), the last
+    one unbounded; ``seconds`` is the sum over all probes."""
+
+    buckets: tuple[tuple[float, int], ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatistics:
     """One service; its count includes backends that have been removed."""
 
     service: str
     count: Count = field(default_factory=Count)
     panic: bool = False
+    durations: DurationStatistics | None = None
+    """of its probes; None for a service that is not checked"""
 
 
 @dataclass(frozen=True, slots=True)

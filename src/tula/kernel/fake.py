@@ -14,7 +14,7 @@ from ipaddress import ip_interface
 from itertools import takewhile
 
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset
-from tula.dataplane.nft.schema import is_schema
+from tula.dataplane.nft.schema import is_schema, readable_kind
 from tula.dataplane.nft.transaction import (
     AddChain,
     AddCounter,
@@ -32,15 +32,14 @@ from tula.dataplane.nft.transaction import (
     Step,
     Transaction,
 )
-from tula.dataplane.tunnels import TunnelChange
+from tula.dataplane.nft.tunnel_devices import Tunnels, VxlanNeighbour, VxlanPeer
+from tula.dataplane.nft.tunnel_diff import TunnelChange
 from tula.kernel.events import Events
 from tula.kernel.nftables import require_known_schema
 from tula.model.config import IPAddress
-from tula.model.count import Count
-from tula.model.desired import OwnedAddress
 from tula.model.errors import KernelError, StaleError
-from tula.model.host import HostAddress, HostView, Link, Route
-from tula.model.tunnel import Tunnels, VxlanNeighbour, VxlanPeer
+from tula.model.host import HostAddress, HostView, Link, OwnedAddress, Route
+from tula.model.stats import Count
 
 
 @dataclass
@@ -76,7 +75,7 @@ class FakeNftables:
         return {
             name: {key: self.element_counts.get(name, {}).get(key, Count()) for key in elements}
             for name, elements in self.table.maps.items()
-            if (parsed := MapName.parse(name)) is not None and parsed.kind.counts
+            if (kind := readable_kind(name)) is not None and kind.counts
         }
 
     def counts_of(self, name: MapName, marks: Sequence[int]) -> dict[int, Count]:
@@ -104,7 +103,7 @@ class FakeNftables:
     def generation(self) -> int:
         return self.commits
 
-    def run(self, transaction: Transaction, generation: int | None = None) -> None:
+    def run(self, transaction: Transaction, generation: int | None = None) -> int | None:
         if transaction and generation is not None and generation != self.commits:
             raise StaleError
         if self.refuse:
@@ -116,6 +115,7 @@ class FakeNftables:
         self.element_counts = work.counts
         self.transactions.append(transaction)
         self.commits += bool(transaction)
+        return self.commits
 
 
 @dataclass
@@ -150,10 +150,14 @@ class FakeNetwork:
 
 @dataclass
 class FakeTunnels:
-    """Tunnels as values, in the host of a ``FakeNetwork``; ``refuse`` names kinds it has not."""
+    """Tunnels as values, and as links of a ``FakeNetwork``; ``refuse`` names kinds it has not."""
 
     network: FakeNetwork
     refuse: set[str] = field(default_factory=set)
+    tunnels: Tunnels = field(default_factory=Tunnels)
+
+    def observe(self) -> Tunnels:
+        return self.tunnels
 
     def missing(self, kinds: Iterable[str]) -> set[str]:
         return self.refuse & set(kinds)
@@ -165,7 +169,7 @@ class FakeTunnels:
             if device.name in self.network.host.links and device.name not in change.first:
                 raise KernelError(f"cannot make {device.name}: File exists")
         self._set(change.first, (), ())
-        now = self.network.host.tunnels
+        now = self.tunnels
         devices = {**now.devices, **{device.name: device for device in change.add}}
         peers, neighbours = now.peers | set(change.add_peers), set(change.add_neighbours)
         replaced = {(n.device, n.hop) for n in neighbours}
@@ -184,7 +188,7 @@ class FakeTunnels:
         peers: Iterable[VxlanPeer],
         neighbours: Iterable[VxlanNeighbour],
     ) -> None:
-        now, gone = self.network.host.tunnels, set(names)
+        now, gone = self.tunnels, set(names)
         self._become(
             Tunnels(
                 {name: device for name, device in now.devices.items() if name not in gone},
@@ -195,9 +199,10 @@ class FakeTunnels:
 
     def _become(self, tunnels: Tunnels) -> None:
         host = self.network.host
-        links = {n: link for n, link in host.links.items() if n not in host.tunnels.devices}
+        links = {n: link for n, link in host.links.items() if n not in self.tunnels.devices}
         devices = {n: Link(n, d.index) for n, d in tunnels.devices.items() if d is not None}
-        self.network.host = replace(host, tunnels=tunnels, links=links | devices)
+        self.tunnels = tunnels
+        self.network.host = replace(host, links=links | devices)
 
 
 @dataclass

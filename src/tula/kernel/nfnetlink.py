@@ -27,7 +27,7 @@ from tula.kernel.attributes import (
     string_attribute,
     text_of,
 )
-from tula.model.count import Count
+from tula.model.stats import Count
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8

@@ -16,12 +16,12 @@ from typing import Protocol, TypeVar, cast
 
 from tula.dataplane.nft.codec import decode_element
 from tula.dataplane.nft.ruleset import TABLE, Chain, Elements, Key, MapName, Rule, Ruleset
-from tula.dataplane.nft.schema import SCHEMA, is_schema, schema_of
+from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_kind, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
 from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
 from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
-from tula.model.count import Count
 from tula.model.errors import KernelError, StaleError
+from tula.model.stats import Count
 
 _T = TypeVar("_T")
 _TRIES = 5
@@ -43,6 +43,11 @@ def require_known_schema(counters: Iterable[str]) -> None:
     schema = schema_of(counters)
     if schema > SCHEMA:
         raise NewerTableError(schema)
+
+
+def next_generation(generation: int) -> int:
+    """The number after it: 32 bits, and never 0 (nf_tables_commit)."""
+    return (generation + 1) & 0xFFFFFFFF or 1
 
 
 class Nftables(Protocol):
@@ -95,11 +100,12 @@ class Nftables(Protocol):
         Packets that fill maps do not change it. Raises KernelError.
         """
 
-    def run(self, transaction: Transaction, generation: int | None = None) -> None:
+    def run(self, transaction: Transaction, generation: int | None = None) -> int | None:
         """Makes all of the steps, or none of them and raises KernelError.
 
         With a ``generation``, raises StaleError and changes nothing if it is another by now. One
-        change makes it greater by one; an empty transaction is none.
+        change makes it greater by one; an empty transaction is none. Returns the one that it led
+        to; None when somebody else made a change meanwhile, which may be before or after it.
         """
 
 
@@ -153,15 +159,23 @@ class KernelNftables:
         except OSError as error:
             raise KernelError(f"cannot read nftables: {error.strerror}") from error
 
-    def run(self, transaction: Transaction, generation: int | None = None) -> None:
+    def run(self, transaction: Transaction, generation: int | None = None) -> int | None:
         if fits_batch(transaction):
-            self._run_batch(transaction, generation or 0)
-            return
-        # nft takes no generation: whoever changes something between this and nft's commit is
-        # not seen here, and is seen by the next comparison.
-        if generation is not None and generation != self.generation():
-            raise StaleError
-        self._run_nft(transaction)
+            if generation is not None:
+                # The kernel itself compares: what it led to need not be asked for.
+                self._run_batch(transaction, generation)
+                return next_generation(generation) if transaction else generation
+            before = self.generation()
+            self._run_batch(transaction, 0)
+        else:
+            # nft takes no generation: who changes something between this and nft's commit shows
+            # by the number afterwards.
+            before = self.generation()
+            if generation is not None and generation != before:
+                raise StaleError
+            self._run_nft(transaction)
+        after = self.generation()
+        return after if after == next_generation(before) else None
 
     def _run_batch(self, transaction: Transaction, generation: int) -> None:
         try:
@@ -234,14 +248,14 @@ def _observe(reader: NfReader) -> Ruleset | None:
 
 
 def _elements(reader: NfReader, name: str) -> Elements:
-    parsed = MapName.parse(name)
-    if parsed is None:
+    kind = readable_kind(name)
+    if kind is None:
         return {}  # none of Tula's: it will go, whatever it holds
-    if parsed.kind.dynamic:
+    if kind.dynamic:
         return {}  # filled by packets; a large one takes the kernel minutes to tell
-    if parsed.kind.numbered:
+    if kind.numbered:
         return cast(Elements, reader.number_pairs(TABLE, name))
-    return dict(decode_element(parsed.kind, raw) for raw in reader.elements(TABLE, name))
+    return dict(decode_element(kind, raw) for raw in reader.elements(TABLE, name))
 
 
 def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
@@ -250,11 +264,11 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
         return found
     require_known_schema(reader.counters(TABLE))
     for name in reader.sets(TABLE):
-        parsed = MapName.parse(name)
-        if parsed is None or not parsed.kind.counts:
+        kind = readable_kind(name)
+        if kind is None or not kind.counts:
             continue
         found[name] = {
-            decode_element(parsed.kind, raw)[0]: raw.count or Count()
+            decode_element(kind, raw)[0]: raw.count or Count()
             for raw in reader.elements(TABLE, name)
         }
     return found

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isinf
 
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     SummaryMetricFamily,
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from tula.dataplane.nft.shared_chains import NO_BACKEND
 from tula.engine.statistics import CycleOutcome, Statistics
 from tula.model.health import State
+from tula.model.stats import NO_BACKEND
 from tula.version import __version__
 
 DROPS = frozenset({NO_BACKEND})
@@ -90,8 +92,19 @@ class StatisticsCollector(Collector):
 
     def _probes(self) -> Iterator[Metric]:
         labels = [*_BACKEND, "check"]
+        durations = HistogramMetricFamily(
+            "tula_probe_duration_seconds", "How long the probes took.", labels=_SERVICE
+        )
+        for service in self._statistics.services:
+            if service.durations is not None:
+                buckets = [
+                    ("+Inf" if isinf(bound) else str(bound), count)
+                    for bound, count in service.durations.buckets
+                ]
+                durations.add_metric([service.service], buckets, service.durations.seconds)
+        yield durations
         seconds = GaugeMetricFamily(
-            "tula_probe_seconds", "How long the last probe took.", labels=labels
+            "tula_probe_last_duration_seconds", "How long the last probe took.", labels=labels
         )
         failures = CounterMetricFamily(
             "tula_probe_failures", "Probes that did not pass.", labels=labels

@@ -7,19 +7,20 @@ import threading
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.builders import make_backend, make_config, make_service
+from support.builders import ids_of, make_backend, make_config, make_service
 from support.daemon import FakeDaemon
 from support.documents import render_document
 from tula.config.load import parse_document
 from tula.daemon.connection_counts import ConnectionCounter, name_connections
-from tula.engine.snapshot import Connections
+from tula.daemon.snapshot import Connections
+from tula.dataplane.nft.ids import backend_id
 from tula.model.config import Config, Scheduler
 from tula.model.event import EventKind
 from tula.model.health import Override
-from tula.model.ids import backend_id
 
 CONFIG = make_config(
     make_service(backends=[make_backend(0), make_backend(1)], scheduler=Scheduler.LEAST_CONNECTIONS)
@@ -35,7 +36,7 @@ def daemon(tmp_path: Path) -> FakeDaemon:
 
 def add_flows(daemon: FakeDaemon, count: int) -> None:
     """So many connections of the first backend."""
-    ids = daemon.writer.snapshot.memory.ids
+    ids = ids_of(daemon.store)
     mark = backend_id(ids.services["web"], ids.backends[CONFIG.services[0].backends[0].key])
     for number in range(count):
         daemon.machine.nftables.flows["tcp4_262144", number.to_bytes(16, "big")] = mark
@@ -47,25 +48,26 @@ def kinds(daemon: FakeDaemon, counts: Connections | None) -> str | None:
     if result is None:
         return None
     assert not result.error
-    return ", ".join({str(step.name.kind) for step in result.change.transaction})  # type: ignore[union-attr]
+    path: Any = result.change.path
+    return ", ".join({str(step.name.kind) for step in path.transaction} if path else set())
 
 
 def test_shares_follow_counts_and_fall_back_to_weights(daemon: FakeDaemon) -> None:
     assert kinds(daemon, daemon.count()) == "", "as the weights are"
     assert daemon.writer.snapshot.shares == {"web": {"b0": 100, "b1": 100}}
     add_flows(daemon, 50)
-    assert kinds(daemon, daemon.count()) == "turns"
+    assert kinds(daemon, daemon.count()) == "wrr"
     snapshot = daemon.writer.snapshot
     assert snapshot.connections == {("web", "b0"): 50}
     share = snapshot.shares["web"]
     assert share["b0"] < share["b1"] == 100
-    assert daemon.writer.cycle({}, compare=True).change.transaction == (), "a full look agrees"
+    assert not daemon.writer.cycle({}, compare=True).change, "a full look agrees"
     other: Config = make_config(replace(CONFIG.services[0], vips=(ip_address("10.0.0.101"),)))
     document = parse_document(render_document(other))
     assert daemon.writer.apply(document, {})[0], "another VIP"
     assert daemon.writer.snapshot.shares == snapshot.shares
-    assert daemon.writer.cycle({}).change.transaction == (), "the shares stayed"
-    assert kinds(daemon, None) == "turns"
+    assert not daemon.writer.cycle({}).change, "the shares stayed"
+    assert kinds(daemon, None) == "wrr"
     assert daemon.writer.snapshot.shares == {}
     assert "least-connections goes by weight" in daemon.writer.snapshot.problems[0]
     daemon.writer.count(daemon.count(), {})
@@ -118,7 +120,7 @@ def test_nothing_is_counted_while_nobody_wants_it(tmp_path: Path) -> None:
     daemon.accept(config)
     reported: list[Connections | None] = []
 
-    async def count() -> dict[int, int]:
+    async def count() -> dict[tuple[str, str], int]:
         return {}
 
     async def report(counts: Connections | None) -> None:
@@ -137,5 +139,5 @@ def test_nothing_is_counted_while_nobody_wants_it(tmp_path: Path) -> None:
     assert reported == [{}, None], "told once that it is not known any longer"
 
 
-def test_ids_of_what_is_not_configured_are_left_out(daemon: FakeDaemon) -> None:
-    assert name_connections(daemon.writer.snapshot, {4711: 3}) == {}
+def test_what_is_not_configured_is_left_out(daemon: FakeDaemon) -> None:
+    assert name_connections(daemon.writer.snapshot, {("web", "10.9.9.9"): 3}) == {}

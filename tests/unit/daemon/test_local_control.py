@@ -20,13 +20,12 @@ from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
 from tula.engine.control import BusyError, NoSuchBackendError
 from tula.engine.statistics import ProbeStatistics
-from tula.health.check import ProbeView
-from tula.health.outcome import Outcome
+from tula.health.check import Outcome, ProbeView
 from tula.model.config import Protocol
 from tula.model.errors import StateError
 from tula.model.event import EventKind
+from tula.model.flow import Flow
 from tula.model.health import ProbeTarget
-from tula.plan.trace import Flow
 
 B0 = ("web", "b0")
 VIP = CONFIG.services[0].vips[0]

@@ -16,19 +16,20 @@ from support.daemon import FakeChecker, FakeDaemon
 from support.documents import render_document
 from tula.daemon.checks import Checks
 from tula.daemon.loop import ControlLoop
+from tula.daemon.snapshot import Snapshot
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.triggers import Trigger
 from tula.daemon.watch import FileWatch
 from tula.engine.control import BusyError, RefusedError
-from tula.engine.snapshot import Snapshot
 from tula.engine.statistics import CycleOutcome
 from tula.kernel.events import Events
-from tula.model.config import Config, HealthMonitor
+from tula.model.config import Config
 from tula.model.errors import KernelError
 from tula.model.event import EventKind
 from tula.model.health import Finding, Override, State
+from tula.model.monitor import HealthMonitor, TcpProbe
 
-TCP = HealthMonitor("tcp")
+TCP = HealthMonitor(TcpProbe())
 CONFIG = make_config(make_service(backends=[make_backend(0), make_backend(1)], health=[TCP]))
 OTHER = make_config(make_service(backends=[make_backend(0)], health=[TCP]))
 B0 = ("web", "b0")

@@ -29,12 +29,13 @@ from tula.daemon.answers import (
 from tula.daemon.reader_process import Ask, Entries, Received, Sent
 from tula.daemon.readers import ReaderProcess, Readers, is_large
 from tula.engine.control import ApplyOutcome, DaemonFacts
-from tula.engine.store import Memory
+from tula.engine.store import Remembered
 from tula.model.config import Config, Protocol
-from tula.model.count import Count
 from tula.model.errors import KernelError
+from tula.model.flow import Flow
 from tula.model.health import Finding
-from tula.plan.trace import Flow, Trace
+from tula.model.stats import Count
+from tula.plan.trace import Trace
 
 OTHER = make_config(make_service(backends=[make_backend(0)]))
 FLOW = Flow(make_backend(9).addresses[0], 1234, CONFIG.services[0].vips[0], 80, Protocol.TCP)
@@ -57,8 +58,8 @@ def view_of(daemon: FakeDaemon, findings: dict[tuple[str, str], Finding] | None 
         facts=DaemonFacts(1, 2.0, Path("/etc/tula/tula.yaml")),
         standings=snapshot.standings.of,
         findings=findings or {},
-        memory=snapshot.memory,
-        generation=snapshot.applied.generation,
+        remembered=snapshot.remembered,
+        revision=snapshot.applied.receipt.revision,
         cycles=snapshot.cycles,
     )
 
@@ -118,7 +119,7 @@ def test_errors_of_the_kernel_come_back(daemon: FakeDaemon) -> None:
         with pytest.raises(KernelError, match="no such kernel"):
             beside.ask(StatusRequest(), view_of(daemon))
         with pytest.raises(KernelError, match="no such kernel"):
-            beside.ask(CountRequest(1.0), None)
+            beside.ask(CountRequest(1.0), view_of(daemon))
     finally:
         beside.close()
 
@@ -171,16 +172,17 @@ def test_counters_do_not_fall_while_a_change_is_under_way(daemon: FakeDaemon) ->
     nftables.commits += 1
     assert packets(view) == 5, "the kernel is ahead of what was published"
     past = {"web": {CONFIG.services[0].backends[0].key: Count(5, 500)}}
-    later = replace(view, memory=Memory(view.memory.ids, past), generation=nftables.commits)
+    numbers = view.remembered.path
+    later = replace(view, remembered=Remembered(numbers, past), revision=nftables.commits)
     assert packets(later) == 5
-    cleared = replace(view, memory=Memory(view.memory.ids), generation=nftables.commits)
+    cleared = replace(view, remembered=Remembered(numbers), revision=nftables.commits)
     assert packets(cleared) == 0, "a table that somebody deleted has counted nothing"
 
 
 def test_what_is_large(daemon: FakeDaemon) -> None:
     small = view_of(daemon)
     assert not is_large(StatusRequest(), small)
-    assert not is_large(CountRequest(1.0), None)
+    assert not is_large(CountRequest(1.0), small)
     assert is_large(PlanRequest(b"#" * 100_000, False), small)
     config: Config = make_config(make_service(backends=[make_backend(n) for n in range(200)]))
     large = replace(small, document=replace(small.document, config=config))

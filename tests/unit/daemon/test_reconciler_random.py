@@ -30,21 +30,21 @@ from hypothesis.stateful import (
     rule,
 )
 
-from support.builders import FakeMachine
+from support.builders import FakeMachine, ids_of
 from support.daemon import make_writer
 from support.failures import Failures
 from tula.config.load import DocumentError, parse_document
 from tula.daemon.reconciler import place_problems
+from tula.daemon.snapshot import Snapshot
 from tula.daemon.writer import Writer
+from tula.dataplane.nft.ids import Ids, backend_id, split_id
 from tula.dataplane.nft.ruleset import MapName
-from tula.engine.snapshot import Snapshot
 from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
 from tula.model.health import BackendName, Finding, Override
 from tula.model.host import HostView
-from tula.model.ids import backend_id, split_id
 from tula.model.problem import ProblemsError
 
 BACKENDS = "abcd"
@@ -109,8 +109,8 @@ def check(snapshot: Snapshot) -> None:
     if applied is not None:
         services = {service.name for service in document.config.services}
         assert {service.name for service in applied.config.services} <= services
-        assert applied.ids.services.keys() <= snapshot.memory.ids.services.keys()
-        assert applied.generation in snapshot.generations
+        assert services >= set(snapshot.remembered.retired)
+        assert applied.receipt.own <= snapshot.own_revisions
     assert snapshot.shares.keys() <= {s.name for s in document.config.services}
 
 
@@ -184,7 +184,7 @@ class Machine(RuleBasedStateMachine):
 
     def new(self) -> Writer:
         """A daemon that starts: nothing is left but the kernel and the disk."""
-        adapters = self.failures.wrap(self.kernel.adapters)
+        adapters = self.failures.wrap(self.kernel)
         made = make_writer(adapters, self.store, lambda: self.now)
         made.cycle(dict(self.findings))
         return made
@@ -285,7 +285,7 @@ class Machine(RuleBasedStateMachine):
         self.foreign = True
         table = self.kernel.nftables.table
         assert table is not None
-        maps = {name: ({} if name.startswith("via") else m) for name, m in table.maps.items()}
+        maps = {name: ({} if name.startswith("nexthop") else m) for name, m in table.maps.items()}
         self.kernel.nftables.meddle(replace(table, maps=maps))
         self.calm = False
 
@@ -385,7 +385,10 @@ class Machine(RuleBasedStateMachine):
         """Backends by their ids in the kernel."""
         assert self.accepted is not None
         applied = self.snapshot.applied
-        ids = self.store.memory().ids if applied is None else applied.ids
+        ids = ids_of(self.store)
+        if applied is not None:
+            assert isinstance(applied.receipt.memory, Ids)
+            ids = applied.receipt.memory
         return {
             backend_id(ids.services[s.name], ids.backends[b.key]): (s.name, b.name)
             for s in parse_document(self.accepted).config.services
@@ -399,7 +402,7 @@ class Machine(RuleBasedStateMachine):
         return {
             names[mark]
             for name, elements in table.maps.items()
-            if name.startswith("via")
+            if name.startswith("nexthop")
             for mark in elements
             if isinstance(mark, int)
         }
@@ -410,7 +413,7 @@ class Machine(RuleBasedStateMachine):
         assert table is not None
         found = set()
         for service in config.services:
-            chain = table.chains[f"svc4.{service.name}"]
+            chain = table.chains[f"service4.{service.name}"]
             for name, elements in table.maps.items():
                 parsed = MapName.parse(name)
                 if parsed is None or not parsed.kind.numbered:

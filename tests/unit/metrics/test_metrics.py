@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tula.engine.reader import TableUse
 from tula.engine.statistics import (
     BackendStatistics,
     CycleOutcome,
     CycleStatistics,
+    DurationStatistics,
     LatenessStatistics,
     ProbeStatistics,
     ServiceStatistics,
     Statistics,
 )
 from tula.metrics.render import render_metrics
-from tula.model.count import Count
 from tula.model.health import State
+from tula.model.stats import Count, TableUse
 from tula.version import __version__
 
 FULL = Statistics(
-    services=(ServiceStatistics("web", Count(7, 700), panic=True),),
+    services=(
+        ServiceStatistics(
+            *("web", Count(7, 700), True),
+            DurationStatistics(((0.1, 3), (float("inf"), 4)), 1.25),
+        ),
+    ),
     backends=(
         BackendStatistics(
             *("web", "b1", State.UP, 50, Count(4, 400)),
@@ -86,7 +91,11 @@ def test_every_figure() -> None:
         ("tula_backend_bytes_total", b2): 0,
         ("tula_backend_flaps_total", b1): 2,
         ("tula_backend_flaps_total", b2): 0,
-        ("tula_probe_seconds", http): 0.25,
+        ("tula_probe_last_duration_seconds", http): 0.25,
+        ("tula_probe_duration_seconds_bucket", labels(service="web", le="0.1")): 3,
+        ("tula_probe_duration_seconds_bucket", labels(service="web", le="+Inf")): 4,
+        ("tula_probe_duration_seconds_count", labels(service="web")): 4,
+        ("tula_probe_duration_seconds_sum", labels(service="web")): 1.25,
         ("tula_probe_failures_total", http): 5,
         ("tula_probe_failures_total", tcp): 0,
         ("tula_probe_late_seconds_count", ()): 10,
