@@ -17,7 +17,7 @@ from tula.kernel.network import Neighbour, Network
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
-from tula.model.health import BackendName, ProbeSocket
+from tula.model.health import BackendName, Health, ProbeSocket
 from tula.plan.probes import PlannedProbe, ProbePlan, plan_probes, probed_neighbours
 
 
