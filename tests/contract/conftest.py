@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tula.kernel.fake import FakeNftables
+from tula.kernel.fake_nftables import FakeNftables
 from tula.kernel.nftables import KernelNftables, Nftables
 from tula.lab import Lab, require_private_namespace
 

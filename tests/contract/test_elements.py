@@ -19,7 +19,7 @@ from tula.dataplane.nft.transaction import (
     Transaction,
     render_transaction,
 )
-from tula.kernel.fake import FakeNftables
+from tula.kernel.fake_nftables import FakeNftables
 from tula.kernel.nfbatch import fits_batch
 from tula.kernel.nfnetlink import NfReader
 from tula.kernel.nftables import KernelNftables, Nftables
@@ -231,3 +231,13 @@ def test_a_change_for_another_generation_is_not_made(
     assert nft.observe() == seen
     nft.run(transaction, nft.generation())
     assert nft.observe() != seen
+
+
+@pytest.mark.kernel
+def test_the_elements_of_a_map_that_is_gone_are_an_error() -> None:
+    """And not an empty map: it may go between the reading of its name and of its elements."""
+    with Lab() as lab, lab.host("lb").enter(), NfReader() as reader:
+        KernelNftables().run((AddTable(),))
+        with pytest.raises(FileNotFoundError):
+            list(reader.elements("tula", str(VIA)))
+        assert reader.has_table("tula"), "the socket goes on"

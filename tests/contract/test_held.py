@@ -10,7 +10,7 @@ import pytest
 
 from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.dataplane.nft.transaction import AddMap, AddTable, DeleteTable
-from tula.kernel.fake import FakeNftables
+from tula.kernel.fake_nftables import FakeNftables
 from tula.kernel.nfnetlink import NfReader
 from tula.kernel.nftables import KernelNftables, Nftables
 

@@ -66,7 +66,7 @@ def test_one_reading_tells_links_addresses_and_routes(network: Network) -> None:
         ON_SECOND: SECOND,
         FAR: Route("none"),
     }
-    assert 22 in view.ssh_ports
+    assert 22 in network.ssh_ports()
 
 
 def test_an_address_comes_once_and_goes_once(network: Network) -> None:

@@ -123,6 +123,21 @@ def test_a_table_tells_its_schema_and_a_newer_one_is_not_read(nft: Nftables) -> 
         (DeleteMap(str(SLOTS)),),
         (DeleteCounter("no_backend"),),
         (AddRules("service4.web", (Rule.of("meta mark set numgen inc mod 3 map @gone_1"),)),),
+        (AddRules("service4.web", (Rule.of("meta l4proto 6 jump gone"),)),),
+        (AddRules("service4.web", (Rule.of("goto gone"),)),),
+        (AddRules("service4.web", (Rule.of("jump in.eth0"),)),),
+        (AddElements(EXACT, {(VIP, 6, 81, 81): "in.eth0"}),),
+        (AddRules("service4.web", (Rule.of("counter name gone drop"),)),),
+        (
+            AddChain("target"),
+            AddRules("service4.web", (Rule.of("jump target"),)),
+            DeleteChain("target"),
+        ),
+        (
+            AddChain("target"),
+            AddRules("service4.web", (Rule.of("goto target"),)),
+            DeleteChain("target"),
+        ),
     ],
     ids=lambda steps: " ".join(type(step).__name__ for step in steps),
 )
@@ -135,6 +150,17 @@ def test_a_refused_step_leaves_all_as_it_was(nft: Nftables, steps: tuple[Step, .
     assert nft.observe() == before
     assert 10 < len(str(refused.value)) < 400
     assert "\n" not in str(refused.value)
+
+
+def test_a_chain_goes_when_nothing_leads_to_it_any_more(nft: Nftables) -> None:
+    nft.run((*BASE, AddChain("target"), AddRules("in.eth0", (Rule.of("jump target"),))))
+    for rules in ((DROP,), ()):
+        nft.run((FlushChain("in.eth0"), AddRules("in.eth0", rules), DeleteChain("target")))
+        nft.run((AddChain("target"), AddRules("in.eth0", (Rule.of("goto target"),))))
+    nft.run((FlushChain("in.eth0"), FlushChain("target"), DeleteChain("target")))
+    observed = nft.observe()
+    assert observed is not None
+    assert "target" not in observed.chains
 
 
 def test_nothing_works_without_a_table(nft: Nftables) -> None:

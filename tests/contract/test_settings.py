@@ -9,7 +9,7 @@ import pytest
 
 from support.snapshots import snapshot
 from tula.dataplane.nft.ids import PROBE_MARK
-from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
+from tula.kernel.fake import FakeProbeRoute, FakeSysctls
 from tula.kernel.probe_route import PREFERENCE, TABLE, KernelProbeRoute, ProbeRoute
 from tula.kernel.sysctls import KernelSysctls, Sysctls
 from tula.lab import Host, Lab

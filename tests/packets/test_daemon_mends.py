@@ -82,6 +82,16 @@ TAKEN = {
     "the base chain is gone": nft(f"delete chain {TABLE} in.eth0"),
     "the way of probes is gone": nft(f"delete chain {TABLE} probe"),
     "a rule is added": nft(f"insert rule {TABLE} service4.web accept"),
+    "a foreign set has the name of a map": nft(
+        f"add set {TABLE} service_any4 {{ type ipv4_addr; elements = {{ 1.2.3.4 }}; }}"
+    ),
+    "an element drops a service's packets": nft(
+        f"add element {TABLE} service_port4_1024 {{ 10.9.0.100 . tcp . 81 : drop }}"
+    ),
+    "the base chain drops by its policy": nft(
+        f'add chain {TABLE} in.eth0 {{ type filter hook ingress device "eth0" priority -500; '
+        "policy drop; }"
+    ),
     "the IPv4 VIP is removed": run("ip", "address", "del", "10.9.0.100/32", "dev", "eth0"),
     "the IPv6 VIP is removed": run("ip", "address", "del", "fd09::100/128", "dev", "eth0"),
     "the policy rule of IPv4 probes is deleted": run("ip", "-4", "rule", "del", "pref", "84"),

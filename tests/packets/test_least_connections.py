@@ -71,7 +71,7 @@ def test_new_connections_go_to_who_has_few_until_all_are_even(lab: Lab, tmp_path
             held = Counter(flow.backend for flow in flows)
             assert held["backend-1"] < 70, f"50 and few of 120: {held}"
             assert min(held["backend-2"], held["backend-3"]) > 40, held
-            chain = f"svc{family}.web{family}"
+            chain = f"service{family}.web{family}"
             rules = network.lb.run(["nft", "-j", "list", "chain", "netdev", "tula", chain])
             assert re.search(r"wrr_\d_1021", rules.stdout)
             assert ask_all(flows) == {flow.source_port: flow.backend for flow in flows}

@@ -19,8 +19,9 @@ from tula.engine.balancer import Balancer
 from tula.engine.reader import Adapters
 from tula.engine.store import Store
 from tula.kernel.clock import SystemClock
-from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeNftables, FakeTunnels
-from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
+from tula.kernel.failures import Failures
+from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeProbeRoute, FakeSysctls, FakeTunnels
+from tula.kernel.fake_nftables import FakeNftables
 from tula.kernel.nft_data_path import NftDataPath
 from tula.kernel.nft_memory import recall_ids
 from tula.model.config import (
@@ -173,13 +174,15 @@ class FakeMachine:
     """A balancer on fakes: a kernel of values and a state directory of files."""
 
     def __init__(self, directory: Path, config: Config) -> None:
-        self.nftables = FakeNftables()
-        self.network = FakeNetwork(make_host(config))
-        self.announcer = FakeAnnouncer()
+        self.failures = Failures()
+        failing = {"failures": self.failures}
+        self.nftables = FakeNftables(**failing)
+        self.network = FakeNetwork(make_host(config), **failing)
+        self.announcer = FakeAnnouncer(**failing)
         self.store = Store(directory)
-        self.tunnels = FakeTunnels(self.network)
-        self.probe_route = FakeProbeRoute()
-        self.sysctls = FakeSysctls()
+        self.tunnels = FakeTunnels(self.network, **failing)
+        self.probe_route = FakeProbeRoute(**failing)
+        self.sysctls = FakeSysctls(**failing)
         self.adapters = Adapters(
             path=NftDataPath(self.nftables, self.tunnels),
             network=self.network,

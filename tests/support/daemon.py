@@ -29,7 +29,7 @@ from tula.kernel.events import Events
 from tula.kernel.nft_data_path import NftDataPath
 from tula.model.config import Config
 from tula.model.errors import KernelError
-from tula.model.health import BackendName, Finding
+from tula.model.health import BackendName, Health
 from tula.model.monitor import HealthMonitor, TcpProbe
 
 
@@ -57,16 +57,16 @@ class FakeChecker:
     """Findings as a test says; remembers what it was to probe."""
 
     def __init__(self) -> None:
-        self.found: dict[BackendName, Finding] = {}
+        self.found: dict[BackendName, Health] = {}
         self.decided: float | None = None
         self.sets = 0
-        self.adopted: Mapping[BackendName, Finding] = {}
+        self.adopted: Mapping[BackendName, Health] = {}
 
     def decide(self, name: BackendName, *, up: bool) -> None:
-        self.found[name] = Finding(up, 1000.0, "tcp: connection refused")
+        self.found[name] = Health(up, 1000.0, "tcp: connection refused")
         self.decided = time.monotonic()
 
-    def findings(self) -> Mapping[BackendName, Finding]:
+    def findings(self) -> Mapping[BackendName, Health]:
         return dict(self.found)
 
     def take_decided(self) -> float | None:
@@ -74,7 +74,7 @@ class FakeChecker:
         return decided
 
     def set_checks(
-        self, _checks: object, _policies: object, adopted: Mapping[BackendName, Finding]
+        self, _checks: object, _policies: object, adopted: Mapping[BackendName, Health]
     ) -> None:
         self.sets += 1
         self.adopted = adopted

@@ -21,7 +21,7 @@ from tula.engine.steps import render_steps
 from tula.metrics.render import render_metrics
 from tula.model.event import Event, EventKind, EventPage, choose_events
 from tula.model.flow import Flow
-from tula.model.health import BackendName, Finding, Standing, State
+from tula.model.health import BackendName, Health, Standing, State
 from tula.plan.trace import Trace
 
 CONFIG = make_config(make_service(backends=[make_backend(1), make_backend(2)]))
@@ -53,7 +53,7 @@ class FakeControl:
     outcome: ApplyOutcome = field(default_factory=lambda: ApplyOutcome(True, render_steps([STEP])))
     facts: DaemonFacts = field(default_factory=make_facts)
     standings: dict[BackendName, Standing] = field(default_factory=dict)
-    findings: dict[BackendName, Finding] = field(default_factory=dict)
+    findings: dict[BackendName, Health] = field(default_factory=dict)
     connections: dict[BackendName, int] | None = None
     panics: Sequence[str] = ()
     happened: list[Event] = field(default_factory=list)

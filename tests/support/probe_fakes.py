@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from tula.health.check import Check, FailureKind, Outcome
 from tula.health.checker import Checker
-from tula.model.health import BackendName, Finding, ProbeTarget
+from tula.model.health import BackendName, Health, ProbeTarget
 from tula.model.monitor import HealthMonitor, HealthPolicy, TcpProbe
 
 SILENT = Outcome(False, "tcp: no answer within 1 s", failure=FailureKind.SILENT)
@@ -72,7 +72,7 @@ class Running:
         self,
         *checks: Check,
         policy: HealthPolicy = HealthPolicy(),  # noqa: B008
-        adopted: Mapping[BackendName, Finding] | None = None,
+        adopted: Mapping[BackendName, Health] | None = None,
     ) -> None:
         """Replaces the checks; the policy is that of all services."""
         policies = {check.backend[0]: policy for check in checks}

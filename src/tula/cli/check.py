@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import typer
 
@@ -17,7 +18,7 @@ def check(file: File, json: Json = False) -> None:
     from tula.config.load import DocumentError, describe, load_document
     from tula.engine.assemble import kernel_data_path
     from tula.kernel.network import KernelNetwork
-    from tula.plan.reach import backend_addresses, plan_reach
+    from tula.plan.reach import backend_addresses, plan_reach, takes_own_address
 
     try:
         document = load_document(file)
@@ -29,7 +30,10 @@ def check(file: File, json: Json = False) -> None:
         fail(WRONG, *lines)
     config = document.config
     with errors():
-        host = KernelNetwork().view(backend_addresses(config))
+        network = KernelNetwork()
+        host = network.view(backend_addresses(config))
+        if takes_own_address(config, host):
+            host = replace(host, ssh_ports=network.ssh_ports())
     here = plan_reach(config, host).problems
     with errors():
         here += kernel_data_path().unsupported(config)

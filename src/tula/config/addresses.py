@@ -92,7 +92,7 @@ def read_ports(value: object) -> PortRange:
     if found := _PORT_RANGE.fullmatch(value):
         first, last = (_end_of_range(part, value) for part in found.groups())
         if first > last:
-            raise invalid(f"{value} runs backwards; write {last}-{first}")
+            raise invalid(f"{value} is reversed; write {last}-{first}")
         return PortRange(first, last)
     if re.fullmatch(r"[+-]?[0-9]+|0x[0-9a-fA-F]+", value):
         port = read_int(Plain(value), 1, 65535)
@@ -152,7 +152,7 @@ def _end_of_range(text: str, whole: str) -> int:
 
 def _invalid_port(text: str) -> str:
     if text == "any":
-        return "any stands alone; write ports: any, or take it out of the list"
+        return "any must stand alone; write ports: any, or remove it from the list"
     if text in ("all", "*"):
         return f"invalid port {shown(text)}; write any"
     if len(text) <= 60:

@@ -15,7 +15,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
 class DocumentError(ProblemsError):
-    """A document that is refused: all its problems, by position, and the means to place them."""
+    """A configuration that is refused: all its problems, by position, and where its parts are."""
 
     def __init__(self, problems: list[Problem], positions: Positions) -> None:
         super().__init__(problems)
@@ -23,7 +23,7 @@ class DocumentError(ProblemsError):
 
 
 class BrokenError(Exception):
-    """Text that cannot become a tree, with the mark of the fault; None: there is no text."""
+    """Text that cannot become a tree, with the mark of the error; None: there is no text."""
 
     def __init__(self, message: str, mark: Mark | None) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class BrokenError(Exception):
 
 
 def place(problem: Problem, positions: Positions) -> PlacedProblem:
-    """The problem with its place in the text; no place when the fault is the file's."""
+    """The problem with its place in the text; no place when the error is the file's."""
     line, column = None, None
     if positions.known:
         line, column = positions.of(problem.path, problem.on_key)
@@ -49,7 +49,7 @@ def describe(file: str, problem: Problem, positions: Positions) -> str:
 
 
 def by_position(problems: list[Problem], positions: Positions) -> list[Problem]:
-    """The problems once each, in the order of the document."""
+    """The problems once each, in the order of the text."""
     once = dict.fromkeys(problems)
     return sorted(once, key=lambda problem: positions.of(problem.path, problem.on_key))
 

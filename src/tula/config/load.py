@@ -1,4 +1,4 @@
-"""Documents from files and from text: what the other parts of Tula call."""
+"""Configurations from files and from text: what the other parts of Tula call."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True)
 class Document:
-    """A document without problems: its Config, its text, where its parts stand, and warnings."""
+    """A configuration without problems: its value, its text, where its parts are, and warnings."""
 
     config: Config
     source: str
@@ -47,9 +47,9 @@ class Document:
 
 
 def load_document(path: Path) -> Document:
-    """Read and validate the document in a file.
+    """Read and validate a configuration file.
 
-    Raises DocumentError: with all the document's problems by position, or with one problem and
+    Raises DocumentError: with all problems by position, or with one problem and
     ``positions.known`` False when the file is missing, unreadable, or not a regular file. Does
     not wait on pipes, and reads no more than 16 MiB.
     """
@@ -61,7 +61,7 @@ def load_document(path: Path) -> Document:
 
 
 def parse_document(text: str | bytes) -> Document:
-    """Validate a document; bytes are UTF-8. Raises DocumentError with all its problems."""
+    """Validate a configuration; bytes are UTF-8. Raises DocumentError with all its problems."""
     try:
         source = decode(text)
         root, problems = compose(source)
@@ -76,7 +76,7 @@ def parse_document(text: str | bytes) -> Document:
 
 
 def _broken(error: BrokenError) -> DocumentError:
-    # The text has no tree whose paths could be asked for, so the whole stands at the fault.
+    # The text has no tree whose paths could be asked for, so the whole is placed at the error.
     return DocumentError([Problem((), error.message)], Positions(whole=error.mark))
 
 
@@ -114,7 +114,7 @@ def _read(root: MapNode, positions: Positions) -> tuple[dict[str, Any], list[Pro
     """What could be read at the top, by the names of fields, and the problems of the rest."""
     tree: object = root
     problems: list[Problem] | None = None
-    faulty: list[Place] = []
+    unreadable: list[Place] = []
     for _ in range(_ROUNDS):
         try:
             return given(DocumentModel.model_validate(tree)), problems or []
@@ -122,8 +122,8 @@ def _read(root: MapNode, positions: Positions) -> tuple[dict[str, Any], list[Pro
             found, cuts = problems_of(error, positions)
             # What fails only once its invalid parts are gone is no error of the user's.
             problems = found if problems is None else problems
-            faulty.extend(cuts)
-            tree = without(root, faulty)
+            unreadable.extend(cuts)
+            tree = without(root, unreadable)
     return {}, problems or []
 
 
@@ -132,6 +132,6 @@ def _warnings(config: Config, services: list[Merged]) -> list[Problem]:
     for service in services:
         announce = service.value.announce
         if isinstance(announce, str) and announce not in config.interfaces:
-            message = f"{announce} is not one of interfaces: what arrives there is not balanced"
+            message = f"{announce} is not in interfaces: traffic that arrives there is not balanced"
             warnings.append(Problem(service.given["announce"], message))
     return warnings

@@ -1,4 +1,4 @@
-"""Pydantic's errors as problems of ours, and the document without the faulty parts."""
+"""Pydantic's errors as problems of ours, and the configuration without the invalid parts."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ _NEEDED = {
 
 
 def problems_of(error: ValidationError, positions: Positions) -> tuple[list[Problem], list[Path]]:
-    """The problems, and for each the path of what to take away so that the rest can be read."""
-    problems, faulty = [], []
+    """The problems, and for each the path of what to remove so that the rest can be read."""
+    problems, unreadable = [], []
     for item in error.errors(include_url=False, include_context=False):
         path: Path = item["loc"]
         kind = item["type"]
@@ -81,15 +81,15 @@ def problems_of(error: ValidationError, positions: Positions) -> tuple[list[Prob
             path = path[:-1]
             problem = Problem(path, item["msg"], on_key=True)
         elif kind == INVALID:
-            # A value alone stands for a list of one, whose item is not in the document.
+            # A value alone stands for a list of one, whose item is not in the text.
             while path and isinstance(path[-1], int) and not positions.has(path):
                 path = path[:-1]
             problem = Problem(path, item["msg"])
         else:
             problem = Problem(path, _wrong_kind(path, item["input"], item["msg"]))
         problems.append(problem)
-        faulty.append(path)
-    return problems, faulty
+        unreadable.append(path)
+    return problems, unreadable
 
 
 def known_keys(path: Path) -> list[str]:
@@ -100,14 +100,14 @@ def known_keys(path: Path) -> list[str]:
     return [field.alias or name for name, field in _MODELS[shape].model_fields.items()]
 
 
-def without(root: Value, faulty: Iterable[Path]) -> object:
+def without(root: Value, unreadable: Iterable[Path]) -> object:
     """A copy of the tree without the values at these paths.
 
     A copy, because aliases share what they name, and because positions need the whole.
     """
     # As a tree of paths, so that each map is copied once, however many of its keys go.
     cuts: dict[str | int, object] = {}
-    for path in faulty:
+    for path in unreadable:
         node = cuts
         for part in path[:-1]:
             inner = node.setdefault(part, {})

@@ -23,7 +23,7 @@ _Claim = tuple[PortRange, int, int]
 
 
 def top_problems(root: Value, config: Config, services: list[Merged]) -> Iterator[Problem]:
-    """What is missing, doubled or contradicts itself at the top."""
+    """What is missing, duplicate or contradictory at the top."""
     raw = root if isinstance(root, dict) else {}
     if "interfaces" not in raw:
         yield Problem((), "needs 'interfaces'; give those where clients' packets arrive: [eth0]")
@@ -31,10 +31,12 @@ def top_problems(root: Value, config: Config, services: list[Merged]) -> Iterato
         yield Problem(("interfaces",), "needs at least one interface, such as [eth0]")
     if "services" not in raw:
         yield Problem((), "needs 'services'; give a map of services by name, {} for none")
-    yield from _doubled_interfaces(raw.get("interfaces"))
-    yield from _doubled_balancers(config)
+    yield from _duplicate_interfaces(raw.get("interfaces"))
+    yield from _duplicate_balancers(config)
     if config.marks.last < config.marks.first:
-        message = f"0x{config.marks.last:x} is below first, 0x{config.marks.first:x}; give more"
+        message = (
+            f"0x{config.marks.last:x} is below first, 0x{config.marks.first:x}; give a higher one"
+        )
         yield Problem(("marks", "last"), message)
     yield from _slots_suffice(config, services)
     if not config.connections.enabled:
@@ -45,9 +47,9 @@ def top_problems(root: Value, config: Config, services: list[Merged]) -> Iterato
 
 
 def _stateful_by_client(service: Merged) -> Iterator[Problem]:
-    """The choice is a connection's: nothing remembers whole clients."""
+    """They choose for each connection: nothing remembers whole clients."""
     if service.value.scheduler in _STATEFUL:
-        message = f"affinity: client does not go with scheduler: {service.value.scheduler}"
+        message = f"affinity: client cannot be combined with scheduler: {service.value.scheduler}"
         yield Problem(service.place("affinity"), f"{message}; use maglev or source-hash")
 
 
@@ -58,12 +60,12 @@ def _need_connections(services: list[Merged]) -> Iterator[Problem]:
             message = f"{service.value.scheduler} needs the connection table, which is disabled"
             yield Problem(
                 service.place("scheduler"),
-                f"{message}; use maglev or source-hash, or give connections: {{enabled: true}}",
+                f"{message}; use maglev or source-hash, or set connections: {{enabled: true}}",
             )
 
 
-def _doubled_interfaces(raw: object) -> Iterator[Problem]:
-    # From the tree, since the positions of the config's list shift when a faulty item is left out.
+def _duplicate_interfaces(raw: object) -> Iterator[Problem]:
+    # From the tree, since positions in the config's list shift when an invalid item is left out.
     seen: dict[str, int] = {}
     for index, name in enumerate(raw if isinstance(raw, list) else []):
         if isinstance(name, str):
@@ -73,11 +75,11 @@ def _doubled_interfaces(raw: object) -> Iterator[Problem]:
             seen.setdefault(name, index)
 
 
-def _doubled_balancers(config: Config) -> Iterator[Problem]:
+def _duplicate_balancers(config: Config) -> Iterator[Problem]:
     seen: dict[IPAddress, str] = {}
     for name, address in config.load_balancers:
         if address in seen:
-            message = f"{address} is the address of {seen[address]!r} already; give another"
+            message = f"{address} is already the address of {seen[address]!r}; give another"
             yield Problem(("load_balancers", name), message)
         seen.setdefault(address, name)
 
@@ -148,16 +150,16 @@ def _shared(
     for number in others:
         if (first, number) not in reported:
             reported.add((first, number))
-            message = f"service {services[first].name!r} has any port of {place} already"
+            message = f"service {services[first].name!r} already has any port of {place}"
             path = services[number].place("ports")
-            yield Problem(path, f"{message}; name the ports of one of them")
+            yield Problem(path, f"{message}; list the ports of one of them")
     held = [(p, n, i) for n in group for i, p in enumerate(services[n].value.ports)]
     for ports, sooner, later, item in _sweep(held):
         if (sooner, later) in reported:
             continue
         reported.add((sooner, later))
         noun = "port" if ports.first == ports.last else "ports"
-        message = f"service {services[sooner].name!r} has {noun} {ports} of {place} already"
+        message = f"service {services[sooner].name!r} already has {noun} {ports} of {place}"
         count = len(services[later].value.ports)
         path = positions.item(services[later].place("ports"), item, count)
         yield Problem(path, f"{message}; a port belongs to one service")

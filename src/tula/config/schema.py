@@ -1,4 +1,4 @@
-"""The JSON Schema of the document, for editors and ``tula schema``."""
+"""The JSON Schema of the configuration, for editors and ``tula schema``."""
 
 from __future__ import annotations
 

@@ -33,18 +33,18 @@ def service_problems(service: Merged, positions: Positions) -> Iterator[Problem]
             yield Problem(service.path, f"needs {key!r}; {fix}", on_key=True)
     given, value = service.given, service.value
     if service.has("vip"):
-        yield from _doubled(given["vip"], value.vips, positions)
+        yield from _duplicate(given["vip"], value.vips, positions)
     if service.has("protocol"):
-        yield from _doubled(given["protocol"], value.protocols, positions)
+        yield from _duplicate(given["protocol"], value.protocols, positions)
     if service.has("ports"):
-        yield from _doubled_ports(given["ports"], value.ports, positions)
+        yield from _duplicate_ports(given["ports"], value.ports, positions)
     if service.has("backends"):
         yield from _backends(given["backends"], value.backends, positions)
     yield from _health_problems(service, positions)
     yield from _families(service, positions)
 
 
-def _doubled(path: Path, values: Sequence[object], positions: Positions) -> Iterator[Problem]:
+def _duplicate(path: Path, values: Sequence[object], positions: Positions) -> Iterator[Problem]:
     seen: dict[object, int] = {}
     for index, value in enumerate(values):
         if value in seen:
@@ -53,7 +53,7 @@ def _doubled(path: Path, values: Sequence[object], positions: Positions) -> Iter
         seen.setdefault(value, index)
 
 
-def _doubled_ports(
+def _duplicate_ports(
     path: Path, ports: tuple[PortRange, ...], positions: Positions
 ) -> Iterator[Problem]:
     order = sorted(range(len(ports)), key=lambda index: (ports[index], index))
@@ -63,7 +63,7 @@ def _doubled_ports(
         if widest is not None and port.first <= ports[widest].last:
             later, sooner = max(index, widest), min(index, widest)
             both = PortRange(port.first, min(port.last, ports[widest].last))
-            message = f"{_ports(both)} given twice, in {ports[sooner]} already; keep one"
+            message = f"{_ports(both)} given twice, already in {ports[sooner]}; keep one"
             if ports[sooner] == ports[later]:
                 message = f"{_ports(both)} given twice; keep one"
             yield Problem(positions.item(path, later, len(ports)), message)
@@ -85,8 +85,8 @@ def _backends(path: Path, backends: tuple[Backend, ...], positions: Positions) -
             place = positions.item(where, index, count)
             other = owners.setdefault(address, backend.name)
             if other != backend.name:
-                message = f"{address} is the address of backend {other!r} already"
-                yield Problem(place, f"{message}; a service has each backend once")
+                message = f"{address} is already the address of backend {other!r}"
+                yield Problem(place, f"{message}; list each backend once")
             first = versions.get(address.version)
             if first == address:
                 yield Problem(place, f"{address} is given twice; keep one")
@@ -120,7 +120,7 @@ def _health_problems(service: Merged, positions: Positions) -> Iterator[Problem]
     """What is wrong with the checks of this service, those of its defaults among them."""
     given = service.given
     if "health" in given and "checks" in given:
-        message = "stands beside health; give health for one check or checks for several"
+        message = "conflicts with health; give health or checks, not both"
         yield Problem(given["checks"], message, on_key=True)
     if service.has("health") and service.health is not None:
         yield from _health(service, service.health, given["health"], positions)
@@ -211,11 +211,12 @@ def _port_problems(
     inherited = path[0] == "defaults" and service.given["ports"][0] != "defaults"
     if port is None and not ports:
         fix = "give the port that backends serve on, such as port: 80, or use type: icmp"
-        check_of = "its check of defaults" if inherited else "a check"
-        message = f"{check_of} of type {monitor.type} needs 'port' beside ports: any; {fix}"
+        check = "check inherited from defaults" if inherited else "check"
+        message = f"the {monitor.type} {check} needs 'port', since ports is any; {fix}"
         yield Problem(service.path if inherited else path, message, on_key=True)
     elif port is None or not monitor.port or monitor.via == "direct" or not ports:
         return
     elif not any(monitor.port in own for own in ports):
-        message = f"its check of defaults, to port {monitor.port}, {_PORT}" if inherited else _PORT
+        check = f"the check inherited from defaults, to port {monitor.port},"
+        message = f"{check} {_PORT}" if inherited else _PORT
         yield Problem(service.path if inherited else port, message, on_key=True)

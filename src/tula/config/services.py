@@ -22,8 +22,8 @@ class Merged:
     """One service as it will be.
 
     ``value`` is what the model has of it, its checks apart. ``given`` tells where each key stands,
-    in the service or in defaults. ``faulty`` are the keys given in a form that could not be read:
-    their values mean nothing, and no rule may build on them.
+    in the service or in defaults. ``unreadable`` are the keys whose values could not be read: no
+    rule may look at those.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Merged:
     health: GivenHealth | None
     checks: tuple[GivenCheck, ...]
     given: dict[str, Path]
-    faulty: frozenset[str]
+    unreadable: frozenset[str]
 
     @property
     def path(self) -> Path:
@@ -40,11 +40,11 @@ class Merged:
 
     def has(self, *keys: str) -> bool:
         """Whether these keys are all given and read."""
-        return all(key in self.given and key not in self.faulty for key in keys)
+        return all(key in self.given and key not in self.unreadable for key in keys)
 
     def sound(self, *keys: str) -> bool:
         """Whether the values of these keys hold: given and read, or left to their default."""
-        return self.faulty.isdisjoint(keys)
+        return self.unreadable.isdisjoint(keys)
 
     def place(self, key: str) -> Path:
         """Where the key stands in this service, or the service when defaults give it.
@@ -74,18 +74,20 @@ def merge(root: Value, services: Mapping[str, Strict], defaults: Strict) -> list
             field = _FIELDS[key]
             if field in default_values:
                 values[field] = default_values[field]
-        faulty = frozenset(key for key in places if _FIELDS[key] not in values)
-        merged.append(_merged(name, values, places, faulty))
+        unreadable = frozenset(key for key in places if _FIELDS[key] not in values)
+        merged.append(_merged(name, values, places, unreadable))
     return merged
 
 
 def _merged(
-    name: str, values: dict[str, Any], places: dict[str, Path], faulty: frozenset[str]
+    name: str, values: dict[str, Any], places: dict[str, Path], unreadable: frozenset[str]
 ) -> Merged:
     health: GivenHealth | None = values.pop("health", None)
     checks = tuple(values.pop("checks", ()))
     values = {"name": name, "backends": (), **values}
-    return Merged(name, value_of(VirtualService, _DECLARED, values), health, checks, places, faulty)
+    return Merged(
+        name, value_of(VirtualService, _DECLARED, values), health, checks, places, unreadable
+    )
 
 
 def finished(service: Merged) -> VirtualService:

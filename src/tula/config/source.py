@@ -13,7 +13,7 @@ from tula.config.errors import BrokenError
 from tula.config.tree import WHOLE, Mark
 
 MAX_BYTES = 16 * 1024 * 1024
-"""A document of 5,000 services is some 1.5 MB; what is ten times that is no document."""
+"""5,000 services are some 1.5 MB; nobody needs ten times that."""
 
 _QUOTE = "quote text that contains a colon followed by a space or ends in one"
 # YAML allows U+0085, U+2028 and U+2029 as line ends. Editors do not, so a hidden one would put
@@ -45,10 +45,10 @@ def read_bytes(path: Path) -> bytes:
 
 def decode(data: str | bytes) -> str:
     """The text without its byte order mark; BrokenError when it is too big, not UTF-8, or holds
-    characters that no document needs."""
+    characters that no configuration needs."""
     if len(data) > MAX_BYTES:
         raise BrokenError(
-            f"larger than {MAX_BYTES // 1024 // 1024} MiB; this is no document", WHOLE
+            f"larger than {MAX_BYTES // 1024 // 1024} MiB, too large for a configuration", WHOLE
         )
     text = data if isinstance(data, str) else _utf8(data)
     text = text.removeprefix("\ufeff")
@@ -87,7 +87,7 @@ def _must_be_regular(mode: int) -> None:
         kind = "a socket"
     else:
         kind = "a device"
-    raise BrokenError(f"{kind}, not a file; give the path of a YAML document", None)
+    raise BrokenError(f"{kind}, not a file; give the path of a YAML file", None)
 
 
 def _utf8(data: bytes) -> str:
@@ -105,7 +105,7 @@ def _mark(text: str, offset: int) -> Mark:
 
 
 def _unclosed(context: str, line: int) -> str | None:
-    """The mend, from what the parser was in when it stopped."""
+    """The fix, from what the parser was in when it stopped."""
     if "flow sequence" in context:
         return f"close the [ of line {line} with ]"
     if "flow mapping" in context:
@@ -118,7 +118,7 @@ def _unclosed(context: str, line: int) -> str | None:
 
 
 def _hint(problem: str, rest: str) -> str | None:
-    """The mend, from what stands where the parser stopped."""
+    """The fix, from the text where the parser stopped."""
     if rest.startswith("\t"):
         return "indent with spaces, not with tabs"
     if rest.startswith("::"):

@@ -33,7 +33,7 @@ from tula.engine.store import Remembered, Store
 from tula.metrics.render import render_metrics
 from tula.model.config import Config
 from tula.model.flow import Flow
-from tula.model.health import BackendName, Finding, Override, Standing, State
+from tula.model.health import BackendName, Health, Override, Standing, State
 from tula.model.problem import ProblemsError
 from tula.model.stats import BackendKey, Count, Stats
 from tula.plan.standing import Standings, effective_config, plan_standings
@@ -90,7 +90,7 @@ class View:
     standings: Mapping[BackendName, Standing] = field(default_factory=dict)
     """as the last change left them in the kernel"""
     panicking: frozenset[str] = frozenset()
-    findings: Mapping[BackendName, Finding] = field(default_factory=dict)
+    findings: Mapping[BackendName, Health] = field(default_factory=dict)
     overrides: Mapping[BackendName, Override] = field(default_factory=dict)
     entered: Mapping[BackendName, float] = field(default_factory=dict)
     connections: Connections | None = None

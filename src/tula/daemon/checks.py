@@ -17,7 +17,7 @@ from tula.kernel.network import Neighbour, Network
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
-from tula.model.health import BackendName, Finding, ProbeSocket
+from tula.model.health import BackendName, Health, ProbeSocket
 from tula.plan.probes import PlannedProbe, ProbePlan, plan_probes, probed_neighbours
 
 
@@ -95,9 +95,9 @@ class Checks:
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
         self._set: PlannedChecks | None = None
-        self._adopted: Mapping[BackendName, Finding] = {}
+        self._adopted: Mapping[BackendName, Health] = {}
 
-    def findings(self) -> Mapping[BackendName, Finding]:
+    def findings(self) -> Mapping[BackendName, Health]:
         """The backends' health by their monitors; those adopted, until they are probed."""
         return {**self._adopted, **self._checker.findings()}
 

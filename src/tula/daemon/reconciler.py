@@ -22,7 +22,7 @@ from tula.engine.store import Store
 from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
-from tula.model.health import BackendName, Finding, Override
+from tula.model.health import BackendName, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
 from tula.plan.standing import (
     NO_SHARES,
@@ -33,7 +33,7 @@ from tula.plan.standing import (
     returned,
 )
 
-Findings = Mapping[BackendName, Finding]
+Findings = Mapping[BackendName, Health]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tula.engine.statistics import CycleStatistics
 from tula.engine.store import Remembered
 from tula.health.check import Check
 from tula.model.config import Scheduler, VirtualService
-from tula.model.health import BackendName, Finding, Override
+from tula.model.health import BackendName, Health, Override
 from tula.model.monitor import HealthPolicy
 from tula.plan.standing import Shares, Standings
 
@@ -63,7 +63,7 @@ class Snapshot:
     own_revisions: frozenset[int] = frozenset()
     """the latest revisions of the data path that this process made"""
     problems: tuple[str, ...] = ()
-    adopted: Mapping[BackendName, Finding] = field(default_factory=dict)
+    adopted: Mapping[BackendName, Health] = field(default_factory=dict)
     """the backends that were down when the daemon before this one ended"""
     checks: PlannedChecks | None = None
     last_cycle: Cycle | None = None

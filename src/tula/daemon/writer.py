@@ -27,7 +27,7 @@ from tula.engine.event_log import EventLog
 from tula.engine.overrides import OverrideChange
 from tula.engine.statistics import CycleOutcome, CycleStatistics
 from tula.model.errors import KernelError, StateError
-from tula.model.health import BackendName, Finding, Override
+from tula.model.health import BackendName, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
 
 Offer = Document | tuple[PlacedProblem, ...] | None
@@ -63,7 +63,7 @@ class Writer:
         self._aside = aside
         self._force = force
         self._wall = wall
-        self._adopted: Mapping[BackendName, Finding] = {}
+        self._adopted: Mapping[BackendName, Health] = {}
         self._started = False
         self._connections: Connections | None = None
         self._last: Cycle | None = None
@@ -142,7 +142,7 @@ class Writer:
             self._reconciler.start()
             now = self._wall()
             down = self._reconciler.adopted()
-            self._adopted = {name: Finding(False, now, _ADOPTED) for name in down}
+            self._adopted = {name: Health(False, now, _ADOPTED) for name in down}
             findings = {**self._adopted, **findings}
             self._started = True
         start = time.perf_counter()

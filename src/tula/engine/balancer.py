@@ -24,7 +24,7 @@ from tula.model.health import BackendName, Override, ProbeSocket, Standing
 from tula.model.problem import Problem, ProblemsError
 from tula.plan.desired import adjust_plan, plan_desired
 from tula.plan.probes import probe_destinations
-from tula.plan.reach import backend_addresses, plan_reach
+from tula.plan.reach import backend_addresses, plan_reach, takes_own_address
 from tula.plan.standing import NO_SHARES, Shares, plan_standings
 from tula.plan.usable import unreached_backends, usable_config
 
@@ -225,6 +225,8 @@ class Balancer(Reader):
     ) -> Prepared:
         """Plans and compares; ``lenient`` leaves out what this machine does not have."""
         host = self._network.view(backend_addresses(config) | probe_destinations(config))
+        if not force and takes_own_address(config, host):
+            host = replace(host, ssh_ports=self._network.ssh_ports())
         reach = plan_reach(config, host, force=force)
         problems = list(reach.problems)
         if problems and not lenient:

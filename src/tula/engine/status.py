@@ -17,7 +17,7 @@ from tula.model.config import (
     VirtualService,
 )
 from tula.model.desired import TunnelEndpoints
-from tula.model.health import BackendName, Finding, Standing, State
+from tula.model.health import BackendName, Health, Standing, State
 from tula.model.stats import Count, TableUse
 from tula.plan.tunnels import outer_address, vxlan_mac
 
@@ -30,7 +30,7 @@ def describe_status(
     endpoints: Mapping[IPAddress, TunnelEndpoints] | None = None,
     *,
     standings: Mapping[BackendName, Standing] | None = None,
-    findings: Mapping[BackendName, Finding] | None = None,
+    findings: Mapping[BackendName, Health] | None = None,
     connections: Mapping[BackendName, int] | None = None,
     panics: Collection[str] = (),
     daemon: DaemonFacts | None = None,
@@ -95,7 +95,7 @@ class _Live:
     """What only the daemon knows of backends; without it, what the configuration says."""
 
     standings: Mapping[BackendName, Standing]
-    findings: Mapping[BackendName, Finding]
+    findings: Mapping[BackendName, Health]
     connections: Mapping[BackendName, int] | None
 
     def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tula.health.probes import send_probe
 from tula.health.scheduled import MonitoredBackend, ScheduledProbe, own_addresses
 from tula.health.timing import DurationsByService, Histogram, Lateness, LateStarts, LoopLag
 from tula.kernel.probe_sockets import ProbeSockets
-from tula.model.health import BackendName, Finding, ProbeTarget
+from tula.model.health import BackendName, Health, ProbeTarget
 from tula.model.monitor import HealthMonitor, HealthPolicy
 
 _DIAGNOSES = 32
@@ -62,7 +62,7 @@ class Checker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._probes: dict[_Key, ScheduledProbe] = {}
         self._backends: dict[BackendName, MonitoredBackend] = {}
-        self._findings: dict[BackendName, Finding] = {}
+        self._findings: dict[BackendName, Health] = {}
         self._touched: set[MonitoredBackend] = set()
         self._notified = True
         self._decided: float | None = None
@@ -84,7 +84,7 @@ class Checker:
         self,
         checks: Iterable[Check],
         policies: Mapping[str, HealthPolicy],
-        adopted: Mapping[BackendName, Finding],
+        adopted: Mapping[BackendName, Health],
     ) -> None:
         """Replaces what is probed.
 
@@ -140,7 +140,7 @@ class Checker:
             probe.durations = self._durations.of(services)
         self._schedule(fresh)
 
-    def findings(self) -> Mapping[BackendName, Finding]:
+    def findings(self) -> Mapping[BackendName, Health]:
         """How the backends stand by their monitors."""
         for backend in self._touched:
             self._findings[backend.name] = backend.finding()
@@ -193,7 +193,7 @@ class Checker:
 
     def _standing(
         self, old: MonitoredBackend | None, monitors: dict[int, list[ScheduledProbe]]
-    ) -> Finding | None:
+    ) -> Health | None:
         """What is known of a backend already, if it is the same server still."""
         if old is None or old.up is None:
             return None

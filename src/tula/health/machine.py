@@ -113,10 +113,10 @@ def evidence_of(up: bool | None, monitors: Monitors) -> str:
         down = [verdict.evidence for verdict in verdicts if verdict.up is False]
         more = f" (and {len(down) - 1} more)" if len(down) > 1 else ""
         return f"{down[0]}{more}" if down else ""
-    told = [verdict for verdict in verdicts if verdict.evidence]
+    known = [verdict for verdict in verdicts if verdict.evidence]
     # Of what is up, one that says so: another may fail without counting.
-    fitting = [verdict.evidence for verdict in told if verdict.up is up]
-    return next(iter(fitting or (verdict.evidence for verdict in told)), "")
+    fitting = [verdict.evidence for verdict in known if verdict.up is up]
+    return next(iter(fitting or (verdict.evidence for verdict in known)), "")
 
 
 def warning_of(monitors: Monitors) -> str:

@@ -10,7 +10,7 @@ from tula.health.diagnosis import can_diagnose
 from tula.health.machine import ProbeState, ProbeVerdict, combined, evidence_of, warning_of
 from tula.health.timing import Durations
 from tula.model.config import IPAddress
-from tula.model.health import BackendName, Finding
+from tula.model.health import BackendName, Health
 from tula.model.monitor import HealthPolicy
 
 _DIAGNOSIS = 30.0
@@ -124,7 +124,7 @@ class MonitoredBackend:
         name: BackendName,
         monitors: dict[int, list[ScheduledProbe]],
         policy: HealthPolicy,
-        adopted: Finding | None,
+        adopted: Health | None,
         now: float,
     ) -> None:
         self.name = name
@@ -133,7 +133,7 @@ class MonitoredBackend:
         self.up = adopted.up if adopted is not None else None
         self.since = adopted.since if adopted is not None else now
         self._require_all = policy.require_all
-        self._finding: Finding | None = None
+        self._finding: Health | None = None
 
     def recount(self, now: float) -> bool:
         """Combines the probes anew; whether ``up`` changed."""
@@ -149,13 +149,13 @@ class MonitoredBackend:
         """One of its probes shows something else now."""
         self._finding = None
 
-    def finding(self) -> Finding:
+    def finding(self) -> Health:
         """How it stands; the same object until something has changed."""
         if self._finding is None:
             self._finding = self._find()
         return self._finding
 
-    def _find(self) -> Finding:
+    def _find(self) -> Health:
         monitors = [[probe.verdict() for probe in targets] for targets in self.monitors]
         evidence = evidence_of(self.up, monitors)
         decided = combined(
@@ -163,7 +163,7 @@ class MonitoredBackend:
         )
         if self.adopted is not None and decided is None and self.up is self.adopted.up:
             evidence = self.adopted.evidence or evidence
-        return Finding(self.up, self.since, evidence, warning_of(monitors))
+        return Health(self.up, self.since, evidence, warning_of(monitors))
 
     def addresses(self) -> frozenset[IPAddress]:
         """Its own, as far as its checks tell."""

@@ -17,30 +17,33 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Protocol
 
-from tula.kernel.attributes import attribute_list, attributes
+from tula.kernel.netlink import (
+    NETFILTER,
+    ROUTE,
+    NetlinkSocket,
+    attribute_list,
+    attributes,
+    pack_message,
+)
 from tula.model.errors import KernelError
 
-_NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _LINK, _ADDRESS4, _ROUTE4, _ADDRESS6, _ROUTE6 = 0x1, 0x10, 0x40, 0x100, 0x400
 _RULE4, _RULE6, _SETTINGS4 = 1 << 8 - 1, 1 << 19 - 1, 1 << 24 - 1
 """RTNLGRP_IPV4_RULE and _IPV6_RULE; RTNLGRP_IPV4_NETCONF tells of ``rp_filter`` (devinet.c)."""
 _NFTABLES_GROUP = 7
-_NFTABLES = 1 << _NFTABLES_GROUP - 1
-"""The groups as bits: RTMGRP_*, RTNLGRP_*, and NFNLGRP_NFTABLES."""
+"""RTMGRP_* and RTNLGRP_* as bits; NFNLGRP_NFTABLES as its number."""
 _SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
 _NEW_GENERATION, _GET_GENERATION = 10 << 8 | 15, 10 << 8 | 16
 _GENERATION = 1
-_HEADER = struct.Struct("=IHHII")
 _LINK_HEADER = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _ADDRESS_HEADER = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _TOLD_OF_LINK = {1, 3, 4, 10, 16, 18, 27, 33}
 """IFLA_ADDRESS, _IFNAME, _MTU, _MASTER, _OPERSTATE, _LINKINFO, _GROUP, _CARRIER: without counts."""
 _LIFETIMES = 6
 """IFA_CACHEINFO, which every router advertisement tells anew."""
-_BUFFER = 1 << 16
 _ROOM = 1 << 20
 """Bytes of events that may wait: some thousand addresses or routes at once."""
-_SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
+_SO_ATTACH_FILTER = 26
 
 # A transaction tells of each of its elements before it tells its generation: a hundred thousand
 # of them would push that out. This filter (classic BPF, linux/filter.h) lets nothing else in; the
@@ -104,8 +107,8 @@ class KernelEvents:
     """Events from ``open`` on, of the network namespace that the opening thread is in."""
 
     def __init__(self) -> None:
-        self._network: socket.socket | None = None
-        self._nftables: socket.socket | None = None
+        self._network: NetlinkSocket | None = None
+        self._nftables: NetlinkSocket | None = None
         self._known: dict[tuple[object, ...], object] = {}
 
     def open(self) -> None:
@@ -113,8 +116,11 @@ class KernelEvents:
         groups = _LINK | _ADDRESS4 | _ADDRESS6 | _ROUTE4 | _ROUTE6
         groups |= _RULE4 | _RULE6 | _SETTINGS4
         try:
-            self._network = _listen(_NETLINK_ROUTE, groups)
-            self._nftables = _listen(_NETLINK_NETFILTER, _NFTABLES, _ONLY_GENERATIONS)
+            self._network = NetlinkSocket(ROUTE, groups=groups, room=_ROOM)
+            self._nftables = NetlinkSocket(NETFILTER, room=_ROOM)
+            # The filter before the group: nothing else may ever come in.
+            _attach(self._nftables.socket, _ONLY_GENERATIONS)
+            self._nftables.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
         except OSError as error:
             self.close()
             raise KernelError(f"cannot watch the kernel: {error.strerror}") from error
@@ -140,7 +146,7 @@ class KernelEvents:
         self.close()
 
     def filenos(self) -> tuple[int, ...]:
-        return tuple(s.fileno() for s in (self._network, self._nftables) if s is not None)
+        return tuple(n.socket.fileno() for n in (self._network, self._nftables) if n is not None)
 
     def drain(self) -> Events:
         lost = network = False
@@ -167,13 +173,13 @@ class KernelEvents:
         if netlink is None:
             yield
             return
-        netlink.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, _NFTABLES_GROUP)
+        netlink.socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, _NFTABLES_GROUP)
         try:
             yield
         finally:
-            netlink.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
+            netlink.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
             # The answer has the form of an event, and comes to drain as one.
-            netlink.send(_HEADER.pack(_HEADER.size + 4, _GET_GENERATION, 1, 0, 0) + bytes(4))
+            netlink.socket.send(pack_message(_GET_GENERATION, bytes(4)))
 
     def _is_news(self, kind: int, body: memoryview) -> bool:
         """Whether a message says what the last one about the same did not."""
@@ -202,20 +208,6 @@ class KernelEvents:
         return now != before
 
 
-def _listen(protocol: int, groups: int, program: bytes = b"") -> socket.socket:
-    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
-    netlink = socket.socket(socket.AF_NETLINK, kind, protocol)
-    try:
-        netlink.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
-        if program:
-            _attach(netlink, program)
-        netlink.bind((0, groups))
-    except OSError:
-        netlink.close()
-        raise
-    return netlink
-
-
 def _attach(netlink: socket.socket, program: bytes) -> None:
     """Attaches a filter; struct sock_fprog holds its length and where it stands."""
     held = ctypes.create_string_buffer(program, len(program))
@@ -223,23 +215,17 @@ def _attach(netlink: socket.socket, program: bytes) -> None:
     netlink.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 
-def _received(netlink: socket.socket | None) -> Iterator[tuple[int, memoryview | None]]:
+def _received(netlink: NetlinkSocket | None) -> Iterator[tuple[int, memoryview | None]]:
     """The (type, body) of all messages that wait; a body of None where some were lost."""
     while netlink is not None:
         try:
-            data = memoryview(netlink.recv(_BUFFER))
-        except BlockingIOError:
+            for kind, _, _, body in netlink.waiting():
+                yield kind, body
             return
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise KernelError(f"cannot watch the kernel: {error.strerror}") from error
             yield 0, None
-            continue
-        at = 0
-        while at + _HEADER.size <= len(data):
-            length, kind, _, _, _ = _HEADER.unpack_from(data, at)
-            yield kind, data[at + _HEADER.size : at + length]
-            at += (length + 3) & ~3
 
 
 def _chosen(body: memoryview, kinds: set[int]) -> tuple[tuple[int, bytes], ...]:

@@ -40,6 +40,9 @@ class Network(Protocol):
     def view(self, destinations: Iterable[IPAddress]) -> HostView:
         """One reading, with the routes to the destinations. Raises KernelError."""
 
+    def ssh_ports(self) -> frozenset[int]:
+        """The ports on which this machine's SSH may listen. Walks over all processes."""
+
     def add_address(self, owned: OwnedAddress) -> None:
         """Puts a VIP on its interface; does nothing if it is there. Raises KernelError."""
 
@@ -63,10 +66,12 @@ class KernelNetwork:
                     links=links,
                     addresses=tuple(_address(entry, names) for entry in reader.addresses()),
                     routes={to: _route(reader, to, names) for to in destinations},
-                    ssh_ports=ssh_ports(),
                 )
         except (NetlinkError, OSError) as error:
             raise KernelError(f"cannot read this machine's network: {_reason(error)}") from error
+
+    def ssh_ports(self) -> frozenset[int]:
+        return ssh_ports()
 
     def add_address(self, owned: OwnedAddress) -> None:
         self._change("add", owned, {errno.EEXIST})

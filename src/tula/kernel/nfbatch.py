@@ -24,24 +24,34 @@ from tula.dataplane.nft.transaction import (
     DeleteCounter,
     DeleteElements,
     DeleteMap,
+    DeleteObject,
     FlushMap,
     Step,
     Transaction,
 )
-from tula.kernel.attributes import attribute, attributes, comment_data, nested, string_attribute
+from tula.kernel.netlink import (
+    ACK,
+    CREATE,
+    NETFILTER,
+    REQUEST,
+    NetlinkSocket,
+    attribute,
+    attributes,
+    comment_data,
+    error_of,
+    nested,
+    pack_message,
+    string_attribute,
+)
 
-_NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW_ELEMENTS, _DELETE_ELEMENTS = _SUBSYSTEM << 8 | 12, _SUBSYSTEM << 8 | 14
 _DELETE_CHAIN, _DELETE_MAP, _DELETE_OBJECT = (_SUBSYSTEM << 8 | kind for kind in (5, 11, 20))
-_COUNTER = struct.pack(">I", 1)
+_COUNTER = 1
 """NFT_OBJECT_COUNTER."""
 _GET_GENERATION = _SUBSYSTEM << 8 | 16
-_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
-_ERROR = 2
 _FAMILY_NETDEV = 5
-_HEADER = struct.Struct("=IHHII")
 _BATCH_GENERATION = 1
 _GOTO = struct.pack(">i", -4)
 """NFT_GOTO."""
@@ -50,7 +60,6 @@ _SO_SNDBUFFORCE = 32
 _ERESTART = 85
 _LIST_LIMIT = 65000
 """A nested attribute's length is 16 bits wide: more elements go in several messages."""
-_BUFFER = 1 << 16
 
 # Element, key, its value; data, its value: each attribute is (length, type).
 _PAIR = struct.Struct("=12sI8sI")
@@ -88,7 +97,7 @@ def _fits(step: Step) -> bool:
             return not counts and not name.kind.dynamic
         case DeleteElements(name):
             return not name.kind.dynamic
-        case FlushMap() | DeleteMap() | DeleteChain() | DeleteCounter():
+        case FlushMap() | DeleteMap() | DeleteChain() | DeleteCounter() | DeleteObject():
             return True
         case _:
             return False
@@ -103,7 +112,7 @@ class NfWriter:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
-        self._socket: socket.socket | None = None
+        self._netlink: NetlinkSocket | None = None
         self._namespace = (0, 0)
 
     def send(self, transaction: Transaction, generation: int = 0) -> None:
@@ -117,7 +126,7 @@ class NfWriter:
         messages = []
         for position, (_, (kind, flags, body)) in enumerate(planned, 1):
             # The kernel works the batch off in its order: the last one's answer tells of all.
-            ack = _ACK if position == len(planned) else 0
+            ack = ACK if position == len(planned) else 0
             messages.append(_message(kind, flags | ack, position, _FAMILY_NETDEV, 0, body))
         begin = attribute(_BATCH_GENERATION, struct.pack(">I", generation)) if generation else b""
         batch = b"".join(
@@ -135,55 +144,36 @@ class NfWriter:
         """The number of the last commit of this namespace, in any table. Raises OSError."""
         with self._turn:
             netlink = self._here()
-            for _ in _answers(netlink):
-                pass
-            netlink.send(_message(_GET_GENERATION, 0, 0, 0, 0, b""))
-            answer = memoryview(netlink.recv(_BUFFER))
-        if _HEADER.unpack_from(answer)[1] == _ERROR:  # such as without the capability
-            code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
-            raise OSError(code, os.strerror(code))
-        return int.from_bytes(attributes(answer[_HEADER.size + 4 :])[1], "big")
+            netlink.forget()
+            answers = netlink.ask(_GET_GENERATION, _general(0, 0))
+            return int.from_bytes(attributes(next(answers)[4:])[1], "big")
 
     def _ask(self, batch: bytes) -> Iterator[tuple[int, int]]:
+        """The (position, errno) of each answer; errno 0 for an acknowledgement."""
         netlink = self._here()
-        for _ in _answers(netlink):
-            pass  # left over, if this was interrupted before
+        netlink.forget()
         # A message larger than the send buffer is refused (netlink_sendmsg). The kernel doubles
         # what it is told (sock.c), for its own overhead.
-        netlink.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch))
-        netlink.send(batch)
+        netlink.socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch))
+        netlink.socket.send(batch)
         # The kernel has worked the batch off by now: all answers are there.
-        return _answers(netlink)
+        for kind, _, sequence, body in netlink.waiting():
+            code = error_of(kind, body)
+            if code is not None:
+                yield sequence, code
 
-    def _here(self) -> socket.socket:
+    def _here(self) -> NetlinkSocket:
         """The socket of this namespace, which it keeps alive: its inode cannot be another's."""
         status = os.stat("/proc/thread-self/ns/net")  # noqa: PTH116 (a Path takes as long again)
         namespace = (status.st_dev, status.st_ino)
-        if self._socket is not None and namespace != self._namespace:
-            self._socket.close()
-            self._socket = None
-        if self._socket is None:
-            netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-            netlink.bind((0, 0))
+        if self._netlink is not None and namespace != self._namespace:
+            self._netlink.close()
+            self._netlink = None
+        if self._netlink is None:
+            self._netlink, self._namespace = NetlinkSocket(NETFILTER), namespace
             # An error would bring back the whole message that it is about.
-            netlink.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
-            self._socket, self._namespace = netlink, namespace
-        return self._socket
-
-
-def _answers(netlink: socket.socket) -> Iterator[tuple[int, int]]:
-    """The (position, errno) of what is there; errno 0 for an acknowledgement."""
-    while True:
-        try:
-            answer = netlink.recv(_BUFFER, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        at = 0
-        while at + _HEADER.size + 4 <= len(answer):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(answer, at)
-            if kind == _ERROR:
-                yield sequence, -struct.unpack_from("=i", answer, at + _HEADER.size)[0]
-            at += (length + 3) & ~3
+            self._netlink.socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        return self._netlink
 
 
 def _check(answers: Iterable[tuple[int, int]], steps: list[Step]) -> None:
@@ -201,9 +191,12 @@ def _check(answers: Iterable[tuple[int, int]], steps: list[Step]) -> None:
 def _message(
     kind: int, flags: int, sequence: int, family: int, resource: int, body: bytes
 ) -> bytes:
-    general = struct.pack(">BBH", family, 0, resource)
-    length = _HEADER.size + len(general) + len(body)
-    return _HEADER.pack(length, kind, _REQUEST | flags, sequence, 0) + general + body
+    return pack_message(kind, _general(family, resource) + body, REQUEST | flags, sequence)
+
+
+def _general(family: int, resource: int) -> bytes:
+    """struct nfgenmsg."""
+    return struct.pack(">BBH", family, 0, resource)
 
 
 def _messages(step: Step) -> Iterator[tuple[int, int, bytes]]:
@@ -211,7 +204,7 @@ def _messages(step: Step) -> Iterator[tuple[int, int, bytes]]:
     match step:
         case AddElements(name, elements):
             for part in _parts(_added(name, elements)):
-                yield _NEW_ELEMENTS, _CREATE, _where(name) + nested(3, part)
+                yield _NEW_ELEMENTS, CREATE, _where(name) + nested(3, part)
         case DeleteElements(name, keys):
             for part in _parts(_deleted(name, keys)):
                 yield _DELETE_ELEMENTS, 0, _where(name) + nested(3, part)
@@ -223,13 +216,19 @@ def _messages(step: Step) -> Iterator[tuple[int, int, bytes]]:
         case DeleteChain(chain):
             yield _DELETE_CHAIN, 0, string_attribute(1, TABLE) + string_attribute(3, chain)
         case DeleteCounter(counter):
-            yield _DELETE_OBJECT, 0, _where(counter) + attribute(3, _COUNTER)
+            yield _DELETE_OBJECT, 0, _object(_COUNTER, counter)
+        case DeleteObject(number, name):
+            yield _DELETE_OBJECT, 0, _object(number, name)
         case _:
             raise ValueError(f"{step} is nothing for a batch")
 
 
 def _where(name: MapName | str) -> bytes:
     return string_attribute(1, TABLE) + string_attribute(2, str(name))
+
+
+def _object(number: int, name: str) -> bytes:
+    return _where(name) + attribute(3, struct.pack(">I", number))
 
 
 def _parts(elements: Iterable[bytes]) -> Iterator[bytes]:
@@ -285,7 +284,7 @@ def _words(step: Step) -> str:
             return f"cannot delete elements of {name}"
         case FlushMap(name):
             return f"cannot empty {name}"
-        case DeleteMap(gone) | DeleteChain(gone) | DeleteCounter(gone):
+        case DeleteMap(gone) | DeleteChain(gone) | DeleteCounter(gone) | DeleteObject(_, gone):
             return f"cannot delete {gone}"
         case _:
             return ""

@@ -10,8 +10,14 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from tula.dataplane.nft.ruleset import FAMILY, TABLE
-from tula.kernel.attributes import Attributes, attribute_list, attributes, text_of
-from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
+from tula.kernel.netlink import (
+    Attributes,
+    InterruptedDumpError,
+    attribute_list,
+    attributes,
+    text_of,
+)
+from tula.kernel.nfnetlink import NfReader
 from tula.model.backend_setup import TABLE as BACKEND_TABLE
 from tula.model.chain import BaseChain, ChainRule, Match
 from tula.model.errors import KernelError

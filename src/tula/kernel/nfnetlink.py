@@ -7,8 +7,6 @@ from include/uapi/linux/netfilter/nf_tables.h. nfbatch.py and nft write.
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 import sys
 import time
@@ -17,8 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 from tula.dataplane.nft.codec import RawElement
-from tula.kernel.attributes import (
+from tula.dataplane.nft.definition import COMPARED, MAP, Definition, split_types
+from tula.dataplane.nft.ruleset import Chain
+from tula.dataplane.nft.transaction import PRIORITY
+from tula.kernel.netlink import (
+    NETFILTER,
     Attributes,
+    NetlinkSocket,
     attribute,
     attribute_list,
     attributes,
@@ -29,35 +32,30 @@ from tula.kernel.attributes import (
 )
 from tula.model.stats import Count
 
-_NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_OBJECT = 1, 4, 7, 10, 13, 19
 _FAMILY_NETDEV = 5
-_REQUEST, _DUMP = 0x1, 0x300
-_DONE, _ERROR, _INTERRUPTED = 3, 2, 0x10
-_HEADER = struct.Struct("=IHHII")
-_SET_COUNT = 20
-_BUFFER = 1 << 18
+_SET_ANONYMOUS, _SET_COUNT = 0x1, 20
+_COUNTER = 1
+"""NFT_OBJECT_COUNTER."""
+_INGRESS, _ACCEPT, _OFFLOAD = 0, 1, 0x2
+"""NF_NETDEV_INGRESS, NF_ACCEPT, NFT_CHAIN_HW_OFFLOAD."""
+_GOTO = struct.pack("!i", -4)
+"""NFT_GOTO."""
 _NOTHING = memoryview(b"")
 _AT_ONCE = 64
 """Elements that are asked for in one message: their answers must fit the socket's buffer."""
 
 
-class InterruptedDumpError(Exception):
-    """The table changed while it was read; read again."""
-
-
 class NfReader:
     """A netlink socket in the network namespace of the thread that made it.
 
-    Raises OSError as the kernel refuses; ``InterruptedDumpError`` when a dump was torn.
+    Raises OSError as the kernel refuses, and InterruptedDumpError.
     """
 
     def __init__(self, family: int = _FAMILY_NETDEV) -> None:
-        self._family = family
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        self._socket.bind((0, 0))
-        self._sequence = 0
+        self._general = struct.pack("=BBH", family, 0, 0)
+        self._netlink = NetlinkSocket(NETFILTER)
 
     def __enter__(self) -> NfReader:
         return self
@@ -68,46 +66,20 @@ class NfReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._socket.close()
+        self._netlink.close()
 
     def dump(self, message: int) -> Iterator[memoryview]:
         """All of the family's chains, rules or whatever the message asks for, of every table."""
         return self._dump(message, b"")
 
-    def _dump(self, message: int, body: bytes) -> Iterator[memoryview]:
-        """The payloads of a dump's answers, behind their nfgenmsg."""
-        return self._ask(message, body, _REQUEST | _DUMP)
+    def _dump(self, message: int, body: bytes, *, torn: bool = False) -> Iterator[memoryview]:
+        """The bodies of a dump's answers, behind their nfgenmsg."""
+        kind, request = _SUBSYSTEM | message, self._general + body
+        return (answer[4:] for answer in self._netlink.dump(kind, request, torn=torn))
 
-    def _ask(
-        self, message: int, body: bytes, request: int, *, torn: bool = False, answers: int = 1
-    ) -> Iterator[memoryview]:
-        """``torn`` takes the answers also of a dump during which something was changed; of what
-        is no dump there are ``answers``."""
-        self._sequence += 1
-        general = struct.pack("=BBH", self._family, 0, 0)
-        length = _HEADER.size + len(general) + len(body)
-        header = _HEADER.pack(length, _SUBSYSTEM | message, request, self._sequence, 0)
-        self._socket.send(header + general + body)
-        while True:
-            answer = memoryview(self._socket.recv(_BUFFER))
-            at = 0
-            while at + _HEADER.size <= len(answer):
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(answer, at)
-                payload = answer[at + _HEADER.size : at + length]
-                at += (length + 3) & ~3
-                if sequence != self._sequence:
-                    continue  # left over from a dump that was given up
-                if flags & _INTERRUPTED and not torn:
-                    raise InterruptedDumpError
-                if kind == _DONE:
-                    return
-                if kind == _ERROR:
-                    code = -struct.unpack_from("=i", payload)[0]
-                    raise OSError(code, os.strerror(code))
-                yield payload[4:]
-                answers -= 1
-                if not request & _DUMP and not answers:
-                    return
+    def _ask(self, message: int, body: bytes, count: int = 1) -> Iterator[memoryview]:
+        kind, request = _SUBSYSTEM | message, self._general + body
+        return (answer[4:] for answer in self._netlink.ask(kind, request, count))
 
     def has_table(self, table: str) -> bool:
         """Whether the netdev family holds the table."""
@@ -115,39 +87,47 @@ class NfReader:
         names = [text_of(attributes(data).get(1)) for data in self._dump(_GET_TABLE, b"")]
         return table in names
 
-    def sets(self, table: str) -> list[str]:
-        """The names of the table's sets and maps; anonymous ones are left out."""
-        names = []
+    def maps(self, table: str) -> dict[str, Definition]:
+        """The table's sets and maps, and what they are; anonymous ones are left out."""
+        found: dict[str, Definition] = {}
         for data in self._dump(_GET_SET, string_attribute(1, table)):
-            found = attributes(data)
-            flags = int.from_bytes(found[3], "big") if 3 in found else 0
-            if not flags & 0x1 and text_of(found.get(1)) == table:
-                names.append(text_of(found.get(2)))
-        return names
+            entry = attributes(data)
+            if text_of(entry.get(1)) == table and not _number(entry.get(3)) & _SET_ANONYMOUS:
+                found[text_of(entry.get(2))] = _definition(entry)
+        return found
 
     def counters(self, table: str) -> dict[str, Count]:
         """The table's named counters."""
-        found: dict[str, Count] = {}
-        for data in self._dump(_GET_OBJECT, string_attribute(1, table)):
-            entry = attributes(data)
-            if text_of(entry.get(1)) == table and int.from_bytes(entry[3], "big") == 1:
-                found[text_of(entry.get(2))] = _count(entry[4])
-        return found
+        return self.objects(table)[0]
 
-    def chains(self, table: str) -> dict[str, str]:
-        """The table's chains, with the device of a base chain or nothing."""
-        found: dict[str, str] = {}
-        for data in self._dump(_GET_CHAIN, b""):
+    def objects(self, table: str) -> tuple[dict[str, Count], set[tuple[int, str]]]:
+        """The table's named counters, and its other named objects: NFT_OBJECT_* and name."""
+        counters: dict[str, Count] = {}
+        others: set[tuple[int, str]] = set()
+        for data in self._dump(_GET_OBJECT, string_attribute(1, table)):
             entry = attributes(data)
             if text_of(entry.get(1)) != table:
                 continue
-            device = ""
-            if 4 in entry:
-                hook = attributes(entry[4])
-                device = text_of(hook.get(3)) or ",".join(
-                    text_of(value) for _, value in attribute_list(hook.get(4, memoryview(b"")))
-                )
-            found[text_of(entry.get(3))] = device
+            kind, name = _number(entry.get(3)), text_of(entry.get(2))
+            if kind == _COUNTER:
+                counters[name] = _count(entry[4])
+            else:
+                others.add((kind, name))
+        return counters, others
+
+    def is_dormant(self, table: str) -> bool:
+        """Whether the table's flag keeps packets from its chains (NFT_TABLE_F_DORMANT)."""
+        entries = [attributes(data) for data in self._dump(_GET_TABLE, b"")]
+        flags = (_number(entry.get(2)) for entry in entries if text_of(entry.get(1)) == table)
+        return any(number & 1 for number in flags)
+
+    def chains(self, table: str) -> dict[str, Chain]:
+        """The table's chains without their rules."""
+        found: dict[str, Chain] = {}
+        for data in self._dump(_GET_CHAIN, b""):
+            entry = attributes(data)
+            if text_of(entry.get(1)) == table:
+                found[text_of(entry.get(3))] = _chain(entry)
         return found
 
     def rule_comments(self, table: str) -> dict[str, list[str]]:
@@ -169,7 +149,8 @@ class NfReader:
         body = string_attribute(1, table) + string_attribute(2, name)
         # List element, key, its value; data, its value: each attribute is (length, type).
         layout = struct.Struct("=12xI8xI")
-        for data in self._dump(_GET_ELEMENTS, body):
+        # To the end before anything is refused: the kernel takes no other dump before.
+        for data in list(self._dump(_GET_ELEMENTS, body)):
             elements = attributes(data).get(3)
             if not elements:
                 continue
@@ -195,7 +176,7 @@ class NfReader:
         body = string_attribute(1, table) + string_attribute(2, name)
         body += nested(3, element)
         try:
-            for data in self._ask(_GET_ELEMENTS, body, _REQUEST):
+            for data in self._ask(_GET_ELEMENTS, body):
                 listed = attributes(data).get(3)
                 for _, found in attribute_list(listed if listed is not None else memoryview(b"")):
                     return _element(attributes(found))
@@ -211,9 +192,7 @@ class NfReader:
             wanted = b"".join(nested(1, nested(1, attribute(1, key))) for key in part)
             try:
                 # One answer for each (nf_tables_getsetelem).
-                answers = self._ask(
-                    _GET_ELEMENTS, where + nested(3, wanted), _REQUEST, answers=len(part)
-                )
+                answers = self._ask(_GET_ELEMENTS, where + nested(3, wanted), len(part))
                 for data in answers:
                     listed = attributes(data).get(3)
                     for _, found in attribute_list(listed if listed is not None else _NOTHING):
@@ -240,7 +219,7 @@ class NfReader:
         counted: Counter[int] = Counter()
         body = string_attribute(1, table) + string_attribute(2, name)
         # A change of the rules meanwhile does no harm: it moves no flow in its map.
-        for data in self._ask(_GET_ELEMENTS, body, _REQUEST | _DUMP, torn=True):
+        for data in self._dump(_GET_ELEMENTS, body, torn=True):
             elements = attributes(data).get(3)
             if elements:
                 counted.update(_marks(elements))
@@ -282,7 +261,7 @@ def _element(entry: Attributes) -> RawElement:
     value: bytes | str = b""
     if 2 in entry:
         data = attributes(entry[2])
-        value = bytes(data[1]) if 1 in data else text_of(attributes(data[2]).get(2))
+        value = bytes(data[1]) if 1 in data else _goal(attributes(data[2]))
     count = None
     if 7 in entry:
         expression = attributes(entry[7])
@@ -295,6 +274,58 @@ def _element(entry: Attributes) -> RawElement:
         comment=comment_of(entry[6]) if 6 in entry else "",
         count=count,
     )
+
+
+def _goal(verdict: Attributes) -> str:
+    """The chain of a "goto"; empty for other verdicts."""
+    return text_of(verdict.get(2)) if verdict[1] == _GOTO else ""
+
+
+def _definition(entry: Attributes) -> Definition:
+    """NFTA_SET_*."""
+    flags = _number(entry.get(3)) & COMPARED
+    size = _number(attributes(entry[9]).get(1)) if 9 in entry else 0
+    expressions = [attributes(entry[17])] if 17 in entry else []
+    if 18 in entry:  # several at once
+        expressions += [attributes(each) for _, each in attribute_list(entry[18])]
+    names = [text_of(each.get(1)) for each in expressions]
+    known = {11: "timeout", 12: "gc-interval", 15: "object type"}
+    others = [word for kind, word in known.items() if _number(entry.get(kind))]
+    others += [name for name in names[1:] or names if name != "counter"]
+    return Definition(
+        flags,
+        _number(entry.get(5)),
+        _number(entry.get(7)) if flags & MAP else 0,
+        size,
+        names[:1] == ["counter"],
+        split_types(_number(entry.get(4))),
+        split_types(_number(entry.get(6))) if flags & MAP else (),
+        ", ".join(others),
+    )
+
+
+def _chain(entry: Attributes) -> Chain:
+    """NFTA_CHAIN_*; a base chain has a hook."""
+    if 4 not in entry:
+        return Chain()
+    hook = attributes(entry[4])
+    device = text_of(hook.get(3)) or ",".join(
+        text_of(value) for _, value in attribute_list(hook.get(4, _NOTHING))
+    )
+    number, priority = _number(hook.get(1)), struct.unpack("!i", hook[2])[0]
+    odd = {
+        f"hook {number}": number != _INGRESS,
+        f"priority {priority}": priority != PRIORITY,
+        "policy drop": _number(entry.get(5)) != _ACCEPT,
+        "offload": bool(_number(entry.get(10)) & _OFFLOAD),
+        "no device": not device,
+    }
+    return Chain((), device, ", ".join(word for word, so in odd.items() if so))
+
+
+def _number(data: memoryview | None) -> int:
+    """A number in network order; 0 for one that is not there."""
+    return int.from_bytes(data, "big") if data is not None else 0
 
 
 def _count(data: memoryview) -> Count:

@@ -48,16 +48,20 @@ from tula.model.stats import BackendKey, Count, Stats, TableUse
 
 @dataclass(frozen=True, slots=True)
 class NftObservation:
-    """The table and the devices; ``counts`` are those of the elements, by map."""
+    """The table and the devices."""
 
     revision: Revision
     ruleset: Ruleset | None
-    counts: MapCounts = field(default_factory=dict)
     tunnels: Tunnels = field(default_factory=Tunnels)
 
     @property
     def present(self) -> bool:
         return self.ruleset is not None
+
+    @property
+    def counts(self) -> MapCounts:
+        """Those of the elements, by map."""
+        return self.ruleset.counts if self.ruleset is not None else {}
 
     def left_out(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
         if self.ruleset is None:
@@ -159,8 +163,7 @@ class NftDataPath:
         # Before all else: what changes from here on makes another revision.
         revision = self._nftables.generation()
         ruleset = self._nftables.observe()
-        counts = self._nftables.counts() if ruleset is not None else {}
-        return NftObservation(revision, ruleset, counts, self._tunnels.observe())
+        return NftObservation(revision, ruleset, self._tunnels.observe())
 
     def revision(self) -> Revision:
         return self._nftables.generation()
@@ -169,7 +172,7 @@ class NftDataPath:
         """Enough to remove all of it, also what a newer Tula made."""
         revision = self._nftables.generation()
         there = Ruleset() if self._nftables.exists() else None
-        return NftObservation(revision, there, {}, self._tunnels.observe())
+        return NftObservation(revision, there, self._tunnels.observe())
 
     def diff(
         self, have: Observation | Receipt, want: DesiredState | None, memory: Memory

@@ -7,24 +7,44 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import IO, NamedTuple, Protocol, TypeVar, cast
 
 from tula.dataplane.nft.codec import decode_element
-from tula.dataplane.nft.ruleset import TABLE, Chain, Elements, Key, MapName, Rule, Ruleset
-from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_kind, schema_of
+from tula.dataplane.nft.definition import Definition, definition
+from tula.dataplane.nft.ruleset import (
+    TABLE,
+    Elements,
+    Foreign,
+    Key,
+    Kind,
+    MapName,
+    Rule,
+    Ruleset,
+    Value,
+)
+from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_map, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
+from tula.kernel.netlink import InterruptedDumpError
 from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
-from tula.kernel.nfnetlink import InterruptedDumpError, NfReader
+from tula.kernel.nfnetlink import NfReader
 from tula.model.errors import KernelError, StaleError
 from tula.model.stats import Count
 
 _T = TypeVar("_T")
 _TRIES = 5
+
+NFT_TIMEOUT = 120.0
+"""Seconds: the first apply of 10,000 services takes more than ten, on a busy machine a minute."""
+_KILLED = 5.0
+"""Seconds in which a program that was killed is gone, unless the kernel holds it."""
 
 
 class NewerTableError(KernelError):
@@ -57,7 +77,7 @@ class Nftables(Protocol):
         """Whether the table is there. Raises KernelError."""
 
     def observe(self) -> Ruleset | None:
-        """What the table holds; None when there is no table.
+        """What the table holds, and what its elements counted; None when there is no table.
 
         Raises KernelError, and NewerTableError before anything else of it is read.
         """
@@ -81,7 +101,10 @@ class Nftables(Protocol):
         """
 
     def entries(self) -> dict[str, int | None]:
-        """How many elements each map holds; None where the kernel does not tell."""
+        """How many elements each map of Tula's holds; None where the kernel does not tell.
+
+        Raises KernelError.
+        """
 
     def held(self, limit_seconds: float) -> dict[int, int] | None:
         """How many connections each backend id holds; None when counting takes longer.
@@ -112,7 +135,9 @@ class Nftables(Protocol):
 class KernelNftables:
     """The table of the network namespace that the calling thread is in."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float = NFT_TIMEOUT) -> None:
+        """``timeout`` is in seconds, for each run of nft."""
+        self._timeout = timeout
         # Debian keeps nft in /usr/sbin, which is not on everyone's path.
         path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
         self._nft = shutil.which("nft", path=path) or "nft"
@@ -141,7 +166,7 @@ class KernelNftables:
         return {name: count for name, count in found.items() if not is_schema(name)}
 
     def entries(self) -> dict[str, int | None]:
-        return self._read(lambda reader: reader.entries(TABLE))
+        return self._read(_entries)
 
     def held(self, limit_seconds: float) -> dict[int, int] | None:
         deadline = time.monotonic() + limit_seconds
@@ -196,24 +221,44 @@ class KernelNftables:
                 text.write(render_transaction(transaction))
                 text.flush()
                 text.seek(0)
-                done = subprocess.run(
-                    [self._nft, "-f", "-"],
-                    stdin=text,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    # The lock of the state directory goes along: while nft still works, nobody
-                    # else may compare and change, even when this process is gone.
-                    close_fds=False,
-                )
+                status, stderr = self._call_nft(text)
         except OSError as error:
             raise KernelError(
                 f"cannot run {self._nft} ({error.strerror}); install nftables"
             ) from error
-        if done.returncode < 0:
-            raise KernelError(f"nft was ended by signal {-done.returncode}")
-        if done.returncode:
-            raise KernelError(f"nft refused the change: {_first_error(done.stderr)}")
+        if status < 0:
+            raise KernelError(f"nft was ended by signal {-status}")
+        if status:
+            raise KernelError(f"nft refused the change: {_first_error(stderr)}")
+
+    def _call_nft(self, text: IO[str]) -> tuple[int, str]:
+        """nft's exit status and what it said of errors. Raises OSError, and KernelError when it
+        takes too long."""
+        process = subprocess.Popen(
+            [self._nft, "-f", "-"],
+            stdin=text,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            # The lock of the state directory goes along: while nft still works, nobody else may
+            # compare and change, even when this process is gone.
+            close_fds=False,
+            # A group of its own, so that it is ended with what it may have started.
+            start_new_session=True,
+        )
+        try:
+            _, stderr = process.communicate(timeout=self._timeout)
+        except subprocess.TimeoutExpired:
+            _kill_group(process)
+            raise KernelError(
+                f"nft took longer than {self._timeout:g} s and was killed; whether its change "
+                "was made is not known, so the table must be compared again"
+            ) from None
+        except BaseException:
+            _kill_group(process)
+            raise
+        return process.returncode, stderr
 
     def _read(self, read: Callable[[NfReader], _T]) -> _T:
         for _ in range(_TRIES):
@@ -232,30 +277,76 @@ class KernelNftables:
 def _observe(reader: NfReader) -> Ruleset | None:
     if not reader.has_table(TABLE):
         return None
-    counters = frozenset(reader.counters(TABLE))
+    counters, objects = reader.objects(TABLE)
     require_known_schema(counters)
-    devices = reader.chains(TABLE)
+    chains = reader.chains(TABLE)
     comments = reader.rule_comments(TABLE)
-    maps: dict[str, Elements] = {name: _elements(reader, name) for name in reader.sets(TABLE)}
+    maps: dict[str, Elements] = {}
+    counts: dict[str, dict[Key, Count]] = {}
+    unreadable: set[str] = set()
+    found = reader.maps(TABLE)
+    ours = _ours(found)
+    for text, name in ours.items():
+        read = _elements(reader, text, name.kind)
+        maps[text] = read.elements
+        if name.kind.counts:
+            counts[text] = read.counts
+        if not read.whole:
+            unreadable.add(text)
     return Ruleset(
         maps=maps,
         chains={
-            name: Chain(tuple(Rule(comment) for comment in comments.get(name, [])), device)
-            for name, device in devices.items()
+            name: replace(chain, rules=tuple(map(Rule, comments.get(name, ()))))
+            for name, chain in chains.items()
         },
-        counters=counters,
+        counters=frozenset(counters),
+        foreign=Foreign(
+            frozenset(found.keys() - ours.keys()),
+            frozenset(unreadable),
+            frozenset(objects),
+            reader.is_dormant(TABLE),
+        ),
+        counts=counts,
     )
 
 
-def _elements(reader: NfReader, name: str) -> Elements:
-    kind = readable_kind(name)
-    if kind is None:
-        return {}  # none of Tula's: it will go, whatever it holds
+def _ours(found: Mapping[str, Definition]) -> dict[str, MapName]:
+    """The maps with a name and a definition of Tula's, by name."""
+    parsed = ((name, readable_map(name)) for name in found)
+    return {
+        text: name
+        for text, name in parsed
+        if name is not None and definition(name).fits(found[text])
+    }
+
+
+class _Read(NamedTuple):
+    """The elements that can be read, what they counted, and whether those are all."""
+
+    elements: Elements
+    counts: dict[Key, Count]
+    whole: bool = True
+
+
+def _elements(reader: NfReader, name: str, kind: Kind) -> _Read:
     if kind.dynamic:
-        return {}  # filled by packets; a large one takes the kernel minutes to tell
+        return _Read({}, {})  # filled by packets; a large one takes the kernel minutes to tell
     if kind.numbered:
-        return cast(Elements, reader.number_pairs(TABLE, name))
-    return dict(decode_element(kind, raw) for raw in reader.elements(TABLE, name))
+        with suppress(ValueError):  # something else among them: one by one
+            return _Read(cast(Elements, reader.number_pairs(TABLE, name)), {})
+    decoded: dict[Key, Value] = {}
+    counts: dict[Key, Count] = {}
+    whole = True
+    for raw in reader.elements(TABLE, name):
+        try:
+            key, value = decode_element(kind, raw)
+        except ValueError:
+            whole = False
+        else:
+            decoded[key] = value
+            if kind.counts:
+                counts[key] = raw.count or Count()
+    return _Read(decoded, counts, whole)
 
 
 def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
@@ -263,14 +354,9 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
     if not reader.has_table(TABLE):
         return found
     require_known_schema(reader.counters(TABLE))
-    for name in reader.sets(TABLE):
-        kind = readable_kind(name)
-        if kind is None or not kind.counts:
-            continue
-        found[name] = {
-            decode_element(kind, raw)[0]: raw.count or Count()
-            for raw in reader.elements(TABLE, name)
-        }
+    for text, name in _ours(reader.maps(TABLE)).items():
+        if name.kind.counts:
+            found[text] = _elements(reader, text, name.kind).counts
     return found
 
 
@@ -278,14 +364,28 @@ def _held(reader: NfReader, deadline: float) -> dict[int, int] | None:
     total: Counter[int] = Counter()
     if not reader.has_table(TABLE):
         return {}
-    for name in reader.sets(TABLE):
-        parsed = MapName.parse(name)
-        if parsed is not None and parsed.kind.flows:
-            counted = reader.counts_by_mark(TABLE, name, deadline)
+    for text, name in _ours(reader.maps(TABLE)).items():
+        if name.kind.flows:
+            counted = reader.counts_by_mark(TABLE, text, deadline)
             if counted is None:
                 return None
             total.update(counted)
     return dict(total)
+
+
+def _entries(reader: NfReader) -> dict[str, int | None]:
+    ours = _ours(reader.maps(TABLE))
+    return {name: count for name, count in reader.entries(TABLE).items() if name in ours}
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """Ends it with all that it started. What the kernel does not let go is not waited for."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_KILLED)
+    if process.stderr is not None:
+        process.stderr.close()
 
 
 def _first_error(stderr: str, limit: int = 300) -> str:

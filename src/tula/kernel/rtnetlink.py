@@ -7,30 +7,32 @@ if_addr.h and if_tunnel.h.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from tula.kernel.attributes import Attributes, attribute, attributes, text_of
+from tula.kernel.netlink import (
+    ROUTE,
+    Attributes,
+    InterruptedDumpError,
+    NetlinkSocket,
+    attribute,
+    attributes,
+    text_of,
+)
 from tula.model.config import IPAddress
 
 _GET_LINK, _GET_ADDRESS, _GET_ROUTE, _GET_QDISC = 18, 22, 26, 38
-_REQUEST, _DUMP = 0x1, 0x300
-_ERROR, _DONE = 2, 3
-_INTERRUPTED = 0x10
-_HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _QDISC = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
 _ROUTE = struct.Struct("=8BI")  # family, lengths, TOS, table, protocol, scope, type; flags
 _EXTENT, _SKIP_STATISTICS = 29, 8
 """IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS."""
-_BUFFER = 1 << 17
 _TRIES = 5
 
 _LINK_INFO, _GROUP, _INFO_KIND, _INFO_DATA, _XDP = 18, 27, 1, 2, 43
@@ -162,10 +164,7 @@ class RtReader:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._socket.bind((0, 0))
-        self._sequence = 0
-        self._torn = False
+        self._netlink = NetlinkSocket(ROUTE)
 
     def __enter__(self) -> RtReader:
         return self
@@ -176,7 +175,7 @@ class RtReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._socket.close()
+        self._netlink.close()
 
     def links(self) -> list[LinkEntry]:
         """All links."""
@@ -198,7 +197,7 @@ class RtReader:
         """Where a packet to this address goes."""
         family = socket.AF_INET if to.version == 4 else socket.AF_INET6
         head = _ROUTE.pack(family, to.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-        body = next(self._ask(_GET_ROUTE, head + attribute(1, to.packed), _REQUEST))
+        body = next(self._netlink.ask(_GET_ROUTE, head + attribute(1, to.packed)))
         found = attributes(body[_ROUTE.size :])
         gateway = found.get(5)  # RTA_GATEWAY
         if gateway is None and 18 in found:
@@ -213,32 +212,10 @@ class RtReader:
 
     def _dump(self, message: int, body: bytes) -> list[memoryview]:
         """All answers; of a dump that a change tore apart the last of some tries."""
-        answers: list[memoryview] = []
-        for _ in range(_TRIES):
-            self._torn = False
-            answers = list(self._ask(message, body, _REQUEST | _DUMP))
-            if not self._torn:
-                break
-        return answers
-
-    def _ask(self, message: int, body: bytes, request: int) -> Iterator[memoryview]:
-        self._sequence += 1
-        length = _HEADER.size + len(body)
-        self._socket.send(_HEADER.pack(length, message, request, self._sequence, 0) + body)
-        while True:
-            answer = memoryview(self._socket.recv(_BUFFER))
-            at = 0
-            while at + _HEADER.size <= len(answer):
-                length, kind, flags, _, _ = _HEADER.unpack_from(answer, at)
-                payload = answer[at + _HEADER.size : at + length]
-                at += (length + 3) & ~3
-                self._torn = self._torn or bool(flags & _INTERRUPTED)
-                if kind == _DONE:
-                    return
-                if kind == _ERROR:
-                    code = -struct.unpack_from("=i", payload)[0]
-                    raise OSError(code, os.strerror(code))
-                yield payload
+        for _ in range(_TRIES - 1):
+            with suppress(InterruptedDumpError):
+                return list(self._netlink.dump(message, body))
+        return list(self._netlink.dump(message, body, torn=True))
 
 
 def _address(body: memoryview) -> AddressEntry:

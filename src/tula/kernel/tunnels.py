@@ -50,7 +50,10 @@ class TunnelAdapter(Protocol):
     """The tunnels of one network namespace; the fake keeps them as values."""
 
     def missing(self, kinds: Iterable[str]) -> set[str]:
-        """Which of these kinds of links the kernel does not have, and cannot load."""
+        """Which of these kinds of links the kernel does not have, and cannot load.
+
+        Raises KernelError.
+        """
 
     def observe(self) -> Tunnels:
         """Those that are Tula's. Raises KernelError."""
@@ -69,7 +72,7 @@ class KernelTunnels:
     """The network namespace that the calling thread is in."""
 
     def missing(self, kinds: Iterable[str]) -> set[str]:
-        with IPRoute() as netlink:
+        with _step("ask for kinds of tunnel devices"), IPRoute() as netlink:
             return {kind for kind in kinds if not _has(netlink, kind)}
 
     def observe(self) -> Tunnels:

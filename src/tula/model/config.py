@@ -266,7 +266,7 @@ class Config:
     services: tuple[VirtualService, ...]
     load_balancers: Annotated[
         tuple[tuple[str, IPAddress], ...],
-        Setting("Every machine that balances by this document.", Form.ADDRESSES_BY_NAME),
+        Setting("Every machine that balances by this configuration.", Form.ADDRESSES_BY_NAME),
     ] = ()
     connections: Annotated[Connections, Setting("The connection table.")] = field(
         default_factory=Connections

@@ -23,7 +23,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Health:
     """What the monitors found of one backend of one service; ``up`` is None until they know.
 
     ``since`` is when ``up`` became what it is, in seconds since the epoch: people read it, and

@@ -65,7 +65,10 @@ class OwnedAddress:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """One reading of a machine; routes only to the destinations that were asked for."""
+    """One reading of a machine; routes only to the destinations that were asked for.
+
+    ``ssh_ports`` are the usual one unless somebody asked for them.
+    """
 
     links: Mapping[str, Link] = field(default_factory=dict)
     addresses: tuple[HostAddress, ...] = ()

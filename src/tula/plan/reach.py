@@ -63,6 +63,16 @@ def backend_addresses(config: Config) -> set[IPAddress]:
     }
 
 
+def takes_own_address(config: Config, host: HostView) -> bool:
+    """Whether a service takes TCP ports of an address that the machine has by itself: then
+    ``plan_reach`` needs to know the ports of its SSH."""
+    native = {held.address.ip for held in host.addresses if not held.ours}
+    return any(
+        Protocol.TCP in service.protocols and not native.isdisjoint(service.vips)
+        for service in config.services
+    )
+
+
 def plan_reach(config: Config, host: HostView, *, force: bool = False) -> Reach:
     """Checks interfaces, backends and VIPs against the machine; collects every problem.
 

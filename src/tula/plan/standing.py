@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import floor
 
 from tula.model.config import Backend, Config, Scheduler, VirtualService
-from tula.model.health import BackendName, Finding, Override, Standing, State
+from tula.model.health import BackendName, Health, Override, Standing, State
 
 _SLOW_STEPS = 10
 """A slow start's weight rises in so many steps: each one moves elements in the kernel."""
@@ -17,7 +17,7 @@ Shares = Mapping[str, Mapping[str, int]]
 """What least-connections gives each backend now: by service, then by the backend's name."""
 NO_SHARES: Shares = {}
 
-_NO_FINDING = Finding(up=None, since=0.0)
+_NO_FINDING = Health(up=None, since=0.0)
 _NO_OVERRIDE = Override()
 
 
@@ -26,7 +26,7 @@ class _Basis:
     """What the standings were planned from, to see what has changed since."""
 
     config: Config
-    findings: Mapping[BackendName, Finding]
+    findings: Mapping[BackendName, Health]
     overrides: Mapping[BackendName, Override]
     entered: Mapping[BackendName, float]
     untils: Mapping[str, float]
@@ -50,7 +50,7 @@ class Standings:
 
 def plan_standings(
     config: Config,
-    findings: Mapping[BackendName, Finding],
+    findings: Mapping[BackendName, Health],
     overrides: Mapping[BackendName, Override],
     now: float,
     entered: Mapping[BackendName, float] | None = None,
@@ -97,7 +97,7 @@ def plan_standings(
 
 def _services_to_replan(
     basis: _Basis,
-    findings: Mapping[BackendName, Finding],
+    findings: Mapping[BackendName, Health],
     overrides: Mapping[BackendName, Override],
     entered: Mapping[BackendName, float],
     now: float,
@@ -206,7 +206,7 @@ class _Service:
     def __init__(
         self,
         service: VirtualService,
-        findings: Mapping[BackendName, Finding],
+        findings: Mapping[BackendName, Health],
         overrides: Mapping[BackendName, Override],
         now: float,
         entered: Mapping[BackendName, float],
@@ -218,7 +218,7 @@ class _Service:
         self._entered = entered
         self.changes: list[float] = []
 
-    def _of(self, backend: Backend) -> tuple[Finding, Override, int]:
+    def _of(self, backend: Backend) -> tuple[Health, Override, int]:
         name = (self._service.name, backend.name)
         override = self._overrides.get(name, _NO_OVERRIDE)
         weight = backend.weight if override.weight is None else override.weight

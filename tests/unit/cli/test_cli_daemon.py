@@ -16,7 +16,7 @@ from tula.engine.control import ApplyOutcome, BusyError, Cycle, Refusal
 from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.model.errors import KernelError
-from tula.model.health import Finding, Standing, State
+from tula.model.health import Health, Standing, State
 from tula.model.problem import PlacedProblem
 
 Call = Callable[..., Result]
@@ -344,7 +344,7 @@ def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
         B1: Standing(State.DOWN, 0, present=False, reason="tcp to 10.0.0.100: refused"),
         ("web", "b2"): Standing(State.UP, 25, present=True, reason="slow start"),
     }
-    daemon.findings = {("web", "b2"): Finding(True, NOW, warning="certificate expires in 3 days")}
+    daemon.findings = {("web", "b2"): Health(True, NOW, warning="certificate expires in 3 days")}
     head, _, one, two = tula("status").stdout.splitlines()
     assert head.split()[-1] == "REASON"
     assert one.split()[3:6] == ["100", "down", "0"]

@@ -156,6 +156,6 @@ interfaces: [eth0]
 services:
   web: {vip: 198.51.100.10, ports: any, forwarding: l2, announce: eth1, backends: {}}
 """
-    message = "eth1 is not one of interfaces: what arrives there is not balanced"
+    message = "eth1 is not in interfaces: traffic that arrives there is not balanced"
     warning = Problem(("services", "web", "announce"), message)
     assert parse_document(text).warnings == [warning]

@@ -26,7 +26,7 @@ from tula.kernel.events import Events
 from tula.model.config import Config
 from tula.model.errors import KernelError
 from tula.model.event import EventKind
-from tula.model.health import Finding, Override, State
+from tula.model.health import Health, Override, State
 from tula.model.monitor import HealthMonitor, TcpProbe
 
 TCP = HealthMonitor(TcpProbe())
@@ -328,7 +328,7 @@ def test_a_busy_writer_is_seen_and_reading_does_not_wait_for_it(scene: Scene) ->
 
 def test_findings_are_those_adopted_until_something_is_probed(scene: Scene) -> None:
     checks = Checks(scene.checker)  # type: ignore[arg-type]
-    adopted = {B0: Finding(False, 1.0)}
+    adopted = {B0: Health(False, 1.0)}
     checks.follow(Snapshot(adopted=adopted))
     assert checks.findings() == adopted
 

@@ -33,7 +33,7 @@ from tula.engine.store import Remembered
 from tula.model.config import Config, Protocol
 from tula.model.errors import KernelError
 from tula.model.flow import Flow
-from tula.model.health import Finding
+from tula.model.health import Health
 from tula.model.stats import Count
 from tula.plan.trace import Trace
 
@@ -48,7 +48,7 @@ def daemon(tmp_path: Path) -> FakeDaemon:
     return made
 
 
-def view_of(daemon: FakeDaemon, findings: dict[tuple[str, str], Finding] | None = None) -> View:
+def view_of(daemon: FakeDaemon, findings: dict[tuple[str, str], Health] | None = None) -> View:
     snapshot = daemon.writer.snapshot
     assert snapshot.document is not None
     assert snapshot.applied is not None
@@ -78,7 +78,7 @@ REQUESTS = [
 def test_a_thread_and_a_process_give_the_same_answers(daemon: FakeDaemon) -> None:
     here, beside = Answers(daemon.machine.adapters), ReaderProcess(fake_kernel)
     try:
-        for findings in ({}, {("web", "b0"): Finding(False, 5.0, "tcp: refused")}):
+        for findings in ({}, {("web", "b0"): Health(False, 5.0, "tcp: refused")}):
             view = view_of(daemon, findings)
             for request in REQUESTS:
                 assert beside.ask(request, view) == here.answer(request, view), request
@@ -139,14 +139,14 @@ def test_only_what_has_changed_is_sent(daemon: FakeDaemon) -> None:
                 assert replace(found, document=view.document) == view
         return messages
 
-    first = view_of(daemon, {("web", "b0"): Finding(True, 1.0), ("web", "b1"): Finding(True, 1.0)})
+    first = view_of(daemon, {("web", "b0"): Health(True, 1.0), ("web", "b1"): Health(True, 1.0)})
     assert isinstance(bring(first)[-1], Ask)
     (again,) = bring(replace(first, now=1001.0))
     assert isinstance(again, Ask)
     assert again.source is None, "the configuration is sent once"
-    findings = {("web", "b0"): first.findings["web", "b0"], ("web", "b1"): Finding(False, 2.0)}
+    findings = {("web", "b0"): first.findings["web", "b0"], ("web", "b1"): Health(False, 2.0)}
     changed, _ = bring(replace(first, findings=findings))
-    assert changed == Entries("findings", {("web", "b1"): Finding(False, 2.0)})
+    assert changed == Entries("findings", {("web", "b1"): Health(False, 2.0)})
     gone, _ = bring(replace(first, findings={("web", "b1"): findings["web", "b1"]}))
     assert gone == Entries("findings", {}, (("web", "b0"),))
     bring(replace(first, connections={("web", "b0"): 3}))

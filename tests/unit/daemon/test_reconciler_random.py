@@ -43,7 +43,7 @@ from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
-from tula.model.health import BackendName, Finding, Override
+from tula.model.health import BackendName, Health, Override
 from tula.model.host import HostView
 from tula.model.problem import ProblemsError
 
@@ -163,7 +163,7 @@ class Machine(RuleBasedStateMachine):
         self.host = self.kernel.network.host
         self.store = FullDisk(self.directory)
         self.now = 1000.0
-        self.findings: dict[BackendName, Finding] = {}
+        self.findings: dict[BackendName, Health] = {}
         self.overrides: dict[BackendName, Override] = {}
         self.accepted: bytes | None = None
         self.calm = False
@@ -233,7 +233,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(found=st.dictionaries(NAMES, st.sampled_from([True, False, None]), min_size=1))
     def monitors_decide(self, found: dict[BackendName, bool | None]) -> None:
-        self.findings |= {name: Finding(up, self.now, "evidence") for name, up in found.items()}
+        self.findings |= {name: Health(up, self.now, "evidence") for name, up in found.items()}
         self.calm = False
 
     @rule(found=st.dictionaries(NAMES, st.booleans(), min_size=1))

@@ -11,7 +11,7 @@ from tula.dataplane.nft.ids import split_id
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
-from tula.model.health import Finding
+from tula.model.health import Health
 
 DOCUMENT = b"""
 interfaces: [eth0]
@@ -46,7 +46,7 @@ def test_the_share_of_a_backend_that_returned_rises(tmp_path: Path) -> None:
     balancer = Balancer(machine.adapters, machine.store, lambda: now[0])
     reconciler = Reconciler(balancer, machine.store, EventLog(), lambda: now[0])
     reconciler.start()
-    up, down = Finding(True, 0.0), Finding(False, 0.0)
+    up, down = Health(True, 0.0), Health(False, 0.0)
     reconciler.offer(DOCUMENT, {NAME: up})
     assert round(share(machine), 2) == 0.5, "no slow start for what was never down"
     reconciler.cycle({NAME: down}, compare=False)

@@ -32,7 +32,7 @@ from tula.dataplane.nft.transaction import (
     in_turn,
     render_transaction,
 )
-from tula.kernel.fake import FakeNftables
+from tula.kernel.fake_nftables import FakeNftables
 from tula.model.config import Config
 from tula.model.stats import Count
 

@@ -75,8 +75,16 @@ def test_the_kernels_bytes_are_understood(
 def test_a_verdict_where_a_value_belongs_is_an_error() -> None:
     with pytest.raises(ValueError, match="value was expected"):
         decode_element(Kind.SLOTS, RawElement(b"\0\0\0\0", "service4.web"))
-    with pytest.raises(ValueError, match="verdict was expected"):
-        decode_element(Kind.SERVICE_ANY4, RawElement(V4 + b"\x06\0\0\0", b"\0"))
+    for data in (b"\0", ""):  # "" is drop, jump, whatever is not goto
+        with pytest.raises(ValueError, match="a chain to go to was expected"):
+            decode_element(Kind.SERVICE_ANY4, RawElement(V4 + b"\x06\0\0\0", data))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if not kind.dynamic])
+def test_a_key_of_another_length_is_an_error(kind: Kind) -> None:
+    for key in (b"", b"\0\0"):  # the key of "*" is empty
+        with pytest.raises(ValueError, match="no key of Tula's"):
+            decode_element(kind, RawElement(key, "service4.web"))
 
 
 def test_elements_as_text() -> None:

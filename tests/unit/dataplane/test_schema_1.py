@@ -20,10 +20,10 @@ from support.schema_1 import as_schema_1, table_of_schema_1
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.recover import counts_by_id, recover_ids, renamed_services
-from tula.dataplane.nft.ruleset import Kind, MapName, Ruleset
-from tula.dataplane.nft.schema import LEGACY_NAMES, readable_kind, schema_of
+from tula.dataplane.nft.ruleset import Key, Kind, MapName, Ruleset
+from tula.dataplane.nft.schema import LEGACY_NAMES, SCHEMA, readable_kind, schema_of
 from tula.dataplane.nft.transaction import DeleteMap, FlushMap, in_turn
-from tula.kernel.fake import FakeNftables
+from tula.kernel.fake_nftables import FakeNftables
 from tula.model.config import Config, PortRange, Scheduler, VirtualService
 from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.model.stats import Count
@@ -85,7 +85,15 @@ def test_any_table_is_taken_over_without_a_flow_lost(before: Config, after: Conf
     first, then = in_turn(change)
     assert not any(isinstance(step, DeleteMap) for step in first)
     nft.run(first)
-    nft.run(then)
+    # Killed here, the next apply ends what was begun.
+    unfinished = nft.observe()
+    assert unfinished is not None
+    assert schema_of(unfinished.counters) == SCHEMA
+    again = make_ruleset(after, unfinished, recover_ids(unfinished))
+    assert again == want
+    rest = diff_rulesets(unfinished, again, nft.counts())
+    assert tuple(step for step in rest if not isinstance(step, FlushMap)) == then
+    nft.run(rest)
     assert nft.observe() == want
     assert diff_rulesets(nft.observe(), want) == ()
 
@@ -100,7 +108,11 @@ def test_ids_are_recovered_from_it() -> None:
 
 def test_ids_and_counts_go_on(tmp_path: Path) -> None:
     machine = machine_of_schema_1(tmp_path / "state", old_table())
-    counted = {0x7000C: Count(3, 300), 0x70005: Count(5, 500), 0x3000C: Count(7, 700)}
+    counted: dict[Key, Count] = {
+        0x7000C: Count(3, 300),
+        0x70005: Count(5, 500),
+        0x3000C: Count(7, 700),
+    }
     machine.nftables.element_counts = {"via4_1024": counted, "via6_1024": {0x7000C: Count(1, 90)}}
     machine.balancer.apply(CONFIG, b"1")
     table, counts = machine.nftables.observe(), machine.nftables.counts()
@@ -123,7 +135,7 @@ def test_counts_of_what_leaves_with_the_takeover_are_remembered(tmp_path: Path) 
 
 
 def test_a_takeover_that_was_cut_short_counts_nothing_twice() -> None:
-    counts = {
+    counts: dict[str, dict[Key, Count]] = {
         "via4_1024": {1: Count(5, 500), 2: Count(1, 100)},
         "nexthop4_1024": {1: Count(7, 700), 2: Count(1, 100)},
         "via6_1024": {1: Count(10, 1000)},

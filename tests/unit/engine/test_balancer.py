@@ -79,6 +79,37 @@ def test_after_apply_there_is_nothing_to_do(machine: FakeMachine) -> None:
     assert machine.store.document() == b"document"
 
 
+def test_one_comparison_reads_the_elements_once(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(machine, WEB)
+
+    def counts() -> object:
+        raise AssertionError("dumped again")
+
+    monkeypatch.setattr(machine.nftables, "counts", counts)
+    apply(machine, OTHER)
+    assert not machine.balancer.plan(OTHER, b"document")
+
+
+def test_ssh_is_looked_for_only_when_a_service_may_take_its_port(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        machine.network, "ssh_ports", lambda: asked.append("ssh") or frozenset({2222})
+    )
+    apply(machine, WEB)
+    assert not asked
+    own = make_config(make_service("web", ["10.0.0.2"], [PortRange(2222, 2222)], [make_backend(0)]))
+    with pytest.raises(ProblemsError, match="port 2222 is its SSH"):
+        machine.balancer.plan(own, b"")
+    assert asked == ["ssh"]
+    machine.balancer.plan(own, b"", force=True)
+    machine.balancer.reconcile(own, machine.balancer.without_monitors(own))
+    assert asked == ["ssh"], "an accepted document is not refused any more"
+
+
 def test_plan_changes_nothing(machine: FakeMachine) -> None:
     before = machine.network.host
     assert machine.balancer.plan(WEB, b"")

@@ -19,7 +19,7 @@ from tula.engine.overrides import override_change
 from tula.engine.store import Remembered, Store
 from tula.kernel.clock import SystemClock
 from tula.kernel.nft_memory import dump_ids, recall_ids
-from tula.model.health import BackendName, Finding, Override, State
+from tula.model.health import BackendName, Health, Override, State
 
 DOCUMENT = b"""
 interfaces: [eth0]
@@ -34,7 +34,7 @@ services:
       b: {address: 10.0.0.12, weight: 100}
 """
 A: BackendName = ("web", "a")
-UP, DOWN = Finding(True, 0.0), Finding(False, 0.0)
+UP, DOWN = Health(True, 0.0), Health(False, 0.0)
 HOUR, MINUTE = 3600.0, 60.0
 
 
@@ -95,7 +95,7 @@ class Machine:
         self.cycle(UP)
         return self.reconciler.standings.of[A].state
 
-    def cycle(self, finding: Finding) -> int:
+    def cycle(self, finding: Health) -> int:
         """The weight after it."""
         assert not self.reconciler.cycle({A: finding}, compare=False).error
         return self.reconciler.standings.of[A].weight

@@ -8,7 +8,7 @@ import pytest
 
 from tula.engine.host_settings import HostSettings, settings_changed
 from tula.engine.store import SYSCTLS, ChangedSysctl, Store
-from tula.kernel.fake_settings import FakeProbeRoute, FakeSysctls
+from tula.kernel.fake import FakeProbeRoute, FakeSysctls
 from tula.model.errors import StateError
 from tula.plan.probe_sysctls import InterfaceRequirement, setting, settings_to_read
 from tula.plan.probes import ProbePlan

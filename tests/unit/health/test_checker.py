@@ -18,7 +18,7 @@ from support.virtual_time import run_virtually
 from tula.health.check import Check, Outcome
 from tula.health.checker import Checker
 from tula.kernel.probe_sockets import KernelProbeSockets
-from tula.model.health import Finding, ProbeTarget
+from tula.model.health import Health, ProbeTarget
 from tula.model.monitor import HealthMonitor, HealthPolicy, HttpProbe, ScriptProbe, TcpProbe
 
 
@@ -155,9 +155,9 @@ async def test_what_was_adopted_holds_until_it_is_decided() -> None:
     network = Network({("tcp", "10.0.0.2"): REFUSED})
     async with Running(network) as running:
         adopted = {
-            ("web", "one"): Finding(False, 5.0, "was down"),
-            ("web", "two"): Finding(True, 6.0, "was up"),
-            ("web", "three"): Finding(True, 7.0, "was up"),
+            ("web", "one"): Health(False, 5.0, "was down"),
+            ("web", "two"): Health(True, 6.0, "was up"),
+            ("web", "three"): Health(True, 7.0, "was up"),
         }
         checks = [direct(), direct("10.0.0.2", backend="two"), direct("10.0.0.3", backend="three")]
         running.check(*checks, adopted=adopted)

@@ -8,7 +8,7 @@ import pytest
 
 from support.builders import make_backend, make_config, make_service
 from tula.model.config import Backend, Config
-from tula.model.health import BackendName, Finding, Override, Standing, State
+from tula.model.health import BackendName, Health, Override, Standing, State
 from tula.model.monitor import HealthMonitor, HealthPolicy, TcpProbe
 from tula.plan.standing import (
     Standings,
@@ -20,7 +20,10 @@ from tula.plan.standing import (
 
 NOW = 1000.0
 A, B, C = (("web", f"b{number}") for number in range(3))
-UP, DOWN = Finding(True, 900.0, "status 200"), Finding(False, 950.0, "connection refused")
+UP, DOWN = (
+    Health(True, 900.0, "status 200"),
+    Health(False, 950.0, "connection refused"),
+)
 
 
 def web(*backends: Backend, policy: HealthPolicy | None = None, checked: bool = True) -> Config:
@@ -32,7 +35,7 @@ def web(*backends: Backend, policy: HealthPolicy | None = None, checked: bool = 
 
 def stand(
     config: Config,
-    findings: dict[BackendName, Finding] | None = None,
+    findings: dict[BackendName, Health] | None = None,
     overrides: dict[BackendName, Override] | None = None,
     now: float = NOW,
     entered: dict[BackendName, float] | None = None,

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
 
+from tula.dataplane.nft.definition import key_length
 from tula.dataplane.nft.packet_fields import FLOW_KEY4, FRAGMENT_KEY4, HOT_KEY4, INNER
 from tula.dataplane.nft.ruleset import Key, Kind, MapName, Value
 from tula.model.stats import Count
@@ -76,7 +77,8 @@ _ANY_PORT = (Kind.SERVICE_ANY4, Kind.SERVICE_ANY6, Kind.ICMP_SERVICE_ANY4, Kind.
 
 @dataclass(frozen=True, slots=True)
 class RawElement:
-    """An element as in netlink: ``data`` is the value's bytes, or a verdict's chain."""
+    """An element as netlink tells it: ``data`` is the value's bytes, or the chain that a verdict
+    goes to, empty for any other verdict."""
 
     key: bytes
     data: bytes | str
@@ -129,16 +131,18 @@ def key_text(kind: Kind, key: Key) -> str:
 def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
     """The element that the kernel's bytes mean.
 
-    Raises ValueError for bytes that are not of this kind.
+    Raises ValueError for what is none of this kind: somebody else put it there.
     """
+    if len(raw.key) != key_length(kind) or (raw.key_end and kind not in _RANGES):
+        raise ValueError(f"{kind}: no key of Tula's")  # such as "*", which has none
     if kind.is_set:
         return _native(raw.key), None
     if kind.numbered or kind in _NUMBERS:
         return _native(raw.key), _native(_bytes(raw.data))
     if kind in _NEXTHOPS:
         return _native(raw.key), (_bytes(raw.data), raw.comment)
-    if not isinstance(raw.data, str):
-        raise ValueError(f"{kind}: a verdict was expected, got {raw.data!r}")
+    if not isinstance(raw.data, str) or not raw.data:
+        raise ValueError(f"{kind}: a chain to go to was expected, got {raw.data!r}")
     width = 4 if kind.endswith("4") else 16
     address = raw.key[:width]
     protocol = raw.key[width]

@@ -16,8 +16,11 @@ from tula.dataplane.nft.transaction import (
     DeleteCounter,
     DeleteElements,
     DeleteMap,
+    DeleteObject,
     DeleteTable,
+    FlushMap,
     Transaction,
+    WakeTable,
 )
 
 
@@ -36,6 +39,7 @@ def describe_transaction(transaction: Transaction) -> list[DescribedChange]:
     lines: dict[tuple[str, str], DescribedChange] = {}
     added: dict[str, int] = {}
     deleted: dict[str, int] = {}
+    flushed: set[str] = set()
 
     def line(what: str, name: str, verb: str) -> DescribedChange:
         return lines.setdefault((what, name), DescribedChange(verb, what, name))
@@ -44,12 +48,16 @@ def describe_transaction(transaction: Transaction) -> list[DescribedChange]:
         match step:
             case AddTable():
                 line("table", f"{FAMILY} {TABLE}", "add")
+            case WakeTable():
+                line("table", f"{FAMILY} {TABLE}", "change").detail = "no longer dormant"
             case DeleteTable():
                 line("table", f"{FAMILY} {TABLE}", "remove")
             case AddCounter(name):
                 line("counter", name, "add")
             case DeleteCounter(name):
                 line("counter", name, "remove")
+            case DeleteObject(name=name):
+                line("object", name, "remove")
             case AddChain(name, device):
                 entry = line("chain", name, "add")
                 if entry.verb == "remove":  # it moves to another device
@@ -61,19 +69,26 @@ def describe_transaction(transaction: Transaction) -> list[DescribedChange]:
                 entry = line("chain", name, "change")
                 entry.detail = entry.detail or _many(len(step.rules), "rule")
             case AddMap(name):
-                line("map", str(name), "add")
+                entry = line("map", str(name), "add")
+                if entry.verb == "remove":  # somebody else's stood in its place
+                    entry.verb = "change"
             case DeleteMap(map_name):
                 line("map", map_name, "remove")
             case AddElements(name, elements):
                 line("map", str(name), "change")
                 added[str(name)] = len(elements)
+            case FlushMap(name) if not name.kind.dynamic:
+                line("map", str(name), "change")
+                flushed.add(str(name))
             case DeleteElements(name, keys):
                 line("map", str(name), "change")
                 deleted[str(name)] = len(keys)
             case _:
                 pass  # a flush is part of a change or a removal
     for (what, name), entry in lines.items():
-        if what == "map" and entry.verb != "remove":
+        if name in flushed and entry.verb == "change":
+            entry.detail = f"written again: {_many(added.get(name, 0), 'element')}"
+        elif what == "map" and entry.verb != "remove":
             entry.detail = _elements(entry.verb, added.get(name, 0), deleted.get(name, 0))
     return list(lines.values())
 

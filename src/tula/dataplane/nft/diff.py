@@ -22,11 +22,13 @@ from tula.dataplane.nft.transaction import (
     DeleteCounter,
     DeleteElements,
     DeleteMap,
+    DeleteObject,
     DeleteTable,
     FlushChain,
     FlushMap,
     Step,
     Transaction,
+    WakeTable,
 )
 from tula.model.stats import Count
 
@@ -49,42 +51,100 @@ def diff_rulesets(
     old = have if have is not None else _NONE
     steps: list[Step] = [] if have is not None else [AddTable()]
     steps += [AddCounter(name) for name in sorted(want.counters - old.counters)]
-    # A base chain that sits on another device goes first: its name is needed again.
+    # A base chain of another device or hook goes first: its name is needed again.
     moved = {
         name
         for name, chain in want.chains.items()
-        if name in old.chains and old.chains[name].device != chain.device
+        if name in old.chains and _place(old.chains[name]) != _place(chain)
     }
-    for name in sorted(moved):
-        steps += [FlushChain(name), DeleteChain(name)]
+    # So do foreign maps when a name of theirs is needed, or when one may lead to such a chain.
+    first = old.foreign.maps if moved else old.foreign.maps & want.maps.keys()
+    unreadable = [_parsed(name) for name in want.maps if name in old.foreign.elements]
+    emptied: set[str] = set()
+    if moved or first:
+        emptied = _chains_to_empty(old.chains, want.chains, moved, first)
+        steps += [FlushChain(name) for name in old.chains if name in emptied]
+    steps += [DeleteMap(name) for name in sorted(first)]
+    steps += [FlushMap(name) for name in unreadable]
+    held = {**old.maps, **{str(name): {} for name in unreadable}}
+    if moved:
+        held |= _without_chains(held, moved, steps)
+    steps += [DeleteChain(name) for name in sorted(moved)]
     steps += [
         AddChain(name, chain.device)
         for name, chain in want.chains.items()
         if name not in old.chains or name in moved
     ]
-    added_maps = [name for name in want.maps if name not in old.maps]
-    steps += [AddMap(_parsed(name)) for name in added_maps]
+    steps += [AddMap(_parsed(name)) for name in want.maps if name not in old.maps]
     # Rules before elements: for every chain that names a map the kernel walks all of the map's
     # elements (nf_tables_bind_set), which for 5,000 services took seconds.
-    steps += _diff_rules(old.chains, want.chains, moved)
+    steps += _diff_rules(old.chains, want.chains, emptied | moved)
     for name, elements in want.maps.items():
-        if old.maps.get(name) is elements:
+        if held.get(name) is elements:
             continue
         carried = _carried(_parsed(name), counts or {})
-        steps += _diff_elements(_parsed(name), old.maps.get(name, {}), elements, carried)
+        steps += _diff_elements(_parsed(name), held.get(name, {}), elements, carried)
     gone_chains = [name for name in old.chains if name not in want.chains]
-    if _dispatched(old, want) - _dispatched(want, old):
+    astray = any(name.kind.dispatches for name in unreadable)
+    if astray or _dispatched(old, want) - _dispatched(want, old):
         # A hot flow is not dispatched: one to a port that no service has any more would go on.
         hot = (_parsed(name) for name in want.maps if name in old.maps)
         steps += [FlushMap(name) for name in hot if name.kind.hot]
+    if old.foreign.dormant:
+        # Behind new base chains, which the kernel refuses after it (nf_tables_addchain).
+        steps.append(WakeTable())
     # First all rules, then the chains: a rule of one may name another.
-    steps += [FlushChain(name) for name in gone_chains if old.chains[name].rules]
-    gone_maps = [name for name in old.maps if name not in want.maps]
-    # Verdict maps name chains, so maps go before chains.
-    steps += [DeleteMap(name) for name in gone_maps]
+    steps += [
+        FlushChain(name) for name in gone_chains if old.chains[name].rules and name not in emptied
+    ]
+    # Verdict maps name chains, so maps go before chains; maps name objects as well.
+    steps += [DeleteMap(name) for name in old.maps if name not in want.maps]
+    steps += [DeleteMap(name) for name in sorted(old.foreign.maps - first)]
     steps += [DeleteChain(name) for name in gone_chains]
     steps += [DeleteCounter(name) for name in sorted(old.counters - want.counters)]
+    steps += [DeleteObject(*each) for each in sorted(old.foreign.objects)]
     return tuple(steps)
+
+
+def _place(chain: Chain) -> tuple[str, str]:
+    return chain.device, chain.foreign
+
+
+def _chains_to_empty(
+    have: Mapping[str, Chain],
+    want: Mapping[str, Chain],
+    moved: set[str],
+    first: frozenset[str],
+) -> set[str]:
+    """The chains whose rules go before anything else does: those that may name what goes.
+
+    What a rule names is only known of those that stay as they are.
+    """
+    named = tuple(f"@{name} " for name in first)
+    return {
+        name
+        for name, chain in have.items()
+        if chain.rules
+        and (
+            name in moved
+            or name not in want
+            or want[name].rules != chain.rules
+            or any(each in f"{rule.text} " for rule in want[name].rules for each in named)
+        )
+    }
+
+
+def _without_chains(
+    maps: Mapping[str, Elements], chains: set[str], steps: list[Step]
+) -> dict[str, Elements]:
+    """The maps with elements that lead to these chains, without them; adds the steps for it."""
+    found: dict[str, Elements] = {}
+    for name, elements in maps.items():
+        keys = tuple(key for key, value in elements.items() if value in chains)
+        if keys:
+            steps.append(DeleteElements(_parsed(name), keys))
+            found[name] = {k: value for k, value in elements.items() if value not in chains}
+    return found
 
 
 def _dispatched(ruleset: Ruleset, other: Ruleset) -> set[Key]:
@@ -134,13 +194,13 @@ def _diff_elements(
 
 
 def _diff_rules(
-    have: Mapping[str, Chain], want: Mapping[str, Chain], moved: set[str]
+    have: Mapping[str, Chain], want: Mapping[str, Chain], emptied: set[str]
 ) -> list[Step]:
     steps: list[Step] = []
     for name, chain in want.items():
-        if have.get(name) is chain:
+        if have.get(name) is chain and name not in emptied:
             continue
-        old = have[name].rules if name in have and name not in moved else ()
+        old = have[name].rules if name in have and name not in emptied else ()
         if old == chain.rules:
             continue
         if old:

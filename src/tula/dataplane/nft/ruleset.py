@@ -12,6 +12,8 @@ from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
 
+from tula.model.stats import Count
+
 TABLE = "tula"
 FAMILY = "netdev"
 
@@ -207,10 +209,34 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain; a base chain at the ingress of ``device``, or a plain one when that is empty."""
+    """A chain; a base chain at the ingress of ``device``, or a plain one when that is empty.
+
+    ``foreign`` says what no base chain of Tula's has: another hook, priority or policy.
+    """
 
     rules: tuple[Rule, ...] = ()
     device: str = ""
+    foreign: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What stands in the table in a form that Tula does not give to anything.
+
+    Foreign chains, rules and counters are not listed here: they show in the Ruleset itself.
+    """
+
+    maps: frozenset[str] = frozenset()
+    """Sets and maps whose name or definition is none of Tula's."""
+    elements: frozenset[str] = frozenset()
+    """Maps of Tula's in which some elements cannot be read."""
+    objects: frozenset[tuple[int, str]] = frozenset()
+    """Named objects that are no counters: NFT_OBJECT_* and name."""
+    dormant: bool = False
+    """Whether the table's flag ``dormant`` keeps packets from all of its chains."""
+
+    def __bool__(self) -> bool:
+        return self != Foreign()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +246,6 @@ class Ruleset:
     maps: Mapping[str, Elements] = field(default_factory=dict)
     chains: Mapping[str, Chain] = field(default_factory=dict)
     counters: frozenset[str] = frozenset()
+    foreign: Foreign = field(default_factory=Foreign)
+    counts: Mapping[str, Mapping[Key, Count]] = field(default_factory=dict, compare=False)
+    """What the elements of counting maps had counted when they were read, by the map's name."""

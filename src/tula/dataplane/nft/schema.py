@@ -62,8 +62,14 @@ def readable_kind(map_name: str) -> Kind | None:
     For reading what a table holds. What is written goes by ``MapName``, which knows this schema's
     names alone.
     """
+    parsed = readable_map(map_name)
+    return parsed.kind if parsed is not None else None
+
+
+@lru_cache(maxsize=1 << 13)
+def readable_map(map_name: str) -> MapName | None:
+    """The same map under this schema's name."""
     words, _ = split_name(map_name)
     if words in LEGACY_NAMES:
         map_name = f"{LEGACY_NAMES[words]}{map_name.removeprefix(words)}"
-    parsed = MapName.parse(map_name)
-    return parsed.kind if parsed is not None else None
+    return MapName.parse(map_name)

@@ -22,6 +22,11 @@ class AddTable:
 
 
 @dataclass(frozen=True, slots=True)
+class WakeTable:
+    """Takes the flag ``dormant`` from the table."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteTable:
     pass
 
@@ -33,6 +38,14 @@ class AddCounter:
 
 @dataclass(frozen=True, slots=True)
 class DeleteCounter:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteObject:
+    """A named object that is no counter, by its type: NFT_OBJECT_*."""
+
+    type: int
     name: str
 
 
@@ -91,9 +104,11 @@ class AddRules:
 
 Step = (
     AddTable
+    | WakeTable
     | DeleteTable
     | AddCounter
     | DeleteCounter
+    | DeleteObject
     | AddMap
     | DeleteMap
     | FlushMap
@@ -106,6 +121,13 @@ Step = (
 )
 Transaction = tuple[Step, ...]
 
+_REMOVALS = (DeleteMap, DeleteChain, DeleteCounter, DeleteObject)
+_OBJECTS = {
+    **{2: "quota", 3: "ct helper", 4: "limit", 7: "ct timeout", 8: "secmark"},
+    **{9: "ct expectation", 10: "synproxy"},
+}
+"""nft's words for NFT_OBJECT_*; it has none for the others."""
+
 
 def in_turn(transaction: Transaction) -> tuple[Transaction, Transaction]:
     """What to change, and what to remove after it in a change of its own.
@@ -115,7 +137,11 @@ def in_turn(transaction: Transaction) -> tuple[Transaction, Transaction]:
     with it: with both changes in one, a packet on its way would find its map empty. Between two
     changes it has arrived: the first one's nft does not end before all have (nft_rcv_nl_event).
     """
-    positions = range(len(transaction))
+    # A foreign map that goes before others are made is not among them: nobody looks it up.
+    removals = len(transaction)
+    while removals and isinstance(transaction[removals - 1], _REMOVALS):
+        removals -= 1
+    positions = range(removals, len(transaction))
     last = next((at for at in positions if isinstance(transaction[at], DeleteMap)), 0)
     if not last:
         return transaction, ()
@@ -130,7 +156,7 @@ def render_transaction(transaction: Transaction) -> str:
 def _render(step: Step) -> Iterator[str]:
     where = f"{FAMILY} {TABLE}"
     match step:
-        case AddTable():
+        case AddTable() | WakeTable():
             yield f"add table {where}"
         case DeleteTable():
             yield f"delete table {where}"
@@ -138,6 +164,8 @@ def _render(step: Step) -> Iterator[str]:
             yield f"add counter {where} {name}"
         case DeleteCounter(name):
             yield f"delete counter {where} {name}"
+        case DeleteObject(number, name):
+            yield f"delete {_OBJECTS[number]} {where} {name}"
         case AddMap(name):
             what = "set" if name.kind.is_set else "map"
             yield f"add {what} {where} {name} {{ {map_declaration(name)}; }}"
