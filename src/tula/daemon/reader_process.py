@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -175,7 +176,8 @@ def receive(connection: Connection) -> object:
 def main() -> None:
     """Serves the connection whose file descriptor is the only argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for the daemon
-    os.nice(_NICE)
+    with suppress(OSError):
+        os.nice(_NICE)
     connection = Connection(int(sys.argv[1]))
     make_adapters = pickle.loads(connection.recv_bytes())
     serve(connection, make_adapters())
