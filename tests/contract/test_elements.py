@@ -24,31 +24,53 @@ from tula.kernel.nfbatch import fits_batch
 from tula.kernel.nfnetlink import NfReader
 from tula.kernel.nftables import KernelNftables, Nftables
 from tula.lab import Lab
-from tula.model.count import Count
 from tula.model.errors import KernelError, StaleError
+from tula.model.stats import Count
 
 V4, OTHER4 = bytes([10, 0, 0, 9]), bytes([10, 0, 0, 10])
 V6 = bytes.fromhex("20010db8000000000000000000000009")
-VIA, OPEN = MapName(Kind.VIA4, 4), MapName(Kind.OPEN, 4)
+VIA, OPEN = MapName(Kind.NEXTHOP4, 4), MapName(Kind.ACCEPTS_NEW_FLOWS, 4)
 SLOTS = MapName(Kind.SLOTS, 65537, 1)
-EXACT = MapName(Kind.EXACT4, 4)
+EXACT = MapName(Kind.SERVICE_PORT4, 4)
 FLOWS = MapName(Kind.TCP4, 1024)
 
 NUMBERS: tuple[Step, ...] = tuple(
     AddElements(name, {1: 2, 0x01020304: 0x0A0B0C0D})
     for name in (
-        MapName(Kind.TURNS, 7, 3),
+        MapName(Kind.WRR, 7, 3),
         MapName(Kind.DEVICE4, 8),
         MapName(Kind.DEVICE6, 8),
-        MapName(Kind.BIG4, 8),
+        MapName(Kind.LARGE_DEVICE4, 8),
     )
 )
 DISPATCH: tuple[Step, ...] = tuple(
-    AddElements(MapName(kind, size), {(address, 6, *ports): "svc4.web"})
+    AddElements(MapName(kind, size), {(address, 6, *ports): "service4.web"})
     for kinds, size, ports in (
-        ((Kind.EXACT4, Kind.EXACT6, Kind.ICMPEXACT4, Kind.ICMPEXACT6), 8, (80, 80)),
-        ((Kind.RANGE4, Kind.RANGE6, Kind.ICMPRANGE4, Kind.ICMPRANGE6), 0, (80, 8080)),
-        ((Kind.ANY4, Kind.ANY6, Kind.ICMPANY4, Kind.ICMPANY6), 8, ()),
+        (
+            (
+                Kind.SERVICE_PORT4,
+                Kind.SERVICE_PORT6,
+                Kind.ICMP_SERVICE_PORT4,
+                Kind.ICMP_SERVICE_PORT6,
+            ),
+            8,
+            (80, 80),
+        ),
+        (
+            (
+                Kind.SERVICE_RANGE4,
+                Kind.SERVICE_RANGE6,
+                Kind.ICMP_SERVICE_RANGE4,
+                Kind.ICMP_SERVICE_RANGE6,
+            ),
+            0,
+            (80, 8080),
+        ),
+        (
+            (Kind.SERVICE_ANY4, Kind.SERVICE_ANY6, Kind.ICMP_SERVICE_ANY4, Kind.ICMP_SERVICE_ANY6),
+            8,
+            (),
+        ),
     )
     for kind in kinds
     for address in ((V4 if kind.endswith("4") else V6),)
@@ -56,9 +78,9 @@ DISPATCH: tuple[Step, ...] = tuple(
 EVERY_KIND: tuple[Step, ...] = (
     AddElements(SLOTS, {slot: slot % 7 << 16 for slot in range(65537)}),
     AddElements(VIA, {1: (V4, "web"), 2: (V4, f"{'n' * 63} 192.168.100.200")}),
-    AddElements(MapName(Kind.VIA6, 4), {1: (V6, "web")}),
+    AddElements(MapName(Kind.NEXTHOP6, 4), {1: (V6, "web")}),
     AddElements(OPEN, {1: None, 0xFFFFFFFF: None}),
-    AddElements(MapName(Kind.WIDE, 4), {3: None}),
+    AddElements(MapName(Kind.HAS_LARGE_DEVICE4, 4), {3: None}),
     *NUMBERS,
     *DISPATCH,
 )
@@ -67,7 +89,7 @@ EVERY_KIND: tuple[Step, ...] = (
 def maps_of(transaction: Transaction) -> Transaction:
     """A table with the maps, and the chain, that these steps name."""
     names = [step.name for step in transaction if isinstance(step, AddElements)]
-    return (AddTable(), AddChain("svc4.web"), *map(AddMap, names), AddMap(FLOWS))
+    return (AddTable(), AddChain("service4.web"), *map(AddMap, names), AddMap(FLOWS))
 
 
 def listed() -> str:
@@ -135,23 +157,26 @@ def test_nft_would_have_made_the_same() -> None:
 
 BASE: tuple[Step, ...] = (
     AddTable(),
-    AddChain("svc4.web"),
+    AddChain("service4.web"),
     *map(AddMap, (VIA, OPEN, EXACT, FLOWS)),
     AddElements(VIA, {1: (V4, "web"), 2: (V4, "web")}),
     AddElements(OPEN, {1: None, 2: None}),
 )
-GONE = MapName(Kind.VIA4, 9999)
+GONE = MapName(Kind.NEXTHOP4, 9999)
 
 
 @pytest.mark.parametrize(
     ("step", "says"),
     [
-        (DeleteElements(VIA, (7,)), "via4_4.*No such file or directory"),
-        (AddElements(VIA, {1: (OTHER4, "web")}), "via4_4.*File exists"),
-        (AddElements(VIA, dict.fromkeys(range(4, 9), (V4, "web"))), "via4_4.*Too many open files"),
-        (AddElements(GONE, {1: (V4, "web")}), "via4_9999.*No such file or directory"),
-        (DeleteElements(GONE, (1,)), "via4_9999.*No such file or directory"),
-        (FlushMap(GONE), "via4_9999.*No such file or directory"),
+        (DeleteElements(VIA, (7,)), "nexthop4_4.*No such file or directory"),
+        (AddElements(VIA, {1: (OTHER4, "web")}), "nexthop4_4.*File exists"),
+        (
+            AddElements(VIA, dict.fromkeys(range(4, 9), (V4, "web"))),
+            "nexthop4_4.*Too many open files",
+        ),
+        (AddElements(GONE, {1: (V4, "web")}), "nexthop4_9999.*No such file or directory"),
+        (DeleteElements(GONE, (1,)), "nexthop4_9999.*No such file or directory"),
+        (FlushMap(GONE), "nexthop4_9999.*No such file or directory"),
         (AddElements(EXACT, {(V4, 6, 80, 80): "gone"}), "No such file or directory"),
     ],
     ids=lambda value: type(value).__name__,

@@ -25,11 +25,11 @@ from tula.dataplane.nft.transaction import (
 from tula.kernel.fake_nftables import FakeNftables
 from tula.kernel.nfnetlink import NfReader
 from tula.kernel.nftables import Nftables
-from tula.model.count import Count
+from tula.model.stats import Count
 
 WEB = make_config(make_service(backends=[make_backend(0), make_backend(1)]))
-TCP, EXACT, VIA = "tcp4_262144", "exact4_1024", "via4_1024"
-SLOTS, ANY = "slots_1_4093", "any4_1024"
+TCP, EXACT, VIA = "tcp4_262144", "service_port4_1024", "nexthop4_1024"
+SLOTS, ANY = "slots_1_4093", "service_any4_1024"
 STRAY = Rule("", "")
 
 
@@ -78,7 +78,7 @@ def both(*changes: Callable[[Ruleset], Ruleset]) -> Callable[[Ruleset], Ruleset]
 
 CASES = {
     "set-of-a-maps-name": Case(
-        "add set any4 { type ipv4_addr; elements = { 1.2.3.4 }; }", maps("any4")
+        "add set service_any4 { type ipv4_addr; elements = { 1.2.3.4 }; }", maps("service_any4")
     ),
     "set-with-a-maps-whole-name": Case(
         f"add set {ANY} {{ type ipv4_addr; size 1024; elements = {{ 1.2.3.4 }}; }}", maps(ANY)
@@ -90,13 +90,13 @@ CASES = {
         f"add map {ANY} {{ typeof ip daddr . meta l4proto : verdict; size 1000; }}", maps(ANY)
     ),
     "map-with-other-values": Case(
-        "add map via4_7 { type mark : ipv6_addr; size 7; counter; }", maps("via4_7")
+        "add map nexthop4_7 { type mark : ipv6_addr; size 7; counter; }", maps("nexthop4_7")
     ),
     "map-of-other-types": Case(
-        "add map via4_7 { type ipv4_addr : ipv4_addr; size 7; counter; }", maps("via4_7")
+        "add map nexthop4_7 { type ipv4_addr : ipv4_addr; size 7; counter; }", maps("nexthop4_7")
     ),
     "map-without-counters": Case(
-        "add map via4_7 { type mark : ipv4_addr; size 7; }", maps("via4_7")
+        "add map nexthop4_7 { type mark : ipv4_addr; size 7; }", maps("nexthop4_7")
     ),
     "map-whose-elements-age": Case(
         "add set open_7 { type mark; size 7; timeout 1h; }", maps("open_7")
@@ -118,27 +118,30 @@ CASES = {
         ),
     ),
     "map-used-by-a-rule-in-our-chain": Case(
-        "add map stray { type mark : verdict; }\nadd rule svc4.web meta mark vmap @stray",
-        both(maps("stray"), with_rule("svc4.web", Rule("", "meta mark vmap @stray"))),
-        ("svc4.web",),
+        "add map stray { type mark : verdict; }\nadd rule service4.web meta mark vmap @stray",
+        both(maps("stray"), with_rule("service4.web", Rule("", "meta mark vmap @stray"))),
+        ("service4.web",),
     ),
     "map-that-leads-to-our-chain": Case(
-        "add map stray { type mark : verdict; elements = { 7 : goto svc4.web }; }", maps("stray")
+        "add map stray { type mark : verdict; elements = { 7 : goto service4.web }; }",
+        maps("stray"),
     ),
     "element-that-drops": Case(
         f"add element {EXACT} {{ 10.0.0.7 . 6 . 80 : drop }}", unreadable(EXACT)
     ),
     "element-that-jumps": Case(
-        f"add element {EXACT} {{ 10.0.0.7 . 6 . 80 : jump svc4.web }}", unreadable(EXACT)
+        f"add element {EXACT} {{ 10.0.0.7 . 6 . 80 : jump service4.web }}", unreadable(EXACT)
     ),
     "element-for-all-keys": Case(f"add element {EXACT} {{ * : drop }}", unreadable(EXACT)),
     "hop-for-all-marks": Case(f"add element {VIA} {{ * : 1.2.3.4 }}", unreadable(VIA)),
     "slot-for-all-numbers": Case(f"add element {SLOTS} {{ * : 7 }}", unreadable(SLOTS)),
-    "element-in-an-empty-map": Case("add element open_1024 { 77 }", lambda table: with_open(table)),
+    "element-in-an-empty-map": Case(
+        "add element accepts_new_flows_1024 { 77 }", lambda table: with_open(table)
+    ),
     "chain": Case("add chain stray\nadd rule stray drop", with_chain("stray", Chain((STRAY,)))),
     "chain-that-jumps-to-ours": Case(
-        "add chain stray\nadd rule stray jump svc4.web",
-        with_chain("stray", Chain((Rule("", "jump svc4.web"),))),
+        "add chain stray\nadd rule stray jump service4.web",
+        with_chain("stray", Chain((Rule("", "jump service4.web"),))),
     ),
     "chain-that-uses-our-map": Case(
         f"add chain stray\nadd rule stray fwd ip to meta mark map @{VIA} device eth0",
@@ -171,16 +174,17 @@ CASES = {
         foreign(objects=frozenset({(2, "no_backend"), (4, "theirs")})),
     ),
     "quota-used-by-a-rule": Case(
-        'add quota theirs { 10 mbytes; }\nadd rule svc4.web quota name "theirs"',
-        both(foreign(objects=frozenset({(2, "theirs")})), with_rule("svc4.web")),
-        ("svc4.web",),
+        'add quota theirs { 10 mbytes; }\nadd rule service4.web quota name "theirs"',
+        both(foreign(objects=frozenset({(2, "theirs")})), with_rule("service4.web")),
+        ("service4.web",),
     ),
     "dormant": Case("add table { flags dormant; }", foreign(dormant=True)),
 }
 
 
 def with_open(table: Ruleset) -> Ruleset:
-    return replace(table, maps={**table.maps, "open_1024": {**table.maps["open_1024"], 77: None}})
+    name = "accepts_new_flows_1024"
+    return replace(table, maps={**table.maps, name: {**table.maps[name], 77: None}})
 
 
 def meddle(nft: Nftables, case: Case) -> None:
@@ -246,8 +250,9 @@ WANTED = {
     "map-of-another-size": (f"add map {VIA} {{ type mark : ipv4_addr; size 7; counter; }}", (VIA,)),
     "flows-of-another-kind": (f"add set {TCP} {{ type mark; flags dynamic; }}", (TCP,)),
     "two-of-them": (
-        "add map open_1024 { type mark : verdict; }\nadd set icmpexact4_1024 { type mark; }",
-        ("open_1024", "icmpexact4_1024"),
+        "add map accepts_new_flows_1024 { type mark : verdict; }\n"
+        "add set icmp_service_port4_1024 { type mark; }",
+        ("accepts_new_flows_1024", "icmp_service_port4_1024"),
     ),
 }
 
@@ -360,7 +365,12 @@ def test_a_comment_on_a_slot_is_not_foreign(nft: Nftables) -> None:
 @pytest.mark.kernel
 @pytest.mark.parametrize("nft", ["kernel"], indirect=True)
 def test_every_kind_of_map_is_known_by_what_nft_makes_of_it(nft: Nftables) -> None:
-    unsized = {Kind.RANGE4, Kind.RANGE6, Kind.ICMPRANGE4, Kind.ICMPRANGE6}
+    unsized = {
+        Kind.SERVICE_RANGE4,
+        Kind.SERVICE_RANGE6,
+        Kind.ICMP_SERVICE_RANGE4,
+        Kind.ICMP_SERVICE_RANGE6,
+    }
     names = [MapName(kind, 0 if kind in unsized else 8, 3 if kind.numbered else 0) for kind in Kind]
     nft.run((AddTable(), *map(AddMap, names)))
     seen = nft.observe()

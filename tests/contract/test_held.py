@@ -15,9 +15,9 @@ from tula.kernel.nfnetlink import NfReader
 from tula.kernel.nftables import KernelNftables, Nftables
 
 COUNTED = (Kind.TCP4, Kind.TCP6, Kind.UDP4, Kind.UDP6)
-OTHERS = (Kind.CLOSED4, Kind.CLOSED6, Kind.HOTTCP4, Kind.HOTUDP4)
+OTHERS = (Kind.CLOSED4, Kind.CLOSED6, Kind.HOT_TCP4, Kind.HOT_UDP4)
 MAPS = {kind: MapName(kind, 4096) for kind in (*COUNTED, *OTHERS)}
-_FIELDS = {Kind.TCP4: 4, Kind.UDP4: 4, Kind.CLOSED4: 4, Kind.HOTTCP4: 3, Kind.HOTUDP4: 3}
+_FIELDS = {Kind.TCP4: 4, Kind.UDP4: 4, Kind.CLOSED4: 4, Kind.HOT_TCP4: 3, Kind.HOT_UDP4: 3}
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ from support.builders import MACS, make_backend, make_config, make_host, make_se
 from tula.kernel.fake import FakeNetwork
 from tula.kernel.network import KernelNetwork, Network
 from tula.lab import Lab
-from tula.model.desired import OwnedAddress
 from tula.model.errors import KernelError
-from tula.model.host import HostAddress, HostView, Route
+from tula.model.host import HostAddress, HostView, OwnedAddress, Route
 
 NEAR, FAR = make_backend(0), ip_address("192.0.2.1")
 DOCUMENT = make_config(make_service(backends=[NEAR]))

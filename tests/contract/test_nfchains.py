@@ -57,11 +57,11 @@ def test_what_nft_made(host: Host) -> None:
     first, second, third, fourth = early.rules
     vip = Match(("network", 16, 4), True, bytes([10, 9, 0, 100]))
     assert {vip, Match(("transport", 2, 2), True, b"\0P")} <= set(first.matches)
-    assert (first.verdict, first.vague) == ("drop", False)
+    assert (first.verdict, first.partial) == ("drop", False)
     assert Match(("network", 16, 3), True, bytes([10, 9, 0])) in second.matches
     assert (second.verdict, second.chain) == ("jump", "other")
-    assert (third.verdict, third.vague) == ("accept", True)
-    assert (fourth.verdict, fourth.vague) == ("drop", False)
+    assert (third.verdict, third.partial) == ("accept", True)
+    assert (fourth.verdict, fourth.partial) == ("drop", False)
     assert early.others["other"] == (ChainRule(verdict="drop"),)
     late = chains["netdev guard late"]
     assert (late.hook, late.priority, late.drops, late.rules) == ("egress", 7, False, ())

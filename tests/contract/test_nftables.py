@@ -30,12 +30,13 @@ from tula.dataplane.nft.transaction import (
 )
 from tula.kernel.nfbatch import fits_batch
 from tula.kernel.nftables import NewerTableError, Nftables
-from tula.model.config import Config, HealthMonitor, PortRange, Protocol, Tunnel
-from tula.model.count import Count
+from tula.model.config import Config, PortRange, Protocol, Tunnel
 from tula.model.errors import KernelError
+from tula.model.monitor import HealthMonitor, TcpProbe
+from tula.model.stats import Count
 
-VIA = MapName(Kind.VIA4, 4)
-EXACT = MapName(Kind.EXACT4, 4)
+VIA = MapName(Kind.NEXTHOP4, 4)
+EXACT = MapName(Kind.SERVICE_PORT4, 4)
 SLOTS = MapName(Kind.SLOTS, 3, 1)
 HOP = bytes([10, 0, 0, 9])
 VIP = bytes([10, 0, 0, 100])
@@ -46,14 +47,14 @@ BASE: tuple[Step, ...] = (
     AddTable(),
     AddCounter("no_backend"),
     AddChain("in.eth0", "eth0"),
-    AddChain("svc4.web"),
+    AddChain("service4.web"),
     AddMap(VIA),
     AddMap(EXACT),
     AddMap(SLOTS),
     AddElements(VIA, {1: (HOP, "web"), 2: (HOP, "web")}),
-    AddElements(EXACT, {(VIP, 6, 80, 80): "svc4.web"}),
+    AddElements(EXACT, {(VIP, 6, 80, 80): "service4.web"}),
     AddElements(SLOTS, {0: 1, 1: 2}),
-    AddRules("svc4.web", (LOOK_UP, DROP)),
+    AddRules("service4.web", (LOOK_UP, DROP)),
 )
 
 
@@ -77,10 +78,10 @@ def test_what_is_run_is_observed(nft: Nftables) -> None:
     assert nft.observe() == Ruleset(
         maps={
             str(VIA): {1: (HOP, "web"), 2: (HOP, "web")},
-            str(EXACT): {(VIP, 6, 80, 80): "svc4.web"},
+            str(EXACT): {(VIP, 6, 80, 80): "service4.web"},
             str(SLOTS): {0: 1, 1: 2},
         },
-        chains={"in.eth0": Chain((), "eth0"), "svc4.web": Chain((LOOK_UP, DROP))},
+        chains={"in.eth0": Chain((), "eth0"), "service4.web": Chain((LOOK_UP, DROP))},
         counters=frozenset({"no_backend"}),
     )
     assert nft.counts() == {str(VIA): {1: Count(), 2: Count()}}
@@ -113,28 +114,28 @@ def test_a_table_tells_its_schema_and_a_newer_one_is_not_read(nft: Nftables) -> 
         (AddRules("gone", (DROP,)),),
         (DeleteMap("gone"),),
         (DeleteElements(VIA, (7,)),),
-        (AddElements(MapName(Kind.VIA4, 9999), {1: (HOP, "web")}),),
+        (AddElements(MapName(Kind.NEXTHOP4, 9999), {1: (HOP, "web")}),),
         (AddElements(EXACT, {(VIP, 6, 81, 81): "gone"}),),
         (AddElements(VIA, {1: (VIP, "web")}),),
         (AddElements(VIA, dict.fromkeys(range(3, 9), (HOP, "web"))),),
-        (DeleteChain("svc4.web"),),
-        (FlushChain("svc4.web"), DeleteChain("svc4.web")),
+        (DeleteChain("service4.web"),),
+        (FlushChain("service4.web"), DeleteChain("service4.web")),
         (DeleteMap(str(SLOTS)),),
         (DeleteCounter("no_backend"),),
-        (AddRules("svc4.web", (Rule.of("meta mark set numgen inc mod 3 map @gone_1"),)),),
-        (AddRules("svc4.web", (Rule.of("meta l4proto 6 jump gone"),)),),
-        (AddRules("svc4.web", (Rule.of("goto gone"),)),),
-        (AddRules("svc4.web", (Rule.of("jump in.eth0"),)),),
+        (AddRules("service4.web", (Rule.of("meta mark set numgen inc mod 3 map @gone_1"),)),),
+        (AddRules("service4.web", (Rule.of("meta l4proto 6 jump gone"),)),),
+        (AddRules("service4.web", (Rule.of("goto gone"),)),),
+        (AddRules("service4.web", (Rule.of("jump in.eth0"),)),),
         (AddElements(EXACT, {(VIP, 6, 81, 81): "in.eth0"}),),
-        (AddRules("svc4.web", (Rule.of("counter name gone drop"),)),),
+        (AddRules("service4.web", (Rule.of("counter name gone drop"),)),),
         (
             AddChain("target"),
-            AddRules("svc4.web", (Rule.of("jump target"),)),
+            AddRules("service4.web", (Rule.of("jump target"),)),
             DeleteChain("target"),
         ),
         (
             AddChain("target"),
-            AddRules("svc4.web", (Rule.of("goto target"),)),
+            AddRules("service4.web", (Rule.of("goto target"),)),
             DeleteChain("target"),
         ),
     ],
@@ -182,9 +183,9 @@ def test_an_element_goes_with_the_chain_it_names(nft: Nftables) -> None:
     nft.run(
         (
             DeleteElements(EXACT, ((VIP, 6, 80, 80),)),
-            FlushChain("svc4.web"),
+            FlushChain("service4.web"),
             DeleteMap(str(SLOTS)),
-            DeleteChain("svc4.web"),
+            DeleteChain("service4.web"),
         )
     )
     observed = nft.observe()
@@ -195,12 +196,12 @@ def test_an_element_goes_with_the_chain_it_names(nft: Nftables) -> None:
 def test_what_is_unused_goes_by_a_batch(nft: Nftables) -> None:
     """Without an nft: on its way to the kernel it is another message than what nft sends."""
     nft.run(BASE)
-    nft.run((FlushChain("svc4.web"),))
+    nft.run((FlushChain("service4.web"),))
     before = nft.observe()
-    used: tuple[Step, ...] = (DeleteChain("svc4.web"), DeleteMap("gone"))
+    used: tuple[Step, ...] = (DeleteChain("service4.web"), DeleteMap("gone"))
     gone: tuple[Step, ...] = (
         *(DeleteMap(str(EXACT)), DeleteMap(str(SLOTS))),
-        *(DeleteChain("svc4.web"), DeleteCounter("no_backend")),
+        *(DeleteChain("service4.web"), DeleteCounter("no_backend")),
     )
     for refused in (used, (*gone, DeleteMap("gone")), (*gone, DeleteCounter("gone"))):
         assert fits_batch(refused)
@@ -228,7 +229,7 @@ def test_every_kind_of_map_takes_its_elements(nft: Nftables) -> None:
             [PortRange(80, 80), PortRange(8000, 8010)],
             [make_backend(0), make_backend(1)],
             list(Protocol),
-            health=[HealthMonitor("tcp")],
+            health=[HealthMonitor(TcpProbe())],
         ),
         make_service("any", ["10.0.0.100", "2001:db8::100"], [], [make_backend(2)]),
         make_service("far", ["10.0.0.101"], backends=[make_backend(3)], tunnel=Tunnel.IPIP),
@@ -239,7 +240,7 @@ def test_every_kind_of_map_takes_its_elements(nft: Nftables) -> None:
     assert nft.entries()["tcp4_262144"] in (0, None)  # Linux 6.1 does not tell
     assert nft.mark_of(MapName(Kind.TCP4, 262144), bytes(16)) is None
     kinds = {parsed.kind for name in observed.maps if (parsed := MapName.parse(name))}
-    assert kinds == set(Kind) - {Kind.DEVICE6, Kind.TURNS}
+    assert kinds == set(Kind) - {Kind.DEVICE6, Kind.WRR}
 
 
 @settings(

@@ -20,14 +20,13 @@ from ipaddress import ip_address
 
 import pytest
 
-from tula.health.outcome import Fault, Outcome
-from tula.health.probes import ask
-from tula.health.probes.icmp import LISTENING
+from tula.health.check import FailureKind, Outcome
+from tula.health.probes import send_probe
 from tula.kernel.probe_sockets import KernelProbeSockets
 from tula.lab import Lab, require_private_namespace
-from tula.model.config import HealthMonitor
 from tula.model.errors import KernelError
 from tula.model.health import ProbeTarget
+from tula.model.monitor import HealthMonitor, IcmpProbe, TcpProbe, UdpProbe
 
 pytestmark = pytest.mark.kernel
 
@@ -35,7 +34,7 @@ FAMILIES = pytest.mark.parametrize(
     ("own", "other"), [("10.0.0.2", "10.0.0.11"), ("2001:db8::2", "2001:db8::11")]
 )
 OTHERS = pytest.mark.parametrize("other", ["10.0.0.11", "2001:db8::11"])
-ECHO = HealthMonitor("icmp", timeout=2.0)
+ECHO = HealthMonitor(IcmpProbe(), timeout=2.0)
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_the_data_path_knows_them(
 @FAMILIES
 def test_an_echo_is_answered(sockets: KernelProbeSockets, own: str, other: str) -> None:
     for target in (ProbeTarget(ip_address(other)), through(own, other)):
-        outcome = asyncio.run(ask(ECHO, target, sockets))
+        outcome = asyncio.run(send_probe(ECHO, target, sockets))
         assert outcome.passed, outcome
         assert outcome.evidence == f"icmp to {other}: echo reply"
 
@@ -91,8 +90,8 @@ def test_one_that_listens_hears_its_own_reply_whatever_others_packets_meet(
 
     async def run() -> None:
         target = ProbeTarget(ip_address(other))
-        listening = replace(ECHO, extra=(LISTENING,))
-        asked = asyncio.gather(*(ask(listening, target, sockets) for _ in range(20)))
+        listening = replace(ECHO, probe=IcmpProbe(errors=True))
+        asked = asyncio.gather(*(send_probe(listening, target, sockets) for _ in range(20)))
         for _ in range(20):
             with socket.socket(family, socket.SOCK_DGRAM) as nobody:
                 nobody.sendto(b"?", (other, 9))  # refused by an ICMP error
@@ -106,7 +105,7 @@ def test_one_that_listens_hears_its_own_reply_whatever_others_packets_meet(
 def test_many_echoes_at_once_keep_apart(sockets: KernelProbeSockets, other: str) -> None:
     async def run() -> None:
         target = ProbeTarget(ip_address(other))
-        outcomes = await asyncio.gather(*(ask(ECHO, target, sockets) for _ in range(50)))
+        outcomes = await asyncio.gather(*(send_probe(ECHO, target, sockets) for _ in range(50)))
         assert all(outcome.passed for outcome in outcomes)
 
     asyncio.run(run())
@@ -115,15 +114,15 @@ def test_many_echoes_at_once_keep_apart(sockets: KernelProbeSockets, other: str)
 @OTHERS
 def test_a_host_that_is_not_there(sockets: KernelProbeSockets, other: str) -> None:
     nobody = ip_address(other) + 1
-    kinds = [HealthMonitor(kind, timeout=5.0) for kind in ("icmp", "tcp", "udp")]
+    kinds = [HealthMonitor(probe, timeout=5.0) for probe in (IcmpProbe(), TcpProbe(), UdpProbe())]
 
     async def ask_at_once() -> list[Outcome]:
         """The kernel looks for a neighbour for three seconds."""
         target = ProbeTarget(nobody, 80)
-        return await asyncio.gather(*(ask(monitor, target, sockets) for monitor in kinds))
+        return await asyncio.gather(*(send_probe(monitor, target, sockets) for monitor in kinds))
 
     for outcome in asyncio.run(ask_at_once()):
-        assert (outcome.passed, outcome.fault) == (False, Fault.UNREACHABLE)
+        assert (outcome.passed, outcome.failure) == (False, FailureKind.UNREACHABLE)
         assert outcome.evidence.endswith("no route to host")
 
 
@@ -131,5 +130,5 @@ def test_a_source_that_is_not_here(sockets: KernelProbeSockets) -> None:
     target = through("10.0.0.99", "10.0.0.11")
     with pytest.raises(KernelError, match="its source address is not on this machine"):
         sockets.open(target, socket.SOCK_STREAM)
-    outcome = asyncio.run(ask(HealthMonitor("tcp"), target, sockets))
+    outcome = asyncio.run(send_probe(HealthMonitor(TcpProbe()), target, sockets))
     assert outcome.passed is None

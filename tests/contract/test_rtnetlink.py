@@ -17,12 +17,12 @@ import pytest
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from tula.dataplane.tunnels import TunnelChange
+from tula.dataplane.nft.tunnel_devices import TunnelDevice, Tunnels
+from tula.dataplane.nft.tunnel_diff import TunnelChange
 from tula.kernel.rtnetlink import RtReader
 from tula.kernel.tunnel_links import is_ours, read_device
 from tula.kernel.tunnels import KernelTunnels
 from tula.lab import Host, Lab
-from tula.model.tunnel import TunnelDevice, Tunnels
 
 pytestmark = pytest.mark.kernel
 

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import pytest
 
+from support.snapshots import snapshot
+from tula.dataplane.nft.ids import PROBE_MARK
 from tula.kernel.fake import FakeProbeRoute, FakeSysctls
 from tula.kernel.probe_route import PREFERENCE, TABLE, KernelProbeRoute, ProbeRoute
 from tula.kernel.sysctls import KernelSysctls, Sysctls
 from tula.lab import Host, Lab
 from tula.model.errors import KernelError
-from tula.model.ids import PROBE_MARK
 from tula.plan.probe_sysctls import setting, settings_to_read
 
 LINKS = ["lo", "eth0", "eth0.7"]
@@ -67,8 +68,8 @@ def test_rules_and_routes_come_once_and_go(machine: Machine) -> None:
 
 
 def listing(host: Host) -> str:
-    commands = [f"ip -{v} {w}" for v in (4, 6) for w in ("rule", "route show table all")]
-    return host.run(["sh", "-c", "; ".join(commands)]).stdout
+    held = snapshot(host)
+    return held["rules"] + held["routes"]
 
 
 @pytest.mark.kernel

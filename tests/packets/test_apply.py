@@ -64,7 +64,10 @@ def test_without_a_file_the_last_applied_document_is_meant(
     lb = network.lb
     refused = call_tula(lb, "apply", check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "tula: no document is applied here; name one with -f tula.yaml\n"
+    assert (
+        refused.stderr
+        == "tula: no configuration has been applied here; name one with -f tula.yaml\n"
+    )
     assert observe(lb) is None
 
     call_tula(lb, "apply", "-f", document)

@@ -64,12 +64,15 @@ def test_killed_at_random_moments(network: Network, few: Path, many: Path) -> No
     start = time.monotonic()
     lb.tula("plan", "-f", many)
     usual = time.monotonic() - start
-    killed = unchanged = 0
+    begun = killed = unchanged = 0
     with Asking(network.client, network.vips, 80) as asking:
-        for _ in range(KILLS):
+        while begun < KILLS or killed <= KILLS // 4 or not unchanged:
+            begun += 1
+            start = time.monotonic()
             process = lb.start_tula("apply", "-f", many, stdout=subprocess.DEVNULL)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=usual * moment.uniform(0.5, 1.3))
+                usual = time.monotonic() - start  # the machine is less busy than it was
             process.kill()
             killed += process.wait() == -9
             if observe(lb) == table:
@@ -84,8 +87,6 @@ def test_killed_at_random_moments(network: Network, few: Path, many: Path) -> No
         assert not tula.plan(many)
         asking.wait()
     assert asking.failures == []
-    assert killed > KILLS // 4
-    assert unchanged > 0
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -121,10 +122,10 @@ def test_half_of_a_change_is_none(network: Network, tmp_path: Path) -> None:
     environment = wrapped_environment(lb, tmp_path / "bin", script)
     assert tula_with(lb, environment, "apply", "-f", document).returncode == -9
     done = tmp_path / "bin" / "done"
-    wait_until(lambda: done.exists() and done.read_text() == "0\n", timeout=30)
+    wait_until(lambda: done.exists() and done.read_text() == "0\n", timeout=60)
     table = observe(lb)
     assert table is not None
-    chains = [chain for name, chain in table.chains.items() if name.startswith("svc4.")]
+    chains = [chain for name, chain in table.chains.items() if name.startswith("service4.")]
     assert len(chains) == 800
     assert {len(chain.rules) for chain in chains} == {len(chains[0].rules)} != {0}
     # The VIP comes after the rules where there were none: the next apply takes it.
@@ -143,7 +144,7 @@ def test_two_at_once_come_one_after_the_other(network: Network, few: Path, many:
     with lock_of(lb).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         both = [lb.start_tula("apply", "-f", d, stdout=subprocess.DEVNULL) for d in (many, few)]
-        wait_until(lambda: waiting_for(lock_of(lb)) == 2, timeout=20, what="two that wait")
+        wait_until(lambda: waiting_for(lock_of(lb)) == 2, timeout=60, what="two that wait")
         assert snapshot(lb) == held
         assert lb.tula("plan", "-f", many).returncode == 0, "who only reads need not wait"
     assert [process.wait(30) for process in both] == [0, 0]
@@ -160,6 +161,6 @@ def test_a_change_under_way_is_waited_for(
     environment = wrapped_environment(lb, tmp_path / "bin", script)
     assert tula_with(lb, environment, "apply", "-f", many).returncode == -9
     later = lb.start_tula("apply", "-f", many, stdout=subprocess.PIPE)
-    wait_until(lambda: waiting_for(lock_of(lb)) == 1 or later.poll() is not None, timeout=20)
+    wait_until(lambda: waiting_for(lock_of(lb)) == 1 or later.poll() is not None, timeout=60)
     (tmp_path / "bin" / "go").touch()
     assert later.communicate(timeout=30)[0] == "nothing changed\n"

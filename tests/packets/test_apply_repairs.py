@@ -38,17 +38,18 @@ ALTERED = {
     "a slot is gone": "delete element {t} slots_1_4093 {{ 7 }}",
     "a slot names another": "delete element {t} slots_1_4093 {{ 7 }}; "
     "add element {t} slots_1_4093 {{ 7 : 999 }}",
-    "a VIP is not dispatched": "delete element {t} exact4_1024 {{ 10.9.0.100 . tcp . 80 }}",
-    "a port more is dispatched": "add element {t} exact4_1024 "
-    "{{ 10.9.0.100 . tcp . 22 : goto svc4.web }}",
-    "a VIP goes to another chain": "delete element {t} exact6_1024 {{ fd09::100 . tcp . 80 }}; "
-    "add element {t} exact6_1024 {{ fd09::100 . tcp . 80 : goto svc4.web }}",
-    "a backend is gone": "delete element {t} via4_1024 {{ 0x00010002 }}",
-    "a backend is another's": "delete element {t} via4_1024 {{ 0x00010002 }}; "
-    'add element {t} via4_1024 {{ 0x00010002 comment "api" : 10.9.0.12 }}',
-    "a rule is edited": "replace rule {t} svc4.web handle {h} counter accept",
-    "a rule is added": "insert rule {t} svc4.web accept",
-    "rules are gone": "flush chain {t} svc6.web",
+    "a VIP is not dispatched": "delete element {t} service_port4_1024 {{ 10.9.0.100 . tcp . 80 }}",
+    "a port more is dispatched": "add element {t} service_port4_1024 "
+    "{{ 10.9.0.100 . tcp . 22 : goto service4.web }}",
+    "a VIP goes to another chain": "delete element {t} service_port6_1024 "
+    "{{ fd09::100 . tcp . 80 }}; add element {t} service_port6_1024 "
+    "{{ fd09::100 . tcp . 80 : goto service4.web }}",
+    "a backend is gone": "delete element {t} nexthop4_1024 {{ 0x00010002 }}",
+    "a backend is another's": "delete element {t} nexthop4_1024 {{ 0x00010002 }}; "
+    'add element {t} nexthop4_1024 {{ 0x00010002 comment "api" : 10.9.0.12 }}',
+    "a rule is edited": "replace rule {t} service4.web handle {h} counter accept",
+    "a rule is added": "insert rule {t} service4.web accept",
+    "rules are gone": "flush chain {t} service6.web",
     "the base chain is gone": "delete chain {t} in.eth0",
     "chains are added": "add chain {t} mine; add chain {t} yours; add rule {t} mine jump yours",
     "a set and a counter are added": "add set {t} mine {{ type mark; }}; add counter {t} mine; "
@@ -79,9 +80,10 @@ def test_a_backend_that_was_sent_elsewhere(network: Network, document: Path) -> 
     tula.apply(document)
     addresses = {who[1] for who in marks(lb)}
     element = '{ 0x00010002 comment "web" : 10.9.0.99 }'
-    lines = [f"delete element {TABLE} via4_1024 {{ 0x00010002 }}"]
+    lines = [f"delete element {TABLE} nexthop4_1024 {{ 0x00010002 }}"]
     lb.run(
-        ["nft", "-f", "-"], input="\n".join([*lines, f"add element {TABLE} via4_1024 {element}"])
+        ["nft", "-f", "-"],
+        input="\n".join([*lines, f"add element {TABLE} nexthop4_1024 {element}"]),
     )
     assert {who[1] for who in marks(lb)} != addresses
     tula.apply(document)

@@ -49,7 +49,7 @@ def printed(joined: Joined, host: Host, form: str) -> str:
 def write_files(joined: Joined, host: Host, form: str, folder: Path) -> Boot:
     """Only writes what the script writes: its last part is for this kernel's kinds alone."""
     debian = Debian(host, folder)
-    writing, having_read, _ = printed(joined, host, form).partition("\n# Have them read now.")
+    writing, having_read, _ = printed(joined, host, form).partition("\n# Load them now.")
     assert having_read
     debian.run("sh", input=writing)
     return Boot(debian, folder / f"{host.name}.log")

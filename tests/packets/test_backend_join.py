@@ -208,9 +208,9 @@ def test_wrong_input_changes_nothing(bare: Joined) -> None:
     assert "no backend" in said
     assert "--as" in said
     said = agent(host, "join", "-f", path, "--as", "nobody", status=2)["error"]
-    assert "there are: backend-1, backend-2" in said
-    assert "is not it" in agent(host, "join", "-f", path, "--persist", status=2)["error"]
-    assert "name a document" in agent(host, "join", status=2)["error"]
+    assert "its backends are: backend-1, backend-2" in said
+    assert "this is another one" in agent(host, "join", "-f", path, "--persist", status=2)["error"]
+    assert "name the configuration" in agent(host, "join", status=2)["error"]
     host.add_address("eth0", "10.9.0.100/32")
     said = agent(host, "join", "-f", path, status=2)["error"]
     assert "ip address del 10.9.0.100/32 dev eth0" in said

@@ -35,7 +35,9 @@ UP, DOWN = 80, 81
 class Source(StreamServer):
     """Sends ``SIZE`` bytes to whoever asks."""
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         await reader.readline()
         chunk = bytes(1 << 18)
         left = SIZE

@@ -41,7 +41,7 @@ def make_unreadable(path: Path, kind: str) -> str:
         with path.open("wb") as file:
             file.write(b"services: {}\n")
             file.truncate(17 << 20)
-        return r":1:1: larger than 16 MiB; this is no document"
+        return r":1:1: larger than 16 MiB, too large for a configuration"
     elif kind == "a loop":
         path.symlink_to(path)
         return ": cannot be read: Too many levels of symbolic links"

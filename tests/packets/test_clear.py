@@ -162,7 +162,7 @@ def test_the_document_is_put_aside_and_named(network: Network, document: Path) -
     refused = call_tula(lb, "apply", check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        f"tula: no document is applied here; it was cleared, the document is in {aside}; "
+        f"tula: no configuration has been applied here; it was cleared, and is kept in {aside}; "
         "name one with -f tula.yaml\n"
     )
     assert observe(lb) is None

@@ -27,8 +27,8 @@ from tula.lab import (
     send_frame,
     wait_until,
 )
-from tula.lab.loop import event_loop
 from tula.lab.servers import StreamServer
+from tula.lab.wait import event_loop
 
 pytestmark = pytest.mark.kernel
 
@@ -82,7 +82,9 @@ class Farewell(StreamServer):
 
     leave: asyncio.Event
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(self.name.encode() + b"\n")
         await reader.read()
         self.requests += 1

@@ -121,7 +121,7 @@ def test_an_idle_connection_outlives_every_short_timeout_and_a_change_of_weights
     serving.apply()
     held = Held(serving)
     # The UDP flows' entries are gone once the short timeouts have passed.
-    wait_until(lambda: not entries4(serving.lb, "udp4"), 5.0, "the end of the UDP flows")
+    wait_until(lambda: not entries4(serving.lb, "udp4"), 60, "the end of the UDP flows")
     assert len(entries4(serving.lb, "tcp4")) == 60
     serving.web["backends"]["backend-1"]["weight"] = 0
     serving.web["backends"]["backend-2"]["weight"] = 7

@@ -187,14 +187,14 @@ def test_counts_move_to_a_larger_map_and_survive_a_service_that_leaves(ledger: L
     ledger.apply(**both)
     ledger.send("one", *range(0, 1400, 70))
     ledger.send("two", *range(0, 1400, 140))
-    assert {"via4_1024", "via6_1024"} <= maps(network)
+    assert {"nexthop4_1024", "nexthop6_1024"} <= maps(network)
     network.lb.add_address("eth0", "10.50.0.1/16", "fd50::1/64")
     many = {
         f"far-{n}": {"address": [f"10.50.{n >> 8}.{n & 255}", f"fd50::{n:x}"]}
         for n in range(2, 1102)
     }
     ledger.apply(**both, far=service_of(network, protocol="udp", ports=[9], backends=many))
-    assert {"via4_1024", "via6_1024"}.isdisjoint(maps(network)), "they were too small"
+    assert {"nexthop4_1024", "nexthop6_1024"}.isdisjoint(maps(network)), "they were too small"
     ledger.check()
     ledger.send("one", 1, 2, 3)
     ledger.check()

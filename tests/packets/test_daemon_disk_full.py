@@ -25,7 +25,7 @@ from tula.lab import Lab, Network, flat, flows, serve_tcp, wait_until
 pytestmark = pytest.mark.kernel
 
 QUICK = {"type": "tcp", "interval": "200ms", "timeout": "150ms", "rise": 2, "fall": 2}
-SMALL = 'mount -t tmpfs -o size=64k tmpfs "$TULA_STATE_DIR"'
+SMALL = 'mount -t tmpfs -o size=64k,mode=755 tmpfs "$TULA_STATE_DIR"'
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_forwarding_and_health_go_on(network: Network, daemon: Running, tmp_path
 
     filling.unlink()
     daemon.wait_for_weight("web/backend-3", 70, within=40)  # by itself
-    wait_until(lambda: daemon.problems == "", 15, "no problems")
+    wait_until(lambda: daemon.problems == "", 60, "no problems")
     call_tula(lb, "drain", "web/backend-1")
     daemon.wait_for(backend_1="draining")
     assert daemon.status()["services"][0]["packets"] > counted
@@ -117,7 +117,7 @@ def test_a_start_that_finds_no_room_says_why(network: Network, tmp_path: Path) -
     document = put(network, tmp_path, 100)
     daemon = Running(network.lb, document, before=after_mounts(script))
     daemon.spawn()
-    wait_until(lambda: "No space left" in daemon.log, 15)
+    wait_until(lambda: "No space left" in daemon.log, 60)
     asked = call_tula(network.lb, "status", check=False)
     assert asked.returncode == 1
     assert "the daemon has no document yet: " in asked.stderr

@@ -217,8 +217,8 @@ def make_older(lb: Host, schema: int | None) -> None:
         f"add element {TABLE} oldmap_8 {{ 1 : 2 }}",
         f"add chain {TABLE} old4.web",
         f'add rule {TABLE} old4.web counter name of_old comment "old"',
-        f'insert rule {TABLE} svc4.web counter comment "0123456789abcdef"',
-        f'insert rule {TABLE} svc6.web counter comment "0123456789abcdef"',
+        f'insert rule {TABLE} service4.web counter comment "0123456789abcdef"',
+        f'insert rule {TABLE} service6.web counter comment "0123456789abcdef"',
         f'insert rule {TABLE} in.eth0 meta length 1 jump old4.web comment "old"',
     ]
     if schema is not None:
@@ -247,7 +247,7 @@ def test_an_older_ruleset_is_taken_over_and_no_flow_notices(
         assert schema_of(older.counters) == 0
         here = InProcess(lb)
         with lb.enter():
-            tables = here.balancer.flow_tables()
+            tables = here.balancer.stats().tables
         targets = [f"{vip},{STREAMED}" for vip in network.vips]
         program = [sys.executable, udp_load.__file__, "stream", "1000", "24", *targets]
         stream = network.client.popen(program, stdout=subprocess.PIPE)
@@ -267,7 +267,7 @@ def test_an_older_ruleset_is_taken_over_and_no_flow_notices(
         assert schema_of(taken.counters) == SCHEMA
         assert pieces(lb) == right, "nothing of the old one is left"
         with lb.enter():
-            now = {table.name: table.entries for table in here.balancer.flow_tables()}
+            now = {table.name: table.entries for table in here.balancer.stats().tables}
         for table in tables:
             if table.entries is not None and not table.name.startswith("closed"):
                 assert (now[table.name] or 0) >= table.entries, table
@@ -282,7 +282,7 @@ def test_a_newer_ruleset_is_left_as_it_is(network: Network, daemon: Running) -> 
         held = Flows(network)
         daemon.kill()
         lines = [f"delete counter {TABLE} {schema_counter()}", f"add counter {TABLE} {newer}"]
-        lines += [f"add map {TABLE} probe4_9 {{ type ipv4_addr : verdict; }}"]
+        lines += [f"add map {TABLE} probe_nexthop4_9 {{ type ipv4_addr : verdict; }}"]
         lb.run(["nft", "-f", "-"], input="\n".join(lines))
         before = kernel(lb)
         for words in (("plan", "-f"), ("apply", "-f")):
@@ -292,11 +292,11 @@ def test_a_newer_ruleset_is_left_as_it_is(network: Network, daemon: Running) -> 
                 done.stderr
             )
         daemon.start()
-        wait_until(lambda: "event=cycle-failed" in daemon.log, 10.0)
+        wait_until(lambda: "event=cycle-failed" in daemon.log, 60)
         assert "is of a newer Tula" in daemon.log
         assert kernel(lb) == before
         assert held.answers() == held.before
-        lines = [f"delete counter {TABLE} {newer}", f"delete map {TABLE} probe4_9"]
+        lines = [f"delete counter {TABLE} {newer}", f"delete map {TABLE} probe_nexthop4_9"]
         lb.run(["nft", "-f", "-"], input="\n".join(lines))
         wait_until(lambda: "event=cycle-recovered" in daemon.log, 40.0)
         all_up(daemon)

@@ -1,4 +1,4 @@
-"""The doctor on a backend: each fault made on purpose, found, mended as printed, gone.
+"""The doctor on a backend: each fault is injected, found, fixed as printed, and gone.
 
 The networks are those of test_backend_join.py; the backend has joined, and serves.
 """
@@ -26,10 +26,10 @@ DEVICE = "tula-vxlan-rmlx"
 
 @dataclass(frozen=True)
 class Fault:
-    """``make`` are commands on the backend; ``names`` what the doctor then says, nothing else."""
+    """``make`` are commands on the backend; ``ids`` are those of the findings, no others."""
 
     make: tuple[str, ...]
-    names: frozenset[str]
+    ids: frozenset[str]
 
 
 def title(value: object) -> str:
@@ -37,8 +37,8 @@ def title(value: object) -> str:
     return value.make[0].replace(" ", "_") if isinstance(value, Fault) else str(value)
 
 
-def fault(names: str, *make: str) -> Fault:
-    return Fault(make, frozenset(names.split()))
+def fault(ids: str, *make: str) -> Fault:
+    return Fault(make, frozenset(ids.split()))
 
 
 L2 = [
@@ -93,7 +93,7 @@ def doctor(host: Host, path: Path | None = None) -> list[dict[str, Any]]:
     return findings
 
 
-def mend(host: Host, findings: list[dict[str, Any]]) -> None:
+def fix(host: Host, findings: list[dict[str, Any]]) -> None:
     """Runs what was printed."""
     for finding in findings:
         assert finding["on"] == "here"
@@ -125,7 +125,7 @@ CASES = [("l2", each) for each in L2] + [("vxlan", each) for each in VXLAN]
 
 
 @pytest.mark.parametrize(("kind", "made"), CASES, ids=title)
-def test_each_is_found_and_mended(places: Callable[[str], Joined], kind: str, made: Fault) -> None:
+def test_each_is_found_and_fixed(places: Callable[[str], Joined], kind: str, made: Fault) -> None:
     joined = places(kind)
     host = joined.backends[0]
     agent(host, "join")
@@ -133,8 +133,8 @@ def test_each_is_found_and_mended(places: Callable[[str], Joined], kind: str, ma
     for command in made.make:
         host.run(command.split())
     found = doctor(host, joined.path)
-    assert {finding["fault"] for finding in found} == made.names
-    mend(host, found)
+    assert {finding["id"] for finding in found} == made.ids
+    fix(host, found)
     assert doctor(host, joined.path) == []
     for family in ("inet", "ip6"):
         host.run(["nft", "delete", "table", family, "wall"], check=False)
@@ -148,7 +148,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("kind", "one", "other"), PAIRS, ids=title)
-def test_pairs_are_found_and_mended(
+def test_pairs_are_found_and_fixed(
     places: Callable[[str], Joined], kind: str, one: Fault, other: Fault
 ) -> None:
     joined = places(kind)
@@ -157,8 +157,8 @@ def test_pairs_are_found_and_mended(
     for command in (*one.make, *other.make):
         host.run(command.split())
     found = doctor(host, joined.path)
-    assert {finding["fault"] for finding in found} == one.names | other.names
-    mend(host, found)
+    assert {finding["id"] for finding in found} == one.ids | other.ids
+    fix(host, found)
     assert doctor(host, joined.path) == []
     host.run(["nft", "delete", "table", "inet", "wall"], check=False)
 
@@ -168,10 +168,10 @@ def test_who_listens_and_where_answers_go(lab: Lab, tmp_path: Path) -> None:
     joined.services["web"]["protocol"] = "tcp"
     host = joined.backends[0]
     agent(host, "join", "-f", joined.document())
-    assert {f["fault"] for f in doctor(host, joined.path)} == {"not-listening"}
+    assert {f["id"] for f in doctor(host, joined.path)} == {"not-listening"}
     own = serve_tcp(host, [80], [address_of(host, 4), address_of(host, 6)])
     found = doctor(host, joined.path)
-    assert {f["fault"] for f in found} == {"listens-elsewhere"}
+    assert {f["id"] for f in found} == {"listens-elsewhere"}
     assert address_of(host, 4) in found[0]["evidence"]
     own.close()
     serve_tcp(host, [80], joined.network.vips)
@@ -179,7 +179,7 @@ def test_who_listens_and_where_answers_go(lab: Lab, tmp_path: Path) -> None:
     assert doctor(host) == [], "by the document that it has joined"
     host.add_route("default", address_of(joined.lb, 4))
     found = doctor(host, joined.path)
-    assert {f["fault"] for f in found} == {"answers-through-balancer"}
+    assert {f["id"] for f in found} == {"answers-through-balancer"}
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_tunnels_of_other_kinds(lab: Lab, tmp_path: Path, kind: str, outer: int)
         host.run(spoil.split())
         host.run(["ip", "link", "set", name, "up"])
         found = doctor(host, joined.path)
-        assert {finding["fault"] for finding in found} == {"tunnel-missing"}
-        mend(host, found)
+        assert {finding["id"] for finding in found} == {"tunnel-missing"}
+        fix(host, found)
         assert doctor(host, joined.path) == []
     if kind == "gue":
         host.run(["ip", "fou", "del", "port", "5555", "gue"])
         found = doctor(host, joined.path)
-        assert {finding["fault"] for finding in found} == {"tunnel-missing"}
-        mend(host, found)
+        assert {finding["id"] for finding in found} == {"tunnel-missing"}
+        fix(host, found)
         assert doctor(host, joined.path) == []

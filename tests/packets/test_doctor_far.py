@@ -1,9 +1,9 @@
-"""Faults of tunnels are found by name, mended as printed, and gone.
+"""Faults of tunnels are found by id, fixed as printed, and gone.
 
 ::
 
     client ── router ════ far ══╤════════════╤
-                │           backend-1    backend-2   (VIPs on lo, tunnels' ends)
+                │           backend-1    backend-2   (VIPs on lo, tunnel devices)
     ════════════╧══════╤═══  lan
                        lb
                   VIP 10.9.0.100, fd09::100
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support.doctor import Fault, Setup, check_found, far
+from support.doctor import Fault, Setup, check_found, l3_setup
 from support.tunnelled import LINK_KINDS
 from tula.lab import Lab
 
@@ -27,31 +27,31 @@ def _sh(command: str) -> object:
     return lambda setup: setup.first.run(["sh", "-e", "-c", command])
 
 
-def _ends(setup: Setup) -> list[str]:
+def _devices(setup: Setup) -> list[str]:
     """The names of the backend's devices."""
     return [name for name in setup.first.interfaces() if name.startswith("tula-")]
 
 
-def _on_ends(command: str) -> object:
-    """A command with END for each of them."""
+def _on_devices(command: str) -> object:
+    """A command with DEVICE for each of them."""
 
     def make(setup: Setup) -> None:
-        for name in _ends(setup):
-            setup.first.run(["sh", "-e", "-c", command.replace("END", name)])
+        for name in _devices(setup):
+            setup.first.run(["sh", "-e", "-c", command.replace("DEVICE", name)])
 
     return make
 
 
-_other_id = _on_ends(
-    "ip link delete END; ip link add END address 02:54:0a:07:00:0b type vxlan id 77 dstport 4789 "
-    "local 10.7.0.11 nolearning; ip link set END up"
+_other_id = _on_devices(
+    "ip link delete DEVICE; ip link add DEVICE address 02:54:0a:07:00:0b type vxlan id 77 "
+    "dstport 4789 local 10.7.0.11 nolearning; ip link set DEVICE up"
 )
-_no_ends = _on_ends("ip link delete END")
-_strict = _on_ends("sysctl -w net.ipv4.conf.END.rp_filter=1")
+_no_devices = _on_devices("ip link delete DEVICE")
+_strict = _on_devices("sysctl -w net.ipv4.conf.DEVICE.rp_filter=1")
 
 
 def _narrow(setup: Setup) -> None:
-    """The router's way to the backends passes no more than 1,400 bytes, and says so."""
+    """The router's link to the backends passes no more than 1,400 bytes, and says so."""
     _mtu(setup, 1400)
 
 
@@ -72,7 +72,7 @@ def _no_filter(setup: Setup) -> None:
 
 def _no_vip_4(setup: Setup) -> None:
     """Where a loose filter has no address it refuses all of IPv4."""
-    for name in ("lo", *_ends(setup)):
+    for name in ("lo", *_devices(setup)):
         setup.first.remove_address(name, "10.9.0.100/32")
 
 
@@ -99,59 +99,59 @@ OTHER_KINDS = [("gue", 6), *([("ipip", 4), ("gre", 4)] if os.environ.get("TULA_S
 """Half a minute each in the emulated VM: the others are for soak."""
 
 FAULTS = [
-    Fault("no-end", _no_ends, "tunnel-missing"),
+    Fault("no-device", _no_devices, "tunnel-missing"),
     Fault("other-id", _other_id, "tunnel-missing", certain=False),
     Fault(
         "other-mac",
-        _on_ends("ip link set END address 02:00:00:00:00:77"),
+        _on_devices("ip link set DEVICE address 02:00:00:00:00:77"),
         "tunnel-missing",
         certain=False,
     ),
-    Fault("end-down", _on_ends("ip link set END down"), "tunnel-missing", certain=None),
+    Fault("device-down", _on_devices("ip link set DEVICE down"), "tunnel-missing", certain=None),
     Fault("rp-filter", _strict, "rp-filter", certain=False),
     Fault("vip-missing", _sh("ip address del fd09::100/128 dev lo"), "vip-missing", certain=False),
     Fault("vip-4-missing", _no_vip_4, "rp-filter", certain=False),
     Fault("no-clamp", _sh("nft delete table inet tula_backend"), "mss-not-clamped"),
-    Fault("source-filter", _filter, "tunnel-missing", human=_no_filter, certain=False),
+    Fault("source-filter", _filter, "tunnel-missing", by_hand=_no_filter, certain=False),
     Fault(
         "narrow-router",
         _narrow,
         "path-mtu",
-        human=lambda setup: _mtu(setup, 1500),
+        by_hand=lambda setup: _mtu(setup, 1500),
     ),
-    Fault("not-listed", _unlisted, "not-a-load-balancer", "here", human=_listed,
+    Fault("not-listed", _unlisted, "not-a-load-balancer", "here", by_hand=_listed,
           also=frozenset({"load-balancer-unreachable"})),
-    Fault("own-firewall", _output, "foreign-chain", "eth0", human=_no_output),
+    Fault("own-firewall", _output, "foreign-chain", "eth0", by_hand=_no_output),
 ]  # fmt: skip
 BY_ID = {fault.id: fault for fault in FAULTS}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_found_mended_and_gone(lab: Lab, tmp_path: Path, fault: Fault) -> None:
-    check_found(far(lab, tmp_path), [fault])
+def test_found_fixed_and_gone(lab: Lab, tmp_path: Path, fault: Fault) -> None:
+    check_found(l3_setup(lab, tmp_path), [fault])
 
 
-@pytest.mark.parametrize("name", ["no-end", "rp-filter", "no-clamp"])
+@pytest.mark.parametrize("name", ["no-device", "rp-filter", "no-clamp"])
 def test_over_ipv6(lab: Lab, tmp_path: Path, name: str) -> None:
-    check_found(far(lab, tmp_path, outer=6), [BY_ID[name]])
+    check_found(l3_setup(lab, tmp_path, outer=6), [BY_ID[name]])
 
 
 @pytest.mark.parametrize(
     "pair", [("vip-missing", "no-clamp"), ("rp-filter", "no-clamp")], ids="+".join
 )
 def test_two_at_once(lab: Lab, tmp_path: Path, pair: tuple[str, str]) -> None:
-    check_found(far(lab, tmp_path), [BY_ID[name] for name in pair])
+    check_found(l3_setup(lab, tmp_path), [BY_ID[name] for name in pair])
 
 
 @pytest.mark.parametrize(
     ("tunnel", "outer"),
     [pytest.param(*kind, marks=pytest.mark.link_kinds(*LINK_KINDS[kind])) for kind in OTHER_KINDS],
 )
-def test_ends_of_other_kinds(lab: Lab, tmp_path: Path, tunnel: str, outer: int) -> None:
-    """Their ends go, and are made again by the commands as printed."""
+def test_devices_of_other_kinds(lab: Lab, tmp_path: Path, tunnel: str, outer: int) -> None:
+    """Their devices are deleted, and recreated by the printed commands."""
     check_found(
-        far(lab, tmp_path, tunnel, outer),
-        [Fault("no-end", _no_ends, "tunnel-missing", certain=None)],
+        l3_setup(lab, tmp_path, tunnel, outer),
+        [Fault("no-device", _no_devices, "tunnel-missing", certain=None)],
     )
 
 
@@ -166,13 +166,13 @@ def _no_source_filter(setup: Setup) -> None:
     setup.network.router.run(["nft", "delete", "table", "inet", "broken"])
 
 
-def test_a_filter_of_sources_on_the_way_is_guessed(lab: Lab, tmp_path: Path) -> None:
+def test_a_source_filter_on_the_path_is_guessed(lab: Lab, tmp_path: Path) -> None:
     """Answers from the VIP are lost behind the backend, which looks like several things there."""
-    setup = far(lab, tmp_path)
+    setup = l3_setup(lab, tmp_path)
     _source_filter(setup)
     found = setup.examine()
     assert {finding["where"] for finding in found} == {"backend-1", "backend-2"}
-    assert {finding["fault"] for finding in found} <= {"vip-missing", "rp-filter"}
+    assert {finding["id"] for finding in found} <= {"vip-missing", "rp-filter"}
     assert not any(finding["certain"] for finding in found)
     _no_source_filter(setup)
     assert setup.examine() == []

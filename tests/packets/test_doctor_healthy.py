@@ -5,14 +5,13 @@ Every set-up is that of test_doctor_near.py or test_doctor_far.py, with somethin
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.doctor import Setup, balancers, far, near
+from support.doctor import Setup, balancers, l2_setup, l3_setup
 from support.in_process import call_tula
 from support.lab_documents import service_of
 from support.running import Running
@@ -39,7 +38,7 @@ def without_ipv6(lab: Lab, directory: Path) -> Setup:
 
 
 def over_ipv6(lab: Lab, directory: Path) -> Setup:
-    return far(lab, directory, outer=6)
+    return l3_setup(lab, directory, outer=6)
 
 
 def routed_vip(lab: Lab, directory: Path) -> Setup:
@@ -85,14 +84,14 @@ def many_services(lab: Lab, directory: Path) -> Setup:
 
 
 def no_connections(lab: Lab, directory: Path) -> Setup:
-    setup = near(lab, directory)
+    setup = l2_setup(lab, directory)
     setup.top["connections"] = {"enabled": False}
     setup.apply()
     return setup
 
 
 def drained(lab: Lab, directory: Path) -> Setup:
-    setup = near(lab, directory)
+    setup = l2_setup(lab, directory)
     call_tula(setup.lb, "drain", "web/backend-1")
     return setup
 
@@ -117,7 +116,7 @@ def vip_on_the_other_subnet(lab: Lab, directory: Path) -> Setup:
 
 def guarded(lab: Lab, directory: Path) -> Setup:
     """A firewall on the balancer that drops what it does not know, before and after Tula."""
-    setup = near(lab, directory)
+    setup = l2_setup(lab, directory)
     early = "type filter hook ingress device eth0 priority -600; tcp dport 23 drop;"
     setup.nft(setup.lb, f"table netdev guard {{\nchain early {{ {early} }}\n}}\n")
     rules = "type filter hook input priority 0; policy drop; ct state established accept;"
@@ -128,7 +127,7 @@ def guarded(lab: Lab, directory: Path) -> Setup:
 
 def silent_to_echoes(lab: Lab, directory: Path) -> Setup:
     """Backends that drop whatever is no request of their services."""
-    setup = near(lab, directory)
+    setup = l2_setup(lab, directory)
     allowed = "tcp dport 80 accept; udp dport 53 accept; ct state established accept;"
     neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept;"
     chain = f"type filter hook input priority 0; policy drop; {allowed} {neighbours}"
@@ -138,7 +137,7 @@ def silent_to_echoes(lab: Lab, directory: Path) -> Setup:
 
 
 SETUPS: list[Callable[[Lab, Path], Setup]] = [
-    near, on_one_switch, without_ipv6, far, over_ipv6, routed_vip, standby, many_services,
+    l2_setup, on_one_switch, without_ipv6, l3_setup, over_ipv6, routed_vip, standby, many_services,
     no_connections, drained, vip_on_the_other_subnet, guarded, silent_to_echoes,
 ]  # fmt: skip
 
@@ -150,7 +149,7 @@ def test_nothing_is_found(lab: Lab, tmp_path: Path, make: Callable[[Lab, Path], 
 
 def test_with_a_daemon_that_checks(lab: Lab, tmp_path: Path) -> None:
     """One backend is down by its checks, and served by no one: that is no drift."""
-    setup = near(lab, tmp_path)
+    setup = l2_setup(lab, tmp_path)
     check: dict[str, Any] = {"type": "tcp", "interval": "200ms", "timeout": "200ms", "rise": 1}
     del setup.services["dns"]
     setup.services["web"]["health"] = {**check, "fall": 1}
@@ -160,17 +159,15 @@ def test_with_a_daemon_that_checks(lab: Lab, tmp_path: Path) -> None:
         assert setup.examine() == []
         setup.servers["backend-1", 80].close()
         daemon.wait_for(backend_1="down")
-        assert {f["fault"] for f in setup.examine()} == {"not-listening"}
+        assert {f["id"] for f in setup.examine()} == {"not-listening"}
         setup.servers["backend-1", 80] = serve_tcp(setup.first, [80])
         daemon.wait_for(backend_1="up")
 
 
 def test_no_setting_changes_and_no_connection_stays(lab: Lab, tmp_path: Path) -> None:
-    setup = near(lab, tmp_path)
+    setup = l2_setup(lab, tmp_path)
     before = [sysctls(host) for host in (setup.lb, setup.first)]
-    began = time.monotonic()
     assert setup.examine() == []
-    assert time.monotonic() - began < 15
     changed = [
         _changes(a, sysctls(h)) for a, h in zip(before, (setup.lb, setup.first), strict=True)
     ]
@@ -181,6 +178,4 @@ def test_no_setting_changes_and_no_connection_stays(lab: Lab, tmp_path: Path) ->
 
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    """What counts by itself is left out."""
-    changed = {name for name in before if before[name] != after.get(name)}
-    return {name for name in changed if "conntrack_count" not in name}
+    return {name for name in before if before[name] != after.get(name)}

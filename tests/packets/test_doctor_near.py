@@ -1,4 +1,4 @@
-"""Faults of L2 set-ups are found by name, mended as printed, and gone.
+"""Faults of L2 set-ups are found by name, fixed as printed, and gone.
 
 ::
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support.doctor import Fault, Setup, check_found, near
+from support.doctor import Fault, Setup, check_found, l2_setup
 from support.lab_documents import write_document
 from tula.lab import Host, Lab, serve_tcp
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.kernel
 
 
 def other(setup: Setup, number: int = 7) -> Host:
-    """A machine of the same link that has nothing to do with it all."""
+    """A machine on the same link with no part in the configuration."""
     name = f"other-{number}"
     if name in setup.network.lab.hosts:
         return setup.network.lab.hosts[name]
@@ -40,7 +40,7 @@ def has_vip(number: int, version: int) -> Fault:
         lambda setup: other(setup, number).add_address("eth0", address),
         "arp-conflict" if version == 4 else "nd-conflict",
         "eth0",
-        human=lambda setup: other(setup, number).remove_address("eth0", address),
+        by_hand=lambda setup: other(setup, number).remove_address("eth0", address),
     )
 
 
@@ -233,47 +233,47 @@ FAULTS = [
     Fault("vip-on-eth0-6", _vip_on_eth0("fd09::100/128"), "vip-announced"),
     has_vip(7, 4),
     has_vip(7, 6),
-    Fault("two-others", _twice, "duplicate-vip", "eth0", human=_once),
-    Fault("stopped", _stop, "not-listening", human=_start),
-    Fault("own-address-only", _elsewhere, "listens-elsewhere", human=_everywhere),
+    Fault("two-others", _twice, "duplicate-vip", "eth0", by_hand=_once),
+    Fault("stopped", _stop, "not-listening", by_hand=_start),
+    Fault("own-address-only", _elsewhere, "listens-elsewhere", by_hand=_everywhere),
     Fault(
         "drop",
         _filter("ip daddr 10.9.0.100 tcp dport 80 drop"),
         "firewall",
-        human=_no_filter,
+        by_hand=_no_filter,
     ),
     Fault(
         "reject",
         _filter("ip6 daddr fd09::100 tcp dport 80 reject"),
         "firewall",
-        human=_no_filter,
+        by_hand=_no_filter,
     ),
     Fault(
         "unplugged",
         lambda setup: setup.first.set_cable("eth0", False),
         "backend-unreachable",
-        human=lambda setup: setup.first.set_cable("eth0", True),
+        by_hand=lambda setup: setup.first.set_cable("eth0", True),
     ),
     Fault(
         "behind-a-router",
         _backend_elsewhere("10.8.0.11"),
         "off-link",
         "far-away",
-        human=_all_right,
+        by_hand=_all_right,
     ),
     Fault(
         "own-backend",
         _backend_elsewhere("10.9.0.2"),
         "own-backend",
         "far-away",
-        human=_all_right,
+        by_hand=_all_right,
     ),
     Fault(
         "nobody-there",
         _backend_elsewhere("10.9.0.66"),
         "backend-unreachable",
         "far-away",
-        human=_all_right,
+        by_hand=_all_right,
         also=frozenset({"not-applied"}),
     ),
     Fault(
@@ -281,14 +281,14 @@ FAULTS = [
         _balancer("lb9", "10.9.0.11", alone=True),
         "not-a-load-balancer",
         "here",
-        human=_all_right,
+        by_hand=_all_right,
     ),
     Fault(
         "second-balancer",
         _balancer("lb9", "10.9.0.99", alone=False),
         "load-balancer-unreachable",
         "lb9",
-        human=_all_right,
+        by_hand=_all_right,
     ),
     Fault(
         "vip-gone",
@@ -305,14 +305,14 @@ FAULTS = [
         "drift",
         "here",
     ),
-    Fault("no-interface", _interface, "interface-missing", "eth7", human=_all_right),
+    Fault("no-interface", _interface, "interface-missing", "eth7", by_hand=_all_right),
     Fault("link-down", _second_interface, "interface-down", "eth1"),
     Fault("gateway", _through_the_balancer, "answers-through-balancer"),
     Fault("foreign-ingress", _foreign("ingress"), "foreign-chain", "eth0"),
     Fault("foreign-egress", _foreign("egress"), "foreign-chain", "eth0"),
-    Fault("narrow-switch", _narrow, "path-mtu", certain=False, human=_wide),
-    Fault("full", _many_flows, "table-full", "here", human=_all_right),
-    Fault("udp-source", _by_own_address, "answers-by-own-address", human=_one_port),
+    Fault("narrow-switch", _narrow, "path-mtu", certain=False, by_hand=_wide),
+    Fault("full", _many_flows, "table-full", "here", by_hand=_all_right),
+    Fault("udp-source", _by_own_address, "answers-by-own-address", by_hand=_one_port),
 ]
 BY_ID = {fault.id: fault for fault in FAULTS}
 
@@ -327,20 +327,20 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_found_mended_and_gone(lab: Lab, tmp_path: Path, fault: Fault) -> None:
-    check_found(near(lab, tmp_path), [fault])
+def test_found_fixed_and_gone(lab: Lab, tmp_path: Path, fault: Fault) -> None:
+    check_found(l2_setup(lab, tmp_path), [fault])
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="+".join)
 def test_two_at_once(lab: Lab, tmp_path: Path, pair: tuple[str, str]) -> None:
-    check_found(near(lab, tmp_path), [BY_ID[name] for name in pair])
+    check_found(l2_setup(lab, tmp_path), [BY_ID[name] for name in pair])
 
 
 def test_where_clients_packets_are_lost_is_where_the_doctor_says(lab: Lab, tmp_path: Path) -> None:
-    """Without a document that was ever applied, the backends are tested all the same."""
-    setup = near(lab, tmp_path)
+    """The backends are tested without an applied configuration too."""
+    setup = l2_setup(lab, tmp_path)
     setup.here.clear()
     setup.first.remove_address("lo", "10.9.0.100/32")
     write_document(setup.path, setup.services)
-    found = {(finding["fault"], finding["where"]) for finding in setup.examine()}
+    found = {(finding["id"], finding["where"]) for finding in setup.examine()}
     assert found == {("not-applied", "here"), ("vip-missing", "backend-1")}

@@ -70,25 +70,26 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 TABLE = "netdev tula"
-SET = "add set {t} any4 {{ type ipv4_addr; elements = {{ 1.2.3.4 }}; }}"
+SET = "add set {t} service_any4 {{ type ipv4_addr; elements = {{ 1.2.3.4 }}; }}"
 FOREIGN = {
     "a set with the name of a map": SET,
     "a set with the name of connections": "add set {t} udp4_7 {{ type mark; "
     "flags dynamic,timeout; }}; add element {t} udp4_7 {{ 7 }}",
     "a map of no name of Tula's, used by a rule": "add map {t} mine {{ type mark : verdict; }}; "
-    "add rule {t} svc4.web meta mark vmap @mine",
-    "an element that drops": "add element {t} exact4_1024 {{ 10.9.0.100 . tcp . 81 : drop }}",
-    "an element for all keys": "add element {t} exact6_1024 {{ * : jump svc6.web }}",
-    "a hop for all marks": "add element {t} via4_1024 {{ * : 10.9.0.77 }}",
+    "add rule {t} service4.web meta mark vmap @mine",
+    "an element that drops": "add element {t} service_port4_1024 "
+    "{{ 10.9.0.100 . tcp . 81 : drop }}",
+    "an element for all keys": "add element {t} service_port6_1024 {{ * : jump service6.web }}",
+    "a hop for all marks": "add element {t} nexthop4_1024 {{ * : 10.9.0.77 }}",
     "a chain that uses a map of Tula's": "add chain {t} mine; "
-    'add rule {t} mine fwd ip to meta mark map @via4_1024 device "eth0"',
+    'add rule {t} mine fwd ip to meta mark map @nexthop4_1024 device "eth0"',
     "a base chain at egress": "add chain {t} mine "
     '{{ type filter hook egress device "eth0" priority 7; }}',
     "a rule that drops all": "insert rule {t} in.eth0 drop",
     "a policy": 'add chain {t} in.eth0 {{ type filter hook ingress device "eth0" priority -500; '
     "policy drop; }}",
     "a quota and a limit": "add quota {t} mine {{ 1 mbytes; }}; add limit {t} mine "
-    "{{ rate 1/second; }}; add rule {t} svc4.web limit name mine",
+    "{{ rate 1/second; }}; add rule {t} service4.web limit name mine",
     "sleep": "add table {t} {{ flags dormant; }}",
 }
 

@@ -70,7 +70,7 @@ def test_a_host_that_is_silent_to_echoes(applications: Applications) -> None:
     for name in switches:
         applications.first.write_sysctl(name, 1)
     silent = r"no echo reply within \d s"
-    named = f"{silent}; the host does not answer echoes by its own address either"
+    named = f"{silent}; the host does not answer pings to its own address either"
     applications.wait_for_down(("icmp", "dsr", named), ("icmp", "direct", silent))
     for name in switches:
         applications.first.write_sysctl(name, 0)
@@ -87,7 +87,7 @@ def test_an_answer_that_is_wrong_at_the_vip_alone(applications: Applications, ki
     def answer(asked: bytes, address: str) -> bytes:
         return (bad if address in vips else right)(asked, address)
 
-    seen = ".*; by its own address it passes: the server answers otherwise for the VIP"
+    seen = ".*; on its own address the check passes: the server answers differently for the VIP"
     with applications.answering(kind, answer):
         applications.wait_for_down((kind, "dsr", seen))
     applications.wait_for_down()
@@ -97,4 +97,4 @@ def test_a_certificate_that_ends_soon_is_warned_of(applications: Applications) -
     found = applications.daemon.backends()
     warned = {name for name, backend in found.items() if backend["warning"]}
     assert warned == {name for name in found if name.startswith("https-")}
-    assert "the certificate ends on" in found["https-dsr-6/backend-2"]["warning"]
+    assert "the certificate expires on" in found["https-dsr-6/backend-2"]["warning"]

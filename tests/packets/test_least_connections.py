@@ -57,7 +57,7 @@ def test_new_connections_go_to_who_has_few_until_all_are_even(lab: Lab, tmp_path
         def connections() -> dict[str, int | None]:
             return {name: b["connections"] for name, b in daemon.backends().items()}
 
-        wait_until(lambda: [connections()[name] for name in full] == [50, 50], 20.0, "the count")
+        wait_until(lambda: [connections()[name] for name in full] == [50, 50], 60, "the count")
         for _ in range(12):  # each time that many a count, until those before are in it
             open_more(10)
             whole = sum(map(len, opened.values()))
@@ -71,7 +71,7 @@ def test_new_connections_go_to_who_has_few_until_all_are_even(lab: Lab, tmp_path
             held = Counter(flow.backend for flow in flows)
             assert held["backend-1"] < 70, f"50 and few of 120: {held}"
             assert min(held["backend-2"], held["backend-3"]) > 40, held
-            chain = f"svc{family}.web{family}"
+            chain = f"service{family}.web{family}"
             rules = network.lb.run(["nft", "-j", "list", "chain", "netdev", "tula", chain])
-            assert re.search(r"turns_\d_1021", rules.stdout)
+            assert re.search(r"wrr_\d_1021", rules.stdout)
             assert ask_all(flows) == {flow.source_port: flow.backend for flow in flows}

@@ -60,7 +60,10 @@ def test_what_is_said_holds_and_a_daemon_takes_it_up(network: Network, document:
         "backend-3",
     }
     said = call_tula(lb, "drain", "web/backend-1")
-    assert (said.stdout, said.stderr) == ("web/backend-1: drained: no new connections\n", "")
+    assert (said.stdout, said.stderr) == (
+        "web/backend-1: draining: no new connections, existing ones continue\n",
+        "",
+    )
     assert answering(network) == {"backend-2", "backend-3"}
     ask_all(open_flows)  # those that exist go on
     call_tula(lb, "disable", "web/backend-2")

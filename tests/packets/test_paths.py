@@ -159,7 +159,7 @@ def test_a_backends_card_is_replaced_and_no_apply_is_needed(
             make = arp_announcement if address.version == 4 else advertisement
             send_frame(one, "eth0", make(address, mac))  # type: ignore[operator]
     for vip in VIPS:
-        wait_until(lambda vip=vip: some_answers(network.client, vip) == 20, timeout=10)
+        wait_until(lambda vip=vip: some_answers(network.client, vip) == 20, timeout=60)
         with Capture(one) as capture:
             assert who_answers(network.client, vip) == {one.name: 120}
         arrived = read_packets(capture.frames(outgoing=False))

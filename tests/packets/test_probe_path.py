@@ -39,8 +39,10 @@ from support.probing import (
     probe_socket,
     services,
 )
+from support.snapshots import snapshot, sysctls
 from support.tunnelled import LINK_KINDS, Outside, Tunnelled, make_backend
 from support.uploads import Sink
+from tula.dataplane.nft.ids import PROBE_MARK
 from tula.lab import (
     Capture,
     Lab,
@@ -52,7 +54,6 @@ from tula.lab import (
     udp_ask,
     wait_until,
 )
-from tula.model.ids import PROBE_MARK
 
 pytestmark = pytest.mark.kernel
 
@@ -96,7 +97,7 @@ def test_each_backend_answers_for_itself_from_the_vip(l2: Flat, where: str, fami
         for probe in probes:
             assert ask_tcp(l2.lb, probe.target) == probe.backend
             assert ask_udp(l2.lb, probe.target) == probe.backend
-            assert ping(l2.lb, probe.target, 1 + probe.target.backend_id % 1000)
+            assert ping(l2.lb, probe.target, 1 + probe.target.priority % 1000)
         frames = at_lb.frames(outgoing=True), at_lb.frames(outgoing=False)
     # Of the other family the last packets of the test before may still come.
     sent, received = ([p for p in read_packets(some) if is_of(p.source, family)] for some in frames)
@@ -209,13 +210,13 @@ def test_a_vip_that_another_machine_holds_is_probed_alike(
 def test_nobody_elses_numbers_steer_a_packet(l2: Flat, where: str, family: int) -> None:
     """A mark or a priority alone: its usual way. The probes' mark without a backend: dropped."""
     target = l2.of(where, family)[0].target
-    number = target.backend_id
+    number = target.priority
     with Capture(l2.network.backends[0]) as at_backend:
         for mark, priority in ((number, 0), (0, number), (0, PROBE_MARK), (number, number)):
-            other = replace(target, mark=mark, backend_id=priority)
+            other = replace(target, mark=mark, priority=priority)
             assert ask_udp(l2.lb, other, timeout=0.2) == ""
         for priority in (0, 1, number + 0x1000000, PROBE_MARK):
-            assert ask_udp(l2.lb, replace(target, backend_id=priority), timeout=0.2) == ""
+            assert ask_udp(l2.lb, replace(target, priority=priority), timeout=0.2) == ""
         assert ask_udp(l2.lb, target), "the socket works otherwise"
         seen = read_packets(at_backend.frames(outgoing=False))
     assert len(seen) == 1
@@ -264,25 +265,25 @@ def test_without_checks_there_is_no_chain_and_clear_takes_all_back(
     lb.run(["ip", "route", "add", "10.99.0.0/24", "dev", "eth0", "table", "21621"])
     lb.run(["nft", "add", "table", "netdev", "other"])
 
-    def snapshot() -> str:
-        texts = ["ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all"]
-        texts.append("sysctl -ar 'ipv4.conf.*(rp_filter|accept_local)'")
-        return lb.run(["sh", "-c", "; ".join(texts)]).stdout
+    def settings() -> tuple[str, str, dict[str, str]]:
+        held, values = snapshot(lb), sysctls(lb)
+        named = ("rp_filter", "accept_local")
+        return held["rules"], held["routes"], {n: v for n, v in values.items() if n.endswith(named)}
 
-    before = snapshot()
+    before = settings()
     made.apply()
     assert "tula" in lb.run(["nft", "list", "tables"]).stdout
-    assert snapshot() != before
+    assert settings() != before
     for probe in made.of("away", 4):
         assert ask_tcp(lb, probe.target) == probe.backend
     assert made.ensure() == []
     made.here.clear()
-    assert snapshot() == before
+    assert settings() == before
     assert lb.run(["nft", "list", "tables"]).stdout.split() == ["table", "netdev", "other"]
     del made.services["away"]["health"]
     made.apply()
     assert "probe" not in lb.run(["nft", "list", "table", "netdev", "tula"]).stdout
-    assert snapshot() == before
+    assert settings() == before
 
 
 @pytest.fixture(
@@ -328,7 +329,7 @@ def test_in_a_tunnel_each_backend_answers_for_itself(
         for probe in probes:
             assert ask_tcp(base.lb, probe.target) == probe.backend
             assert ask_udp(base.lb, probe.target) == probe.backend
-            assert ping(base.lb, probe.target, 1 + probe.target.backend_id % 1000)
+            assert ping(base.lb, probe.target, 1 + probe.target.priority % 1000)
         outgoing, incoming = at_lb.frames(outgoing=True), at_lb.frames(outgoing=False)
     # Of the other family the last packets of the test before may still come.
     sent = [f for f in map(Outside, outgoing) if f.inside and is_of(f.inside.src, family)]

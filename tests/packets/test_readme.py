@@ -7,7 +7,7 @@
     ════╧═════════════════╧═════════════════════╧════  lan  10.0.0.0/24
 
 What installs (apt, pip, systemd units, nginx) is left out: Tula runs from here, and servers of the
-lab say their names. For tunnels the document's ``forwarding`` is another, and nothing else.
+lab say their names. For tunnels only the configuration's ``forwarding`` differs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import pytest
 from support.in_process import call_tula
 from support.joined import KINDS
 from support.packets import read_packets
+from support.running import Running
 from tula.lab import Capture, Host, Lab, serve_http
 
 pytestmark = pytest.mark.kernel
@@ -100,7 +101,11 @@ def test_from_three_bare_machines_to_the_first_answer(lab: Lab, tmp_path: Path, 
     (trace,) = commands("tula trace")
     assert "maglev hashes 10.0.0.50 port 40000" in run(lb, trace, path)
     (doctor,) = commands("tula doctor")
-    assert "No fault found" in run(lb, doctor, path)
+    assert "No problems found" in run(lb, doctor, path)
+    if kind == "l2":
+        with Running(lb, path) as daemon:
+            daemon.wait_for(within=60.0, cache_1="up", cache_2="up")
+        timed("lb1: the daemon has checked both backends")
     print("\n".join(spent))
     for cache in caches:
         cache.tula("backend", "leave")

@@ -20,15 +20,16 @@ from typing import Any
 
 import pytest
 
+from support.builders import trace_flow
 from support.in_process import InProcess, call_tula
 from support.lab_documents import backends_of, service_of, write_document
 from support.packets import FAMILIES, PROTOCOLS, vip_of
 from tula.config.load import load_document
 from tula.lab import Lab, Network, flat, flows, serve_tcp, serve_udp
 from tula.model.config import Config, Protocol
+from tula.model.flow import Flow
 from tula.plan import trace
 from tula.plan.maglev import maglev_table
-from tula.plan.trace import Flow, plan_trace
 
 pytestmark = pytest.mark.kernel
 
@@ -91,7 +92,7 @@ def ask(network: Network, family: int, protocol: str, seed: int = 1, count: int 
 def traced(config: Config, vip: str, protocol: str, asked: Asked) -> Asked:
     """The same flows through the document."""
     return {
-        (client, port): plan_trace(
+        (client, port): trace_flow(
             config,
             Flow(ip_address(client), port, ip_address(vip), 80, Protocol(protocol)),
         ).backend

@@ -24,7 +24,7 @@ from support.packets import FAMILIES, PROTOCOLS, address_of, read_packets, udp_s
 from support.tunnelled import Outside, Tunnelled
 from tula.lab import Capture, flows, udp_ask, wait_until
 from tula.model.config import Protocol
-from tula.plan.trace import Flow
+from tula.model.flow import Flow
 
 pytestmark = pytest.mark.kernel
 

@@ -38,7 +38,7 @@ LEFT = {
 """By seccomp, or about what Tula has no use for."""
 LIFE = {
     *("Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "KillMode"),
-    *("TimeoutStartSec", "TimeoutStopSec"),
+    *("TimeoutStartSec", "TimeoutStopSec", "WatchdogSec", "NotifyAccess"),
 }
 
 
@@ -125,8 +125,8 @@ def test_the_daemon_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
     write_document(sandbox.document, {"web": web, "job": job})
     before = network.lb.read_sysctl("net.ipv4.conf.eth0.accept_local")
     with Unit(network, sandbox) as daemon:
-        wait_until(lambda: daemon.states()["web/backend-1"] == "up", 15)
-        wait_until(lambda: daemon.states()["web/backend-2"] == "up", 15)
+        wait_until(lambda: daemon.states()["web/backend-1"] == "up", 60)
+        wait_until(lambda: daemon.states()["web/backend-2"] == "up", 60)
         assert daemon.problems == ""
         assert network.lb.read_sysctl("net.ipv4.conf.eth0.accept_local") == "1" != before
         assert answering(network) == {"backend-1", "backend-2"}
@@ -135,11 +135,11 @@ def test_the_daemon_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
 
         for vip in network.vips:
             lost.remove_address("lo", f"{vip}/{128 if ':' in vip else 32}")
-        wait_until(lambda: daemon.states()["web/backend-2"] == "down", 15)
+        wait_until(lambda: daemon.states()["web/backend-2"] == "down", 60)
         assert answering(network) == {"backend-1"}
         for vip in network.vips:
             lost.add_address("lo", f"{vip}/{128 if ':' in vip else 32}")
-        wait_until(lambda: daemon.states()["web/backend-2"] == "up", 15)
+        wait_until(lambda: daemon.states()["web/backend-2"] == "up", 60)
         assert answering(network) == {"backend-1", "backend-2"}
 
         said = sandbox.run_as_operator("tula", "drain", "web/backend-1", member=True)
@@ -159,7 +159,7 @@ def test_the_daemon_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
         assert answering(network) == {"backend-2"}
         daemon.start()
         assert daemon.states()["web/backend-1"] == "draining"
-        wait_until(lambda: daemon.states()["web/backend-2"] == "up", 15)
+        wait_until(lambda: daemon.states()["web/backend-2"] == "up", 60)
         assert daemon.problems == ""
     assert sandbox.run("tula", "clear").stdout.startswith("- ")
     assert network.lb.read_sysctl("net.ipv4.conf.eth0.accept_local") == before
@@ -173,8 +173,8 @@ def test_where_sysctls_are_read_only(two: Network, unit: UnitFile, tmp_path: Pat
     six = service_of(network, vip=network.vip6, health=QUICK)
     write_document(sandbox.document, {"four": four, "six": six})
     with Unit(network, sandbox) as daemon:
-        wait_until(lambda: daemon.states()["six/backend-1"] == "up", 15)
-        wait_until(lambda: daemon.states()["six/backend-2"] == "up", 15)
+        wait_until(lambda: daemon.states()["six/backend-1"] == "up", 60)
+        wait_until(lambda: daemon.states()["six/backend-2"] == "up", 60)
         daemon.wait_for_problem(
             "cannot set sysctl net/ipv4/conf/eth0/accept_local to 1: Read-only file system"
         )
@@ -182,13 +182,13 @@ def test_where_sysctls_are_read_only(two: Network, unit: UnitFile, tmp_path: Pat
         assert daemon.states()["four/backend-1"] == "unknown", "nobody could tell"
         assert answering(network) == {"backend-1", "backend-2"}
         lost.remove_address("lo", f"{network.vip6}/128")
-        wait_until(lambda: daemon.states()["six/backend-2"] == "down", 15)
+        wait_until(lambda: daemon.states()["six/backend-2"] == "down", 60)
         assert set(flows(network.client, network.vip6, 80, 40, "tcp").values()) == {"backend-1"}
         assert daemon.states()["four/backend-2"] == "unknown"
         # Somebody who may sets it: the next look finds that, and IPv4 is checked too.
         network.lb.write_sysctl("net.ipv4.conf.eth0.accept_local", 1)
         sandbox.run_as_operator("tula", "apply", member=True)
-        wait_until(lambda: daemon.states()["four/backend-1"] == "up", 15)
+        wait_until(lambda: daemon.states()["four/backend-1"] == "up", 60)
         assert daemon.problems == ""
 
 

@@ -18,6 +18,7 @@ import pytest
 from support.arp_nd import announcements_of, answers_for, neighbour, probes_for, settled
 from support.in_process import InProcess, call_tula
 from support.lab_documents import service_of, write_document
+from support.snapshots import snapshot
 from tula.lab import (
     Capture,
     Host,
@@ -111,7 +112,7 @@ def test_the_neighbours_follow_at_once(network: Network, tmp_path: Path, family:
     with pytest.raises(LabError):
         tcp_ask(client, vip, 80, timeout=0.2)
     InProcess(lb).apply(document(network, tmp_path))
-    wait_until(lambda: neighbour(client, vip) == lb.mac(), timeout=2, what="the new MAC")
+    wait_until(lambda: neighbour(client, vip) == lb.mac(), timeout=10, what="the new MAC")
     assert tcp_ask(client, vip, 80).startswith("backend")
 
 
@@ -146,11 +147,11 @@ def test_a_routed_vip_is_nobodys_address(lab: Lab, tmp_path: Path, family: int) 
     vip, lb = vips[FAMILIES.index(family)], network.lb
     assert network.router is not None
     network.router.add_route(vip, "10.9.0.2" if family == 4 else "fd09::2")
-    before = lb.run(["ip", "-o", "address"]).stdout
+    before = snapshot(lb)["addresses"]
     with Capture(network.backends[0]) as capture:
         InProcess(lb).apply(document(network, tmp_path, vip=vip, announce=False))
         assert announcements_of(lb.mac(), settled(lb, capture)) == []
-    assert lb.run(["ip", "-o", "address"]).stdout == before
+    assert snapshot(lb)["addresses"] == before
     assert tcp_ask(network.client, vip, 80).startswith("backend")
 
 

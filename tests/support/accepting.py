@@ -63,6 +63,10 @@ class Program:
 
     def live(self, number: int, tell: int) -> None:
         """A life: says what it begins and what it has accepted, one line each."""
+        with self.store.owned():
+            self.live_as_daemon(number, tell)
+
+    def live_as_daemon(self, number: int, tell: int) -> None:
         chance = random.Random(self.seed * 1000 + number)
         reconciler, _ = self.reconciler()
         reconciler.cycle({}, compare=True)

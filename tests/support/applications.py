@@ -68,7 +68,9 @@ class StreamApplication(StreamServer):
                 await asyncio.start_server(self._connected, sock=listener, ssl=self._tls)
             )
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         asked = await reader.read(4096) if self._reads else b""
         if self._reads and not asked:
             return

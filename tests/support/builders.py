@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from hypothesis import strategies as st
 
+from tula.dataplane.nft.build import build_ruleset
+from tula.dataplane.nft.ids import Ids
+from tula.dataplane.nft.number import number_state
+from tula.dataplane.nft.numbered import NumberedState
+from tula.dataplane.nft.numbering import plan_ids
 from tula.dataplane.nft.ruleset import Ruleset
-from tula.dataplane.nft.shape import shape_ruleset
+from tula.engine.assemble import vip_owners
 from tula.engine.balancer import Balancer
 from tula.engine.reader import Adapters
 from tula.engine.store import Store
+from tula.kernel.clock import SystemClock
 from tula.kernel.failures import Failures
 from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeProbeRoute, FakeSysctls, FakeTunnels
 from tula.kernel.fake_nftables import FakeNftables
+from tula.kernel.nft_data_path import NftDataPath
+from tula.kernel.nft_memory import recall_ids
 from tula.model.config import (
     Affinity,
     Backend,
     Config,
     Forwarding,
-    HealthMonitor,
     PortRange,
     Protocol,
     Scheduler,
@@ -29,11 +36,13 @@ from tula.model.config import (
     VirtualService,
 )
 from tula.model.desired import DesiredState
+from tula.model.flow import Flow, FlowEntry
 from tula.model.host import HostAddress, HostView, Link, Route
-from tula.model.ids import Ids
+from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.plan.desired import plan_desired
-from tula.plan.ids import plan_ids
 from tula.plan.reach import backend_addresses, plan_reach
+from tula.plan.standing import NO_SHARES
+from tula.plan.trace import Trace, plan_trace
 
 MACS = {"eth0": bytes.fromhex("020000000001"), "eth1": bytes.fromhex("020000000002")}
 
@@ -114,19 +123,51 @@ def make_host(config: Config, *, second: Iterable[str] = ()) -> HostView:
     )
 
 
-def make_desired(
-    config: Config, host: HostView | None = None, ids: Ids | None = None
+def make_state(
+    config: Config, host: HostView | None = None, *, force: bool = False
 ) -> DesiredState:
-    """The desired state of a document on ``host``, which must have no problems with it."""
+    """The desired state of a configuration on ``host``, which must have no problems with it."""
     host = host or make_host(config)
     reach = plan_reach(config, host)
-    assert not reach.problems, reach.problems
-    return plan_desired(config, host, reach, plan_ids(config, ids or Ids()))
+    assert force or not reach.problems, reach.problems
+    return plan_desired(config, host, reach, {}, NO_SHARES).state
+
+
+def ids_of(store: Store) -> Ids:
+    """The numbers that a state directory remembers."""
+    return recall_ids(store.remembered().path, SystemClock())
+
+
+def number_config(
+    config: Config,
+    known: Ids,
+    now: float = 0.0,
+    renamed: Mapping[str, str] | None = None,
+    host: HostView | None = None,
+) -> Ids:
+    """The numbers for a configuration, whatever this machine lacks."""
+    return plan_ids(make_state(config, host, force=True), known, now, renamed)
+
+
+def trace_flow(
+    config: Config, flow: Flow, entry: FlowEntry | None = None, *, later_fragment: bool = False
+) -> Trace:
+    """Where nftables sends a flow."""
+    choose = NftDataPath(FakeNftables(), FakeTunnels(FakeNetwork(HostView()))).choose
+    return plan_trace(config, flow, choose, entry, later_fragment=later_fragment)
+
+
+def make_numbered(
+    config: Config, host: HostView | None = None, ids: Ids | None = None
+) -> NumberedState:
+    """The same in numbers and devices."""
+    state = make_state(config, host)
+    return number_state(state, plan_ids(state, ids or Ids()))
 
 
 def make_ruleset(config: Config, have: Ruleset | None = None, ids: Ids | None = None) -> Ruleset:
     """The table's content for a document."""
-    return shape_ruleset(make_desired(config, ids=ids), have.maps if have else ())
+    return build_ruleset(make_numbered(config, ids=ids), have.maps if have else ()).ruleset
 
 
 class FakeMachine:
@@ -143,12 +184,11 @@ class FakeMachine:
         self.probe_route = FakeProbeRoute(**failing)
         self.sysctls = FakeSysctls(**failing)
         self.adapters = Adapters(
-            self.nftables,
-            self.network,
-            self.announcer,
-            self.tunnels,
-            self.probe_route,
-            self.sysctls,
+            path=NftDataPath(self.nftables, self.tunnels),
+            network=self.network,
+            vips=vip_owners(self.network, self.announcer),
+            probe_route=self.probe_route,
+            sysctls=self.sysctls,
         )
         self.balancer = Balancer(self.adapters, self.store)
 
@@ -182,7 +222,7 @@ def configs(draw: st.DrawFn) -> Config:
                 sorted(protocols),
                 draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
                 tunnel=draw(st.sampled_from([None, None, *Tunnel])),
-                health=draw(st.sampled_from([(), (HealthMonitor("tcp"),)])),
+                health=draw(st.sampled_from([(), (HealthMonitor(TcpProbe()),)])),
             )
         )
     interfaces = draw(st.sampled_from([("eth0",), ("eth0", "eth1")]))

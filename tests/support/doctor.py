@@ -1,10 +1,9 @@
-"""The doctor in a lab: a set-up, faults made in it, and what is said of them."""
+"""The doctor in a lab: a set-up, faults injected into it, and what is found."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,13 +17,13 @@ from support.tunnelled import Tunnelled
 from tula.lab import Host, Lab, Network, TcpServer, routed, serve_tcp, serve_udp
 
 PATIENCE = "4" if os.environ.get("TULA_VM") else "1.2"
-"""Seconds that the doctor waits for the silent: the VM is emulated."""
+"""Seconds that the doctor waits for replies: the VM is emulated."""
 
 Found = list[dict[str, Any]]
 
 
 class Setup:
-    """A balancer that has applied a document, backends that serve, and the doctor."""
+    """A balancer that has applied a configuration, backends that serve, and the doctor."""
 
     def __init__(self, network: Network, path: Path, services: dict[str, Any], **top: Any) -> None:
         self.network = network
@@ -38,7 +37,7 @@ class Setup:
 
     @property
     def first(self) -> Host:
-        """The backend that faults befall."""
+        """The backend into which faults are injected."""
         return self.backends[0]
 
     def serve(self, tcp: tuple[int, ...] = (80,), udp: tuple[int, ...] = (53,)) -> None:
@@ -49,7 +48,7 @@ class Setup:
             serve_udp(host, udp)
 
     def write(self) -> None:
-        """Writes the document as it is now."""
+        """Writes the configuration as it is now."""
         write_document(self.path, self.services, self.interfaces, **self.top)
 
     def apply(self) -> None:
@@ -58,18 +57,18 @@ class Setup:
         self.here.apply(self.path)
 
     def examine(self) -> Found:
-        """What the doctor finds; that it leaves the machine as it was."""
-        before = _without_counts(self.lb)
+        """What the doctor finds; checks that it leaves the machine as it was."""
+        before = snapshot(self.lb)
         arguments = ("doctor", "-f", self.path, "--json", "--patience", PATIENCE)
         result = call_tula(self.lb, *arguments, check=False)
         assert result.returncode in (0, 1), result.stderr
         found: Found = json.loads(result.stdout)["findings"]
         assert result.returncode == int(any(f["severity"] != "note" for f in found))
-        assert _without_counts(self.lb) == before
+        assert snapshot(self.lb) == before
         return found
 
-    def mend(self, finding: dict[str, Any]) -> None:
-        """Runs its commands as they are printed, where they are for."""
+    def fix(self, finding: dict[str, Any]) -> None:
+        """Runs its commands as printed, on the machine that they are for."""
         host = self.lb if finding["on"] == "here" else self.network.lab[finding["on"]]
         env = host.environment()
         env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
@@ -83,32 +82,32 @@ class Setup:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: how it is made, what it is called and where, and how it is mended.
+    """One fault: how it is injected, the id and place of its finding, and the fix.
 
-    ``human``: what a human does whom no command can replace; without it the printed commands are
-    run. ``certain`` is None where it does not matter.
+    ``by_hand`` fixes what no command can; without it the printed commands are run. ``certain`` is
+    None where it does not matter.
     """
 
     id: str
     make: Callable[[Setup], object]
-    fault: str
+    finding: str
     where: str = "backend-1"
-    human: Callable[[Setup], object] | None = None
+    by_hand: Callable[[Setup], object] | None = None
     certain: bool | None = True
     also: frozenset[str] = field(default_factory=frozenset)
-    """Faults that it may bring with it."""
+    """Ids of further findings that it may cause."""
 
     def __str__(self) -> str:
         return self.id
 
 
 def is_of(fault: Fault, finding: dict[str, Any]) -> bool:
-    """Whether the finding names it."""
-    return finding["fault"] == fault.fault and finding["where"] == fault.where
+    """Whether the finding reports it."""
+    return finding["id"] == fault.finding and finding["where"] == fault.where
 
 
 def check_found(setup: Setup, faults: list[Fault]) -> None:
-    """Makes the faults in a healthy set-up; each is found, mended as told, and gone."""
+    """Injects the faults into a healthy set-up; each is found, fixed as told, and gone."""
     assert setup.examine() == []
     for fault in faults:
         fault.make(setup)
@@ -118,21 +117,21 @@ def check_found(setup: Setup, faults: list[Fault]) -> None:
         assert mine, (fault.id, found)
         if fault.certain is not None:
             assert {finding["certain"] for finding in mine} == {fault.certain}, mine
-        if fault.human is None:
+        if fault.by_hand is None:
             assert all(finding["commands"] for finding in mine), mine
-    expected = {fault.fault for fault in faults}.union(*(fault.also for fault in faults))
-    assert {finding["fault"] for finding in found} <= expected, found
+    expected = {fault.finding for fault in faults}.union(*(fault.also for fault in faults))
+    assert {finding["id"] for finding in found} <= expected, found
     for fault in faults:
-        if fault.human is not None:
-            fault.human(setup)
+        if fault.by_hand is not None:
+            fault.by_hand(setup)
         else:
             for finding in found:
                 if is_of(fault, finding):
-                    setup.mend(finding)
+                    setup.fix(finding)
     assert setup.examine() == []
 
 
-def near(lab: Lab, directory: Path) -> Setup:
+def l2_setup(lab: Lab, directory: Path) -> Setup:
     """L2: clients behind a router; TCP port 80 and UDP port 53 on an IPv4 and an IPv6 VIP."""
     network = routed(lab, clients=1, backends=2)
     services = {
@@ -145,8 +144,8 @@ def near(lab: Lab, directory: Path) -> Setup:
     return setup
 
 
-def far(lab: Lab, directory: Path, tunnel: str = "vxlan", outer: int = 4) -> Setup:
-    """L3: backends behind a router, prepared letter by letter as the instructions say."""
+def l3_setup(lab: Lab, directory: Path, tunnel: str = "vxlan", outer: int = 4) -> Setup:
+    """L3: backends behind a router, prepared exactly as the instructions say."""
     made = Tunnelled(lab, directory, tunnel, outer)
     made.web["ports"] = [80]
     made.web["protocol"] = "tcp"
@@ -156,13 +155,6 @@ def far(lab: Lab, directory: Path, tunnel: str = "vxlan", outer: int = 4) -> Set
     made.prepare()
     setup.serve(udp=())
     return setup
-
-
-def _without_counts(host: Host) -> dict[str, str]:
-    """The kernel itself ends connections that it does not know by a RST to the VIP; where that is
-    routed to the balancer by another machine, this is counted as a client's packet."""
-    taken = snapshot(host)
-    return {name: re.sub(r"packets \d+ bytes \d+", "", text) for name, text in taken.items()}
 
 
 def balancers(network: Network) -> dict[str, str]:

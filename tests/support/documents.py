@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -15,8 +16,6 @@ from tula.model.config import (
     Config,
     Connections,
     Forwarding,
-    HealthMonitor,
-    HealthPolicy,
     IPAddress,
     MaglevSettings,
     MarkRange,
@@ -25,6 +24,17 @@ from tula.model.config import (
     Scheduler,
     Tunnel,
     VirtualService,
+)
+from tula.model.monitor import (
+    DnsProbe,
+    HealthMonitor,
+    HealthPolicy,
+    HttpProbe,
+    HttpsProbe,
+    IcmpProbe,
+    ScriptProbe,
+    TcpProbe,
+    UdpProbe,
 )
 
 TESTS = Path(__file__).parents[1]
@@ -91,12 +101,16 @@ def _health(service: VirtualService) -> list[str]:
 
 def _monitor(monitor: HealthMonitor) -> dict[str, object]:
     keys = ("type", "interval", "timeout", "rise", "fall", "via")
-    path = {"path": monitor.path} if monitor.path is not None else {}
     fast = {"fast_interval": monitor.fast_interval} if monitor.fast_interval else {}
-    extra = dict(monitor.extra)
-    if "headers" in extra:
-        extra["headers"] = dict(extra["headers"])
-    return {key: getattr(monitor, key) for key in keys} | path | fast | extra
+    probe = monitor.probe
+    own = {
+        field.name: getattr(probe, field.name)
+        for field in fields(probe)
+        if field.name != "errors" and getattr(probe, field.name) not in ("", (), None)
+    }
+    if "headers" in own:
+        own["headers"] = dict(own["headers"])
+    return {key: getattr(monitor, key) for key in keys} | fast | own
 
 
 def _flow(value: object) -> str:
@@ -111,50 +125,42 @@ SECONDS = st.integers(1, 10**8).map(lambda ms: ms / 1000)
 
 @st.composite
 def monitors(draw: Callable[..., object], ports: tuple[PortRange, ...]) -> HealthMonitor:
-    """A health monitor with keys of its kind, for a service with these ports."""
-    kind, extra = draw(
+    """A health monitor with settings of its kind, for a service with these ports."""
+    via = draw(st.sampled_from(["dsr", "direct"]))
+    own = via == "dsr" and ports
+    port = st.just(ports[0].first) if own else st.integers(1, 65535)
+    ported = {"port": st.one_of(st.none(), port) if ports else port}
+    text = st.one_of(st.just(""), PRINTABLE)
+    request = {
+        **ported,
+        "path": PRINTABLE.map(lambda path: f"/{path}"),
+        "host": text,
+        "body": text,
+        "headers": st.dictionaries(NAMES.map(lambda name: f"X-{name}"), PRINTABLE, max_size=2).map(
+            lambda headers: tuple(headers.items())
+        ),
+        "status": st.lists(st.integers(100, 599)).map(tuple),
+    }
+    probe = draw(
         st.one_of(
-            st.tuples(st.just("icmp"), st.just({})),
-            st.tuples(
-                st.sampled_from(["tcp", "udp"]),
-                st.fixed_dictionaries({}, optional={"send": PRINTABLE, "expect": PRINTABLE}),
-            ),
-            st.tuples(
-                st.sampled_from(["http", "https"]),
-                st.fixed_dictionaries(
-                    {},
-                    optional={
-                        "host": PRINTABLE,
-                        "body": PRINTABLE,
-                        "headers": st.dictionaries(
-                            NAMES.map(lambda name: f"X-{name}"), PRINTABLE, max_size=2
-                        ).map(lambda headers: tuple(headers.items())),
-                        "status": st.lists(st.integers(100, 599), min_size=1).map(tuple),
-                    },
-                ),
-            ),
-            st.tuples(st.just("dns"), st.fixed_dictionaries({"name": PRINTABLE})),
-            st.tuples(
-                st.just("script"),
-                st.fixed_dictionaries({"command": st.lists(PRINTABLE, min_size=1).map(tuple)}),
-            ),
+            st.just(IcmpProbe()),
+            st.builds(TcpProbe, send=text, expect=text, **ported),
+            st.builds(UdpProbe, send=text, expect=text, **ported),
+            st.builds(HttpProbe, **request),
+            st.builds(HttpsProbe, verify=st.booleans(), expires_within=SECONDS, **request),
+            st.builds(DnsProbe, name=PRINTABLE, record=st.sampled_from(["A", "TXT"]), **ported),
+            st.builds(ScriptProbe, command=st.lists(PRINTABLE, min_size=1).map(tuple)),
         )
     )
-    via = draw(st.sampled_from(["dsr", "direct"]))
-    if kind not in ("icmp", "script") and (not ports or draw(st.booleans())):
-        own = via == "dsr" and ports
-        extra["port"] = ports[0].first if own else draw(st.integers(1, 65535))
     interval = draw(SECONDS)
     return HealthMonitor(
-        type=kind,
+        probe,
         interval=interval,
         fast_interval=draw(st.sampled_from([None, 0.001, interval])),
         timeout=draw(SECONDS),
         rise=draw(st.integers(1, 1000)),
         fall=draw(st.integers(1, 1000)),
         via=via,
-        path="/" + draw(PRINTABLE) if kind in ("http", "https") else None,
-        extra=tuple(sorted(extra.items())),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.builders import make_backend, make_config, make_service
+from support.builders import make_backend, make_config, make_service, trace_flow
 from tula.engine.control import (
     ApplyOutcome,
     Cycle,
@@ -18,8 +18,9 @@ from tula.engine.control import (
 from tula.engine.figures import CycleOutcome, Snapshot
 from tula.engine.status import describe_status
 from tula.model.event import Event, EventKind, choose_events
-from tula.model.health import BackendName, Finding, Standing, State
-from tula.plan.trace import Flow, Trace, plan_trace
+from tula.model.flow import Flow
+from tula.model.health import BackendName, Health, Standing, State
+from tula.plan.trace import Trace
 
 CONFIG = make_config(make_service(backends=[make_backend(1), make_backend(2)]))
 NOW = 1_800_000_000.0
@@ -50,7 +51,7 @@ class FakeControl:
     outcome: ApplyOutcome = field(default_factory=lambda: ApplyOutcome(True, (STEP,)))
     facts: DaemonFacts = field(default_factory=make_facts)
     standings: dict[BackendName, Standing] = field(default_factory=dict)
-    findings: dict[BackendName, Finding] = field(default_factory=dict)
+    findings: dict[BackendName, Health] = field(default_factory=dict)
     held: dict[BackendName, int] | None = None
     panics: Sequence[str] = ()
     happened: list[Event] = field(default_factory=list)
@@ -86,7 +87,7 @@ class FakeControl:
 
     async def trace(self, flow: Flow, datagram: int | None) -> Trace:
         self._may()
-        return plan_trace(CONFIG, flow, later_fragment=datagram is not None)
+        return trace_flow(CONFIG, flow, later_fragment=datagram is not None)
 
     async def drain(self, backend: BackendName, deadline: float | None) -> None:
         self._change("drain", backend, deadline)

@@ -2,7 +2,8 @@
 
 Their machine is the one of ``make_host``: eth0 with 10.0.0.2/16 and 2001:db8::2/64, eth1 with
 10.1.0.2/24 and 2001:db8:1::2/64. A folder holds ``tula.yaml``, for a change also the
-``before.yaml`` that it starts from, and ``expected.nft``.
+``before.yaml`` that it starts from (``before.schema_1.yaml``: in a table of schema 1), and
+``expected.nft``.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from __future__ import annotations
 from ipaddress import ip_network
 from pathlib import Path
 
-from support.builders import make_host
+from support.builders import make_host, make_numbered, number_config
+from support.schema_1 import as_schema_1, table_of_schema_1
 from tula.config.load import parse_document
+from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.ids import Ids
+from tula.dataplane.nft.recover import recover_ids
 from tula.dataplane.nft.ruleset import Ruleset
-from tula.dataplane.nft.shape import shape_ruleset
 from tula.dataplane.nft.transaction import render_transaction
 from tula.model.config import Config
-from tula.model.ids import Ids
-from tula.plan.desired import plan_desired
-from tula.plan.ids import plan_ids
-from tula.plan.reach import backend_addresses, plan_reach
+from tula.plan.reach import backend_addresses
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SECOND = [ip_network("10.1.0.0/24"), ip_network("2001:db8:1::/64")]
@@ -32,25 +33,26 @@ def golden_folders() -> list[Path]:
 
 
 def render_golden(folder: Path) -> tuple[str, str]:
-    """The text that brings the machine to ``before.yaml`` (nothing without one), and from there
-    to ``tula.yaml``."""
+    """The text that brings the machine to the configuration before (nothing without one), and
+    from there to ``tula.yaml``."""
     first = ""
     have, ids = None, Ids()
-    if (folder / "before.yaml").exists():
-        have, ids = _shape(folder / "before.yaml", None, ids)
+    for before in folder.glob("before.*"):
+        have, ids = _build(before, None, ids)
         first = render_transaction(diff_rulesets(None, have))
-    want, _ = _shape(folder / "tula.yaml", have, ids)
+        if before.name == "before.schema_1.yaml":
+            have, first = table_of_schema_1(have), as_schema_1(first)
+            ids = recover_ids(have)
+    want, _ = _build(folder / "tula.yaml", have, ids)
     return first, render_transaction(diff_rulesets(have, want))
 
 
-def _shape(path: Path, have: Ruleset | None, known: Ids) -> tuple[Ruleset, Ids]:
+def _build(path: Path, have: Ruleset | None, known: Ids) -> tuple[Ruleset, Ids]:
     config = parse_document(path.read_bytes()).config
     host = make_host(config, second=_on_second(config))
-    reach = plan_reach(config, host)
-    assert not reach.problems, reach.problems
-    ids = plan_ids(config, known)
-    desired = plan_desired(config, host, reach, ids)
-    return shape_ruleset(desired, have.maps if have else ()), ids
+    ids = number_config(config, known, host=host)
+    desired = make_numbered(config, host, ids)
+    return build_ruleset(desired, have.maps if have else ()).ruleset, ids
 
 
 def _on_second(config: Config) -> list[str]:

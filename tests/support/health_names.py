@@ -66,7 +66,7 @@ _REFUSED = {
     for named in SERVICES
 }
 _NOT_THE_VIP = "the backend serves, but does not accept the VIP; "
-_NO_END = "its tunnel does not end there: what is forwarded to it is answered by "
+_NO_ENDPOINT = "it has no tunnel endpoint: forwarded packets are answered with "
 
 
 def wanted_reason(when: str, named: Named, backend: str, tunnelled: bool) -> str:
@@ -77,20 +77,20 @@ def wanted_reason(when: str, named: Named, backend: str, tunnelled: bool) -> str
             return _REFUSED[named]
         if named.what == "rejected":
             rejected = (
-                ", or a firewall rejects what is for it; by its own address the backend serves"
+                ", or a firewall rejects packets to it; the backend serves on its own address"
             )
             return _REFUSED[named] + rejected
         if named.what == "dropped":
             accepts = "the backend serves and accepts the VIP, but its port 81 is filtered or .*"
             return asked + accepts
-        return f"{asked}{_NOT_THE_VIP}what is forwarded to it arrives, so the VIP is not on it, .*"
+        return f"{asked}{_NOT_THE_VIP}forwarded packets arrive, so the VIP is not .*"
     if (when, backend) == ("second", "backend-2"):
         if named.what == "echo":
-            return f"{asked}the host does not answer echoes by its own address either"
+            return f"{asked}the host does not answer pings to its own address either"
         return f"{asked}the host does not answer at all"
     if (when, backend, tunnelled) == ("first", "backend-3", True):
-        return f"{asked}{_NOT_THE_VIP}{_NO_END}'(port|protocol) unreachable'"
+        return f"{asked}{_NOT_THE_VIP}{_NO_ENDPOINT}'(port|protocol) unreachable'"
     if (when, backend, tunnelled) == ("second", "backend-3", True) and named.family == 4:
         # IPv6 has no such filter. By L2, packets come in where the way back leaves.
-        return f"{asked}{_NOT_THE_VIP}what is forwarded to it is dropped .*; look at: rp_filter .*"
+        return f"{asked}{_NOT_THE_VIP}forwarded packets are dropped silently; check its rp_filter.*"
     return ""

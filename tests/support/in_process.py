@@ -10,12 +10,13 @@ from typer.testing import CliRunner
 from tula.cli.common import open_balancer, open_store
 from tula.cli.main import app
 from tula.config.load import load_document, parse_document
-from tula.engine.change import Change
+from tula.engine.change import Change, Outcome
 from tula.engine.status import describe_status
 from tula.lab import Host, LabError
 from tula.lab.process import Completed
 from tula.model.config import Config
-from tula.plan.trace import Flow, Trace, plan_trace
+from tula.model.flow import Flow
+from tula.plan.trace import Trace
 
 
 class InProcess:
@@ -26,7 +27,7 @@ class InProcess:
         self.store = open_store(Path(host.environment()["TULA_STATE_DIR"]))
         self.balancer = open_balancer(self.store)
 
-    def apply(self, document: Path) -> Change:
+    def apply(self, document: Path) -> Outcome:
         """Brings the host's kernel to the document."""
         loaded = load_document(document)
         with self._host.enter():
@@ -47,7 +48,7 @@ class InProcess:
         """Where a flow goes by the applied document and the kernel's tables."""
         with self._host.enter():
             entry = self.balancer.find_entry(flow)
-        return plan_trace(self._config(), flow, entry)
+        return self.balancer.trace(self._config(), flow, entry)
 
     def _config(self) -> Config:
         source = self.store.document()
@@ -58,9 +59,9 @@ class InProcess:
         """The services of the applied document by name."""
         config = self._config()
         with self._host.enter():
-            counts, named = self.balancer.backend_counts(config), self.balancer.named_counts()
-            outers = self.balancer.outers(config)
-        answer = describe_status(config, counts, named, outers=outers)
+            stats = self.balancer.stats()
+            endpoints = self.balancer.endpoints(config)
+        answer = describe_status(config, stats.backends, stats.counters, endpoints=endpoints)
         return {service["name"]: service for service in answer["services"]}
 
 

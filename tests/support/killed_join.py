@@ -18,7 +18,7 @@ from tula.agent.record import Record, RecordFile, Source
 from tula.config.load import load_document
 from tula.kernel.backend_host import KernelBackendHost
 from tula.kernel.network import KernelNetwork
-from tula.model.backend_side import BackendFacts
+from tula.model.backend_setup import BackendFacts
 from tula.model.command import Command
 
 

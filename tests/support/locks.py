@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from tula.lab import Host
@@ -13,8 +14,14 @@ def lock_of(host: Host) -> Path:
 
 
 def waiting_for(lock: Path) -> int:
-    """How many wait for the lock: /proc/locks shows them by an arrow (proc_locks(5))."""
-    inode = f":{lock.stat().st_ino} "
-    return sum(
-        "->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()
-    )
+    """How many have opened the lock and do not hold it (proc_pid_fdinfo(5)); 0 without one."""
+    if not lock.exists():
+        return 0
+    wanted, waiting = lock.stat(), 0
+    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has ended, or closed it
+            found = opened.stat()
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                info = opened.parents[1] / "fdinfo" / opened.name
+                waiting += "\nlock:" not in info.read_text()
+    return waiting

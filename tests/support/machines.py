@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-
 from support.snapshots import snapshot, sysctls
-from tula.lab import Host, wait_until
+from tula.lab import Host
 
 
 def machine(host: Host) -> dict[str, object]:
     """All that a machine is, as far as joining could change it."""
-    # A link has its own address a moment after its carrier: later than the first look, at times.
-    wait_until(lambda: _has_link_local(host), what=f"{host.name}'s link-local address")
     return {**snapshot(host), "sysctls": sysctls(host)}
-
-
-def _has_link_local(host: Host) -> bool:
-    with host.netlink() as netlink:
-        index = netlink.link_lookup(ifname="eth0")[0]
-        found = netlink.get_addr(family=socket.AF_INET6, index=index)
-        return any(entry.get("address").startswith("fe80:") for entry in found)
 
 
 def differences(one: dict[str, object], other: dict[str, object]) -> dict[str, object]:

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from tula.health.check import Check
+from tula.health.check import Check, FailureKind, Outcome
 from tula.health.checker import Checker
-from tula.health.outcome import Fault, Outcome
-from tula.model.config import HealthMonitor, HealthPolicy
-from tula.model.health import BackendName, Finding, ProbeTarget
+from tula.model.health import BackendName, Health, ProbeTarget
+from tula.model.monitor import HealthMonitor, HealthPolicy, TcpProbe
 
-SILENT = Outcome(False, "tcp: no answer within 1 s", fault=Fault.SILENT)
-REFUSED = Outcome(False, "tcp: connection refused", fault=Fault.REFUSED)
+SILENT = Outcome(False, "tcp: no answer within 1 s", failure=FailureKind.SILENT)
+REFUSED = Outcome(False, "tcp: connection refused", failure=FailureKind.REFUSED)
 PASSED = Outcome(True, "tcp: connected")
 
 
@@ -28,7 +27,7 @@ class Network:
         default_factory=list
     )
 
-    async def ask(
+    async def send(
         self, settings: HealthMonitor, target: ProbeTarget, environment: Mapping[str, str]
     ) -> Outcome:
         self.asked.append((asyncio.get_running_loop().time(), settings, target, environment))
@@ -54,7 +53,7 @@ class Running:
             on_evidence=self._on_evidence,
             clock=self.loop.time,
             chance=lambda: chance,
-            ask=network.ask,
+            send=network.send,
         )
 
     async def __aenter__(self) -> Running:
@@ -73,7 +72,7 @@ class Running:
         self,
         *checks: Check,
         policy: HealthPolicy = HealthPolicy(),  # noqa: B008
-        adopted: Mapping[BackendName, Finding] | None = None,
+        adopted: Mapping[BackendName, Health] | None = None,
     ) -> None:
         """Replaces the checks; the policy is that of all services."""
         policies = {check.backend[0]: policy for check in checks}
@@ -84,7 +83,7 @@ class Running:
         return self.checker.findings()[service, backend].up
 
 
-TCP = HealthMonitor("tcp", interval=2.0, timeout=1.0, rise=2, fall=3)
+TCP = HealthMonitor(TcpProbe(), interval=2.0, timeout=1.0, rise=2, fall=3)
 
 
 def direct(

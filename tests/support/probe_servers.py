@@ -14,24 +14,23 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tula.health.outcome import Outcome
-from tula.health.probes import ask
+from tula.health.check import Outcome
+from tula.health.probes import send_probe
 from tula.kernel.probe_sockets import KernelProbeSockets
-from tula.model.config import HealthMonitor
 from tula.model.health import ProbeTarget
+from tula.model.monitor import PROBES, HealthMonitor
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def settings(kind: str, *, timeout: float = 2.0, path: str = "/", **extra: object) -> HealthMonitor:
-    """A monitor; ``extra`` as the document gives it."""
-    given = tuple(sorted(extra.items()))
-    return HealthMonitor(kind, timeout=timeout, path=path, via="direct", extra=given)
+def settings(kind: str, *, timeout: float = 2.0, **own: object) -> HealthMonitor:
+    """A monitor of a kind; ``own`` are the fields of that kind's probe."""
+    return HealthMonitor(PROBES[kind](**own), timeout=timeout, via="direct")
 
 
 async def probe(monitor: HealthMonitor, port: int = 0, address: str = "127.0.0.1") -> Outcome:
     """Asks that port by a plain socket."""
-    return await ask(monitor, ProbeTarget(ip_address(address), port), KernelProbeSockets())
+    return await send_probe(monitor, ProbeTarget(ip_address(address), port), KernelProbeSockets())
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from support.in_process import InProcess
 from support.lab_documents import write_document
 from tula.cli.common import open_store
 from tula.config.load import load_document
+from tula.engine.assemble import kernel_data_path
 from tula.engine.host_settings import HostSettings
 from tula.kernel.network import KernelNetwork
 from tula.kernel.probe_route import KernelProbeRoute
@@ -82,7 +83,9 @@ class Probing:
         with self.lb.enter():
             host = KernelNetwork().view(backend_addresses(config) | probe_destinations(config))
         reach = plan_reach(config, host)
-        self.plan = plan_probes(config, host, reach, self._store.memory().ids)
+        path = kernel_data_path()
+        memory = path.recall(self._store.remembered().path)
+        self.plan = plan_probes(config, host, reach, lambda *name: path.probe_socket(*name, memory))
         assert self.plan.problems == ()
         return self.plan
 
@@ -111,7 +114,7 @@ def probe_socket(
     with host.socket(family, kind, protocol) as made:
         made.settimeout(timeout)
         made.setsockopt(socket.SOL_SOCKET, _SO_MARK, target.mark)
-        made.setsockopt(socket.SOL_SOCKET, _SO_PRIORITY, target.backend_id)
+        made.setsockopt(socket.SOL_SOCKET, _SO_PRIORITY, target.priority)
         made.bind((str(target.source), 0))
         if kind == socket.SOCK_STREAM:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _MSS)

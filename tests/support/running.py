@@ -120,7 +120,7 @@ class Running:
         """The states alone."""
         return {name: backend["state"] for name, backend in self.backends().items()}
 
-    def wait_for(self, *, within: float = 15.0, **states: str) -> Backends:
+    def wait_for(self, *, within: float = 60.0, **states: str) -> Backends:
         """Waits until these backends (by name alone) have these states."""
 
         def reached() -> Backends | None:
@@ -134,7 +134,7 @@ class Running:
         except LabError as error:
             raise LabError(f"{error}; they are {json.dumps(self.backends(), indent=1)}") from None
 
-    def wait_for_reason(self, backend: str, part: str, within: float = 15.0) -> str:
+    def wait_for_reason(self, backend: str, part: str, within: float = 60.0) -> str:
         """Waits until the reason of ``service/backend`` has this in it."""
 
         def told() -> str:
@@ -156,11 +156,11 @@ class Running:
         """What status says that it cannot do."""
         return "\n".join(self.status()["daemon"]["problems"])
 
-    def wait_for_problem(self, part: str, within: float = 15.0) -> None:
+    def wait_for_problem(self, part: str, within: float = 60.0) -> None:
         """Waits until status tells of a problem with this in it."""
         wait_until(lambda: part in self.problems, within, f"a problem: {part}")
 
-    def wait_for_weight(self, backend: str, weight: int, within: float = 15.0) -> None:
+    def wait_for_weight(self, backend: str, weight: int, within: float = 60.0) -> None:
         """Waits until a document runs that gives ``service/backend`` this weight."""
         wait_until(lambda: self.backends()[backend]["weight"] == weight, within, f"{weight}")
 

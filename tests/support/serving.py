@@ -11,13 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from support.builders import trace_flow
 from support.in_process import InProcess, call_tula
 from support.lab_documents import backends_of, service_of, write_document
 from support.packets import vip_of
 from tula.config.load import load_document
 from tula.lab import Host, LabError, Network, TcpFlow, ask_all, flows, tcp_flows
 from tula.model.config import Protocol
-from tula.plan.trace import Flow, plan_trace
+from tula.model.flow import Flow
 
 Document = dict[str, Any]
 """The document's keys; its services are by name, "web" is the one that is asked."""
@@ -123,7 +124,7 @@ class Serving:
     def by_hash(self, family: int, protocol: str, port: int) -> str | None:
         """Where the document sends a flow that no table holds."""
         config = load_document(self.path).config
-        return plan_trace(config, self._flow(family, protocol, port)).backend
+        return trace_flow(config, self._flow(family, protocol, port)).backend
 
     def status(self) -> dict[str, Any]:
         """``tula status --json``."""

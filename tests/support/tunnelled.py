@@ -15,10 +15,10 @@ from scapy.packet import Packet
 from support.in_process import InProcess
 from support.lab_documents import write_document
 from support.packets import address_of
+from tula.agent.instructions import plan_instructions
 from tula.config.load import load_document
 from tula.lab import Host, Lab, remote, serve_tcp, serve_udp
 from tula.model.config import Tunnel
-from tula.plan.instructions import plan_instructions
 
 LINK_KINDS = {
     ("ipip", 4): ("sit", "ipip"),

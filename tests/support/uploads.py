@@ -16,7 +16,9 @@ _IP_MTU, _IPV6_MTU = 14, 24
 class Sink(StreamServer):
     """Reads until the client has said all, and answers with the number of bytes."""
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         count = 0
         while data := await reader.read(1 << 18):
             count += len(data)

@@ -1,1 +1,1 @@
-"""The backend's side: makes a machine serve VIPs, and takes all of it back."""
+"""The backend's side: what a machine needs to serve VIPs; join, leave, status, instructions."""

@@ -1,44 +1,44 @@
-"""Which of a document's backends this machine is."""
+"""Which of a configuration's backends this machine is."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from tula.agent.plan import Role, role_by_addresses, role_by_name
 from tula.agent.record import Record, Source
 from tula.config.load import DocumentError, parse_document
 from tula.model.config import Config, IPAddress
 from tula.model.errors import KernelError
-from tula.plan.backend_side import Role, role_by_addresses, role_by_name
 
 
-class NotFoundError(Exception):
-    """This machine is none of the document's backends; one line that names the mend."""
+class NotABackendError(Exception):
+    """This machine is none of the configuration's backends; one line that says how to fix it."""
 
 
 def find_role(
     file: str, config: Config, addresses: Collection[IPAddress], name: str | None = None
 ) -> Role:
-    """By a name, else by the machine's own addresses. Raises NotFoundError."""
+    """The role of this name, or the one of the machine's own addresses. Raises NotABackendError."""
     known = ", ".join(sorted({b.name for s in config.services for b in s.backends})[:20]) or "none"
     if name is not None:
         role = role_by_name(config, name)
         if role is None:
-            raise NotFoundError(f"no backend {name!r} in {file}; there are: {known}")
+            raise NotABackendError(f"no backend {name!r} in {file}; its backends are: {known}")
         return role
     role = role_by_addresses(config, addresses)
     if role is None:
         here = ", ".join(sorted(map(str, addresses))[:20]) or "none"
-        raise NotFoundError(
+        raise NotABackendError(
             f"no backend in {file} has an address of this machine ({here}); "
-            f"name one with --as: {known}"
+            f"choose one with --as: {known}"
         )
     return role
 
 
 def roles_of(record: Record, addresses: Collection[IPAddress]) -> Sequence[Role]:
-    """Those of the documents that were joined; at boot the machine may not have its addresses yet.
+    """The roles of the configurations that were joined, even before the machine has its addresses.
 
-    Raises NotFoundError, and KernelError for a document that this Tula does not take.
+    Raises NotABackendError, and KernelError for a configuration that this version refuses.
     """
     from ipaddress import ip_address
 
@@ -51,7 +51,7 @@ def _role(source: Source, addresses: Collection[IPAddress]) -> Role:
         config = parse_document(source.text).config
     except DocumentError as error:
         raise KernelError(
-            f"the document of {source.file} that was joined is refused now: "
+            f"the configuration joined from {source.file} is not valid for this version of Tula: "
             f"{error.problems[0].message}; join again with -f"
         ) from error
     return find_role(source.file, config, addresses, source.name)

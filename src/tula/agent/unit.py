@@ -1,4 +1,4 @@
-"""The systemd unit that joins again after a reboot."""
+"""The systemd unit that joins again at boot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tula.kernel.whole_file import write_whole
+from tula.kernel.directory import Directory
 from tula.model.errors import KernelError
 
 NAME = "tula-backend.service"
@@ -16,7 +16,7 @@ _DEFAULT_STATE = Path("/var/lib/tula")
 
 
 def own_namespace() -> bool:
-    """Whether this process is in the machine's own network namespace, under systemd."""
+    """Whether this process runs in the machine's own network namespace, under systemd."""
     try:
         same = Path("/proc/thread-self/ns/net").readlink() == Path("/proc/1/ns/net").readlink()
     except OSError:
@@ -25,7 +25,7 @@ def own_namespace() -> bool:
 
 
 class Unit:
-    """Its file, and systemd's word on it. Methods raise KernelError."""
+    """The unit's file, enabled in systemd. Methods raise KernelError."""
 
     def __init__(self, state: Path, units: Path = _UNITS) -> None:
         self._state = state
@@ -57,27 +57,27 @@ WantedBy=multi-user.target
 """
 
     def is_there(self) -> bool:
-        """Whether it is as it must be."""
+        """Whether the file exists with the right content."""
         try:
             return self.path.read_text() == self.text()
         except OSError:
             return False
 
     def ensure(self) -> None:
-        """Writes and enables it."""
+        """Write and enable it."""
         if not self.is_there():
             try:
-                write_whole(self.path, self.text().encode())
+                Directory(self.path.parent).write(NAME, self.text().encode())
             except OSError as error:
                 raise KernelError(f"{self.path}: {error.strerror}") from error
         _systemctl("daemon-reload")
         _systemctl("enable", "--quiet", NAME)
-        # It finds all done, once this process has ended; and what is not active is not started
-        # again with nftables.service.
+        # It finds everything done once this process has ended; but only an active unit is restarted
+        # together with nftables.service.
         _systemctl("start", "--no-block", NAME)
 
     def remove(self) -> None:
-        """Disables and removes it."""
+        """Disable and remove it."""
         if not self.path.exists():
             return
         _systemctl("disable", "--now", "--quiet", NAME)

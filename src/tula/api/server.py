@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import grp
 import os
-import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from tula.engine.control import SOCKET, Control
 
 _MODE = 0o660
 _BACKLOG = 128
+_ASIDE = "socket"
+_LONGEST = 107
+"""Bytes of a socket's path (unix(7))."""
 _GRACE = 3
 """Seconds that requests have to end in when the daemon ends."""
 
@@ -43,7 +47,7 @@ async def serve(
     """
     path = run_dir / SOCKET
     listening = listen(path, group)
-    made = path.stat().st_ino
+    made = path.lstat().st_ino
     config = uvicorn.Config(
         make_app(control),
         loop="none",
@@ -74,27 +78,21 @@ def listen(path: Path, group: str | None) -> socket.socket:
 
     A socket that a daemon left behind is replaced. Raises ServeError, also when one answers there.
     """
+    if len(os.fsencode(path)) > _LONGEST:
+        raise ServeError(f"{path}: too long for a unix socket; choose another --run-dir")
     try:
+        gid = -1 if group is None else grp.getgrnam(group).gr_gid
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         if _answers(path):
             raise ServeError(f"{path}: a daemon runs here already")
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.unlink(missing_ok=True)
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            before = os.umask(0o777 & ~_MODE)
-            try:
-                made.bind(str(aside))
-            finally:
-                os.umask(before)
-            try:
-                if group is not None:
-                    shutil.chown(aside, group=group)
+            with _private(path) as private:
+                made.bind(f"/proc/self/fd/{private}/{_ASIDE}")
+                os.chown(_ASIDE, -1, gid, dir_fd=private, follow_symlinks=False)
+                os.chmod(_ASIDE, _MODE, dir_fd=private)
                 made.listen(_BACKLOG)
-                aside.replace(path)
-            except BaseException:
-                aside.unlink(missing_ok=True)
-                raise
+                os.replace(_ASIDE, path, src_dir_fd=private)
         except BaseException:
             made.close()
             raise
@@ -103,6 +101,28 @@ def listen(path: Path, group: str | None) -> socket.socket:
     except OSError as error:
         raise ServeError(f"{path}: {error.strerror or error}") from error
     return made
+
+
+@contextlib.contextmanager
+def _private(path: Path) -> Iterator[int]:
+    """A directory beside the path that only this user can change, by its descriptor.
+
+    Root may listen in a directory that belongs to the daemon's user, who could put a link in the
+    place of whatever root made there before root changes its owner.
+    """
+    place = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(directory)
+        if (found.st_uid, found.st_mode & 0o777) != (os.geteuid(), 0o700):
+            raise ServeError(f"{place} was replaced by another directory")
+        yield directory
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(_ASIDE, dir_fd=directory)
+        os.close(directory)
+        with contextlib.suppress(OSError):
+            place.rmdir()
 
 
 def _answers(path: Path) -> bool:
@@ -120,5 +140,5 @@ def _answers(path: Path) -> bool:
 def _remove(path: Path, made: int) -> None:
     """Unless another daemon has put its own there meanwhile."""
     with contextlib.suppress(OSError):
-        if path.stat().st_ino == made:
+        if path.lstat().st_ino == made:
             path.unlink()

@@ -1,4 +1,4 @@
-"""``tula backend``: the other side, machines that serve."""
+"""``tula backend``: commands for the machines that serve."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tula.cli.instructions import instructions
 
 if TYPE_CHECKING:
     from tula.agent.agent import Agent, Plan
+    from tula.agent.plan import Role
     from tula.agent.record import Record
     from tula.model.config import IPAddress
-    from tula.plan.backend_side import Role
 
 app = typer.Typer(
     name="backend",
-    help="Make machines into backends, for services of a document.",
+    help="Set this machine up as a backend, or undo that.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -43,22 +43,24 @@ _Files = Annotated[
         *("--file", "-f"),
         metavar="F",
         readable=False,
-        help="The document, tula.yaml; several for a backend of several. "
-        "Without: those that were joined last.",
+        help="Configuration file; repeat it for a backend of several. [default: those joined last]",
+        show_default=False,
     ),
 ]
 _As = Annotated[
     str | None,
     typer.Option(
-        "--as", metavar="NAME", help="Be this backend, whatever this machine's addresses."
+        "--as", metavar="NAME", help="Be this backend, whatever addresses this machine has."
     ),
 ]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the commands, and run none.")]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the commands without running them.")
+]
 
 
 @app.callback()
 def root() -> None:
-    """Make machines into backends, for services of a document."""
+    """Set this machine up as a backend, or undo that."""
 
 
 @app.command()
@@ -70,27 +72,27 @@ def join(
         bool | None,
         typer.Option(
             "--persist/--no-persist",
-            help="Join again after a reboot, by a systemd unit. "
-            "[default: in the machine's own network namespace under systemd]",
+            help="Join again after a reboot, with a systemd unit. "
+            "[default: persist under systemd, outside of containers and namespaces]",
             show_default=False,
         ),
     ] = None,
     state_dir: StateDir = STATE_DIR,
     json: Json = False,
 ) -> None:
-    """Make this machine a backend of the document; again, and only what differs is changed."""
+    """Make this machine a backend of the configuration. Can be repeated: changes what differs."""
     from tula.agent.unit import own_namespace
 
     own = own_namespace()
     if persist and not own:
         fail(
             WRONG,
-            "tula: --persist: a unit of systemd would join in the machine's own network "
-            "namespace, and this is not it (or there is no systemd)",
+            "tula: --persist: a systemd unit would join in the machine's own network namespace, "
+            "but this is another one, or systemd is not running; use --no-persist",
         )
     persist = own if persist is None else persist
     agent = _agent(state_dir)
-    with errors(), _fitting():
+    with errors(), _join_errors():
         record, roles = _roles(agent, file, as_)
         plan = agent.plan(roles, persist) if dry_run else agent.join(roles, record, persist)
     names = sorted({backend.name for role in roles for _, backend in role.serves})
@@ -100,13 +102,13 @@ def join(
         _print_commands(plan)
     else:
         _print_steps(plan)
-        more = "; it will be one again after a reboot" if persist else ""
-        print(f"This machine is {' and '.join(names)}{more}.")
+        more = ", also after a reboot" if persist else ""
+        print(f"This machine is the backend {' and '.join(names)}{more}.")
 
 
 @app.command()
 def leave(dry_run: _DryRun = False, state_dir: StateDir = STATE_DIR, json: Json = False) -> None:
-    """Take back all that join did on this machine, and put sysctls back as they were."""
+    """Undo what join did on this machine, sysctls included."""
     agent = _agent(state_dir)
     with errors():
         record = agent.record()
@@ -114,7 +116,7 @@ def leave(dry_run: _DryRun = False, state_dir: StateDir = STATE_DIR, json: Json 
             if json:
                 print_json({"changed": False, "steps": []})
             else:
-                print("Nothing to take back: this machine has joined nothing.")
+                print("Nothing to undo: this machine has not joined.")
             return
         plan = agent.plan_leave(record) if dry_run else agent.leave()
     if json:
@@ -123,7 +125,7 @@ def leave(dry_run: _DryRun = False, state_dir: StateDir = STATE_DIR, json: Json 
         _print_commands(plan)
     else:
         _print_steps(plan, unit="remove")
-        print("This machine is no backend any more.")
+        print("This machine is no longer a backend.")
 
 
 @app.command()
@@ -131,20 +133,20 @@ def status(
     file: _Files = None,
     as_: _As = None,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 3 when something is not in place.")
+        bool, typer.Option("--exit-code", help="Exit with status 3 if something is not in place.")
     ] = False,
     state_dir: StateDir = STATE_DIR,
     json: Json = False,
 ) -> None:
-    """Show what of this machine's backend's side is in place, and what is missing."""
-    from tula.agent.status import parts_of
+    """Show which parts of this backend's setup are in place, and what is wrong with the others."""
+    from tula.agent.diff import parts_of
 
     agent = _agent(state_dir)
-    with errors(), _fitting():
+    with errors(), _join_errors():
         joined = agent.record() is not None
         if not joined and not file:
             print_json({"joined": False, "backends": [], "parts": []}) if json else print(
-                "This machine has joined nothing; -f tula.yaml tells what it lacks."
+                "This machine has not joined; with -f tula.yaml, see what it lacks."
             )
             return
         _, roles = _roles(agent, file, as_)
@@ -153,7 +155,7 @@ def status(
     names = sorted({backend.name for role in roles for _, backend in role.serves})
     if json:
         shown = [
-            {"what": p.what, "name": p.name, "state": p.fault or "in place", "ok": not p.fault}
+            {"what": p.what, "name": p.name, "state": p.problem or "in place", "ok": not p.problem}
             for p in parts
         ]
         print_json({"joined": joined, "backends": names, "parts": shown})
@@ -161,10 +163,10 @@ def status(
         print(f"{' and '.join(names)}{'' if joined else ', not joined'}:")
         print_table(
             ["", "what", "name", "state"],
-            [["!" if p.fault else "", p.what, p.name, p.fault or "in place"] for p in parts],
+            [["!" if p.problem else "", p.what, p.name, p.problem or "in place"] for p in parts],
             frozenset(),
         )
-    if exit_code and any(part.fault for part in parts):
+    if exit_code and any(part.problem for part in parts):
         raise typer.Exit(DIFFERENT)
 
 
@@ -182,21 +184,21 @@ def _agent(state_dir: Path) -> Agent:
 
 
 @contextmanager
-def _fitting() -> Iterator[None]:
-    """Turns a document that does not fit this machine into a line and exit status 2."""
-    from tula.agent.agent import NotFitError
-    from tula.agent.identity import NotFoundError
+def _join_errors() -> Iterator[None]:
+    """Turns a configuration that this machine cannot join into a line and exit status 2."""
+    from tula.agent.agent import CannotJoinError
+    from tula.agent.identity import NotABackendError
 
     try:
         yield
-    except (NotFitError, NotFoundError) as error:
+    except (CannotJoinError, NotABackendError) as error:
         fail(WRONG, f"tula: {error}")
 
 
 def _roles(
     agent: Agent, files: list[Path] | None, name: str | None
 ) -> tuple[Record, Sequence[Role]]:
-    """What is to be joined, by the files or as it was joined last."""
+    """What is to be joined: these files, or what was joined last."""
     from tula.agent.identity import find_role, roles_of
     from tula.agent.record import Record, Source
 
@@ -204,7 +206,7 @@ def _roles(
     if not files:
         record = agent.record()
         if record is None or not record.sources:
-            fail(WRONG, "tula: this machine has joined nothing yet; name a document with -f")
+            fail(WRONG, "tula: this machine has not joined yet; name the configuration with -f")
         return record, roles_of(record, here)
     sources, roles = [], []
     for file in files:
@@ -216,7 +218,7 @@ def _roles(
 
 
 def _own_addresses() -> set[IPAddress]:
-    """Without those of loopback, and VIPs that are here already."""
+    """Without those of loopback, and without VIPs that are here already."""
     from tula.kernel.network import KernelNetwork
 
     return {
@@ -232,7 +234,7 @@ def _steps(plan: Plan) -> list[dict[str, Any]]:
             "verb": step.verb,
             "what": step.what,
             "name": step.name,
-            "fault": step.fault,
+            "reason": step.reason,
             "commands": [str(command) for command in step.commands],
         }
         for step in plan.steps
@@ -241,7 +243,7 @@ def _steps(plan: Plan) -> list[dict[str, Any]]:
 
 def _print_commands(plan: Plan) -> None:
     for step in plan.steps:
-        print(f"# {step.verb} {step.what} {step.name}" + (f": {step.fault}" * bool(step.fault)))
+        print(f"# {step.verb} {step.what} {step.name}" + (f": {step.reason}" * bool(step.reason)))
         for command in step.commands:
             print(command)
     if plan.unit:

@@ -90,10 +90,12 @@ def apply(
     warn(name, document)
     balancer = open_balancer(store)
     with errors(), problems(name, document):
-        change = balancer.apply(document.config, document.source.encode(), force=force)
-    if balancer.unsaved:
-        print(f"warning: not remembered on disk: {balancer.unsaved}", file=sys.stderr)
-    _show(change, json, "nothing changed")
+        outcome = balancer.apply(document.config, document.source.encode(), force=force)
+    for warning in outcome.warnings:
+        print(f"warning: {warning}; run tula apply again", file=sys.stderr)
+    if outcome.unsaved:
+        print(f"warning: not remembered on disk: {outcome.unsaved}", file=sys.stderr)
+    _show(outcome.change, json, "nothing changed")
 
 
 def reload(

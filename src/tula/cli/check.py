@@ -16,10 +16,9 @@ def check(file: File, json: Json = False) -> None:
     What only the balancer can see (interfaces, on-link backends) is a warning here.
     """
     from tula.config.load import DocumentError, describe, load_document
+    from tula.engine.assemble import kernel_data_path
     from tula.kernel.network import KernelNetwork
-    from tula.kernel.tunnels import KernelTunnels
     from tula.plan.reach import backend_addresses, plan_reach, takes_own_address
-    from tula.plan.tunnel_kinds import missing_tunnels
 
     try:
         document = load_document(file)
@@ -37,7 +36,7 @@ def check(file: File, json: Json = False) -> None:
             host = replace(host, ssh_ports=network.ssh_ports())
     here = plan_reach(config, host).problems
     with errors():
-        here += missing_tunnels(config, KernelTunnels().missing)
+        here += kernel_data_path().unsupported(config)
     warnings = [describe(str(file), problem, document.positions) for problem in document.warnings]
     warnings += [f"on this machine: {describe(str(file), p, document.positions)}" for p in here]
     if json:

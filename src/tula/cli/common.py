@@ -1,6 +1,6 @@
-"""What the commands share: options, input, output and the way errors end a command.
+"""What the commands share: options, input, output and error handling.
 
-Heavy imports stand inside functions: ``tula --help`` must start at once.
+Heavy imports are inside functions, so that ``tula --help`` starts at once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FAILED, WRONG, DIFFERENT, INTERRUPTED = 1, 2, 3, 130
 STATE_DIR = Path("/var/lib/tula")
 RUN_DIR = Path("/run/tula")
 
-# Not "readable": what cannot be read has an error of ours, with its place.
+# Not "readable": a file that cannot be read gets an error of our own, with its path.
 File = Annotated[
-    Path, typer.Option("--file", "-f", metavar="F", readable=False, help="The document, tula.yaml.")
+    Path, typer.Option("--file", "-f", metavar="F", readable=False, help="Configuration file.")
 ]
 MaybeFile = Annotated[
     Path | None,
@@ -36,7 +36,8 @@ MaybeFile = Annotated[
         *("--file", "-f"),
         metavar="F",
         readable=False,
-        help="The document; else the daemon's, or the last applied one.",
+        help="Configuration file. [default: the daemon's, or the last one applied]",
+        show_default=False,
     ),
 ]
 StateDir = Annotated[
@@ -46,13 +47,17 @@ StateDir = Annotated[
         envvar="TULA_STATE_DIR",
         metavar="D",
         readable=False,
-        help="Where state lives.",
+        help="Directory for state.",
     ),
 ]
 RunDir = Annotated[
     Path,
     typer.Option(
-        "--run-dir", envvar="TULA_RUN_DIR", metavar="D", readable=False, help="Where sockets live."
+        "--run-dir",
+        envvar="TULA_RUN_DIR",
+        metavar="D",
+        readable=False,
+        help="Directory for sockets.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -70,7 +75,7 @@ def fail(status: int, *lines: str) -> NoReturn:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Turns what the kernel or the state directory refused into a line and exit status 1."""
+    """Turns errors of the kernel and the state directory into a line and exit status 1."""
     from tula.model.errors import KernelError, StateError
 
     try:
@@ -81,7 +86,7 @@ def errors() -> Iterator[None]:
 
 
 def has_rights() -> bool:
-    """Whether it is root, or has what the shipped unit gives: CAP_NET_ADMIN and CAP_NET_RAW."""
+    """Whether this is root, or has CAP_NET_ADMIN and CAP_NET_RAW, as in the shipped unit."""
     if os.geteuid() == 0:
         return True
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -91,7 +96,7 @@ def has_rights() -> bool:
 
 @contextmanager
 def problems(file: str, document: Document) -> Iterator[None]:
-    """Turns the problems of a document on this machine into lines and exit status 2."""
+    """Turns problems of a configuration on this machine into lines and exit status 2."""
     from tula.config.load import describe
     from tula.model.problem import ProblemsError
 
@@ -102,7 +107,7 @@ def problems(file: str, document: Document) -> Iterator[None]:
 
 
 def read_document(file: Path) -> Document:
-    """The document of a file; every problem is a line, and exit status 2."""
+    """Load a configuration file; problems are printed, one a line, with exit status 2."""
     from tula.config.load import DocumentError, load_document
 
     try:
@@ -112,7 +117,7 @@ def read_document(file: Path) -> Document:
 
 
 def applied_document(store: Store) -> tuple[str, Document]:
-    """The last applied document and the name to call it by; exit status 2 if there is none."""
+    """The last applied configuration with its path for messages; exit status 2 if there is none."""
     from tula.config.load import DocumentError, parse_document
     from tula.engine.store import CLEARED, DOCUMENT
 
@@ -121,11 +126,13 @@ def applied_document(store: Store) -> tuple[str, Document]:
         source = store.document()
     if source is None:
         aside = store.directory / CLEARED
-        hint = f"; it was cleared, the document is in {aside}" if aside.exists() else ""
-        fail(WRONG, f"tula: no document is applied here{hint}; name one with -f tula.yaml")
+        hint = f"; it was cleared, and is kept in {aside}" if aside.exists() else ""
+        fail(
+            WRONG, f"tula: no configuration has been applied here{hint}; name one with -f tula.yaml"
+        )
     try:
         return name, parse_document(source)
-    except DocumentError as error:  # of another version of Tula, or edited there
+    except DocumentError as error:  # by another version of Tula, or edited in place
         _refuse(name, error)
 
 
@@ -136,12 +143,12 @@ def _refuse(name: str, error: DocumentError) -> NoReturn:
 
 
 def document_of(file: Path | None, store: Store) -> tuple[str, Document]:
-    """The named document, else the last applied one, with the name to call it by."""
+    """The configuration of this file, or the last applied one, with its path for messages."""
     return (str(file), read_document(file)) if file is not None else applied_document(store)
 
 
 def warn(file: str, document: Document) -> None:
-    """Prints the document's warnings to standard error."""
+    """Prints a configuration's warnings to standard error."""
     from tula.config.load import describe
 
     for problem in document.warnings:
@@ -157,22 +164,9 @@ def open_balancer(store: Store) -> Balancer:
 
 def kernel_adapters() -> Adapters:
     """The kernel of this network namespace."""
-    from tula.engine.reader import Adapters
-    from tula.kernel.announce import KernelAnnouncer
-    from tula.kernel.network import KernelNetwork
-    from tula.kernel.nftables import KernelNftables
-    from tula.kernel.probe_route import KernelProbeRoute
-    from tula.kernel.sysctls import KernelSysctls
-    from tula.kernel.tunnels import KernelTunnels
+    from tula.engine import assemble
 
-    return Adapters(
-        KernelNftables(),
-        KernelNetwork(),
-        KernelAnnouncer(),
-        KernelTunnels(),
-        KernelProbeRoute(),
-        KernelSysctls(),
-    )
+    return assemble.kernel_adapters()
 
 
 def open_store(directory: Path) -> Store:
@@ -183,7 +177,7 @@ def open_store(directory: Path) -> Store:
 
 
 def duration(text: str, option: str) -> float:
-    """The seconds of a time as documents write it: ``90s``, ``10m``, ``1h30m``."""
+    """A time in seconds, written as in configurations: ``90s``, ``10m``, ``1h30m``."""
     from pydantic_core import PydanticCustomError
 
     from tula.config.scalars import read_duration
@@ -195,14 +189,14 @@ def duration(text: str, option: str) -> float:
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output."""
+    """Print JSON on standard output."""
     print(json.dumps(value, indent=2))
 
 
 def print_table(headings: list[str], rows: list[list[str]], right: frozenset[int]) -> None:
-    """Aligned columns, the ones in ``right`` to the right; whole lines, for people and scripts.
+    """Print aligned columns, those in ``right`` right-aligned; lines are never wrapped.
 
-    Not by Rich, which takes 20 s for the 25,000 lines of 5,000 services.
+    Not with Rich, which takes 20 s for the 25,000 lines of 5,000 services.
     """
     table = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

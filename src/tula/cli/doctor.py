@@ -1,4 +1,4 @@
-"""``tula doctor``: tests the set-up for the known faults, and names the mend."""
+"""``tula doctor``: tests the set-up for known problems, and names the fix."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def doctor(
     patience: Annotated[
         float,
         typer.Option(
-            "--patience", metavar="SECONDS", min=0.1, help="How long to wait for who stays silent."
+            "--patience", metavar="SECONDS", min=0.1, help="How long to wait for replies."
         ),
     ] = 1.2,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Test the set-up for the known faults of Direct Server Return, and name the mend.
+    """Test the set-up for the known problems of Direct Server Return, and name the fix.
 
-    Sends packets to all backends, as clients' packets go; changes nothing. Exit status 1 when
-    there is an error or a warning.
+    Sends packets to all backends over the path of clients' packets; changes nothing. Exit status
+    1 when there is an error or a warning.
     """
+    from tula.doctor.observation import observe_machine
     from tula.doctor.run import examine
-    from tula.doctor.scene import observe_scene
 
     if not has_rights():
         fail(FAILED, "tula: doctor needs root (CAP_NET_ADMIN and CAP_NET_RAW)")
@@ -62,25 +62,25 @@ def doctor(
     document = _document(file, store)
     daemon = daemon_of(run_dir)
     with errors():
-        scene = observe_scene(
+        observed = observe_machine(
             document.config,
             document.source.encode(),
             f"-f {file}" if file is not None else "",
             kernel_adapters(),
             store,
-            lambda: _difference(daemon, store, document, file is not None),
+            lambda: _pending_changes(daemon, store, document, file is not None),
         )
-        report = examine(scene, patience)
+        report = examine(observed, patience)
     if json:
         print_json(_as_json(report))
     else:
         _print(report)
-    if any(finding.severity.is_fault for finding in report.findings):
+    if any(finding.severity.is_problem for finding in report.findings):
         raise typer.Exit(FAILED)
 
 
 def _document(file: Path | None, store: Store) -> Document:
-    """The named document, else what is applied here, else what this machine has joined."""
+    """The named configuration, else the applied one, else the one that this machine joined."""
     from tula.agent.record import RecordFile
     from tula.config.load import DocumentError, parse_document
 
@@ -91,16 +91,16 @@ def _document(file: Path | None, store: Store) -> Document:
         try:
             return parse_document(record.sources[0].text)
         except DocumentError:
-            pass  # of another version of Tula: it has to be named
+            pass  # from another version of Tula: it must be named with -f
     return document_of(file, store)[1]
 
 
-def _difference(
+def _pending_changes(
     daemon: Client | None, store: Store, document: Document, named: bool
 ) -> Sequence[str] | None:
-    """What apply would change; None when the document does not fit this machine.
+    """What apply would change; None when the configuration does not fit this machine.
 
-    A daemon is asked, which knows the backends' health.
+    A running daemon is asked, since it knows the backends' health.
     """
     from tula.cli.client import DaemonError, NoDaemonError
     from tula.engine.steps import describe_steps
@@ -128,18 +128,18 @@ def _print(report: Report) -> None:
     for finding in report.findings:
         _print_finding(finding)
     if not report.findings:
-        print("No fault found.")
+        print("No problems found.")
     roles = [*(["a balancer"] if report.roles.balancer else []), *report.roles.backends]
-    print(f"\nTested, as {' and '.join(roles) or 'a machine of no part in it'}:")
+    print(f"\nTested, as {' and '.join(roles) or 'a machine that is not configured'}:")
     for what in report.tested or ("nothing",):
         print(f"  {what}")
 
 
 def _print_finding(finding: Finding) -> None:
     guess = "" if finding.certain else ", a guess"
-    print(f"{finding.severity} {finding.where}: {finding.fault}{guess}")
+    print(f"{finding.severity} {finding.where}: {finding.id}{guess}")
     print(f"  {finding.evidence}")
-    print(f"  mend: {finding.mend}")
+    print(f"  fix: {finding.fix}")
     if finding.commands:
         place = "here" if finding.on == "here" else f"on {finding.on}"
         print(f"  {place}:")

@@ -1,4 +1,4 @@
-"""``tula events``: what happened, and what happens."""
+"""``tula events``: what happened, and what is happening."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ import typer
 from tula.cli.common import INTERRUPTED, RUN_DIR, STATE_DIR, Json, RunDir, StateDir, print_json
 from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
 
-_LOOK = 1.0
-"""Seconds between two looks for new events."""
-_MOST = 1000
-"""Events in one answer, as the API has it."""
+_POLL_INTERVAL = 1.0
+"""Seconds between two requests for new events."""
+_LIMIT = 1000
+"""The most events in one answer of the API."""
 
 
 def events(
-    follow: Annotated[bool, typer.Option("--follow", help="Go on as events happen.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Keep printing events as they happen.")
+    ] = False,
     number: Annotated[
-        int, typer.Option("-n", "--number", min=1, max=_MOST, help="So many of the last ones.")
+        int,
+        typer.Option("-n", "--number", min=1, max=_LIMIT, help="How many of the latest events."),
     ] = 100,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Show what happened: states that changed, documents, what the operator said, mends."""
+    """Show what happened: state changes, configurations, overrides, repairs."""
     daemon = require_daemon(run_dir)
     with daemon_errors():
         found = daemon.get("/events", limit=number)["events"]
@@ -43,7 +46,7 @@ def events(
 
 
 def _follow(last: int, json: bool, run_dir: RunDir) -> None:
-    """Through restarts of the daemon, whose events are told again from its first one on."""
+    """Follow, also across restarts of the daemon, whose events then start over."""
     from tula.cli.client import DaemonError, NoDaemonError
 
     gone = False
@@ -52,17 +55,17 @@ def _follow(last: int, json: bool, run_dir: RunDir) -> None:
             daemon = daemon_of(run_dir)
             if daemon is None:
                 raise NoDaemonError
-            found = daemon.get("/events", after=last, limit=_MOST)["events"]
+            found = daemon.get("/events", after=last, limit=_LIMIT)["events"]
         except (NoDaemonError, DaemonError) as error:
             if not gone:
-                why = str(error) if isinstance(error, DaemonError) else "no daemon runs"
+                why = str(error) if isinstance(error, DaemonError) else "no daemon is running"
                 print(f"tula: {why}; waiting for it", file=sys.stderr, flush=True)
             gone = True
         else:
             gone = False
             _print(found, json)
             last = found[-1]["number"] if found else last
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)
 
 
 def _print(found: list[dict[str, Any]], json: bool) -> None:
@@ -72,7 +75,7 @@ def _print(found: list[dict[str, Any]], json: bool) -> None:
 
 
 def _line(event: dict[str, Any]) -> str:
-    # In UTC: lines of several machines are laid beside each other.
+    # In UTC, for comparison with the events of other machines.
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(event["time"]))
     about = " ".join(filter(None, [event["kind"], event["subject"]]))
     text = "; ".join(filter(None, [event["message"], event["evidence"]]))

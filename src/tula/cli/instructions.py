@@ -1,4 +1,4 @@
-"""``tula backend instructions``: a backend's side for a machine without Tula."""
+"""``tula backend instructions``: the setup of a backend, for a machine without Tula."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 from tula.cli.common import WRONG, File, Json, fail, print_json, read_document, warn
 
 if TYPE_CHECKING:
-    from tula.plan.backend_side import Role
-    from tula.plan.boot_files import BootPlan
+    from tula.agent.boot_files import BootPlan
+    from tula.agent.plan import Role
 
 
 class Format(StrEnum):
@@ -21,19 +21,20 @@ class Format(StrEnum):
 
 
 def instructions(
-    backend: Annotated[str, typer.Argument(help="The backend's name in the document.")],
+    backend: Annotated[str, typer.Argument(help="The backend's name in the configuration.")],
     file: File,
     format_: Annotated[
         Format,
         typer.Option(
-            "--format", help="By ip(8), until a reboot; or by files of networkd or netplan."
+            "--format",
+            help="ip commands, which last until a reboot; or files for networkd or netplan.",
         ),
     ] = Format.IP,
     json: Json = False,
 ) -> None:
-    """Print the steps that make a machine this backend: a shell script, to be run there by root."""
-    from tula.plan.backend_side import role_by_name
-    from tula.plan.instructions import plan_instructions
+    """Print a shell script that sets a machine up as this backend, to be run there by root."""
+    from tula.agent.instructions import plan_instructions
+    from tula.agent.plan import role_by_name
 
     document = read_document(file)
     warn(str(file), document)
@@ -41,7 +42,7 @@ def instructions(
     if role is None:
         names = {b.name for service in document.config.services for b in service.backends}
         known = ", ".join(sorted(names)[:20]) or "none"
-        fail(WRONG, f"tula: no backend {backend!r} in {file}; there are: {known}")
+        fail(WRONG, f"tula: no backend {backend!r} in {file}; its backends are: {known}")
     if format_ is not Format.IP:
         _print_boot(_boot_plan(role, format_), json)
         return
@@ -49,7 +50,7 @@ def instructions(
     if json:
         print_json([{"why": step.why, "commands": list(step.commands)} for step in steps])
         return
-    print(f"# Makes this machine the backend {backend}, until it is started again.")
+    print(f"# Sets this machine up as the backend {backend}, until it is rebooted.")
     print("set -e")
     for step in steps:
         print(f"\n# {step.why}")
@@ -57,20 +58,20 @@ def instructions(
 
 
 def _boot_plan(role: Role, format_: Format) -> BootPlan:
-    from tula.plan.netplan import plan_netplan
-    from tula.plan.networkd import plan_networkd
+    from tula.agent.netplan import plan_netplan
+    from tula.agent.networkd import plan_networkd
 
     if format_ is Format.NETWORKD:
         return plan_networkd(role)
     plan = plan_netplan(role)
     if isinstance(plan, str):
-        others = "--format ip" if "anyone" in plan else "--format networkd, or ip"
-        fail(WRONG, f"tula: {plan}; take {others}")
+        others = "--format ip" if "anyone" in plan else "--format networkd or --format ip"
+        fail(WRONG, f"tula: {plan}; use {others}")
     return plan
 
 
 def _print_boot(plan: BootPlan, json: bool) -> None:
-    from tula.plan.boot_files import render_script
+    from tula.agent.boot_files import render_script
 
     if json:
         files = [{"path": file.path, "why": file.why, "text": file.text} for file in plan.files]

@@ -1,4 +1,4 @@
-"""``tula lab``: a network of namespaces on this machine, to try and to test in."""
+"""``tula lab``: a network of namespaces on this machine, for demo and experiments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tula.cli.common import FAILED, INTERRUPTED, fail
 
 app = typer.Typer(
     name="lab",
-    help="A network of namespaces on this machine, to try and to test in.",
+    help="A network of namespaces on this machine, for demo and experiments.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,13 +23,15 @@ app = typer.Typer(
 
 @app.command()
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave it up, and say what to try.")] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="Without pauses to read.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the network up, and suggest what to try.")
+    ] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Do not pause for reading.")] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Lines only, as without a terminal.")
+        bool, typer.Option("--plain", help="Plain lines of text, as without a terminal.")
     ] = False,
 ) -> None:
-    """Show Direct Server Return on real traffic, in a minute."""
+    """Show Direct Server Return with real traffic, in a minute."""
     with _errors():
         from tula.lab.demo.run import run_demo
 
@@ -40,7 +42,7 @@ def demo(
 
 @app.command()
 def up() -> None:
-    """Bring the demo's network up, balancer configured, until Ctrl-C."""
+    """Bring up the demo's network, with the balancer configured, until Ctrl-C."""
     with _errors():
         from tula.lab.demo.run import run_up
 
@@ -49,7 +51,7 @@ def up() -> None:
 
 @app.command()
 def down() -> None:
-    """Remove what "tula lab demo --keep" left."""
+    """Remove the network that "tula lab demo --keep" left up."""
     with _errors():
         from tula.lab.demo.stage import NAME
         from tula.lab.guard import require_root
@@ -63,24 +65,27 @@ def down() -> None:
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def exec(
-    host: Annotated[str, typer.Argument(metavar="HOST", help="Such as lb, client-1 or backend-2.")],
+    host: Annotated[
+        str, typer.Argument(metavar="HOST", help="For example lb, client-1 or backend-2.")
+    ],
     command: Annotated[list[str], typer.Argument(metavar="COMMAND...")],
 ) -> None:
-    """Run a command on a host of the demo's network that is up."""
+    """Run a command on a host of the running demo network."""
     with _errors():
-        from tula.lab.demo.hints import program
         from tula.lab.demo.stage import NAME
         from tula.lab.guard import LabError
         from tula.lab.kept import directory, exists
         from tula.lab.namespace import NAMED, Namespace
 
         if not exists(NAME):
-            raise LabError(f"no demo network is up; bring one up: {program()} lab up")
+            from tula.lab.demo.run import program
+
+            raise LabError(f"no demo network is up; start one: {program()} lab up")
         inside = Namespace.open(NAMED / f"{NAME}-{host}")
         state = directory(NAME) / host
         os.environ["TULA_STATE_DIR"] = str(state / "state")
         os.environ["TULA_RUN_DIR"] = str(state / "run")
-        # tula itself, from wherever it was called, and the tools of root.
+        # tula itself, from where it was called, and root's tools.
         places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
         os.environ["PATH"] = ":".join([*places, "/usr/sbin", "/sbin"])
         with inside.enter():
@@ -92,7 +97,7 @@ def exec(
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Turns what goes wrong in the lab into a line, and Ctrl-C into a quiet end."""
+    """Turns errors of the lab into a line, and Ctrl-C into exit status 130."""
     from tula.lab.guard import LabError
 
     try:
@@ -102,7 +107,7 @@ def _errors() -> Iterator[None]:
     except OSError as error:
         hint = ""
         if isinstance(error, PermissionError):
-            hint = "; it needs CAP_SYS_ADMIN and CAP_NET_ADMIN, which a container's root may lack"
+            hint = "; it needs CAP_SYS_ADMIN and CAP_NET_ADMIN, which root in a container may lack"
         fail(FAILED, f"tula: the lab: {error.strerror or error}{hint}")
     except KeyboardInterrupt:
-        fail(INTERRUPTED, "tula: stopped; all of it is removed")
+        fail(INTERRUPTED, "tula: interrupted; the network is removed")

@@ -10,10 +10,11 @@ from tula.cli import backend, change, check, doctor, events, lab, operate, run, 
 
 app = typer.Typer(
     name="tula",
-    help="Layer-4 load balancer with Direct Server Return, in the kernel by nftables.",
+    help="Layer-4 load balancer with Direct Server Return, forwarding in the kernel with nftables.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    # Without markup typer leaves Rich alone, and --help starts in a tenth of a second.
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # Without markup typer does not import Rich, and --help starts in a tenth of a second.
     rich_markup_mode=None,
 )
 
@@ -33,7 +34,7 @@ def root(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Layer-4 load balancer with Direct Server Return, in the kernel by nftables."""
+    """Layer-4 load balancer with Direct Server Return, forwarding in the kernel with nftables."""
 
 
 for command in (

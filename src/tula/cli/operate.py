@@ -1,4 +1,4 @@
-"""``tula drain`` and its like: what the operator says of a backend, beside the document."""
+"""``tula drain``, ``disable`` and ``weight``: overrides of the configuration, and their ends."""
 
 from __future__ import annotations
 
@@ -26,80 +26,90 @@ from tula.cli.common import (
     problems,
 )
 from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
+from tula.cli.status_text import connections as connections_left
 
 Target = Annotated[
-    str, typer.Argument(metavar="SERVICE/BACKEND", help="The names in the document.")
+    str, typer.Argument(metavar="SERVICE/BACKEND", help="Names in the configuration.")
 ]
 
-_LOOK = 1.0
-"""Seconds between two looks at a backend that drains."""
-_UNKNOWN = 10
-"""So many looks in a row without a number of connections, and nobody will ever know it."""
+_POLL_INTERVAL = 1.0
+"""Seconds between two requests for the state of a draining backend."""
+_MAX_UNKNOWN = 10
+"""After so many answers in a row without a number of connections, waiting for one is useless."""
 
 
 def drain(
     target: Target,
     deadline: Annotated[
         str | None,
-        typer.Option("--deadline", metavar="TIME", help="Give up what is left after 10m, 1h30m."),
+        typer.Option(
+            "--deadline",
+            metavar="TIME",
+            help="Reset the connections that remain after, say, 10m or 1h30m.",
+        ),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Return when no connection is left.")
+        bool, typer.Option("--wait", help="Return when no connections are left.")
     ] = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Give a backend no new connections; those that it has go on."""
+    """Stop sending new connections to a backend; existing ones continue."""
     seconds = None if deadline is None else duration(deadline, "--deadline")
     service, backend = names_of(target)
     if (wait or seconds is not None) and daemon_of(run_dir, state_dir) is None:
         option = "--deadline" if seconds is not None else "--wait"
         fail(
             FAILED,
-            f"tula: {option} needs the daemon, which watches the drain, and none runs here; "
-            f"without {option} it is drained all the same",
+            f"tula: {option} needs the daemon, which watches the drain, and none is running; "
+            f"draining without {option} works",
         )
-    _say("POST", "drain", target, {"deadline": seconds}, state_dir, run_dir)
-    until = "" if deadline is None else f"; what is left in {deadline} is given up"
-    print(f"{target}: drained: no new connections{until}", flush=True)
+    _override("POST", "drain", target, {"deadline": seconds}, state_dir, run_dir)
+    rest = (
+        "existing ones continue" if deadline is None else f"those left after {deadline} are reset"
+    )
+    print(f"{target}: draining: no new connections, {rest}", flush=True)
     if wait:
         _wait(service, backend, run_dir)
 
 
 def undrain(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
-    """Take a drain back: the backend gets new connections again."""
-    _say("POST", "undrain", target, None, state_dir, run_dir)
-    print(f"{target}: not drained")
+    """End a drain: the backend gets new connections again."""
+    _override("POST", "undrain", target, None, state_dir, run_dir)
+    print(f"{target}: no longer draining; gets new connections again if it is up")
 
 
 def disable(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
-    """Take a backend out at once: the connections that it has are given up."""
-    _say("POST", "disable", target, None, state_dir, run_dir)
-    print(f"{target}: disabled")
+    """Take a backend out of service at once: its connections are reset."""
+    _override("POST", "disable", target, None, state_dir, run_dir)
+    print(f"{target}: disabled; its connections are reset")
 
 
 def enable(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
-    """Take a disable back: the backend serves again, if it is up."""
-    _say("POST", "enable", target, None, state_dir, run_dir)
-    print(f"{target}: enabled")
+    """End a disable: the backend serves again if it is up."""
+    _override("POST", "enable", target, None, state_dir, run_dir)
+    print(f"{target}: enabled; serves again if it is up")
 
 
 def weight(
     target: Target,
     value: Annotated[
-        str, typer.Argument(metavar="N|document", help="0 to 65535, or the document's again.")
+        str,
+        typer.Argument(
+            metavar="N|configured", help="0 to 65535; or back to the configured weight."
+        ),
     ],
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Give a backend another weight than the document's."""
+    """Override a backend's configured weight."""
     number = None
-    if value != "document":
+    if value not in ("configured", "document"):  # "document": until version 0.1
         number = int(value) if value.isascii() and value.isdecimal() and len(value) < 6 else -1
         if not 0 <= number <= 65535:
-            fail(WRONG, f"tula: {value!r} is no weight; give 0 to 65535, or document")
-    _say("PUT", "weight", target, {"weight": number}, state_dir, run_dir)
-    print(f"{target}: weight {value if number is not None else 'of the document'}")
+            fail(WRONG, f"tula: invalid weight {value!r}; give 0 to 65535, or configured")
+    _override("PUT", "weight", target, {"weight": number}, state_dir, run_dir)
+    print(f"{target}: weight {value if number is not None else 'as configured'}")
 
 
 def names_of(target: str) -> tuple[str, str]:
@@ -111,10 +121,11 @@ def names_of(target: str) -> tuple[str, str]:
 
 
 def offline_override(state_dir: Path, name: tuple[str, str], verb: str, body: Any) -> None:
-    """What the operator says while no daemon runs: it is kept, and the kernel brought to it."""
+    """Without a daemon: record the override, and apply the last configuration with it."""
     from tula.config.load import describe
     from tula.engine.control import NoSuchBackendError, find_backend
-    from tula.engine.overrides import say
+    from tula.engine.overrides import override_change
+    from tula.kernel.clock import boot_time
 
     store = open_store(state_dir)
     file, document = applied_document(store)
@@ -122,16 +133,18 @@ def offline_override(state_dir: Path, name: tuple[str, str], verb: str, body: An
         find_backend(document.config, name)
     except NoSuchBackendError as error:
         fail(WRONG, f"tula: {error}")
-    change = say(verb, time.time(), **(body or {}))
+    change = override_change(verb, boot_time(), **(body or {}))
     with errors(), problems(file, document):
         repair = open_balancer(store).override(document.config, name, change)
     for problem in repair.problems:
         print(f"warning: {describe(file, problem, document.positions)}", file=sys.stderr)
     if repair.unsaved:
-        print(f"warning: not remembered on disk: {repair.unsaved}", file=sys.stderr)
+        print(f"warning: not saved on disk: {repair.unsaved}", file=sys.stderr)
 
 
-def _say(method: str, verb: str, target: str, body: Any, state_dir: Path, run_dir: Path) -> None:
+def _override(
+    method: str, verb: str, target: str, body: Any, state_dir: Path, run_dir: Path
+) -> None:
     name = names_of(target)
     daemon = daemon_of(run_dir, state_dir)
     if daemon is None:
@@ -144,10 +157,10 @@ def _say(method: str, verb: str, target: str, body: Any, state_dir: Path, run_di
 
 
 def _wait(service: str, backend: str, run_dir: Path) -> None:
-    """Until no connection is left, or the drain has ended in another way."""
+    """Wait until no connections are left or the drain is over."""
     unknown, shown = 0, ""
     try:
-        while unknown < _UNKNOWN:
+        while unknown < _MAX_UNKNOWN:
             line, ended = _left(_backend(service, backend, run_dir))
             if line and line != shown:
                 print(f"{service}/{backend}: {line}", flush=True)
@@ -155,22 +168,22 @@ def _wait(service: str, backend: str, run_dir: Path) -> None:
                 return
             unknown = 0 if line else unknown + 1
             shown = line
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL)
     except KeyboardInterrupt:
-        fail(INTERRUPTED, "tula: not waiting any more; the drain goes on")
-    fail(FAILED, "tula: how many connections are left is not known here; the drain goes on")
+        fail(INTERRUPTED, "tula: stopped waiting; the drain continues")
+    fail(FAILED, "tula: the number of remaining connections is not known; the drain continues")
 
 
 def _left(backend: dict[str, Any] | None) -> tuple[str, bool]:
-    """What is left of a drain, empty when not known, and whether it has ended."""
+    """What is left of a drain, empty if unknown; and whether the drain is over."""
     if backend is None:
-        return "no longer in the document", True
+        return "no longer in the configuration", True
     if backend["state"] != "draining":
         return f"{backend['state']}, no longer draining", True
     held = backend["connections"]
     if held is None:
         return "", False
-    return f"{held or 'no'} connections left", not held
+    return f"{connections_left(held)} left", not held
 
 
 def _backend(service: str, backend: str, run_dir: Path) -> dict[str, Any] | None:

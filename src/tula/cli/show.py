@@ -1,4 +1,4 @@
-"""``tula status`` and ``tula trace``: what is, and why."""
+"""``tula status`` and ``tula trace``: the current state, and why a flow goes where it goes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def status(
 
 
 def _status_here(state_dir: Path) -> dict[str, Any]:
-    """Without a daemon: the last applied document, and what the kernel counts."""
+    """Without a daemon: the last applied configuration, and the kernel's counters."""
     from tula.engine.status import describe_status
 
     store = open_store(state_dir)
@@ -61,18 +61,19 @@ def _status_here(state_dir: Path) -> dict[str, Any]:
     with errors():
         balancer = open_balancer(store)
         standings = balancer.without_monitors(document.config)
+        stats = balancer.stats()
         return describe_status(
             document.config,
-            balancer.backend_counts(document.config),
-            balancer.named_counts(),
-            balancer.flow_tables(),
-            balancer.outers(document.config),
-            standings={name: _told(s) for name, s in standings.items()},
+            stats.backends,
+            stats.counters,
+            stats.tables,
+            balancer.endpoints(document.config),
+            standings={name: _without_reason(s) for name, s in standings.items()},
         )
 
 
-def _told(standing: Standing) -> Standing:
-    """Without a daemon nothing is checked, and that needs no reason."""
+def _without_reason(standing: Standing) -> Standing:
+    """Without a daemon nothing is checked; that needs no reason in every line."""
     from tula.model.health import State
 
     return replace(standing, reason="") if standing.state is State.UNKNOWN else standing
@@ -89,7 +90,7 @@ def trace(
         typer.Option(
             "--fragment",
             metavar="ID",
-            help="A later fragment of the datagram with this identification, 0x1f or 31.",
+            help="Trace a later fragment of the datagram with this identification, 0x1f or 31.",
         ),
     ] = None,
     file: MaybeFile = None,
@@ -97,24 +98,24 @@ def trace(
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Tell which backend a flow goes to, and why.
+    """Show which backend a flow goes to, and why.
 
-    ICMP errors about a flow go where the flow goes. With -f, what the document means for a new
-    flow; without, what the kernel holds for it, if anything. Later fragments of a datagram go
-    where its first went, which the kernel holds for 30 seconds.
+    Without -f the answer includes connections that the kernel already tracks; with -f it is what
+    that configuration would do with a new one. ICMP errors go where their flow goes. Later
+    fragments of a datagram follow the first one, which the kernel remembers for 30 seconds.
     """
     from tula.model.config import Protocol
+    from tula.model.flow import Flow
     from tula.plan.standing import effective_config
-    from tula.plan.trace import Flow, plan_trace
 
     vip, port = _endpoint(target, "VIP:PORT")
     address, client_port = _endpoint(client, "--client")
     if vip.version != address.version:
-        fail(WRONG, f"tula: {vip} and {address} are of different IP versions")
+        fail(WRONG, f"tula: {vip} and {address} have different IP versions")
     if protocol not in list(Protocol):
-        fail(WRONG, f"tula: --protocol {protocol!r}: give tcp or udp")
+        fail(WRONG, f"tula: invalid --protocol {protocol!r}; give tcp or udp")
     datagram = None if fragment is None else _identification(fragment, vip.version)
-    # With a document, the question is what it would do, whatever runs.
+    # With -f, the question is what that file would do, whatever is running.
     daemon = daemon_of(run_dir) if file is None else None
     if daemon is not None:
         with daemon_errors():
@@ -132,13 +133,13 @@ def trace(
         _, document = document_of(file, store)
         flow = Flow(address, client_port, vip, port, Protocol(protocol))
         entry, config = None, document.config
+        balancer = open_balancer(store)
         if file is None:
-            balancer = open_balancer(store)
             with errors():
                 entry = balancer.find_entry(flow, datagram)
                 config = effective_config(config, balancer.without_monitors(config))
         later = file is None and datagram is not None
-        found = plan_trace(config, flow, entry, later_fragment=later)
+        found = balancer.trace(config, flow, entry, later_fragment=later)
         answer = {"service": found.service, "backend": found.backend, "reason": found.reason}
     if json:
         print_json(answer)
@@ -147,14 +148,14 @@ def trace(
 
 
 def _identification(text: str, version: int) -> int:
-    """A datagram's identification: 16 bits in IPv4, 32 in IPv6."""
+    """A datagram's identification: 16 bits in IPv4, 32 bits in IPv6."""
     most = 0xFFFF if version == 4 else 0xFFFFFFFF
     try:
         number = int(text, 0) if len(text) < 16 and text.isascii() else -1
     except ValueError:
         number = -1
     if not 0 <= number <= most:
-        fail(WRONG, f"tula: --fragment {text!r}: give the identification, 0 to {most}")
+        fail(WRONG, f"tula: invalid --fragment {text!r}; give the identification, 0 to {most}")
     return number
 
 
@@ -170,5 +171,5 @@ def _endpoint(text: str, what: str) -> tuple[IPAddress, int]:
     except ValueError:
         fail(WRONG, f"tula: {what} {text!r}: give an address and a port, such as 192.0.2.1:443")
     if not (port.isascii() and port.isdecimal() and len(port) < 6 and int(port) <= 65535):
-        fail(WRONG, f"tula: {what} {text!r}: {port!r} is no port; give 0 to 65535")
+        fail(WRONG, f"tula: {what} {text!r}: invalid port {port!r}; give 0 to 65535")
     return address, int(port)

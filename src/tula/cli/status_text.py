@@ -1,4 +1,4 @@
-"""``tula status`` for people: a table, what is loud on top, what is not of one service below."""
+"""``tula status`` as text: warnings, a table of services and backends, then totals."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ _RIGHT = frozenset({5, 7, 8})
 
 
 def print_status(answer: dict[str, Any]) -> None:
-    """The object of ``tula status --json`` as text; what is loud goes to standard error."""
-    for line in loud_lines(answer):
+    """Print the object of ``tula status --json`` as text; warnings go to standard error."""
+    for line in warning_lines(answer):
         print(line, file=sys.stderr)
     sys.stderr.flush()
     rows = [row for service in answer["services"] for row in _rows(service)]
-    # Without the daemon nothing has a reason, and nobody misses the column.
-    told = any(row[-1] for row in rows)
-    headings = [*_HEADINGS, "REASON"] if told else _HEADINGS
-    print_table(headings, rows if told else [row[:-1] for row in rows], _RIGHT)
+    # Without a daemon no backend has a reason, and the column is left out.
+    reasons = any(row[-1] for row in rows)
+    headings = [*_HEADINGS, "REASON"] if reasons else _HEADINGS
+    print_table(headings, rows if reasons else [row[:-1] for row in rows], _RIGHT)
     _print_rest(answer)
 
 
-def loud_lines(answer: dict[str, Any]) -> list[str]:
-    """What the operator must see first, a line each."""
+def warning_lines(answer: dict[str, Any]) -> list[str]:
+    """What the operator must see first, one line each."""
     daemon = answer["daemon"]
     lines = []
     if daemon is not None:
         document, cycle = daemon["document"], daemon["last_cycle"]
         refused = document["refused"]
         if refused is not None:
-            lines.append(f"{document['path']} is refused since {_when(refused['since'])}: ")
-            lines[-1] += f"{_problem(refused['problems'])}; the last good one runs"
+            lines.append(f"{document['path']} has been refused since {_when(refused['since'])}: ")
+            lines[-1] += f"{_problem(refused['problems'])}; the previous configuration still runs"
         lines += daemon["problems"]
         if cycle is not None and cycle["error"]:
-            lines.append(f"the kernel could not be brought up to date at {_when(cycle['time'])}: ")
+            lines.append(f"updating the kernel failed at {_when(cycle['time'])}: ")
             lines[-1] += cycle["error"]
     lines += [
-        f"{service['name']}: so few backends are up that all serve (panic)"
+        f"{service['name']}: too few backends are up, so all of them serve (panic)"
         for service in answer["services"]
         if service["panic"]
     ]
@@ -56,6 +56,11 @@ def _problem(problems: list[dict[str, Any]]) -> str:
     path = f"{first['path']}: " if first["path"] else ""
     more = f" (and {len(rest)} more)" if rest else ""
     return f"{where}{path}{first['message']}{more}"
+
+
+def connections(count: int) -> str:
+    """Such as ``no connections`` or ``1 connection``."""
+    return f"{count or 'no'} connection{'s' * (count != 1)}"
 
 
 def _when(seconds: float) -> str:
@@ -86,7 +91,7 @@ def _rows(service: dict[str, Any]) -> list[list[str]]:
 
 
 def _weight(backend: dict[str, Any]) -> str:
-    """The document's, behind what counts now where that is another: ``25/100``."""
+    """The configured one, preceded by the effective one if that differs: ``25/100``."""
     weight, now = backend["weight"], backend["effective_weight"]
     serves = backend["state"] in ("up", "unknown")
     return f"{now}/{weight}" if serves and now != weight else str(weight)
@@ -95,14 +100,14 @@ def _weight(backend: dict[str, Any]) -> str:
 def _reason(backend: dict[str, Any]) -> str:
     parts = [backend["reason"]] if backend["state"] != "up" else []
     if backend["state"] == "draining" and backend["connections"] is not None:
-        parts.append(f"{backend['connections']} connections left")
+        parts.append(f"{connections(backend['connections'])} left")
     if backend["warning"]:
         parts.append(f"warning: {backend['warning']}")
     return "; ".join(filter(None, parts))
 
 
 def _print_rest(answer: dict[str, Any]) -> None:
-    """What is not of one service: connections held, and packets that took unusual ways."""
+    """What belongs to no single service: tracked connections, and packets handled specially."""
     held = [
         f"{name} {table['entries']} of {table['size']}"
         for name, table in answer["connections"].items()

@@ -1,4 +1,4 @@
-"""Readers of addresses and of names."""
+"""Readers of addresses, ports and names."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import ipaddress
 import re
 from ipaddress import IPv4Address, IPv6Address
 
-from tula.config.scalars import as_bool, fault
-from tula.config.shown import shown
-from tula.model.config import IPAddress
+from tula.config.errors import shown
+from tula.config.scalars import as_bool, invalid, read_int
+from tula.config.tree import Plain
+from tula.model.config import IPAddress, PortRange
 
 NAME = r"[a-z0-9-]{1,63}"
 INTERFACE = r"[A-Za-z0-9._@+-]{1,15}"
@@ -16,26 +17,28 @@ INTERFACE = r"[A-Za-z0-9._@+-]{1,15}"
 
 _NAME = re.compile(NAME)
 _INTERFACE = re.compile(INTERFACE)
+_PORTS = "expected a list of ports such as [80, 443, 8000-8010], or any"
+_PORT_RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 
 
 def read_address(value: object) -> IPAddress:
     """An address of one machine, IPv4 or IPv6, without prefix length, zone or port."""
     if isinstance(value, dict) and len(value) == 1 and all(":" in key for key in value):
         # 2001:db8:: at the end of a line is a key to YAML.
-        raise fault("expected an address; quote an IPv6 address that ends in a colon")
+        raise invalid("expected an address; quote an IPv6 address that ends in a colon")
     if not isinstance(value, str):
-        raise fault(f"expected an address such as 198.51.100.10; got {shown(value)}")
+        raise invalid(f"expected an address such as 198.51.100.10; got {shown(value)}")
     try:
         address = ipaddress.ip_address(value)
     except ValueError:
-        raise fault(_no_address(value)) from None
+        raise invalid(_invalid_address(value)) from None
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
-            raise fault(f"{shown(value)} has a zone; give the address without the %")
+            raise invalid(f"{shown(value)} has a zone; give the address without the %")
         if address.ipv4_mapped is not None:
-            raise fault(f"{shown(value)} is an IPv4 address in IPv6; write {address.ipv4_mapped}")
+            raise invalid(f"{shown(value)} is an IPv4 address in IPv6; write {address.ipv4_mapped}")
     if kind := _unusable(address):
-        raise fault(f"{address} is {kind}; give the address of one machine")
+        raise invalid(f"{address} is {kind}; give the address of one machine")
     return address
 
 
@@ -43,7 +46,7 @@ def read_name(value: object) -> str:
     """A service's or backend's name."""
     if isinstance(value, str) and _NAME.fullmatch(value):
         return str(value)
-    raise fault(f"{shown(value)} is no name; use 1 to 63 of a-z, 0-9 and - (hyphen)")
+    raise invalid(f"invalid name {shown(value)}; use 1 to 63 of a-z, 0-9 and - (hyphen)")
 
 
 def read_interface(value: object) -> str:
@@ -51,8 +54,10 @@ def read_interface(value: object) -> str:
     if isinstance(value, str) and _INTERFACE.fullmatch(value) and value not in (".", ".."):
         return str(value)
     if not isinstance(value, str):
-        raise fault(f"expected the name of an interface such as eth0; got {shown(value)}")
-    raise fault(f"{shown(value)} is no interface name; use 1 to 15 letters, digits and . _ - @ +")
+        raise invalid(f"expected the name of an interface such as eth0; got {shown(value)}")
+    raise invalid(
+        f"invalid interface name {shown(value)}; use 1 to 15 letters, digits and . _ - @ +"
+    )
 
 
 def read_announce(value: object) -> bool | str:
@@ -61,11 +66,41 @@ def read_announce(value: object) -> bool | str:
     if boolean is not None:
         return boolean
     if not isinstance(value, str):
-        raise fault(f"expected true, false or the name of an interface; got {shown(value)}")
+        raise invalid(f"expected true, false or the name of an interface; got {shown(value)}")
     return read_interface(value)
 
 
-def _no_address(text: str) -> str:
+def as_port_list(value: object) -> object:
+    """What ``ports`` gives as a list: ``any`` is the empty one, a single port a list of one."""
+    if isinstance(value, str):
+        return [] if value == "any" else [value]
+    if not isinstance(value, list):
+        raise invalid(f"{_PORTS}; got {shown(value)}")
+    if not value:
+        raise invalid(f"{_PORTS}; got an empty list")
+    return value
+
+
+def read_ports(value: object) -> PortRange:
+    """One port, or a range ``8000-8010``, 1 to 65535."""
+    if isinstance(value, PortRange):
+        return value
+    if not isinstance(value, str):
+        raise invalid(
+            f"expected a port such as 80 or a range such as 8000-8010; got {shown(value)}"
+        )
+    if found := _PORT_RANGE.fullmatch(value):
+        first, last = (_end_of_range(part, value) for part in found.groups())
+        if first > last:
+            raise invalid(f"{value} is reversed; write {last}-{first}")
+        return PortRange(first, last)
+    if re.fullmatch(r"[+-]?[0-9]+|0x[0-9a-fA-F]+", value):
+        port = read_int(Plain(value), 1, 65535)
+        return PortRange(port, port)
+    raise invalid(_invalid_port(value))
+
+
+def _invalid_address(text: str) -> str:
     if len(text) <= 60:
         plain = re.sub(r"(?<![0-9a-fA-F:.])0+(?=[0-9])|(?<=\.)0+(?=[0-9])", "", text)
         if plain != text and _parses(plain):
@@ -78,12 +113,12 @@ def _no_address(text: str) -> str:
         if _parses(head):
             return f"{shown(text)} has a port; give {head} alone, and the port in ports"
         if _parses(text.strip("[] ")):
-            return f"{shown(text)} is no address; write {text.strip('[] ')}"
+            return f"invalid address {shown(text)}; write {text.strip('[] ')}"
         if "," in text or " " in text:
-            return f"{shown(text)} is no address; give several as a list, such as [A, B]"
+            return f"invalid address {shown(text)}; give several as a list, such as [A, B]"
         if re.fullmatch(r"[A-Za-z0-9-]*[A-Za-z][A-Za-z0-9-]*(\.[A-Za-z0-9-]+)*", text):
-            return f"{shown(text)} is no address; names are not looked up, give the address"
-    return f"{shown(text)} is no IPv4 or IPv6 address; give one such as 198.51.100.10"
+            return f"invalid address {shown(text)}; names are not looked up, give the address"
+    return f"invalid address {shown(text)}; give an IPv4 or IPv6 address such as 198.51.100.10"
 
 
 def _parses(text: str) -> bool:
@@ -106,3 +141,25 @@ def _unusable(address: IPAddress) -> str | None:
     if isinstance(address, IPv6Address) and address.is_link_local:
         return "a link-local address"
     return None
+
+
+def _end_of_range(text: str, whole: str) -> int:
+    port = read_int(Plain(text), 0, 999999999)
+    if not 1 <= port <= 65535:
+        raise invalid(f"{whole} is out of range; give ports from 1 to 65535")
+    return port
+
+
+def _invalid_port(text: str) -> str:
+    if text == "any":
+        return "any must stand alone; write ports: any, or remove it from the list"
+    if text in ("all", "*"):
+        return f"invalid port {shown(text)}; write any"
+    if len(text) <= 60:
+        if found := re.fullmatch(r"([0-9]{1,5}) *(?:-|:|\.\.|–| to ) *([0-9]{1,5})", text):
+            return f"invalid port range {shown(text)}; write {found[1]}-{found[2]}"
+        if re.fullmatch(r"[0-9-]+([, ]+[0-9-]+)+", text):
+            return (
+                f"invalid port {shown(text)}; write a list: [{', '.join(re.split('[, ]+', text))}]"
+            )
+    return f"invalid port {shown(text)}; {_PORTS}"

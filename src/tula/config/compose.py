@@ -1,7 +1,7 @@
 """YAML text to a tree, event by event.
 
 Not by PyYAML's own composer: that one recurses in C (a file of brackets overflows the stack),
-resolves every scalar with regular expressions, and knows neither doubled keys nor alias bombs.
+resolves every scalar with regular expressions, and knows neither duplicate keys nor alias bombs.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from typing import Any, NoReturn
 
 import yaml
 
-from tula.config.errors import BrokenError
-from tula.config.shown import quoted
+from tula.config.errors import BrokenError, quoted
+from tula.config.source import syntax_error
 from tula.config.tree import ListNode, MapNode, Mark, Plain, Value
-from tula.config.yaml_fault import yaml_fault
 from tula.model.problem import Path, Problem
 
 MAX_DEPTH = 20
 """Maps and lists inside one another; the contract needs 6."""
 
 MAX_VALUES = 1_000_000
-"""Keys and values, those behind aliases counted each time; 5,000 services have some 200,000."""
+"""Keys and values, counting those of aliases each time; 5,000 services have some 200,000."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
@@ -58,7 +57,7 @@ class _Anchored:
 
 
 def compose(text: str) -> tuple[Value, list[Problem]]:
-    """The tree of one YAML document, and the faults that did not prevent it (doubled keys, tags).
+    """The tree of one YAML document, and the errors that did not prevent it (duplicate keys, tags).
 
     Raises BrokenError for what does: bad syntax, several documents, keys that are not text,
     aliases without anchor, recursion, and more depth or more values than allowed.
@@ -69,10 +68,12 @@ def compose(text: str) -> tuple[Value, list[Problem]]:
         for event in events:
             composer.take(event)
     except yaml.YAMLError as error:
-        raise yaml_fault(error, text) from None
+        raise syntax_error(error, text) from None
     except (ValueError, OverflowError):
         # PyYAML without libyaml hands "\UFFFFFFFF" to chr().
-        raise BrokenError("not valid YAML: an escape names no character", composer.mark) from None
+        raise BrokenError(
+            "not valid YAML: an escape sequence is not a character", composer.mark
+        ) from None
     return composer.root, composer.problems
 
 
@@ -102,14 +103,14 @@ class _Composer:
         elif isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                self._break("a second document begins here; a file holds one")
+                self._break("a second YAML document begins here; a file may have only one")
 
     def _scalar(self, event: Any) -> None:
         self._spend(1)
         text: str = event.value
         plain: bool = event.implicit[0]
         if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-            self._break("half of a surrogate pair is no character")
+            self._break("half of a surrogate pair is not a character")
         if event.tag is not None:
             self._tag(event.tag)
         frame = self._wants_key()
@@ -129,7 +130,7 @@ class _Composer:
                 "a map or list cannot be a key; quote text that begins with { or [ (a template?)"
             )
         if len(self._stack) >= MAX_DEPTH:
-            self._break(f"more than {MAX_DEPTH} maps and lists inside one another")
+            self._break(f"more than {MAX_DEPTH} levels of maps and lists")
         if event.tag is not None:
             self._tag(event.tag)
         if event.anchor is not None:
@@ -141,7 +142,7 @@ class _Composer:
         frame = self._stack[-1]
         node = frame.node
         if isinstance(node, MapNode):
-            self._report_doubled(frame)
+            self._report_duplicates(frame)
             for source in frame.merges or ():
                 self._merge(node, source)
         self._stack.pop()
@@ -152,12 +153,12 @@ class _Composer:
 
     def _alias(self, name: str) -> None:
         if name not in self._anchors:
-            self._break(f"*{name[:40]} names no anchor; quote it if it is text")
+            self._break(f"*{name[:40]} refers to no anchor; quote it if it is text")
         target = self._anchors[name]
         if target is None:
-            self._break(f"*{name[:40]} stands inside what it names")
+            self._break(f"*{name[:40]} is inside the value that it refers to")
         if len(self._stack) + target.height > MAX_DEPTH:
-            self._break(f"more than {MAX_DEPTH} maps and lists inside one another")
+            self._break(f"more than {MAX_DEPTH} levels of maps and lists")
         self._spend(target.size)
         frame = self._wants_key()
         if not frame:
@@ -182,7 +183,7 @@ class _Composer:
         elif merge:
             frame.merges = []
         frame.key = text
-        # A doubled key keeps its last place: that is the one to take away.
+        # A duplicate key keeps its last place: that is the one to remove.
         node.key_marks[text] = self.mark
 
     def _attach(self, value: Value, height: int, mark: Mark) -> None:
@@ -222,7 +223,7 @@ class _Composer:
                 node.key_marks[key] = source.key_marks[key]
                 node.value_marks[key] = source.value_marks[key]
 
-    def _report_doubled(self, frame: _Frame) -> None:
+    def _report_duplicates(self, frame: _Frame) -> None:
         path = self._path()
         for key, marks in frame.seen.items():
             times = "twice" if len(marks) == 2 else f"{len(marks)} times"
@@ -231,7 +232,9 @@ class _Composer:
 
     def _tag(self, tag: str) -> None:
         name = quoted(tag.replace("tag:yaml.org,2002:", "!!"))
-        message = f"the YAML tag {name} is not used here; remove it, and quote what is text"
+        message = (
+            f"the YAML tag {name} is not supported; remove it, and quote the value if it is text"
+        )
         self.problems.append(Problem(self._here(), message))
 
     def _path(self) -> Path:
@@ -253,7 +256,7 @@ class _Composer:
     def _spend(self, values: int) -> None:
         self._count += values
         if self._count > MAX_VALUES:
-            self._break(f"more than {MAX_VALUES:,} values, those behind aliases counted each time")
+            self._break(f"more than {MAX_VALUES:,} values, counting those of aliases each time")
 
     def _break(self, message: str) -> NoReturn:
         raise BrokenError(message, self.mark)

@@ -1,41 +1,56 @@
-"""The types of fields: a reader of the value, and the JSON Schema that says the same."""
+"""From the declaration of a setting to how it is read, and to the JSON Schema that says the same.
+
+``tula.model.setting`` has the declaration: a field of a frozen dataclass. ``derive`` makes the
+pydantic model of such a class, and ``value_of`` the class's value from what the model has read.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, fields
 from enum import StrEnum
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+    WithJsonSchema,
+    create_model,
+)
+from pydantic import Field as Key
 
 from tula.config.addresses import (
     INTERFACE,
     NAME,
+    as_port_list,
     read_address,
     read_announce,
     read_interface,
     read_name,
+    read_ports,
 )
-from tula.config.ports import as_port_list, read_ports
+from tula.config.errors import shown
 from tula.config.scalars import (
-    fault,
+    HEADER,
+    int_reader,
+    invalid,
     read_bool,
     read_duration,
     read_duration_or_zero,
-    read_int,
+    read_header_name,
+    read_http_path,
     read_text,
-    word_of,
+    word_reader,
 )
-from tula.config.shown import choices, meant, shown
-from tula.model.config import (
-    Affinity,
-    Forwarding,
-    IPAddress,
-    PortRange,
-    Protocol,
-    Scheduler,
-    Tunnel,
-)
+from tula.model.config import IPAddress, PortRange
+from tula.model.setting import Duration, Form, Integer, OneOf, Setting
 
+T = TypeVar("T")
 Schema = dict[str, Any]
 
 
@@ -45,7 +60,85 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 
 
-def one_or_many(example: str) -> BeforeValidator:
+class Declared(NamedTuple):
+    """A setting as its class declares it; ``hint`` is its type without what is written beside."""
+
+    field: Field[Any]
+    hint: Any
+    setting: Setting
+
+    @property
+    def key(self) -> str:
+        """What the configuration calls it."""
+        return self.setting.key or self.field.name
+
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.field.default is MISSING and self.field.default_factory is MISSING
+
+
+def settings_of(cls: Callable[..., object]) -> tuple[Declared, ...]:
+    """The settings that a dataclass declares, in its order."""
+    return _settings_of(cls)
+
+
+@lru_cache
+def _settings_of(cls: Any) -> tuple[Declared, ...]:
+    hints = get_type_hints(cls, include_extras=True)
+    found = []
+    for field in fields(cls):
+        hint, *beside = get_args(hints[field.name]) or (None,)
+        setting = next((each for each in beside if isinstance(each, Setting)), None)
+        if setting is not None:
+            found.append(Declared(field, hint, setting))
+    return tuple(found)
+
+
+def given(model: BaseModel) -> dict[str, Any]:
+    """What the configuration gave, by the fields' names."""
+    read = model.__dict__
+    return {name: read[name] for name in model.model_fields_set}
+
+
+def value_of(cls: Callable[..., T], declared: Iterable[Declared], values: dict[str, Any]) -> T:
+    """The value with these fields.
+
+    An empty tuple stands for what is required and missing. That has a problem of its own, and the
+    value is looked at only by the rules for the rest.
+    """
+    return cls(**{**{d.field.name: () for d in declared if d.required}, **values})
+
+
+def derive(name: str, about: str, keys: Mapping[str, tuple[Any, Any]]) -> type[Strict]:
+    """A model with these keys, which ``keys_of`` gives; ``about`` describes it in the schema."""
+    fields: dict[str, Any] = dict(keys)
+    model = create_model(name, __base__=Strict, **fields)
+    model.__doc__ = about
+    return model
+
+
+def keys_of(declared: Iterable[Declared], *, partial: bool = False) -> dict[str, tuple[Any, Any]]:
+    """Type and pydantic's field of each setting, by the field's name.
+
+    ``partial``: none is required, since another map may give what is missing.
+    """
+    return {each.field.name: (_type(each), _key(each, partial)) for each in declared}
+
+
+def first_paragraph(cls: type) -> str:
+    """What a class says of itself, for users too."""
+    return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
+
+
+def section(name: str, cls: Callable[..., object]) -> Any:
+    """The type of a map that becomes a value of the dataclass ``cls``."""
+    assert isinstance(cls, type)
+    model = derive(name, first_paragraph(cls), keys_of(settings_of(cls)))
+    return Annotated[model, AfterValidator(lambda read: cls(**given(read)))]
+
+
+def one_or_many(expected: str) -> BeforeValidator:
     """A value alone is a list of one; an empty list, a map and nothing at all are refused."""
 
     def as_list(value: object) -> object:
@@ -56,48 +149,98 @@ def one_or_many(example: str) -> BeforeValidator:
             # The address readers know the one map that is really an address.
             if isinstance(value, dict):
                 return [value]
-            raise fault(f"expected {example}; got {got}")
+            raise invalid(f"expected {expected}; got {got}")
         return [value]
 
     return BeforeValidator(as_list)
 
 
-def integer(low: int, high: int, hexadecimal: bool = False) -> tuple[Any, Any]:
-    """Reader and schema of a whole number from ``low`` to ``high``."""
-
-    def read(value: object) -> int:
-        return read_int(value, low, high, hexadecimal)
-
-    return PlainValidator(read), _schema({"type": "integer", "minimum": low, "maximum": high})
-
-
-def word(known: tuple[str, ...], key: str) -> tuple[Any, Any]:
-    """Reader and schema of one of a few words; ``key`` is what messages call it."""
-
-    def read(value: object) -> str:
-        if isinstance(value, str) and value in known:
-            return str(value)
-        near = meant(value, known) if isinstance(value, str) else None
-        mend = f"did you mean {near}?" if near else f"give {choices(known)}"
-        raise fault(f"unknown {key} {shown(value)}; {mend}")
-
-    return PlainValidator(read), _schema({"enum": list(known)})
+def _key(declared: Declared, partial: bool) -> Any:
+    setting, default = declared.setting, declared.field.default
+    more: dict[str, Any] = {}
+    if declared.field.default_factory is not MISSING:
+        more["default_factory"] = declared.field.default_factory
+    elif partial or default is not MISSING:
+        more["default"] = () if default is MISSING else default
+        more["json_schema_extra"] = _default_shown(declared)
+    if setting.values is Form.INTERFACES:
+        more["json_schema_extra"] = {"minItems": 1}
+    return Key(description=setting.about, alias=setting.key or None, **more)
 
 
-def _schema(schema: Schema) -> WithJsonSchema:
-    return WithJsonSchema(schema)
+def _default_shown(declared: Declared) -> Schema | None:
+    """The default as the configuration would write it, where pydantic does not know."""
+    values, default = declared.setting.values, declared.field.default
+    if isinstance(values, OneOf):
+        return {"default": next(word for word, value in values.words.items() if value == default)}
+    return None
 
 
-def _words(enum: type[StrEnum]) -> Schema:
-    return {"enum": [str(member) for member in enum]}
+def _type(declared: Declared) -> Any:
+    """The type that pydantic reads: the field's, with reader and schema."""
+    setting, hint = declared.setting, declared.hint
+    if isinstance(setting.values, Form):
+        return FORMS[setting.values]
+    if get_origin(hint) is tuple:
+        reader, schema = _single(get_args(hint)[0], declared)
+        return Annotated[
+            list[Annotated[Any, PlainValidator(reader)]],
+            one_or_many(setting.expected),
+            AfterValidator(tuple),
+            _one_or_list(schema, setting.distinct),
+        ]
+    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
+        return section(f"{declared.key.capitalize()}Model", hint)
+    reader, schema = _single(hint, declared)
+    return Annotated[hint, PlainValidator(reader), WithJsonSchema(schema)]
 
 
-def _one_or_list(schema: Schema) -> WithJsonSchema:
-    items = {"type": "array", "items": schema, "minItems": 1, "uniqueItems": True}
-    return _schema({"anyOf": [schema, items]})
+def _single(hint: Any, declared: Declared) -> tuple[Any, Schema]:
+    """How one value is read, and its schema."""
+    values = declared.setting.values
+    match values:
+        case Integer():
+            return int_reader(values), _integer(values)
+        case Duration():
+            return (read_duration_or_zero, _OR_ZERO) if values.zero else (read_duration, _DURATION)
+        case OneOf():
+            called = values.called or declared.key
+            return word_reader(values.words, called), {"enum": list(values.words)}
+    if hint is bool:
+        return read_bool, {"type": "boolean"}
+    if hint is str:
+        return read_text, _TEXT
+    if hint == IPAddress:
+        return read_address, _ADDRESS
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        words = {str(member): member for member in hint}
+        return word_reader(words, declared.key), {"enum": list(words)}
+    raise TypeError(f"no reader for {declared.field.name}: {hint}")
+
+
+def _integer(values: Integer) -> Schema:
+    schema: Schema = {"type": "integer", "minimum": values.low, "maximum": values.high}
+    if values.multiple > 1 and not values.offset:
+        schema["multipleOf"] = values.multiple
+    return {"anyOf": [schema, {"const": values.never}]} if values.never else schema
+
+
+def _one_or_list(schema: Schema, distinct: bool) -> WithJsonSchema:
+    items: Schema = {"type": "array", "items": schema, "minItems": 1}
+    if distinct:
+        items["uniqueItems"] = True
+    return WithJsonSchema({"anyOf": [schema, items]})
+
+
+def _read_headers_map(value: object) -> object:
+    if value is None:
+        raise invalid("expected a map such as {X-Probe: tula}; got nothing")
+    return value
 
 
 _ADDRESS: Schema = {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 1024}
+_INTERFACE: Schema = {"type": "string", "pattern": f"^{INTERFACE}$"}
 _PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
 _RANGE: Schema = {"type": "string", "pattern": "^[0-9]{1,5}(-[0-9]{1,5})?$"}
 _PORTS: Schema = {
@@ -119,48 +262,49 @@ _DURATION: Schema = {
         },
     ]
 }
-_NAME: Schema = {"type": "string", "pattern": f"^{NAME}$"}
-_INTERFACE: Schema = {"type": "string", "pattern": f"^{INTERFACE}$"}
-_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 1024}
+_OR_ZERO: Schema = {"anyOf": [{"const": 0}, *_DURATION["anyOf"]]}
+
+Name = Annotated[
+    str,
+    PlainValidator(read_name),
+    WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"}),
+]
+_Address = Annotated[IPAddress, PlainValidator(read_address), WithJsonSchema(_ADDRESS)]
+_HeaderName = Annotated[
+    str,
+    PlainValidator(read_header_name),
+    WithJsonSchema({"type": "string", "pattern": f"^{HEADER}$"}),
+]
+_Text = Annotated[str, PlainValidator(read_text), WithJsonSchema(_TEXT)]
+_Interface = Annotated[str, PlainValidator(read_interface), WithJsonSchema(_INTERFACE)]
 
 
-def _word_field(enum: type[StrEnum], key: str) -> tuple[Any, Any]:
-    return PlainValidator(word_of(enum, key)), _schema(_words(enum))
+def _pairs(values: dict[str, T]) -> tuple[tuple[str, T], ...]:
+    return tuple(values.items())
 
 
-_Protocol = Annotated[Protocol, PlainValidator(word_of(Protocol, "protocol"))]
-_Address = Annotated[IPAddress, PlainValidator(read_address)]
-
-Address = Annotated[_Address, _schema(_ADDRESS)]
-Addresses = Annotated[
-    list[_Address], one_or_many("an address or a list of them"), _one_or_list(_ADDRESS)
-]
-Bool = Annotated[bool, PlainValidator(read_bool), _schema({"type": "boolean"})]
-Duration = Annotated[float, PlainValidator(read_duration), _schema(_DURATION)]
-DurationOrZero = Annotated[
-    float,
-    PlainValidator(read_duration_or_zero),
-    _schema({"anyOf": [{"const": 0}, *_DURATION["anyOf"]]}),
-]
-Text = Annotated[str, PlainValidator(read_text), _schema(_TEXT)]
-Name = Annotated[str, PlainValidator(read_name), _schema(_NAME)]
-Interface = Annotated[str, PlainValidator(read_interface), _schema(_INTERFACE)]
-Announce = Annotated[
-    bool | str,
-    PlainValidator(read_announce),
-    _schema({"anyOf": [{"type": "boolean"}, _INTERFACE]}),
-]
-Protocols = Annotated[
-    list[_Protocol],
-    one_or_many("tcp, udp or [tcp, udp]"),
-    _one_or_list(_words(Protocol)),
-]
-Ports = Annotated[
-    list[Annotated[PortRange, PlainValidator(read_ports)]],
-    BeforeValidator(as_port_list),
-    _schema(_PORTS),
-]
-ForwardingWord = Annotated[Forwarding, *_word_field(Forwarding, "forwarding")]
-TunnelWord = Annotated[Tunnel, *_word_field(Tunnel, "tunnel")]
-SchedulerWord = Annotated[Scheduler, *_word_field(Scheduler, "scheduler")]
-AffinityWord = Annotated[Affinity, *_word_field(Affinity, "affinity")]
+FORMS: dict[Form, Any] = {
+    Form.NAME: Name,
+    Form.INTERFACES: Annotated[list[_Interface], AfterValidator(tuple)],
+    Form.ANNOUNCE: Annotated[
+        bool | str,
+        PlainValidator(read_announce),
+        WithJsonSchema({"anyOf": [{"type": "boolean"}, _INTERFACE]}),
+    ],
+    Form.PORTS: Annotated[
+        list[Annotated[PortRange, PlainValidator(read_ports)]],
+        BeforeValidator(as_port_list),
+        AfterValidator(tuple),
+        WithJsonSchema(_PORTS),
+    ],
+    Form.ADDRESSES_BY_NAME: Annotated[dict[Name, _Address], AfterValidator(_pairs)],
+    Form.HTTP_PATH: Annotated[
+        str,
+        PlainValidator(read_http_path),
+        WithJsonSchema({"type": "string", "pattern": "^/"}),
+    ],
+    Form.HTTP_HEADERS: Annotated[
+        dict[_HeaderName, _Text], BeforeValidator(_read_headers_map), AfterValidator(_pairs)
+    ],
+}
+"""The values that have rules of their own, as pydantic reads them."""

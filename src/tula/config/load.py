@@ -1,16 +1,26 @@
-"""Documents from files and from text: what the other parts of Tula call."""
+"""Configurations from files and from text: what the other parts of Tula call."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from tula.config.compose import compose
-from tula.config.errors import BrokenError, DocumentError, by_position, describe, place
+from tula.config.errors import BrokenError, DocumentError, by_position, describe, place, shown
+from tula.config.fields import Strict, given, settings_of, value_of
+from tula.config.models import DocumentModel, ServiceModel
+from tula.config.pydantic_errors import problems_of, without
+from tula.config.rules import across_problems, size_problems, top_problems
+from tula.config.service_rules import service_problems
+from tula.config.services import Merged, finished, merge
 from tula.config.source import decode, read_bytes
-from tula.config.tree import Positions
-from tula.config.validate import validate
+from tula.config.tree import MapNode, Positions, Value
 from tula.model.config import Config
+from tula.model.problem import Path as Place
 from tula.model.problem import Problem
 
 __all__ = [
@@ -23,10 +33,12 @@ __all__ = [
     "place",
 ]
 
+_ROUNDS = 5
+
 
 @dataclass(frozen=True)
 class Document:
-    """A document without problems: its Config, its text, where its parts stand, and warnings."""
+    """A configuration without problems: its value, its text, where its parts are, and warnings."""
 
     config: Config
     source: str
@@ -35,9 +47,9 @@ class Document:
 
 
 def load_document(path: Path) -> Document:
-    """Read and validate the document in a file.
+    """Read and validate a configuration file.
 
-    Raises DocumentError: with all the document's problems by position, or with one problem and
+    Raises DocumentError: with all problems by position, or with one problem and
     ``positions.known`` False when the file is missing, unreadable, or not a regular file. Does
     not wait on pipes, and reads no more than 16 MiB.
     """
@@ -49,20 +61,77 @@ def load_document(path: Path) -> Document:
 
 
 def parse_document(text: str | bytes) -> Document:
-    """Validate a document; bytes are UTF-8. Raises DocumentError with all its problems."""
+    """Validate a configuration; bytes are UTF-8. Raises DocumentError with all its problems."""
     try:
         source = decode(text)
         root, problems = compose(source)
     except BrokenError as error:
         raise _broken(error) from None
     positions = Positions(root)
-    outcome = validate(root, positions)
-    problems.extend(outcome.problems)
-    if problems or outcome.config is None:
+    config, found, warnings = _validate(root, positions)
+    problems.extend(found)
+    if problems or config is None:
         raise DocumentError(by_position(problems, positions), positions)
-    return Document(outcome.config, source, positions, by_position(outcome.warnings, positions))
+    return Document(config, source, positions, by_position(warnings, positions))
 
 
 def _broken(error: BrokenError) -> DocumentError:
-    # The text has no tree whose paths could be asked for, so the whole stands at the fault.
+    # The text has no tree whose paths could be asked for, so the whole is placed at the error.
     return DocumentError([Problem((), error.message)], Positions(whole=error.mark))
+
+
+def _validate(
+    root: Value, positions: Positions
+) -> tuple[Config | None, list[Problem], list[Problem]]:
+    """The Config if there are no problems, the problems, and warnings.
+
+    Types come first, then the rules between fields on all that could be read.
+    """
+    if root is None:
+        return None, [Problem((), "the configuration is empty; give interfaces and services")], []
+    if not isinstance(root, MapNode):
+        message = f"expected a map with interfaces and services; got {shown(root)}"
+        return None, [Problem((), message)], []
+    values, problems = _read(root, positions)
+    defaults: Strict = values.pop("defaults", None) or ServiceModel()
+    models: Mapping[str, Strict] = values.pop("services", {})
+    config = value_of(Config, settings_of(Config), {**values, "services": ()})
+    services = merge(root, models, defaults)
+    problems.extend(top_problems(root, config, services))
+    too_much = list(size_problems(services))
+    problems.extend(too_much)
+    if not too_much:
+        for service in services:
+            problems.extend(service_problems(service, positions))
+        problems.extend(across_problems(services, positions))
+    warnings = _warnings(config, services)
+    if problems:
+        return None, problems, warnings
+    return replace(config, services=tuple(map(finished, services))), [], warnings
+
+
+def _read(root: MapNode, positions: Positions) -> tuple[dict[str, Any], list[Problem]]:
+    """What could be read at the top, by the names of fields, and the problems of the rest."""
+    tree: object = root
+    problems: list[Problem] | None = None
+    unreadable: list[Place] = []
+    for _ in range(_ROUNDS):
+        try:
+            return given(DocumentModel.model_validate(tree)), problems or []
+        except ValidationError as error:
+            found, cuts = problems_of(error, positions)
+            # What fails only once its invalid parts are gone is no error of the user's.
+            problems = found if problems is None else problems
+            unreadable.extend(cuts)
+            tree = without(root, unreadable)
+    return {}, problems or []
+
+
+def _warnings(config: Config, services: list[Merged]) -> list[Problem]:
+    warnings = []
+    for service in services:
+        announce = service.value.announce
+        if isinstance(announce, str) and announce not in config.interfaces:
+            message = f"{announce} is not in interfaces: traffic that arrives there is not balanced"
+            warnings.append(Problem(service.given["announce"], message))
+    return warnings

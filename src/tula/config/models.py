@@ -1,108 +1,197 @@
-"""The document's shape: one pydantic model a map, one field a key.
+"""The configuration's shape: one pydantic model a map, one field a key.
 
-Every service key is optional here, since ``defaults`` may give it; ``rules_service`` asks for
-what is missing after merging. Which fields a document gave, ``model_fields_set`` tells.
+The keys come from the fields of ``tula.model.config`` and ``tula.model.monitor``. Every service
+key is optional here, since ``defaults`` may give it; ``service_rules`` asks for what is missing
+after merging. Which keys were given, ``model_fields_set`` tells.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, WithJsonSchema
+from pydantic import Field as Key
 
 from tula.config.fields import (
-    Address,
-    Addresses,
-    AffinityWord,
-    Announce,
-    ForwardingWord,
-    Interface,
+    Declared,
     Name,
-    Ports,
-    Protocols,
-    SchedulerWord,
     Strict,
-    TunnelWord,
-    integer,
+    derive,
+    first_paragraph,
+    given,
+    keys_of,
+    settings_of,
+    value_of,
 )
-from tula.config.monitor import HealthModel, MonitorModel
-from tula.config.scalars import fault
-from tula.config.settings import ConnectionsModel, MaglevModel, MarksModel, TunnelsModel
-from tula.model.config import Affinity, Forwarding, Protocol, Scheduler, Tunnel
+from tula.config.scalars import invalid, word_reader
+from tula.model.config import Backend, Config, VirtualService
+from tula.model.monitor import PROBES, HealthMonitor, HealthPolicy, Probe
 
-_Weight = Annotated[int, *integer(0, 65535)]
+KINDS: dict[str, tuple[str, ...]] = {
+    word: tuple(declared.key for declared in settings_of(kind)) for word, kind in PROBES.items()
+}
+"""The keys of each kind of check, beside those that all have."""
+
+COMMON = frozenset({"type", *(declared.key for declared in settings_of(HealthMonitor))})
+"""The keys that every kind takes."""
+
+REQUIRED: dict[str, Declared] = {
+    word: declared
+    for word, kind in PROBES.items()
+    for declared in settings_of(kind)
+    if declared.required
+}
+"""The key that a kind of check cannot do without, where there is one."""
 
 
-def _monitor_given(value: object) -> object:
+@dataclass(frozen=True, slots=True)
+class GivenCheck:
+    """A health check that could be read.
+
+    ``keys`` are those given in the check itself. ``monitor`` has those that it shares with others,
+    too; None if its type is missing or wrong.
+    """
+
+    keys: frozenset[str]
+    monitor: HealthMonitor | None
+
+
+@dataclass(frozen=True, slots=True)
+class GivenHealth:
+    """What ``health`` gives: one check, or those of ``checks``, and the policy."""
+
+    keys: frozenset[str]
+    checks: tuple[GivenCheck, ...]
+    policy: HealthPolicy
+
+    @property
+    def several(self) -> bool:
+        """Whether it has a list of checks."""
+        return "checks" in self.keys
+
+
+def _monitor(values: Mapping[str, Any]) -> HealthMonitor | None:
+    kind = PROBES.get(values.get("type", ""))
+    if kind is None:
+        return None
+    own = {key: values[key] for key in KINDS[kind.type] if key in values}
+    common = {key: values[key] for key in COMMON & values.keys() if key != "type"}
+    build: Callable[..., Probe] = kind
+    return HealthMonitor(value_of(build, settings_of(kind), own), **common)
+
+
+def _check(model: Strict) -> GivenCheck:
+    return GivenCheck(frozenset(model.model_fields_set), _monitor(given(model)))
+
+
+def _health(model: Strict) -> GivenHealth:
+    values, keys = given(model), frozenset(model.model_fields_set)
+    policy = HealthPolicy(**{name: values[name] for name in keys & _POLICY.keys()})
+    if "checks" not in values:
+        return GivenHealth(keys, (_check(model),), policy)
+    shared = {name: values[name] for name in keys - _POLICY.keys() - {"checks"}}
+    checks = tuple(
+        GivenCheck(frozenset(check.model_fields_set), _monitor({**shared, **given(check)}))
+        for check in values["checks"]
+    )
+    return GivenHealth(keys, checks, policy)
+
+
+def _not_null(value: object) -> object:
     if value is None:
         # None is the default below, and would pass for the key left out.
-        raise fault("expected a health check such as {type: tcp}; got nothing")
+        raise invalid("expected a health check such as {type: tcp}; got nothing")
     return value
 
 
-class BackendModel(Strict):
-    """One server of a service."""
-
-    address: Addresses = Field(description="Its address, or one IPv4 and one IPv6 address.")
-    weight: _Weight = Field(default=100, description="Its share of new connections; 0: none.")
+def _backends(models: Mapping[str, Strict]) -> tuple[Backend, ...]:
+    return tuple(Backend(name, **given(model)) for name, model in models.items())
 
 
-class ServiceModel(Strict):
-    """One service: what the balancer answers for, and the backends that serve it."""
-
-    vip: Addresses = Field(default=[], description="The virtual addresses.")
-    protocol: Protocols = Field(default=[Protocol.TCP], description="tcp, udp or both.")
-    ports: Ports = Field(
-        default=[], description="Ports and ranges, or any: what no other service on the VIP names."
-    )
-    forwarding: ForwardingWord = Field(
-        default=Forwarding.L2,
-        description="l2: by MAC address, in the same subnet; l3: in a tunnel.",
-    )
-    tunnel: TunnelWord = Field(default=Tunnel.IPIP, description="The encapsulation of l3.")
-    scheduler: SchedulerWord = Field(
-        default=Scheduler.MAGLEV, description="How a backend is chosen for a new flow."
-    )
-    affinity: AffinityWord = Field(
-        default=Affinity.CONNECTION,
-        description="What keeps a client with a backend: address and port, or the address.",
-    )
-    announce: Announce = Field(
-        default=True,
-        description="true: the balancer answers ARP and ND for the VIP on the interface whose "
-        "subnet holds it; false: the VIP is routed here; or an interface's name.",
-    )
-    backends: dict[Name, BackendModel] = Field(default={}, description="The servers, by name.")
-    health: Annotated[HealthModel | None, BeforeValidator(_monitor_given)] = Field(
-        default=None, description="One health check or several, and what follows from them."
-    )
-    checks: list[MonitorModel] = Field(
-        default=[], description="Several health checks; as health: {checks: […]}."
-    )
+def _check_settings() -> Iterable[Declared]:
+    """The keys of all kinds, each described with the kinds that take it."""
+    declared = {each.key: each for kind in PROBES.values() for each in settings_of(kind)}
+    for key, each in declared.items():
+        kinds = ", ".join(kind for kind, keys in KINDS.items() if key in keys)
+        about = each.setting.about
+        described = f"{kinds}: {about[0].lower()}{about[1:]}"
+        yield each._replace(setting=replace(each.setting, about=described))
 
 
-class DocumentModel(Strict):
-    """Configuration of Tula, a layer-4 load balancer with direct server return."""
+_TYPE = "The kind of check."
+_Kind = Annotated[
+    str,
+    PlainValidator(word_reader({kind: kind for kind in KINDS}, "type of check")),
+    WithJsonSchema({"enum": list(KINDS)}),
+]
+_POLICY = keys_of(settings_of(HealthPolicy))
+_CHECK = keys_of([*settings_of(HealthMonitor), *_check_settings()], partial=True)
+_TYPED = {"type": (_Kind, Key(default="", description=_TYPE)), **_CHECK}
 
-    interfaces: list[Interface] = Field(
-        default=[], description="Where clients' packets arrive.", json_schema_extra={"minItems": 1}
-    )
-    load_balancers: dict[Name, Address] = Field(
-        default={}, description="Every machine that balances by this document."
-    )
-    defaults: ServiceModel = Field(
-        default_factory=ServiceModel, description="Any service keys, for every service."
-    )
-    connections: ConnectionsModel = Field(
-        default_factory=ConnectionsModel, description="The connection table."
-    )
-    maglev: MaglevModel = Field(
-        default_factory=MaglevModel, description="The maglev scheduler's table."
-    )
-    marks: MarksModel = Field(
-        default_factory=MarksModel, description="The packet marks that Tula may use."
-    )
-    tunnels: TunnelsModel = Field(
-        default_factory=TunnelsModel, description="What both ends of l3's tunnels agree on."
-    )
-    services: dict[Name, ServiceModel] = Field(default={}, description="The services, by name.")
+BackendModel = derive("BackendModel", first_paragraph(Backend), keys_of(settings_of(Backend)))
+CheckModel = derive(
+    "CheckModel",
+    "One of several health checks; what it does not give, ``health`` gives.",
+    _TYPED,
+)
+MonitorModel = derive(
+    "MonitorModel", "A health check.", {"type": (_Kind, Key(description=_TYPE)), **_CHECK}
+)
+HealthModel = derive(
+    "HealthModel",
+    "One health check, or several and what they share; and what follows from them.",
+    {
+        **_TYPED,
+        "checks": (
+            list[CheckModel],  # type: ignore[valid-type]
+            Key(
+                default=[],
+                description="Several checks; the keys beside are for each that takes them.",
+            ),
+        ),
+        **_POLICY,
+    },
+)
+ServiceModel = derive(
+    "ServiceModel",
+    first_paragraph(VirtualService),
+    {
+        **keys_of(settings_of(VirtualService), partial=True),
+        "backends": (
+            Annotated[dict[Name, BackendModel], AfterValidator(_backends)],  # type: ignore[valid-type]
+            Key(default={}, description="The servers, by name."),
+        ),
+        "health": (
+            Annotated[HealthModel | None, AfterValidator(_health), BeforeValidator(_not_null)],
+            Key(
+                default=None,
+                description="One health check or several, and what follows from them.",
+            ),
+        ),
+        "checks": (
+            list[Annotated[MonitorModel, AfterValidator(_check)]],  # type: ignore[valid-type]
+            Key(default=[], description="Several health checks; as health: {checks: […]}."),
+        ),
+    },
+)
+DocumentModel = derive(
+    "DocumentModel",
+    first_paragraph(Config),
+    {
+        **keys_of(settings_of(Config), partial=True),
+        "defaults": (
+            ServiceModel,
+            Key(default_factory=ServiceModel, description="Any service keys, for every service."),
+        ),
+        "services": (
+            dict[Name, ServiceModel],  # type: ignore[valid-type]
+            Key(default={}, description="The services, by name."),
+        ),
+    },
+)
+SERVICE_KEYS: dict[str, str] = {
+    name: field.alias or name for name, field in ServiceModel.model_fields.items()
+}
+"""What the configuration calls each field of a service."""

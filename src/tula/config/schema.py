@@ -1,4 +1,4 @@
-"""The JSON Schema of the document, for editors and ``tula schema``."""
+"""The JSON Schema of the configuration, for editors and ``tula schema``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ def json_schema() -> dict[str, object]:
     schema: dict[str, Any] = DocumentModel.model_json_schema()
     definitions = schema["$defs"]
     _tidy(schema)
-    # The model's default only stands in for what has yet to be merged; the key is required.
-    del definitions["ServiceModel"]["properties"]["forwarding"]["default"]
     definitions["ServiceModel"]["not"] = {"required": ["health", "checks"]}
     definitions["HealthModel"]["anyOf"] = [{"required": ["type"]}, {"required": ["checks"]}]
     for owner in (schema, definitions["ServiceModel"]):

@@ -1,4 +1,4 @@
-"""A document as maps, lists and scalars that remember where they stood.
+"""A configuration as maps, lists and scalars that remember where they were written.
 
 Scalars keep their text. YAML 1.1 would make 4890 of ``80:90``, True of ``on`` and an integer of
 a service named ``123``; here the key that wants a number or a boolean reads the text itself.
@@ -47,9 +47,9 @@ _MISSING = object()
 
 
 class Positions:
-    """Where the parts of one document stand.
+    """Where the parts of one text are.
 
-    What an alias names is found where its anchor stands, for that is the text to mend.
+    What an alias names is found at its anchor, for that is the text to fix.
     """
 
     def __init__(self, root: Value = None, whole: Mark | None = WHOLE) -> None:
@@ -64,8 +64,8 @@ class Positions:
     def of(self, path: Path, on_key: bool = False) -> Mark:
         """Line and column, from 1, of the value at ``path``, or of its key when ``on_key``.
 
-        For a path that the document does not have (a key that is missing), the key of the
-        nearest ancestor that it has; (1, 1) for the whole document.
+        For a path that the text does not have (a key that is missing), the key of the
+        nearest ancestor that it has; (1, 1) for the whole text.
         """
         node, key, value = self._root, self._whole or WHOLE, self._whole or WHOLE
         for part in path:
@@ -81,18 +81,18 @@ class Positions:
         return key if on_key else value
 
     def has(self, path: Path) -> bool:
-        """Whether the document has a value at ``path``."""
+        """Whether the text has a value at ``path``."""
         return self._find(path) is not _MISSING
 
     def cut(self, path: Path, count: int) -> bool:
-        """Whether the list at ``path`` has other than ``count`` items, faulty ones being cut."""
+        """Whether the list at ``path`` has other than ``count`` items, invalid ones being cut."""
         node = self._find(path)
         return isinstance(node, ListNode) and len(node) != count
 
     def item(self, path: Path, index: int, count: int) -> Path:
         """The path of one of a list's ``count`` items that were read.
 
-        The path of the list when faulty items were cut, since they shift the others, and of the
+        The path of the list when invalid items were cut, since they shift the others, and of the
         value when it stands without a list.
         """
         node = self._find(path)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from tula.daemon.reconciler import Reconciler
 from tula.engine.balancer import Balancer
@@ -18,10 +19,11 @@ from tula.engine.store import Store
 from tula.health.check import Check
 from tula.health.checker import Checker
 from tula.kernel.network import Neighbour, Network
-from tula.model.config import Config, HealthPolicy
+from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
-from tula.model.health import BackendName, Finding
+from tula.model.health import BackendName, Health
+from tula.model.monitor import HealthPolicy
 from tula.plan.probes import PlannedProbe, ProbePlan, plan_probes, probed_neighbours
 
 _ADOPTED = "was down when the daemon before this one ended"
@@ -61,11 +63,11 @@ class Checks:
         self._needed: object = None
         self._wanted: _Wanted | None = None
         self._set: _Wanted | None = None
-        self._adopted: dict[BackendName, Finding] = {}
+        self._adopted: dict[BackendName, Health] = {}
         self.problems: tuple[str, ...] = ()
         """What keeps something from being probed."""
 
-    def findings(self) -> Mapping[BackendName, Finding]:
+    def findings(self) -> Mapping[BackendName, Health]:
         """How backends stand by their monitors, those that were adopted included."""
         return {**self._adopted, **self._checker.findings()}
 
@@ -73,10 +75,10 @@ class Checks:
         """When the first of the changes was decided that nobody has taken yet (monotonic)."""
         return self._checker.take_decided()
 
-    def adopt(self, down: Collection[BackendName]) -> Mapping[BackendName, Finding]:
+    def adopt(self, down: Collection[BackendName]) -> Mapping[BackendName, Health]:
         """The backends that start as down; they rise as others do."""
         now = time.time()
-        self._adopted = {name: Finding(False, now, _ADOPTED) for name in down}
+        self._adopted = {name: Health(False, now, _ADOPTED) for name in down}
         return self._adopted
 
     def plan(self, *, settle: bool) -> None:
@@ -84,7 +86,12 @@ class Checks:
         applied, document = self._balancer.applied, self._reconciler.document
         if applied is None or document is None or not (settle or self._wanted is None):
             return
-        plan = plan_probes(applied.config, applied.host, applied.reach, applied.ids)
+        plan = plan_probes(
+            applied.config,
+            applied.host,
+            applied.reach,
+            partial(self._balancer.probe_socket, applied),
+        )
         self._resolve(applied)
         problems = list(plan.problems)
         self._settle(plan, applied, problems)

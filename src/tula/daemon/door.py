@@ -21,15 +21,17 @@ from tula.engine.balancer import Balancer
 from tula.engine.control import ApplyOutcome, BusyError, DaemonFacts, find_backend
 from tula.engine.event_log import EventLog
 from tula.engine.figures import Snapshot
-from tula.engine.overrides import Say, say
+from tula.engine.overrides import OverrideChange, override_change
 from tula.engine.status import describe_status
 from tula.engine.steps import describe_steps
 from tula.health.checker import Checker
+from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError
 from tula.model.event import Event, EventKind, choose_events
+from tula.model.flow import Flow
 from tula.model.health import BackendName, Override
 from tula.model.problem import ProblemsError
-from tula.plan.trace import Flow, Trace, plan_trace
+from tula.plan.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,13 @@ class Door:
         facts = self._facts()
 
         def read() -> dict[str, Any]:
+            stats = balancer.stats()
             return describe_status(
                 config,
-                balancer.known_counts(config),
-                balancer.named_counts(),
-                balancer.flow_tables(),
-                balancer.outers(config),
+                stats.backends,
+                stats.counters,
+                stats.tables,
+                balancer.endpoints(config),
                 standings=standings.of,
                 findings=findings,
                 held=self._parts.held.counts,
@@ -83,22 +86,22 @@ class Door:
         if config is None:
             raise BusyError("the daemon is starting; try again")
         entry = await asyncio.to_thread(lambda: balancer.find_entry(flow, datagram))
-        return plan_trace(config, flow, entry, later_fragment=datagram is not None)
+        return balancer.trace(config, flow, entry, later_fragment=datagram is not None)
 
     async def drain(self, backend: BackendName, deadline: float | None) -> None:
-        await self._override(backend, say("drain", time.time(), deadline=deadline))
+        await self._override(backend, override_change("drain", boot_time(), deadline=deadline))
 
     async def undrain(self, backend: BackendName) -> None:
-        await self._override(backend, say("undrain", time.time()))
+        await self._override(backend, override_change("undrain", boot_time()))
 
     async def disable(self, backend: BackendName) -> None:
-        await self._override(backend, say("disable", time.time()))
+        await self._override(backend, override_change("disable", boot_time()))
 
     async def enable(self, backend: BackendName) -> None:
-        await self._override(backend, say("enable", time.time()))
+        await self._override(backend, override_change("enable", boot_time()))
 
     async def set_weight(self, backend: BackendName, weight: int | None) -> None:
-        await self._override(backend, say("weight", time.time(), weight=weight))
+        await self._override(backend, override_change("weight", boot_time(), weight=weight))
         shown = "the document's" if weight is None else str(weight)
         self._parts.events.add(EventKind.WEIGHT_SET, "/".join(backend), f"weight: {shown}")
 
@@ -135,7 +138,7 @@ class Door:
             raise BusyError(f"the daemon has no document yet: {why or 'it is starting; try again'}")
         return document
 
-    async def _override(self, backend: BackendName, change: Say) -> None:
+    async def _override(self, backend: BackendName, change: OverrideChange) -> None:
         """Changes what the operator said of a backend, and waits until the kernel has it."""
         find_backend(self._document().config, backend)
         reconciler, driver = self._parts.reconciler, self._parts.driver

@@ -19,9 +19,10 @@ from tula.daemon.watch import FileWatch
 from tula.engine.change import Change
 from tula.engine.control import ApplyOutcome, BusyError, Cycle, RefusedError
 from tula.engine.figures import CycleFigures, CycleOutcome
+from tula.kernel.clock import boot_time
 from tula.kernel.events import Events, KernelEvents
 from tula.model.errors import KernelError, StateError
-from tula.model.health import BackendName, Finding
+from tula.model.health import BackendName, Health
 from tula.model.problem import PlacedProblem, ProblemsError
 
 DRIFT = 60.0
@@ -181,7 +182,10 @@ class Driver:
                 done.set_result(result)
 
     def _work(
-        self, triggers: Iterable[Trigger], offer: bool, findings: Mapping[BackendName, Finding]
+        self,
+        triggers: Iterable[Trigger],
+        offer: bool,
+        findings: Mapping[BackendName, Health],
     ) -> CycleResult:
         """In the thread."""
         with self.events.aside():
@@ -233,7 +237,7 @@ class Driver:
             self._note_own()
 
     def _note_own(self) -> None:
-        self._own.update(self._reconciler.generations)
+        self._own.update(self._reconciler.own_revisions)
 
     def _after_work(self) -> None:
         self._checks.set()
@@ -247,7 +251,9 @@ class Driver:
         until = self._reconciler.standings.until
         if until is not None:
             loop = asyncio.get_running_loop()
-            wait = max(0.01, until - time.time())
+            # asyncio's clock stands still while the machine is suspended: after that, the look for
+            # drift comes first.
+            wait = max(0.01, until - boot_time())
             self._timer = loop.call_later(wait, self.trigger, Trigger.TIME)
 
     def _hear(self) -> None:

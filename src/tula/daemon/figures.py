@@ -15,8 +15,8 @@ from tula.engine.figures import (
 )
 from tula.health.check import ProbeView
 from tula.model.config import Config
-from tula.model.count import Count
 from tula.model.health import BackendName, Standing, State
+from tula.model.stats import Count
 
 if TYPE_CHECKING:
     from tula.daemon.door import Parts
@@ -32,14 +32,15 @@ async def make_snapshot(parts: Parts) -> Snapshot:
     config = document.config if document is not None else Config((), ())
 
     def read() -> Snapshot:
-        counts = balancer.known_counts(config)
+        stats = balancer.stats()
+        counts = stats.backends
         return Snapshot(
             services=tuple(_services(config, counts, standings.panicking)),
             backends=tuple(_backends(config, counts, standings.of, views, held)),
             cycles=cycles,
             late=LateFigures(late.starts, late.seconds, late.worst),
-            named=balancer.named_counts(),
-            tables=tuple(balancer.flow_tables()),
+            named=stats.counters,
+            tables=stats.tables,
             document_accepted=reconciler.accepted_at,
             document_refused=reconciler.refused is not None or bool(reconciler.postponed),
         )

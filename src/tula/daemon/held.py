@@ -12,7 +12,6 @@ from tula.engine.event_log import EventLog
 from tula.model.errors import KernelError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, State
-from tula.model.ids import backend_id
 from tula.plan.least import least_shares, whole_shares
 
 _EVERY = 2.0
@@ -72,16 +71,13 @@ class Held:
         """Asks the kernel; in a thread. None when it takes too long."""
         applied = self._balancer.applied
         try:
-            marks = self._balancer.held(_LIMIT)
+            held = self._balancer.connections(_LIMIT)
         except KernelError:
             return None
-        if marks is None or applied is None:
+        if held is None or applied is None:
             return None
-        ids = applied.ids
         return {
-            (service.name, backend.name): marks.get(
-                backend_id(ids.services[service.name], ids.backends[backend.key]), 0
-            )
+            (service.name, backend.name): held.get((service.name, backend.key), 0)
             for service in applied.config.services
             for backend in service.backends
         }

@@ -14,18 +14,18 @@ from dataclasses import dataclass, field, replace
 from tula.config.errors import place
 from tula.config.load import Document, DocumentError, parse_document
 from tula.engine.balancer import Balancer
-from tula.engine.change import Change, Repair
+from tula.engine.change import Change, Outcome
 from tula.engine.changes import told_changes
 from tula.engine.control import Refusal
 from tula.engine.event_log import EventLog
 from tula.engine.figures import CycleOutcome
 from tula.engine.overrides import changed_overrides
 from tula.engine.store import Store
+from tula.kernel.clock import boot_time
 from tula.model.config import Config, Scheduler, VirtualService
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
-from tula.model.health import BackendName, Finding, Override
-from tula.model.ids import Ids
+from tula.model.health import BackendName, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
 from tula.plan.standing import (
     NO_SHARES,
@@ -37,7 +37,7 @@ from tula.plan.standing import (
     returned,
 )
 
-Findings = Mapping[BackendName, Finding]
+Findings = Mapping[BackendName, Health]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,15 @@ class Reconciler:
         balancer: Balancer,
         store: Store,
         events: EventLog,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = boot_time,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """``clock`` tells seconds since the epoch."""
+        """``clock`` tells seconds of the boot clock, ``wall`` those since the epoch."""
         self._balancer = balancer
         self._store = store
         self._events = events
         self._clock = clock
+        self._wall = wall
         self._entered: dict[BackendName, float] = {}
         self._overrides: dict[BackendName, Override] = {}
         self._failed = ""
@@ -115,7 +117,7 @@ class Reconciler:
             standings = self._stand(document, findings)
             self._settled = False  # whatever comes of it, compare all the next time
             shares = self.shares
-            change = self._balancer.apply(
+            outcome = self._balancer.apply(
                 document.config, source, force=force, standings=standings.of, shares=shares
             )
         except DocumentError as error:
@@ -127,7 +129,7 @@ class Reconciler:
         except (KernelError, StateError) as error:
             self._postpone(str(error))
             raise
-        self.document, self.accepted_at, self.refused = document, self._clock(), None
+        self.document, self.accepted_at, self.refused = document, self._wall(), None
         self.postponed = ""
         self._settled, self._acted = True, shares
         self._events.add(
@@ -135,7 +137,7 @@ class Reconciler:
         )
         self._tell(standings)
         self._forget_overrides()
-        return change
+        return outcome.change
 
     @property
     def effective(self) -> Config | None:
@@ -156,22 +158,16 @@ class Reconciler:
         return tuple(s for s in services if s.scheduler is Scheduler.LEAST_CONNECTIONS)
 
     @property
-    def ids(self) -> Ids | None:
-        """The numbers that the kernel was brought to."""
+    def own_revisions(self) -> frozenset[int]:
+        """The revisions of the data path that what was done last led to."""
         applied = self._balancer.applied
-        return None if applied is None else applied.ids
-
-    @property
-    def generations(self) -> tuple[int, ...]:
-        """nftables' generations during what was done last, and after it."""
-        applied = self._balancer.applied
-        return () if applied is None else applied.generations
+        return frozenset() if applied is None else applied.receipt.own
 
     def still_accepted(self) -> None:
         """The file holds what is accepted, again or still."""
         self.refused, self.postponed = None, ""
         if self.accepted_at is None:
-            self.accepted_at = self._clock()
+            self.accepted_at = self._wall()
 
     def plan(self, source: bytes | None, findings: Findings, *, force: bool = False) -> Change:
         """What ``offer`` would do with a document, or with the accepted one; changes nothing.
@@ -228,12 +224,12 @@ class Reconciler:
         self._store.save_overrides(overrides)
         self._overrides = overrides
 
-    def _act(self, document: Document, standings: Standings, compare: bool) -> tuple[Repair, bool]:
+    def _act(self, document: Document, standings: Standings, compare: bool) -> tuple[Outcome, bool]:
         """The repair, and whether it mended what somebody else had changed."""
         shares = self.shares
         if self._settled and not compare:
             if not moved_services(self.standings.of, standings.of) and shares is self._acted:
-                return Repair(Change()), False
+                return Outcome(Change()), False
             try:
                 repair = self._balancer.adjust(standings.of, shares)
                 self._acted = shares
@@ -284,7 +280,7 @@ class Reconciler:
         self._failed, self._settled = error, False
         return CycleResult(CycleOutcome.FAILED, seconds, error=error)
 
-    def _note(self, repair: Repair, compared: bool) -> None:
+    def _note(self, repair: Outcome, compared: bool) -> None:
         problems = [f"{problem.dotted}: {problem.message}" for problem in repair.problems]
         if not compared:
             problems = [p for p in self.problems if not p.startswith(_UNSAVED)]
@@ -302,7 +298,7 @@ class Reconciler:
         if self.refused is None or self.refused.problems != problems:
             first = problems[0].message if problems else ""
             self._events.add(EventKind.DOCUMENT_REFUSED, message=first)
-            self.refused = Refusal(self._clock(), problems)
+            self.refused = Refusal(self._wall(), problems)
 
     def _forget_overrides(self) -> None:
         """What was said of backends that are gone means nothing any more."""
@@ -319,9 +315,4 @@ _UNSAVED = "not remembered on disk: "
 
 
 def _summary(change: Change) -> str:
-    parts = {
-        "rules": bool(change.transaction),
-        "addresses": bool(change.add or change.remove),
-        "tunnels": bool(change.tunnels),
-    }
-    return "put back " + " and ".join(name for name, there in parts.items() if there)
+    return "put back " + " and ".join(change.parts)

@@ -1,1 +1,1 @@
-"""Tests a set-up for the known faults of Direct Server Return; changes nothing."""
+"""Tests a set-up for the known problems of Direct Server Return; changes nothing."""

@@ -1,185 +1,191 @@
-"""Whether a backend unpacks its tunnels, and whose. Pure judging."""
+"""Whether a backend decapsulates its tunnels, and only those of balancers. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tula.doctor.own_side import OwnSide
-from tula.doctor.scene import Scene
-from tula.model.backend_side import End, HeldVip, LinkFact
-from tula.model.config import Forwarding
-from tula.model.finding import Finding, Severity
-from tula.plan.backend_commands import (
-    loose_setting,
-    make_end,
+from tula.agent.commands import (
+    make_device,
     make_filter,
     make_port,
     make_vip,
-    remove_end,
-    set_end,
+    remove_device,
+    rp_filter_of,
+    set_device,
 )
+from tula.doctor.backend_state import BackendState
+from tula.doctor.observation import Observation
+from tula.model.backend_setup import Device, ObservedLink, VipAddress
+from tula.model.config import Forwarding
+from tula.model.finding import Finding, Severity
 
-_SAME = {
+_EQUIVALENT = {
     "sit": {"sit", "ipip"},
     "ip6tnl": {"ip6tnl"},
     "gre": {"gre"},
     "ip6gre": {"ip6gre"},
     "vxlan": {"vxlan"},
 }
-"""Kinds of device that unpack the same packets."""
+"""Types of device that decapsulate the same packets."""
 _KEYS = ("remote", "local", "id", "port", "local6")
 
 
-def judge_ends(_scene: Scene, own: OwnSide) -> Iterator[Finding]:
-    """Each end is there, under whatever name, is up, and is of the right kind, id and key."""
-    for port in own.want.ports:
-        if port not in own.facts.ports:
+def check_tunnel_devices(_observed: Observation, state: BackendState) -> Iterator[Finding]:
+    """Each tunnel device exists, under whatever name, is up, and has the right type, id and key."""
+    for port in state.want.ports:
+        if port not in state.facts.ports:
             yield Finding(
                 "tunnel-missing", Severity.ERROR, f"gue port {port.port}",
-                f"nothing unpacks GUE on UDP port {port.port} (ip fou show)",
-                "make the port, or join: tula backend join",
+                f"GUE on UDP port {port.port} is not decapsulated (ip fou show)",
+                "add the port, or run tula backend join",
                 commands=(str(make_port(port)),),
             )  # fmt: skip
-    for end in own.want.ends:
-        # By its own name first: what is wrong with it is told then.
-        links = own.facts.links
-        candidates = [name for name in links if links[name].kind in _SAME.get(end.kind, ())]
+    for end in state.want.devices:
+        # By its own name first, so that what is wrong with it is reported.
+        links = state.facts.links
+        candidates = [name for name in links if links[name].kind in _EQUIVALENT.get(end.kind, ())]
         right = [name for name in candidates if _fits(end, links[name])]
         if any(links[name].up for name in right):
             continue
-        # Fallback devices such as gre0, set up, would take packets of everyone.
-        remote = dict(end.told).get("remote")
-        right = [name for name in right if links[name].told.get("remote") == remote]
-        again = [str(c) for c in make_end(end)]
-        again += [str(make_vip(held)) for held in own.want.vips if held.device == end.name]
+        # Fallback devices such as gre0, when up, would accept packets from anyone.
+        remote = dict(end.attributes).get("remote")
+        right = [name for name in right if links[name].attributes.get("remote") == remote]
+        create = [str(c) for c in make_device(end)]
+        create += [str(make_vip(held)) for held in state.want.vips if held.device == end.name]
         if right:
             yield Finding(
                 "tunnel-missing", Severity.ERROR, right[0],
-                f"{right[0]}, the end of a tunnel, is down",
+                f"the tunnel device {right[0]} is down",
                 "set it up",
                 commands=(f"ip link set {right[0]} up",),
             )  # fmt: skip
             continue
-        other = end.name if end.name in links else next(iter(_near(end, own, candidates)), "")
+        other = end.name if end.name in links else next(iter(_similar(end, state, candidates)), "")
         evidence = (
-            f"{other} is another end than the document has: {_difference(end, links[other])}"
+            f"{other} differs from the configuration: {_difference(end, links[other])}"
             if other
-            else f"there is no {end.kind} device that unpacks it ({' '.join(end.options)})"
+            else f"there is no {end.kind} device for it ({' '.join(end.options)})"
         )
-        # A device that only resembles it may be somebody's, unless it is in the way.
-        first = (str(remove_end(End(other, ""))),) if other else ()
+        # A device that is only similar may be somebody's; it is removed only if it is in the way.
+        remove = (str(remove_device(Device(other, ""))),) if other else ()
         yield Finding(
             "tunnel-missing", Severity.ERROR, end.name, evidence,
-            "make it, or join: tula backend join",
-            commands=(*first, *again),
+            "create the device, or run tula backend join",
+            commands=(*remove, *create),
         )  # fmt: skip
 
 
-def _near(end: End, own: OwnSide, candidates: list[str]) -> Iterator[str]:
-    """Devices that take the end's place in the kernel, with something else about them."""
-    told = dict(end.told)
+def _similar(end: Device, state: BackendState, candidates: list[str]) -> Iterator[str]:
+    """Devices that occupy this one's place in the kernel, but differ otherwise."""
+    want = dict(end.attributes)
     for name in candidates:
-        link = own.facts.links[name]
+        have = state.facts.links[name].attributes
         if end.kind == "vxlan":
-            if (link.told.get("id"), link.told.get("port")) == (told["id"], told["port"]):
+            if (have.get("id"), have.get("port")) == (want["id"], want["port"]):
                 yield name
-        elif link.told.get("local") == told["local"] and link.told.get("remote") == told["remote"]:
+        elif (have.get("local"), have.get("remote")) == (want["local"], want["remote"]):
             yield name
 
 
-def _fits(end: End, link: LinkFact) -> bool:
+def _fits(end: Device, link: ObservedLink) -> bool:
     return not _difference(end, link)
 
 
-def _difference(end: End, link: LinkFact) -> str:
-    """What keeps a device from unpacking the end's packets."""
-    if link.kind not in _SAME.get(end.kind, ()):
-        return f"it is of kind {link.kind or 'none'}, not {end.kind}"
+def _difference(end: Device, link: ObservedLink) -> str:
+    """What keeps a device from decapsulating the packets; empty if nothing does."""
+    if link.kind not in _EQUIVALENT.get(end.kind, ()):
+        return f"its type is {link.kind or 'unknown'}, not {end.kind}"
     if end.mac and link.mac != end.mac:
-        return f"its MAC is {link.mac}, balancers send to {end.mac}"
-    for key, value in end.told:
-        told = link.told.get(key)
-        if key in _KEYS and told != value and not (key in ("local", "remote") and told == "any"):
-            return f"its {key} is {told}, not {value}"
+        return f"its MAC is {link.mac}, and balancers send to {end.mac}"
+    for key, value in end.attributes:
+        have = link.attributes.get(key)
+        if key in _KEYS and have != value and not (key in ("local", "remote") and have == "any"):
+            return f"its {key} is {have}, not {value}"
     for key in ("ikey", "key"):
-        if link.told.get(key) not in (None, 0, "0.0.0.0"):
-            return f"it takes packets with the key {link.told[key]} alone, and balancers send none"
+        if link.attributes.get(key) not in (None, 0, "0.0.0.0"):
+            return (
+                f"it accepts only packets with key {link.attributes[key]}, and balancers send none"
+            )
     return ""
 
 
-def judge_reverse_path(scene: Scene, own: OwnSide) -> Iterator[Finding]:
-    """What comes in by a tunnel is answered by another interface, which a strict filter refuses."""
-    links = own.facts.links
-    four = any(held.vip.version == 4 for held in own.want.vips)
-    for end in own.want.ends:
-        right = [name for name in links if _fits(end, links[name])] if four and end.loose else []
+def check_tunnel_reverse_path(observed: Observation, state: BackendState) -> Iterator[Finding]:
+    """Packets from a tunnel are answered by another interface, which a strict filter refuses."""
+    links = state.facts.links
+    ipv4 = any(held.vip.version == 4 for held in state.want.vips)
+    for end in state.want.devices:
+        right = (
+            [name for name in links if _fits(end, links[name])]
+            if ipv4 and end.loose_rp_filter
+            else []
+        )
         for name in right:
-            value = own.effective(name, "rp_filter")
+            value = state.effective(name, "rp_filter")
             has_address = any(
-                device == name and address.version == 4 for address, device in own.facts.addresses
+                device == name and address.version == 4 for address, device in state.facts.addresses
             )
             if not value or (value == 2 and has_address):
                 continue
-            vip = next(held.vip for held in own.want.vips if held.vip.version == 4)
-            commands = [str(set_end(End(name, "", loose=True))[-1])]
+            vip = next(held.vip for held in state.want.vips if held.vip.version == 4)
+            commands = [str(set_device(Device(name, "", loose_rp_filter=True))[-1])]
             if not has_address:
-                commands.append(str(make_vip(HeldVip(vip, name))))
+                commands.append(str(make_vip(VipAddress(vip, name))))
             yield Finding(
                 "rp-filter", Severity.ERROR, name,
-                f"rp_filter comes out as {value} on {name}"
+                f"the effective rp_filter is {value} on {name}"
                 + ("" if has_address else ", which has no IPv4 address")
-                + ": packets from clients that are not behind it are dropped",
-                f"set {loose_setting(End(name, '')).replace('/', '.')} to 2 (loose) and give it a "
-                "VIP, which loose filtering needs, or join: tula backend join",
+                + ": it drops packets from clients whose route is another interface",
+                f"set {rp_filter_of(Device(name, '')).replace('/', '.')} to 2 (loose) and add a "
+                "VIP to the device, which loose filtering needs, or run tula backend join",
                 commands=tuple(commands),
             )  # fmt: skip
-    yield from _strict_interfaces(scene, own, four)
+    yield from _strict_interfaces(observed, state, ipv4)
 
 
-def _strict_interfaces(scene: Scene, own: OwnSide, four: bool) -> Iterator[Finding]:
-    """l2: requests come in by the balancer's network, and answers may leave by another."""
-    if not four or not any(s.forwarding is Forwarding.L2 for s, _ in own.role.serves):
+def _strict_interfaces(observed: Observation, state: BackendState, ipv4: bool) -> Iterator[Finding]:
+    """l2: requests arrive on the balancer's network, and answers may leave by another one."""
+    if not ipv4 or not any(s.forwarding is Forwarding.L2 for s, _ in state.role.serves):
         return
-    served = {address for _, backend in own.role.serves for address in backend.addresses}
+    served = {address for _, backend in state.role.serves for address in backend.addresses}
     leaving = {
         route.interface
-        for to, route in scene.host.routes.items()
-        if to.version == 4 and route.kind == "unicast" and to not in scene.names
+        for to, route in observed.host.routes.items()
+        if to.version == 4 and route.kind == "unicast" and to not in observed.names
     }
-    for held in scene.host.addresses:
+    for held in observed.host.addresses:
         name = held.interface
         if held.address.ip not in served or held.address.version != 4 or name in leaving:
             continue
-        if leaving and own.effective(name, "rp_filter") == 1:
+        if leaving and state.effective(name, "rp_filter") == 1:
             yield Finding(
                 "rp-filter", Severity.WARNING, name,
-                f"rp_filter is strict on {name}, where the balancer's packets come in, and answers "
-                f"leave by {', '.join(sorted(leaving))}: packets of clients there are dropped",
-                "make it loose",
+                f"rp_filter is strict on {name}, where the balancer's packets arrive, and answers "
+                f"leave by {', '.join(sorted(leaving))}: packets from clients there are dropped",
+                "set it to 2 (loose)",
                 certain=False,
-                commands=(str(set_end(End(name, "", loose=True))[-1]),),
+                commands=(str(set_device(Device(name, "", loose_rp_filter=True))[-1]),),
             )  # fmt: skip
 
 
-def judge_filter(_scene: Scene, own: OwnSide) -> Iterator[Finding]:
-    """The table that clamps segments and takes tunnels of balancers alone; where one joined."""
-    if not own.want.filter or not any(e.loose for e in own.want.ends):
+def check_filter(_observed: Observation, state: BackendState) -> Iterator[Finding]:
+    """The table that clamps the MSS and accepts tunnels only from balancers, as join makes it."""
+    if not state.want.filter or not any(end.loose_rp_filter for end in state.want.devices):
         return
-    there = own.facts.filter
-    if not there:
+    have = state.facts.filter
+    load = (str(make_filter(state.want.filter)),)
+    if not have:
         yield Finding(
             "mss-not-clamped", Severity.WARNING, "nftables",
-            "there is no table inet tula_backend: if nothing else lowers the segments' size of "
-            "answers, full-size packets are lost in the tunnels; and whoever reaches the tunnels' "
-            "ends may send into them",
-            "load the table, or join: tula backend join",
-            certain=False,
-            commands=(str(make_filter(own.want.filter)),),
+            "there is no table inet tula_backend: unless something else clamps the MSS in "
+            "SYN-ACKs, full-size packets are lost in the tunnels; and anyone who can reach the "
+            "tunnel endpoints can send into them",
+            "load the table, or run tula backend join",
+            certain=False, commands=load,
         )  # fmt: skip
-    elif "maxseg size set" not in there:
+    elif "maxseg size set" not in have:
         yield Finding(
             "mss-not-clamped", Severity.ERROR, "nftables",
-            "the table inet tula_backend clamps no segments: full-size packets are lost",
-            "load the table, or join: tula backend join",
-            commands=(str(make_filter(own.want.filter)),),
+            "the table inet tula_backend does not clamp the MSS: full-size packets are lost",
+            "load the table, or run tula backend join",
+            commands=load,
         )  # fmt: skip

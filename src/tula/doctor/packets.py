@@ -1,7 +1,7 @@
-"""The packets that the doctor sends, byte by byte. Pure.
+"""Builds the packets that the doctor sends. Pure.
 
-A number tells them apart: it is the IPv4 identification or the IPv6 flow label of every header,
-which ICMP errors quote, and makes the source port or the echo's sequence, which answers repeat.
+Each has a number: as the IPv4 identification or IPv6 flow label of every header, which ICMP errors
+quote, and as the source port or the echo's sequence number, which replies repeat.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tula.model.config import IPAddress, Tunnel, TunnelSettings
 ECHO, TCP, UDP = "echo", "tcp", "udp"
 FIRST_PORT, PORTS = 10_000, 50_000
 IDENT = 0x5475
-"""Of echoes; kernels that answer do not care."""
+"""The identifier of echo requests."""
 _TTL = 64
 _MSS = 1460
 _DF = 0x4000
 _SEQUENCE = 0x54756C61
 _OUR_MAC = bytes.fromhex("025475ffffff")
-"""The source inside VXLAN: locally administered, and nobody answers it."""
+"""The inner source inside VXLAN: locally administered, and nothing is sent to it."""
 
 
 def source_port(number: int) -> int:
@@ -29,12 +29,12 @@ def source_port(number: int) -> int:
 
 
 def syn(source: IPAddress, target: IPAddress, port: int, number: int) -> bytes:
-    """The first packet of a TCP connection, with an MSS as hosts have it (RFC 9293)."""
+    """The first packet of a TCP connection, with a usual MSS (RFC 9293)."""
     return ip(source, target, 6, _tcp(source, target, port, number, 0x02), number)
 
 
 def rst(source: IPAddress, target: IPAddress, port: int, number: int) -> bytes:
-    """The end of what ``syn`` began."""
+    """Resets the connection that ``syn`` opened."""
     return ip(source, target, 6, _tcp(source, target, port, number, 0x04), number)
 
 
@@ -45,7 +45,8 @@ def datagram(source: IPAddress, target: IPAddress, port: int, payload: bytes, nu
 
 
 def echo(source: IPAddress, target: IPAddress, number: int, size: int = 0) -> bytes:
-    """An echo request (RFC 792, RFC 4443); with a size, the whole packet has so many bytes."""
+    """An echo request (RFC 792, RFC 4443); ``size`` is that of the whole IP packet, in
+    bytes."""
     header = 20 if target.version == 4 else 40
     payload = b"tula doctor".ljust(max(size - header - 8, 16), b".")
     head = struct.pack("!BBHHH", 8 if target.version == 4 else 128, 0, 0, IDENT, number & 0xFFFF)
@@ -64,7 +65,7 @@ def encapsulated(
     settings: TunnelSettings,
     number: int,
 ) -> bytes:
-    """The packet in a tunnel of that kind; ``mac`` is the other end's, for VXLAN."""
+    """The packet inside a tunnel of that kind; ``mac`` is the inner destination for VXLAN."""
     version = packet[0] >> 4
     ethertype = 0x0800 if version == 4 else 0x86DD
     inside = 4 if version == 4 else 41
@@ -83,13 +84,13 @@ def encapsulated(
 
 
 def arp_request(mac: bytes, source: IPAddress, target: IPAddress) -> bytes:
-    """Who has the target? (RFC 826)"""
+    """An ARP request (RFC 826)."""
     head = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1)
     return head + mac + source.packed + bytes(6) + target.packed
 
 
 def solicitation(mac: bytes, source: IPAddress, target: IPAddress) -> bytes:
-    """The same for IPv6: a neighbour solicitation (RFC 4861, section 4.3)."""
+    """A neighbour solicitation (RFC 4861, section 4.3)."""
     group = solicited_node(target)
     body = struct.pack("!BBHI", 135, 0, 0, 0) + target.packed + struct.pack("!BB", 1, 1) + mac
     body = _summed(body, 2, pseudo(source, group, 58, len(body)))
@@ -99,7 +100,7 @@ def solicitation(mac: bytes, source: IPAddress, target: IPAddress) -> bytes:
 
 
 def solicited_node(target: IPAddress) -> IPv6Address:
-    """The multicast group that the holder of an address is in (RFC 4291, section 2.7.1)."""
+    """The solicited-node multicast address (RFC 4291, section 2.7.1)."""
     return IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(target) & 0xFFFFFF)
 
 
@@ -111,7 +112,7 @@ def ip(
     number: int,
     fragments: bool = False,
 ) -> bytes:
-    """The header of either version before a payload; unless ``fragments``, it forbids them."""
+    """A payload behind an IPv4 or IPv6 header, with "don't fragment" unless ``fragments``."""
     if target.version == 4:
         head = struct.pack(
             "!BBHHHBBH", 0x45, 0, 20 + len(payload), number & 0xFFFF,
@@ -126,7 +127,7 @@ def udp(source: IPAddress, target: IPAddress, sport: int, dport: int, payload: b
     """A UDP header with its checksum, and the payload."""
     head = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0)
     body = _summed(head + payload, 6, pseudo(source, target, 17, 8 + len(payload)))
-    # A sum of zero is sent as ones, for zero means that there is none (RFC 768).
+    # A checksum of zero is sent as all ones: zero means "no checksum" (RFC 768).
     return body if body[6:8] != b"\0\0" else body[:6] + b"\xff\xff" + body[8:]
 
 
@@ -149,7 +150,7 @@ def _tcp(source: IPAddress, target: IPAddress, port: int, number: int, flags: in
 
 
 def _summed(data: bytes, at: int, before: bytes = b"") -> bytes:
-    """With the Internet checksum (RFC 1071) of ``before`` and itself at that place."""
+    """``data`` with the checksum (RFC 1071) of ``before`` and ``data`` written at ``at``."""
     whole = before + data
     if len(whole) % 2:
         whole += b"\0"

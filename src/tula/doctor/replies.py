@@ -1,4 +1,4 @@
-"""What packets that came in say: answers, errors and neighbours. Pure."""
+"""Parses the packets that come in: replies, ICMP errors, ARP and neighbour discovery. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tula.doctor.packets import FIRST_PORT, IDENT, PORTS
 from tula.model.config import IPAddress
 
 
-class Said(StrEnum):
-    """What an answer comes to."""
+class ReplyKind(StrEnum):
+    """What kind of reply a packet is."""
 
-    ACCEPTS = "accepts"
+    OPEN = "open"
     """SYN-ACK, or a datagram"""
-    REFUSES = "refuses"
+    CLOSED = "closed"
     """RST"""
     ECHO = "echo"
     ERROR = "error"
@@ -25,45 +25,46 @@ class Said(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer to the packet of that ``number`` (modulo 65,536 by some kinds of packets).
+    """A reply to the packet with that ``number`` (modulo 65,536 for some kinds of packets).
 
-    ``kind`` is ICMP's type and code; ``quoted`` the destination of the packet in an error.
+    ``icmp`` is the type and code of an ICMP error; ``quoted`` is the destination, and
+    ``quoted_protocol`` the protocol, of the packet that it is about. ``mtu`` is in bytes.
     """
 
-    said: Said
+    kind: ReplyKind
     number: int
     source: IPAddress
     mss: int = 0
-    kind: tuple[int, int] = (0, 0)
+    icmp: tuple[int, int] = (0, 0)
     mtu: int = 0
     quoted: IPAddress | None = None
     quoted_protocol: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """A machine says that the address is its own, by this MAC.
+class AddressClaim:
+    """A machine with this MAC claims the address.
 
-    ``unasked``: as the sender of an ARP request, from which neighbours learn too.
+    ``from_request``: as the sender of an ARP request, from which neighbours learn too.
     """
 
     address: IPAddress
     mac: bytes
-    unasked: bool = False
+    from_request: bool = False
 
 
-def parse_arp(data: bytes) -> Owner | None:
-    """An ARP answer, or the sender of a request (RFC 826); anything else is None."""
+def parse_arp(data: bytes) -> AddressClaim | None:
+    """An ARP reply, or the sender of a request (RFC 826); None for anything else."""
     if len(data) < 28 or data[:6] != struct.pack("!HHBB", 1, 0x0800, 6, 4):
         return None
     operation, address = int.from_bytes(data[6:8], "big"), IPv4Address(data[14:18])
     if operation not in (1, 2) or not int(address):
-        return None  # who asks from nowhere only looks whether an address is free (RFC 5227)
-    return Owner(address, data[8:14], operation == 1)
+        return None  # a probe for whether an address is free (RFC 5227)
+    return AddressClaim(address, data[8:14], operation == 1)
 
 
-def parse_ip(data: bytes, link_mac: bytes = b"") -> Reply | Owner | None:
-    """What an IP packet of either version says to the doctor, if anything."""
+def parse_ip(data: bytes, link_mac: bytes = b"") -> Reply | AddressClaim | None:
+    """The reply or claim in an IP packet of either version; None if it is neither."""
     found = _header(data)
     if found is None:
         return None
@@ -72,7 +73,7 @@ def parse_ip(data: bytes, link_mac: bytes = b"") -> Reply | Owner | None:
         return _tcp(source, body)
     if protocol == 17 and len(body) >= 8:
         port = int.from_bytes(body[2:4], "big")
-        return Reply(Said.ACCEPTS, port - FIRST_PORT, source) if _ours(port) else None
+        return Reply(ReplyKind.OPEN, port - FIRST_PORT, source) if _ours(port) else None
     if protocol in (1, 58) and len(body) >= 8:
         return _icmp(source, protocol == 1, body, link_mac)
     return None
@@ -85,11 +86,12 @@ def addresses_of(data: bytes) -> tuple[IPAddress, IPAddress] | None:
 
 
 def _header(data: bytes) -> tuple[IPAddress, IPAddress, int, bytes, int] | None:
-    """Source, destination, protocol, payload and number; extension headers are not looked into."""
+    """Source, destination, protocol, payload and number; extension headers other than
+    fragments are not followed."""
     if len(data) >= 20 and data[0] >> 4 == 4:
         length = (data[0] & 0xF) * 4
         if int.from_bytes(data[6:8], "big") & 0x1FFF:
-            return None  # a later fragment: the first tells all
+            return None  # a later fragment: the first one has the headers
         number = int.from_bytes(data[4:6], "big")
         source, target = IPv4Address(data[12:16]), IPv4Address(data[16:20])
         return source, target, data[9], data[length:], number
@@ -110,14 +112,14 @@ def _tcp(source: IPAddress, body: bytes) -> Reply | None:
         return None
     flags = body[13]
     if flags & 0x04:
-        return Reply(Said.REFUSES, port - FIRST_PORT, source)
+        return Reply(ReplyKind.CLOSED, port - FIRST_PORT, source)
     if flags & 0x12 != 0x12:
         return None
-    return Reply(Said.ACCEPTS, port - FIRST_PORT, source, mss=_mss(body))
+    return Reply(ReplyKind.OPEN, port - FIRST_PORT, source, mss=_mss(body))
 
 
 def _mss(body: bytes) -> int:
-    """The option of a SYN-ACK; 536 without (RFC 9293, section 3.7.1)."""
+    """The MSS option of a SYN-ACK; 536 without it (RFC 9293, section 3.7.1)."""
     at, end = 20, min((body[12] >> 4) * 4, len(body))
     while at + 1 < end and body[at] != 0:
         if body[at] == 1:
@@ -129,13 +131,13 @@ def _mss(body: bytes) -> int:
     return 536
 
 
-def _icmp(source: IPAddress, v4: bool, body: bytes, link_mac: bytes) -> Reply | Owner | None:
+def _icmp(source: IPAddress, v4: bool, body: bytes, link_mac: bytes) -> Reply | AddressClaim | None:
     kind, code = body[0], body[1]
     if kind == (0 if v4 else 129):
         ident, sequence = struct.unpack("!HH", body[4:8])
-        return Reply(Said.ECHO, sequence, source) if ident == IDENT else None
+        return Reply(ReplyKind.ECHO, sequence, source) if ident == IDENT else None
     if not v4 and kind == 136 and len(body) >= 24:
-        return Owner(IPv6Address(body[8:24]), _target_mac(body[24:]) or link_mac)
+        return AddressClaim(IPv6Address(body[8:24]), _target_mac(body[24:]) or link_mac)
     if kind not in ((3, 5, 11, 12) if v4 else (1, 2, 3, 4)):
         return None
     quoted = _header(body[8:])
@@ -148,13 +150,13 @@ def _icmp(source: IPAddress, v4: bool, body: bytes, link_mac: bytes) -> Reply | 
         mtu = int.from_bytes(body[4:8], "big")
     _, target, protocol, _, number = quoted
     return Reply(
-        Said.ERROR, number, source, kind=(kind, code), mtu=mtu, quoted=target,
+        ReplyKind.ERROR, number, source, icmp=(kind, code), mtu=mtu, quoted=target,
         quoted_protocol=protocol,
     )  # fmt: skip
 
 
 def _target_mac(options: bytes) -> bytes:
-    """The target's link-layer address among a neighbour advertisement's options."""
+    """The target link-layer address option of a neighbour advertisement."""
     while len(options) >= 8 and options[1]:
         if options[0] == 2:
             return options[2:8]

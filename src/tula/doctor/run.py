@@ -1,165 +1,224 @@
-"""One examination from start to end: look at the machine, ask the network, judge."""
+"""One run of the doctor: observe the machine, send requests, check the results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tula.doctor.backend import BACKEND_CHECKS, observe_own_side
-from tula.doctor.chains import eaten_at_egress, judge_chains, judge_programs
-from tula.doctor.document import (
-    judge_balancer,
-    judge_difference,
-    judge_interfaces,
-    judge_kernel,
-    judge_reach,
-    judge_sources,
+from tula.doctor.backend_state import BackendState, observe_backend
+from tula.doctor.backend_tunnels import (
+    check_filter,
+    check_tunnel_devices,
+    check_tunnel_reverse_path,
 )
-from tula.doctor.fullness import judge_conntrack, judge_neighbours, judge_tables
-from tula.doctor.network import judge_backends, judge_owners, judge_senders
+from tula.doctor.backend_vips import (
+    check_arp_sysctls,
+    check_default_route,
+    check_firewall,
+    check_listeners,
+    check_vips,
+)
+from tula.doctor.balancer import (
+    check_conntrack,
+    check_flow_tables,
+    check_interfaces,
+    check_kernel_state,
+    check_load_balancers,
+    check_neighbour_tables,
+    check_reverse_path,
+    check_routes,
+    check_source_addresses,
+    check_support,
+)
+from tula.doctor.chains import check_chains, check_programs, dropped_at_egress
+from tula.doctor.neighbours import (
+    check_arp_senders,
+    check_resolution,
+    check_return_traffic,
+    check_vip_owners,
+    requests_for_backends,
+    requests_for_vips,
+)
+from tula.doctor.observation import Observation
 from tula.doctor.packets import ECHO
-from tula.doctor.reverse import judge_reverse
-from tula.doctor.roles import Roles, roles_of
-from tula.doctor.scene import Scene
-from tula.doctor.serving import forwarded, judge_site
-from tula.doctor.sites import (
-    Site,
-    askable,
-    first_questions,
-    plan_sites,
-    who_has_backends,
-    who_has_vips,
-)
-from tula.doctor.sizes import judge_sizes, smaller
-from tula.doctor.talk import Answers, InTunnel, Question, Talk
-from tula.doctor.verdicts import vip_lives
-from tula.doctor.ways import judge_passing
+from tula.doctor.path_mtu import check_path_mtu, smaller_requests
+from tula.doctor.reachability import vip_answers
+from tula.doctor.requests import Exchange, Request, Responses, TunnelPath
+from tula.doctor.serving import check_target, over_path_requests
+from tula.doctor.targets import Target, first_requests, limit_targets, plan_targets
 from tula.kernel.wire import KernelWire, Wire
 from tula.model.config import IPAddress
-from tula.model.finding import Finding, Severity
+from tula.model.finding import HERE, Finding, Severity
 
-WATCH = 1.0
-"""Seconds in which answers to clients that come by here would be seen."""
+_LISTEN = 1.0
+"""Seconds in which answers to clients that pass through here would be seen."""
 
-Judge = Callable[[Scene, Answers], Iterable[Finding]]
+BalancerCheck = Callable[[Observation, Responses], Iterable[Finding]]
+BackendCheck = Callable[[Observation, BackendState], Iterable[Finding]]
 
-BALANCER_CHECKS: Sequence[tuple[str, Judge]] = (
-    ("interfaces", judge_interfaces),
-    ("routes to backends", judge_reach),
-    ("load_balancers", judge_balancer),
-    ("addresses to ask from", judge_sources),
-    ("kernel and nft", judge_kernel),
-    ("the kernel against the document", judge_difference),
-    ("who answers ARP and neighbour discovery for VIPs", judge_owners),
-    ("who sends ARP requests in the name of VIPs", judge_senders),
-    ("who answers for backends and balancers", judge_backends),
-    ("whether answers come back through here", judge_passing),
-    ("reverse-path filters for health checks", judge_reverse),
-    ("tables of connections", judge_tables),
-    ("neighbour tables", judge_neighbours),
-    ("connection tracking", judge_conntrack),
-    ("others' nftables chains", judge_chains),
-    ("others' programs at interfaces", judge_programs),
+_BALANCER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
+    ("interfaces", check_interfaces),
+    ("routes to backends", check_routes),
+    ("load_balancers", check_load_balancers),
+    ("source addresses for the tests", check_source_addresses),
+    ("kernel and nft versions", check_support),
+    ("the kernel's state against the configuration", check_kernel_state),
+    ("who answers ARP and neighbour discovery for VIPs", check_vip_owners),
+    ("who sends ARP requests from VIPs", check_arp_senders),
+    ("who answers for backends and balancers", check_resolution),
+    ("whether answers pass through here", check_return_traffic),
+    ("reverse-path filters for health checks", check_reverse_path),
+    ("flow tables", check_flow_tables),
+    ("neighbour tables", check_neighbour_tables),
+    ("connection tracking", check_conntrack),
+    ("foreign nftables chains", check_chains),
+    ("foreign programs on interfaces", check_programs),
 )
-"""What each tests, in a few words, and the judge."""
+_BACKEND_CHECKS: Sequence[tuple[str, BackendCheck]] = (
+    ("VIPs, and on which devices", check_vips),
+    ("ARP settings", check_arp_sysctls),
+    ("tunnel devices", check_tunnel_devices),
+    ("reverse-path filtering", check_tunnel_reverse_path),
+    ("who may send into tunnels, and the MSS", check_filter),
+    ("the default route", check_default_route),
+    ("listening servers", check_listeners),
+    ("foreign nftables chains", check_firewall),
+)
+"""What each tests, and the check."""
 
 _ORDER = [Severity.ERROR, Severity.WARNING, Severity.NOTE]
 
 
 @dataclass(frozen=True, slots=True)
+class Roles:
+    """What this machine is; ``backends`` are its names in the configuration."""
+
+    balancer: bool
+    backends: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What was found, the worst first, and what was tested."""
+    """The findings, the worst first, and what was tested."""
 
     roles: Roles
     findings: tuple[Finding, ...]
     tested: tuple[str, ...]
 
 
-def examine(scene: Scene, patience: float) -> Report:
-    """Tests all that this machine can. Raises KernelError."""
-    roles = roles_of(scene)
+def examine(observed: Observation, patience: float) -> Report:
+    """Runs all tests that this machine can run. Raises KernelError.
+
+    ``patience`` is how many seconds to wait for replies.
+    """
+    roles = roles_of(observed)
     findings: list[Finding] = []
     tested: list[str] = []
     if roles.balancer:
-        vips = scene.vips
-        with KernelWire(scene.own - vips, vips) as wire:
-            answers, sites = converse(scene, wire, patience)
-        findings += judge_balancer_side(scene, answers, sites)
-        tested += [what for what, _ in BALANCER_CHECKS]
+        vips = observed.vips
+        with KernelWire(observed.addresses - vips, vips) as wire:
+            responses, targets = exchange(observed, wire, patience)
+        findings += check_balancer(observed, responses, targets)
+        tested += [what for what, _ in _BALANCER_CHECKS]
         tested.append(
-            f"{len(sites)} VIPs at backends, by the way of clients' packets: served; sizes"
+            f"{len(targets)} pairs of VIP and backend, over the path of clients' packets: ports, "
+            "packet sizes"
         )
-    # One that balances what it serves is a fault by itself, and needs another setting.
-    own = observe_own_side(scene) if roles.backends and not roles.balancer else None
-    if own is not None:
-        for what, check in BACKEND_CHECKS:
-            findings += check(scene, own)
+    # Being both is a problem that the balancer's checks report, with other settings needed.
+    state = observe_backend(observed) if roles.backends and not roles.balancer else None
+    if state is not None:
+        for what, check in _BACKEND_CHECKS:
+            findings += check(observed, state)
             tested.append(what)
     if not roles.balancer and not roles.backends:
-        findings.append(_stranger(scene))
+        findings.append(_not_configured(observed))
     return Report(roles, tuple(sorted(_distinct(findings), key=_rank)), tuple(tested))
 
 
-def converse(scene: Scene, wire: Wire, patience: float) -> tuple[Answers, list[Site]]:
-    """Asks: whose MACs, then everyone everything, then what silence means."""
-    talk = Talk(wire, scene.config.tunnels, scene.own, patience)
-    talk.ask((), [*who_has_vips(scene), *who_has_backends(scene)])
-    sites = askable(plan_sites(scene, talk.answers.owners))
-    talk.ask(first_questions(sites), [*who_has_vips(scene)])
-    talk.ask(_further(scene, sites, talk.answers))
-    talk.listen(WATCH)
-    return talk.answers, sites
+def roles_of(observed: Observation) -> Roles:
+    """By its addresses, VIPs that Tula added, and Tula's table; otherwise by its interfaces."""
+    # Every backend holds the VIPs, so they say nothing.
+    own = observed.addresses - observed.vips
+    backends = {
+        backend.name: None
+        for service in observed.config.services
+        for backend in service.backends
+        if own & set(backend.addresses)
+    }
+    listed = any(address in own for _, address in observed.config.load_balancers)
+    added = any(a.ours and a.address.ip in observed.vips for a in observed.host.addresses)
+    # A backend may be the balancer of another configuration, whose table is here then.
+    balancer = listed or added or (observed.has_table and (observed.applied or not backends))
+    if not balancer and not backends:
+        balancer = any(name in observed.host.links for name in observed.config.interfaces)
+    return Roles(balancer, tuple(backends))
 
 
-def judge_balancer_side(scene: Scene, answers: Answers, sites: Sequence[Site]) -> list[Finding]:
-    """All that the balancer can tell."""
-    findings = [finding for _, judge in BALANCER_CHECKS for finding in judge(scene, answers)]
-    by_backend: dict[str, list[Site]] = {}
-    for site in sites:
-        by_backend.setdefault(site.backend.key, []).append(site)
-    eaten = eaten_at_egress(scene)
+def exchange(observed: Observation, wire: Wire, patience: float) -> tuple[Responses, list[Target]]:
+    """MACs first, then every target, then follow-ups where there was no answer."""
+    session = Exchange(wire, observed.config.tunnels, observed.addresses, patience)
+    session.send((), [*requests_for_vips(observed), *requests_for_backends(observed)])
+    targets = limit_targets(plan_targets(observed, session.responses.macs))
+    session.send(first_requests(targets), [*requests_for_vips(observed)])
+    session.send(_follow_ups(observed, targets, session.responses))
+    session.listen(_LISTEN)
+    return session.responses, targets
+
+
+def check_balancer(
+    observed: Observation, responses: Responses, targets: Sequence[Target]
+) -> list[Finding]:
+    """Everything that can be seen from the balancer."""
+    findings = [f for _, check in _BALANCER_CHECKS for f in check(observed, responses)]
+    by_backend: dict[str, list[Target]] = {}
+    for target in targets:
+        by_backend.setdefault(target.backend.key, []).append(target)
+    dropped = dropped_at_egress(observed)
     for of_one in by_backend.values():
-        for site in of_one:
-            if isinstance(site.way, InTunnel) or (site.interface, site.vip) not in eaten:
-                findings += judge_site(scene.config, site, of_one, answers)
-        findings += judge_sizes(of_one, answers)
+        for target in of_one:
+            tunnelled = isinstance(target.path, TunnelPath)
+            if tunnelled or (target.interface, target.vip) not in dropped:
+                findings += check_target(observed.config, target, of_one, responses)
+        findings += check_path_mtu(of_one, responses)
     return findings
 
 
-def _further(scene: Scene, sites: Iterable[Site], answers: Answers) -> list[Question]:
-    """What is asked of those who did not answer all."""
-    questions: list[Question] = []
+def _follow_ups(
+    observed: Observation, targets: Iterable[Target], responses: Responses
+) -> list[Request]:
+    """Further requests to the targets that did not answer everything."""
+    requests: list[Request] = []
     sources: dict[int, IPAddress] = {}
     for version in (4, 6):
-        source = scene.sources.to(None, version)
+        source = observed.sources.to(None, version)
         if source is not None:
             sources[version] = source
-    for site in sites:
-        silent = any(site.ask_vip("tcp", port) not in answers.replies for port in site.tcp)
-        if silent or not vip_lives(answers, site):
-            questions += [site.ask_vip(ECHO), site.ask_own(ECHO)]
-            if isinstance(site.way, InTunnel):
-                questions += forwarded(site, sources)
-        questions += smaller(site, answers)
-    return questions
+    for target in targets:
+        unanswered = any(target.to_vip("tcp", port) not in responses.replies for port in target.tcp)
+        if unanswered or not vip_answers(responses, target):
+            requests += [target.to_vip(ECHO), target.to_backend(ECHO)]
+            if isinstance(target.path, TunnelPath):
+                requests += over_path_requests(target, sources)
+        requests += smaller_requests(target, responses)
+    return requests
 
 
 def _distinct(findings: Iterable[Finding]) -> list[Finding]:
-    """Each thing once: several VIPs and services may show the same."""
+    """Each problem once: several VIPs and services may show the same."""
     kept: dict[tuple[object, ...], Finding] = {}
     for finding in findings:
-        kept.setdefault((finding.fault, finding.where, finding.evidence), finding)
+        kept.setdefault((finding.id, finding.where, finding.evidence), finding)
     return list(kept.values())
 
 
 def _rank(finding: Finding) -> tuple[int, str, str]:
-    return _ORDER.index(finding.severity), finding.where, finding.fault
+    return _ORDER.index(finding.severity), finding.where, finding.id
 
 
-def _stranger(scene: Scene) -> Finding:
-    here = ", ".join(sorted(str(a) for a in scene.own if not a.is_loopback)) or "none"
+def _not_configured(observed: Observation) -> Finding:
+    here = ", ".join(sorted(str(a) for a in observed.addresses if not a.is_loopback)) or "none"
     return Finding(
-        "not-in-document", Severity.ERROR, "here",
-        f"no address of this machine ({here}) and no interface of it is in the document",
-        "run it on a balancer or a backend, or give the right addresses",
+        "not-in-configuration", Severity.ERROR, HERE,
+        f"the configuration has no address of this machine ({here}) and no interface of it",
+        "run the doctor on a balancer or a backend, or correct the addresses",
     )  # fmt: skip

@@ -1,238 +1,249 @@
-"""Whether every backend takes packets for its VIPs, and serves. Pure judging.
+"""Whether every backend accepts packets for its VIPs, and serves there. Pure.
 
-Packets for the VIP went the way of clients' packets to one backend at a time, and the same was
-asked of its own address. From which of them is answered follows where they are lost.
+Requests for the VIP took the path of clients' packets to one backend at a time, and the same
+requests went to the backend's own address. Which of them were answered shows where packets are
+lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tula.doctor import mends
+from tula.doctor import fixes
 from tula.doctor.packets import TCP, UDP
-from tula.doctor.replies import Said
-from tula.doctor.sites import Site
-from tula.doctor.talk import Answers, InTunnel, Question
-from tula.doctor.verdicts import (
-    Verdict,
-    host_lives,
-    no_end,
-    no_host,
-    prohibited,
-    redirected,
-    verdict,
-    vip_lives,
-    vip_questions,
+from tula.doctor.reachability import (
+    PortState,
+    backend_answers,
+    no_endpoint_error,
+    not_local_error,
+    port_state,
+    prohibited_error,
+    unreachable_error,
+    vip_answers,
+    vip_requests,
 )
+from tula.doctor.replies import Reply, ReplyKind
+from tula.doctor.requests import Request, Responses, TunnelPath
+from tula.doctor.targets import Target
 from tula.model.config import Config, IPAddress
 from tula.model.finding import Finding, Severity
 
-_OTHER_END = (
-    "another kind, key, id or MAC at its end, rp_filter there (all, the tunnel's), a filter that "
-    "does not know this balancer's address"
+_OTHER_CAUSES = (
+    "no tunnel device there; one of another type, key, id or MAC; rp_filter there (all, or the "
+    "device's own); a filter that does not know this balancer's address; or a missing VIP"
 )
 
 
-def judge_site(
-    config: Config, site: Site, sites: Sequence[Site], answers: Answers
+def check_target(
+    config: Config, target: Target, targets: Sequence[Target], responses: Responses
 ) -> list[Finding]:
-    """What is wrong with one VIP at one backend; ``sites`` are all of this backend."""
-    if vip_lives(answers, site):
-        return [*_judge_ports(site, answers)]
-    if any(isinstance(answers.refused.get(q), PermissionError) for q in vip_questions(site)):
-        return [_kept_in(site)]
-    found = _told(config, site, answers)
+    """What is wrong with one VIP at one backend; ``targets`` are all of this backend."""
+    if vip_answers(responses, target):
+        return [*_check_ports(target, responses)]
+    errors = (responses.send_errors.get(request) for request in vip_requests(target))
+    if any(isinstance(error, PermissionError) for error in errors):
+        return [_dropped_here(target)]
+    found = _reported_by_icmp(config, target, responses)
     if found is not None:
         return [found]
-    alive = any(host_lives(answers, other) or vip_lives(answers, other) for other in sites)
+    alive = any(backend_answers(responses, t) or vip_answers(responses, t) for t in targets)
     if not alive:
-        return [_unreachable(site, answers)]
-    if isinstance(site.way, InTunnel):
-        return [_tunnel_silent(config, site, answers)]
-    return [_missing(site, certain=False, because=f"does not answer for {site.vip}")]
+        return [_unreachable(target, responses)]
+    if isinstance(target.path, TunnelPath):
+        return [_no_answer_in_tunnel(config, target, target.path, responses)]
+    return [_vip_missing(target, f"does not answer for {target.vip}", certain=False)]
 
 
-def forwarded(site: Site, sources: dict[int, IPAddress]) -> list[Question]:
+def over_path_requests(target: Target, sources: dict[int, IPAddress]) -> list[Request]:
     """Echoes to the backend's own addresses inside the tunnel."""
     return [
-        site.ask_forwarded(address, sources[address.version])
-        for address in site.backend.addresses
+        target.over_path(address, sources[address.version])
+        for address in target.backend.addresses
         if address.version in sources
     ]
 
 
-def _told(config: Config, site: Site, answers: Answers) -> Finding | None:
-    """What ICMP says outright."""
-    name, way = site.backend.name, site.way
-    if isinstance(way, InTunnel) and (reply := no_end(answers, site)) is not None:
+def _reported_by_icmp(config: Config, target: Target, responses: Responses) -> Finding | None:
+    """The problem that an ICMP error names."""
+    name, path = target.backend.name, target.path
+    no_endpoint = no_endpoint_error(responses, target)
+    if isinstance(path, TunnelPath) and no_endpoint is not None:
         return Finding(
             "tunnel-missing", Severity.ERROR, name,
-            f"{reply.source} answers packets of the {way.tunnel} tunnel: "
-            f"{_icmp(reply.source, reply.kind)}",
-            f"make the tunnel's end on {name}: tula backend instructions, or these commands",
-            on=name, commands=mends.open_tunnel(config, name),
+            f"packets of the {path.tunnel} tunnel get {_icmp(no_endpoint)}",
+            f"create the tunnel device on {name}: see tula backend instructions, or run these "
+            "commands",
+            on=name, commands=fixes.recreate_tunnels(config, name),
         )  # fmt: skip
-    if (told := prohibited(answers, site)) is not None:
-        reply, outer = told
-        what = "its tunnel" if outer else f"the VIP {site.vip}"
+    if (prohibited := prohibited_error(responses, target)) is not None:
+        reply, outer = prohibited
+        what = "its tunnel" if outer else f"the VIP {target.vip}"
         return Finding(
             "firewall", Severity.ERROR, name,
-            f"{reply.source} answers packets for {what}: {_icmp(reply.source, reply.kind)}",
+            f"packets for {what} get {_icmp(reply)}",
             f"allow them in the firewall of {reply.source}",
             on=name,
         )  # fmt: skip
-    if (reply := redirected(answers, site)) is not None:
-        return _missing(site, certain=True, because=f"sends on what is for {site.vip}")
-    reply = no_host(answers, site)
-    if reply is not None and reply.source in site.backend.addresses:
-        return _missing(site, certain=True, because=f"knows no {site.vip}")
-    if reply is not None:
-        return Finding(
-            "backend-unreachable", Severity.ERROR, name,
-            f"{reply.source} answers packets to {site.outer}: {_icmp(reply.source, reply.kind)}",
-            f"start {name}, or mend the routes to it",
-        )  # fmt: skip
-    return None
-
-
-def _kept_in(site: Site) -> Finding:
-    """netfilter has dropped it on its way out (nf_hook_slow, netfilter/core.c)."""
+    if not_local_error(responses, target) is not None:
+        return _vip_missing(target, f"forwards packets for {target.vip}", certain=True)
+    unreachable = unreachable_error(responses, target)
+    if unreachable is None:
+        return None
+    if unreachable.source in target.backend.addresses:
+        return _vip_missing(target, f"reports that it cannot reach {target.vip}", certain=True)
     return Finding(
-        "foreign-chain", Severity.ERROR, site.interface,
-        f"rules of this machine's own drop what it sends to {site.outer} for {site.vip}",
-        "allow it in the output and postrouting chains (nft list ruleset)",
+        "backend-unreachable", Severity.ERROR, name,
+        f"packets to {target.outer_destination} get {_icmp(unreachable)}",
+        f"start {name}, or repair the routes to it",
     )  # fmt: skip
 
 
-def _unreachable(site: Site, answers: Answers) -> Finding:
-    """Nothing was answered, by no address."""
-    if isinstance(site.way, InTunnel):
-        evidence = f"no answer from {site.outer}, neither to TCP or UDP nor to echoes"
+def _dropped_here(target: Target) -> Finding:
+    """netfilter dropped the packet on its way out (nf_hook_slow, netfilter/core.c)."""
+    return Finding(
+        "foreign-chain", Severity.ERROR, target.interface,
+        f"this machine's own rules drop packets to {target.outer_destination} for {target.vip}",
+        "allow them in the output and postrouting chains (nft list ruleset)",
+    )  # fmt: skip
+
+
+def _unreachable(target: Target, responses: Responses) -> Finding:
+    """No address replied to anything."""
+    if isinstance(target.path, TunnelPath):
+        evidence = f"no answer from {target.outer_destination}, neither to TCP or UDP nor to echoes"
     else:
-        evidence = f"{site.outer} answers for its MAC, and nothing else"
-    refused = next((e for q, e in answers.refused.items() if q.target == site.own), None)
+        evidence = f"{target.outer_destination} answers ARP or neighbour discovery, nothing else"
+    errors = responses.send_errors.items()
+    refused = next((e for r, e in errors if r.destination == target.address), None)
     if refused is not None:
-        evidence += f" (this machine says: {refused.strerror})"
-    severe = bool(site.tcp) or isinstance(site.way, InTunnel)
+        evidence += f" (this machine reports: {refused.strerror})"
+    # UDP servers need not answer, nor need hosts answer echoes.
+    severe = bool(target.tcp) or isinstance(target.path, TunnelPath)
     severity = Severity.ERROR if severe else Severity.NOTE
     return Finding(
-        "backend-unreachable", severity, site.backend.name, evidence,
-        f"start {site.backend.name}; look at the routes, and for a firewall on the way or on it"
-        + ("" if severe else "; or it answers no echoes, and UDP only where it is asked rightly"),
+        "backend-unreachable", severity, target.backend.name, evidence,
+        f"start {target.backend.name}; check the routes, and firewalls on the path and on it"
+        + ("" if severe else "; or it ignores echoes, and UDP requests that it does not know"),
         certain=False,
     )  # fmt: skip
 
 
-def _tunnel_silent(config: Config, site: Site, answers: Answers) -> Finding:
-    """The backend lives, and says nothing to what comes in the tunnel."""
-    name, way = site.backend.name, site.way
-    assert isinstance(way, InTunnel)
+def _no_answer_in_tunnel(
+    config: Config, target: Target, path: TunnelPath, responses: Responses
+) -> Finding:
+    """The backend is up, and the VIP does not answer what comes through the tunnel."""
+    name = target.backend.name
     through = [
-        question
-        for question, replies in answers.replies.items()
-        if isinstance(question.way, InTunnel)
-        and (question.way.tunnel, question.way.remote) == (way.tunnel, way.remote)
-        and any(reply.said is not Said.ERROR for reply in replies)
+        request
+        for request, replies in responses.replies.items()
+        if isinstance(request.path, TunnelPath)
+        and (request.path.tunnel, request.path.remote) == (path.tunnel, path.remote)
+        and any(reply.kind is not ReplyKind.ERROR for reply in replies)
     ]
-    same = any(question.source.version == site.vip.version for question in through)
-    if same or (through and site.vip.version == 6):  # which no reverse-path filter checks
-        return _missing(
-            site, certain=False,
-            because=f"answers through the {way.tunnel} tunnel, and not for {site.vip}",
-        )  # fmt: skip
-    commands = mends.open_tunnel(config, name)
-    if through and site.vip.version == 4:
+    same_version = any(request.source.version == target.vip.version for request in through)
+    # No reverse-path filter checks IPv6.
+    if same_version or (through and target.vip.version == 6):
+        because = f"answers through the {path.tunnel} tunnel, but not for {target.vip}"
+        return _vip_missing(target, because, certain=False)
+    commands = fixes.recreate_tunnels(config, name)
+    if through and target.vip.version == 4:
         return Finding(
             "rp-filter", Severity.ERROR, name,
-            f"through the {way.tunnel} tunnel IPv6 comes in, which no reverse-path filter checks, "
-            f"and nothing of IPv4, which {name} answers by its own address",
-            f"have the tunnel's device on {name} filter loosely (rp_filter 2, and an IPv4 address "
-            "on it); else look for a firewall there",
+            f"{name} answers IPv6 through the {path.tunnel} tunnel, which no reverse-path filter "
+            "checks, and IPv4 only at its own address",
+            f"set loose reverse-path filtering on the tunnel device of {name} (rp_filter 2, and "
+            "an IPv4 address on it); if that does not help, look for a firewall there",
             certain=False, on=name, commands=commands,
         )  # fmt: skip
     return Finding(
         "tunnel-missing", Severity.ERROR, name,
-        f"{name} answers by its own address, and nothing that comes in the {way.tunnel} tunnel to "
-        f"{way.remote}",
-        f"make the tunnel's end on {name} anew; what it may be: no end there, {_OTHER_END}, or no "
-        "VIP there",
+        f"{name} answers at its own address, but nothing through the {path.tunnel} tunnel to "
+        f"{path.remote}",
+        f"recreate the tunnel device on {name}; possible causes: {_OTHER_CAUSES}",
         certain=False, on=name, commands=commands,
     )  # fmt: skip
 
 
-def _missing(site: Site, *, certain: bool, because: str) -> Finding:
-    name = site.backend.name
-    evidence = f"{name} lives, and {because}"
-    others = "" if certain else (
-        "; else look for a firewall there that drops all for the VIP, or on the way for what drops "
-        "answers from it (source filter, uRPF)"
+def _vip_missing(target: Target, because: str, *, certain: bool) -> Finding:
+    name = target.backend.name
+    otherwise = "" if certain else (
+        "; if it has it, look for a firewall there that drops everything for the VIP, or for a "
+        "filter on the path that drops replies from it (source filtering, uRPF)"
     )  # fmt: skip
     return Finding(
-        "vip-missing", Severity.ERROR, name, evidence, f"give {name} the VIP, on lo{others}",
-        certain=certain, on=name, commands=mends.hold_vip(site.vip),
+        "vip-missing", Severity.ERROR, name,
+        f"{name} is up, and {because}",
+        f"add the VIP to lo on {name}{otherwise}",
+        certain=certain, on=name, commands=fixes.hold_vip(target.vip),
     )  # fmt: skip
 
 
-def _judge_ports(site: Site, answers: Answers) -> Iterator[Finding]:
-    """The backend takes packets for the VIP: does it serve there?"""
-    heard = {port: verdict(answers, site.ask_vip(TCP, port)) for port in site.tcp}
-    some = any(v is Verdict.ACCEPTS for v in heard.values())
-    for port, said in heard.items():
-        own = verdict(answers, site.ask_own(TCP, port))
-        yield from _judge_port(site, f"tcp port {port}", said, own, some)
-    for port in site.udp:
-        said = verdict(answers, site.ask_vip(UDP, port))
-        replies = answers.to(site.ask_vip(UDP, port))
-        strange = [r.source for r in replies if r.said is Said.ACCEPTS and r.source != site.vip]
-        if strange:
+def _check_ports(target: Target, responses: Responses) -> Iterator[Finding]:
+    """The backend accepts packets for the VIP: does it serve there?"""
+    states = {port: port_state(responses, target.to_vip(TCP, port)) for port in target.tcp}
+    some_open = any(state is PortState.OPEN for state in states.values())
+    for port, state in states.items():
+        own = port_state(responses, target.to_backend(TCP, port))
+        yield from _check_port(target, f"tcp port {port}", state, own, some_open)
+    for port in target.udp:
+        request = target.to_vip(UDP, port)
+        state = port_state(responses, request)
+        replies = responses.to(request)
+        others = [r.source for r in replies if r.kind is ReplyKind.OPEN and r.source != target.vip]
+        if others:
             yield Finding(
-                "answers-by-own-address", Severity.ERROR, site.backend.name,
-                f"what is asked of {site.vip} udp port {port} is answered by {strange[0]}: "
-                "clients drop that",
-                "have the server bind to the VIP itself", on=site.backend.name,
+                "answers-by-own-address", Severity.ERROR, target.backend.name,
+                f"requests to {target.vip} udp port {port} are answered from {others[0]}: clients "
+                "drop that",
+                "bind the server to the VIP itself", on=target.backend.name,
             )  # fmt: skip
             continue
-        own = verdict(answers, site.ask_own(UDP, port))
-        if said is Verdict.SILENT and own is not Verdict.ACCEPTS:
-            continue  # nobody has to answer
-        if said is not Verdict.SILENT and own is Verdict.SILENT and host_lives(answers, site):
-            own = Verdict.ACCEPTS  # it is open: it did not say otherwise
-        yield from _judge_port(site, f"udp port {port}", said, own, False)
+        own = port_state(responses, target.to_backend(UDP, port))
+        if state is PortState.NO_ANSWER and own is not PortState.OPEN:
+            continue  # UDP servers need not answer
+        if (
+            state is not PortState.NO_ANSWER
+            and own is PortState.NO_ANSWER
+            and backend_answers(responses, target)
+        ):
+            own = PortState.OPEN  # a closed port would have been reported
+        yield from _check_port(target, f"udp port {port}", state, own, False)
 
 
-def _judge_port(
-    site: Site, port: str, said: Verdict, own: Verdict, some: bool
+def _check_port(
+    target: Target, port: str, state: PortState, own: PortState, some_open: bool
 ) -> Iterator[Finding]:
-    name, vip, serves = site.backend.name, site.vip, own is Verdict.ACCEPTS
-    if said is Verdict.ACCEPTS:
+    """``state`` at the VIP, ``own`` at the backend's own address."""
+    name, vip, serves = target.backend.name, target.vip, own is PortState.OPEN
+    if state is PortState.OPEN:
         return
-    if said is Verdict.REFUSES and serves:
+    if state is PortState.CLOSED and serves:
         yield Finding(
             "listens-elsewhere", Severity.ERROR, name,
-            f"{vip} {port} is closed, {site.own} {port} is open",
+            f"{vip} {port} is closed, {target.address} {port} is open",
             f"have the server listen on {vip} or on all addresses",
             on=name,
         )  # fmt: skip
-    elif said is Verdict.REFUSES:
+    elif state is PortState.CLOSED:
         yield Finding(
-            "not-listening", Severity.NOTE if some else Severity.ERROR, name,
+            "not-listening", Severity.NOTE if some_open else Severity.ERROR, name,
             f"{vip} {port} is closed"
-            + (f", {site.own} {port} too" if own is Verdict.REFUSES else ""),
-            f"start the server, or take the port from {', '.join(site.services)}",
+            + (f", and so is {target.address} {port}" if own is PortState.CLOSED else ""),
+            f"start the server, or remove the port from {', '.join(target.services)}",
             on=name,
         )  # fmt: skip
     else:
-        how = "is rejected by a filter" if said is Verdict.REJECTED else "does not answer"
+        how = "is rejected by a filter" if state is PortState.REJECTED else "does not answer"
         yield Finding(
             "firewall", Severity.ERROR, name,
-            f"{name} takes packets for {vip}, and {port} {how}"
-            + (f"; {site.own} {port} is open" if serves else ""),
+            f"{name} accepts packets for {vip}, but {port} {how}"
+            + (f"; {target.address} {port} is open" if serves else ""),
             f"allow {vip} {port} in the firewall of {name} (nft list ruleset)",
-            certain=serves or said is Verdict.REJECTED, on=name,
+            certain=serves or state is PortState.REJECTED, on=name,
         )  # fmt: skip
 
 
-def _icmp(source: IPAddress, kind: tuple[int, int]) -> str:
+def _icmp(reply: Reply) -> str:
     text = {
         4: {
             (3, 0): "net unreachable", (3, 1): "host unreachable",
@@ -242,5 +253,5 @@ def _icmp(source: IPAddress, kind: tuple[int, int]) -> str:
             (1, 0): "no route", (1, 3): "address unreachable", (1, 4): "port unreachable",
             (4, 1): "unrecognized next header",
         },
-    }[source.version].get(kind, "prohibited by a filter")  # fmt: skip
-    return f"ICMP {text}"
+    }[reply.source.version].get(reply.icmp, "administratively prohibited")  # fmt: skip
+    return f'ICMP "{text}" from {reply.source}'

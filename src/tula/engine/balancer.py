@@ -1,72 +1,58 @@
-"""One machine's balancer: brings kernel and addresses to a document, and tells how they stand."""
+"""One machine's balancer: brings data path and VIPs to a configuration, and says what was done.
+
+The same for ``tula apply`` without a daemon and for the daemon. Not for several threads: whoever
+changes something does so from one.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tula.dataplane.nft.adjust import adjust_shape
-from tula.dataplane.nft.diff import diff_rulesets
-from tula.dataplane.nft.recover import recover_ids, renamed_services
-from tula.dataplane.nft.ruleset import Key, Ruleset
-from tula.dataplane.nft.shape import shape
-from tula.dataplane.nft.transaction import Transaction, in_turn
-from tula.dataplane.tunnels import TunnelChange, diff_tunnels
-from tula.engine.change import Applied, Change, Prepared, Repair, has_drifted, owned_addresses
-from tula.engine.committer import Committer
+from tula.dataplane.port import Memory, Receipt
+from tula.engine.change import Applied, Change, Outcome, Prepared, routes_moved
 from tula.engine.host_settings import HostSettings
 from tula.engine.overrides import changed_overrides
-from tula.engine.past import add_counts, counting, leaving_marks, past_counts
 from tula.engine.reader import Adapters, Reader
-from tula.engine.store import Memory, Store
-from tula.model.config import Config, Forwarding
-from tula.model.count import Count
+from tula.engine.retired import add_counts
+from tula.engine.store import Remembered, Store
+from tula.kernel.clock import boot_time
+from tula.model.config import Config
 from tula.model.errors import KernelError, StaleError, StateError
-from tula.model.health import BackendName, Override, Standing
-from tula.model.host import HostView
-from tula.model.ids import Ids, backend_id
+from tula.model.health import BackendName, Override, ProbeSocket, Standing
 from tula.model.problem import Problem, ProblemsError
-from tula.model.tunnel import Tunnels
-from tula.plan.adjust import adjust_plan, keep_plan
-from tula.plan.desired import plan_desired
-from tula.plan.ids import merge_ids, plan_ids
+from tula.plan.desired import adjust_plan, plan_desired
 from tula.plan.probes import probe_destinations
 from tula.plan.reach import backend_addresses, plan_reach, takes_own_address
-from tula.plan.standing import (
-    NO_SHARES,
-    Shares,
-    absent_backends,
-    away_standings,
-    effective_config,
-    plan_standings,
-)
-from tula.plan.tunnel_kinds import missing_tunnels
+from tula.plan.standing import NO_SHARES, Shares, plan_standings
 from tula.plan.usable import unreached_backends, usable_config
 
 StandingsOf = Mapping[BackendName, Standing]
 
+_COMMIT_TRIES = 5
+
 
 class Balancer(Reader):
-    """Composes plan, data path and kernel for one network namespace and one state directory.
+    """Composes plan, data path, VIPs and store for one network namespace and state directory.
 
-    Methods raise ProblemsError for a document that does not fit this machine, KernelError and
-    StateError for what failed; in each case what was there before is there still.
+    Methods raise ProblemsError for a configuration that does not fit this machine, KernelError and
+    StateError for what failed before anything was changed. What fails after the data path was
+    changed is a warning of the outcome, and tried again by the next call.
     """
 
     def __init__(
-        self, kernel: Adapters, store: Store, clock: Callable[[], float] = time.time
+        self, adapters: Adapters, store: Store, clock: Callable[[], float] = boot_time
     ) -> None:
-        """``clock`` tells seconds since the epoch."""
-        super().__init__(kernel, store)
-        self._committer = Committer(kernel)
+        """``clock`` tells seconds of the boot clock."""
+        super().__init__(adapters, store)
         self._clock = clock
         self.applied: Applied | None = None
         """What the last change of this process left; None when that is not known."""
         self.unsaved = ""
         """Why the disk did not take what must be remembered; it is tried again."""
-        self._unsaved: Memory | None = None
+        self._unsaved: Remembered | None = None
+        self._unaccepted: tuple[bytes, Callable[[], None]] | None = None
 
     def plan(
         self,
@@ -82,7 +68,7 @@ class Balancer(Reader):
         return self._prepare(config, standings, force or self._accepted(source)).change
 
     def without_monitors(self, config: Config) -> StandingsOf:
-        """How backends count where nothing is known but what the operator said."""
+        """How backends count where nothing is known but the operator's overrides."""
         return plan_standings(config, {}, self._store.overrides(), self._clock()).of
 
     def apply(
@@ -93,36 +79,31 @@ class Balancer(Reader):
         force: bool = False,
         standings: StandingsOf | None = None,
         shares: Shares = NO_SHARES,
-    ) -> Change:
-        """Brings the kernel to the document in one step, and returns what was done."""
+    ) -> Outcome:
+        """Brings the machine to the configuration in one step, and accepts it."""
         with self._store.locked():
             if standings is None:
                 standings = self.without_monitors(config)
             prepared = self._prepare(config, standings, force or self._accepted(source), shares)
-            before = self._memory()
-            # Ids first, so that a full disk is found before the kernel is changed. Counts last:
-            # an element that is still there must not count twice.
-            early = Memory(prepared.memory.ids, before.past)
+            before = self._remembered()
+            # Numbers first, so that a full disk is found before the kernel is changed. Counts
+            # last: an element that is still there must not count twice.
+            early = Remembered(self._path.dump(prepared.path.memory), before.retired)
             self._remember(before, early)
             try:
                 accept = self._store.prepare_document(source)
-                self._committer.commit(
-                    prepared.change, prepared.applied.host, fresh=prepared.have is None
-                )
+                prepared, receipt = self._commit(prepared, strict=True)
             except (KernelError, StateError):
-                # The old document goes on, and its counts are found by the old ids.
+                # The old configuration goes on, and its counts are found by the old numbers.
                 self._try_remember(early, before)
                 raise
-            accept()
-            # Accepted it is, in the kernel and on the disk: what is left are counts.
-            self._try_remember(early, prepared.memory)
-            self._finish(prepared)
-        return prepared.change
+            self._unaccepted = (source, accept)
+            return self._finish(prepared, receipt, early)
 
     def reconcile(
         self, config: Config, standings: StandingsOf, shares: Shares = NO_SHARES
-    ) -> Repair:
-        """Brings the kernel back to an accepted document, as far as this machine can.
+    ) -> Outcome:
+        """Brings the machine back to an accepted configuration, as far as it can be.
 
         What the disk does not take is told, and keeps nothing from the kernel.
         """
@@ -131,12 +112,10 @@ class Balancer(Reader):
 
     def override(
         self, config: Config, name: BackendName, change: Callable[[Override], Override]
-    ) -> Repair:
-        """Without a daemon: changes what the operator says of a backend of the applied document,
-        and brings the kernel to it. When that fails, it is not said."""
+    ) -> Outcome:
+        """Without a daemon: changes the override of a backend of the accepted configuration, and
+        brings the kernel to it. When that fails, the override is as it was."""
         with self._store.locked():
-            if self._store.has_daemon():
-                raise StateError(f"{self._store.directory}: a daemon starts or ends; try again")
             before = self._store.overrides()
             self._store.save_overrides(changed_overrides(before, name, change))
             try:
@@ -147,138 +126,91 @@ class Balancer(Reader):
 
     def _reconcile(
         self, config: Config, standings: StandingsOf, shares: Shares = NO_SHARES
-    ) -> Repair:
+    ) -> Outcome:
         left, self.applied = self.applied, None
         prepared = self._prepare(config, standings, True, shares, lenient=True)
-        before = self._memory()
-        early = Memory(prepared.memory.ids, before.past)
+        drifted = left is not None and self._has_drifted(left, prepared)
+        before = self._remembered()
+        early = Remembered(self._path.dump(prepared.path.memory), before.retired)
         self._try_remember(before, early)
-        prepared = self._committer.commit_what_can_be(prepared)
-        committed = time.monotonic()
-        self._try_remember(early, prepared.memory)
-        self._finish(prepared)
-        drifted = left is not None and has_drifted(left, prepared)
-        return Repair(prepared.change, prepared.problems, self.unsaved, drifted, committed)
+        prepared, receipt = self._commit(prepared, strict=False)
+        return replace(self._finish(prepared, receipt, early), drifted=drifted)
 
-    def adjust(self, standings: StandingsOf, shares: Shares = NO_SHARES) -> Repair:
-        """Brings other standings of the applied document's backends to the kernel, and no more.
+    def adjust(self, standings: StandingsOf, shares: Shares = NO_SHARES) -> Outcome:
+        """Brings other standings of the applied configuration's backends to the kernel, no more.
 
-        Nothing is read before it: raises StaleError when somebody else has changed the rules
+        Nothing is read before it: raises StaleError when somebody else has changed something
         since, and KernelError; then only ``reconcile`` helps.
         """
-        # An nft that outlives this process keeps the lock: nobody may compare before its end.
-        with self._locked_if_possible():
-            return self._adjust(standings, shares)
-
-    def _adjust(self, standings: StandingsOf, shares: Shares) -> Repair:
+        # Without the store's lock, which the daemon holds as long as it runs: health must reach
+        # the kernel though the state directory is gone.
         applied = self.applied
-        if applied is None:
+        if applied is None or applied.receipt.revision is None:
             raise StaleError
         self.applied = None
-        planned = adjust_plan(applied.planned, standings, shares)
-        shaped = adjust_shape(applied.shaped, planned.state)
-        change = Change(transaction=diff_rulesets(applied.shaped.ruleset, shaped.ruleset))
-        leaving = self._leaving(change.transaction)
-        changed, gone = in_turn(change.transaction)
-        self._kernel.nftables.run(changed, applied.generation)
-        if gone:
-            self._committer.drop(gone)
-        ids = planned.ids
-        self.applied = replace(
-            applied,
-            ids=ids,
-            planned=planned,
-            shaped=shaped,
-            # Not asked for: were it more by now, somebody else would have changed something.
-            generations=next_generations(applied.generation, change.transaction),
-        )
+        plan = adjust_plan(applied.plan, standings, shares)
+        memory = applied.receipt.memory
+        change = self._path.diff(applied.receipt, plan.state, memory)
+        receipt = self._path.commit(change, applied.receipt.revision)
         committed = time.monotonic()
-        if leaving or ids != applied.ids or self.unsaved:
-            self._remember_adjusted(applied, ids, leaving)
-        return Repair(change, (), self.unsaved, committed=committed)
+        self.applied = replace(applied, plan=plan, receipt=receipt)
+        if receipt.retired or receipt.memory != memory or self.unsaved:
+            self._remember_adjusted(applied, receipt)
+        return Outcome(Change(change), unsaved=self.unsaved, committed=committed)
 
-    def _remember_adjusted(
-        self, applied: Applied, ids: Ids, leaving: Mapping[str, Mapping[Key, Count]]
-    ) -> None:
+    def _remember_adjusted(self, applied: Applied, receipt: Receipt) -> None:
         try:
-            before = self._memory()
+            before = self._remembered()
         except StateError as error:
             self.unsaved = str(error)
             return
-        past = add_counts(before.past, applied.config, ids, leaving)
-        self._try_remember(before, Memory(ids, past))
-
-    @contextmanager
-    def _locked_if_possible(self) -> Iterator[None]:
-        """Health must reach the kernel though the state directory is gone."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._store.locked())
-            except StateError as error:
-                self.unsaved = str(error)
-            yield
+        retired = add_counts(before.retired, receipt.retired, applied.config)
+        self._try_remember(before, Remembered(self._path.dump(receipt.memory), retired))
 
     def missing(self, config: Config) -> frozenset[BackendName]:
         """The backends of services with monitors that the kernel was left without: they were
-        down when the daemon before ended. None if there is no table."""
-        have = self._kernel.nftables.observe()
-        if have is None:
-            return frozenset()
-        ids = merge_ids(self._memory().ids, recover_ids(have))
-        there = {key for name, marks in have.maps.items() if counting(name) for key in marks}
-        return frozenset(
-            (service.name, backend.name)
+        down when the daemon before ended. Nothing if there is no data path."""
+        checked = {
+            (service.name, backend.key): (service.name, backend.name)
             for service in config.services
-            if service.health and service.name in ids.services
+            if service.health
             for backend in service.backends
-            if backend.key in ids.backends
-            and backend_id(ids.services[service.name], ids.backends[backend.key]) not in there
-        )
+        }
+        left_out = self._path.observe().left_out(checked, self._memory())
+        return frozenset(checked[name] for name in left_out)
 
-    def _leaving(self, transaction: Transaction) -> dict[str, dict[Key, Count]]:
-        """What the elements counted that are about to go."""
-        found: dict[str, dict[Key, Count]] = {}
-        for name, marks in leaving_marks(transaction).items():
-            counts = self._kernel.nftables.counts_of(name, marks)
-            found[str(name)] = {mark: count for mark, count in counts.items() if count.packets}
-        return {name: counts for name, counts in found.items() if counts}
-
-    def _finish(self, prepared: Prepared) -> None:
-        self._committer.announce(prepared)
-        self._committer.remove(prepared.change)
-        generation = self._kernel.nftables.generation()
-        on_the_way = (_before(generation),) if in_turn(prepared.change.transaction)[1] else ()
-        self.applied = replace(prepared.applied, generations=(*on_the_way, generation))
+    def probe_socket(self, applied: Applied, service: str, backend: str) -> ProbeSocket:
+        """How a probe names a backend, by ``Backend.key``."""
+        return self._path.probe_socket(service, backend, applied.receipt.memory)
 
     def clear(self) -> Change:
-        """Takes everything back that Tula made; the ids stay in memory, the document aside.
+        """Takes everything back that Tula made; the numbers stay in memory, the configuration
+        aside.
 
-        What the operator said of backends is forgotten.
+        Overrides are forgotten.
         """
         with self._store.locked():
-            host = self._kernel.network.view(())
-            table = Ruleset() if self._kernel.nftables.exists() else None
-            change = Change(
-                transaction=diff_rulesets(table, None),
-                remove=owned_addresses(host),
-                tunnels=diff_tunnels(host.tunnels, Tunnels()),
-                devices=host.tunnels.devices,
-            )
-            self._committer.commit(change, host)
-            self._committer.remove(change)
+            host = self._network.view(())
+            memory = self._memory()
+            path = self._path.diff(self._path.observe_presence(), None, memory)
+            vips = self._vips.diff(host, (), ())
+            failures = list(self._path.commit(path, None).warnings) + self._vips.release(vips)
+            if failures:
+                raise KernelError("; ".join(failures))
+            self.applied = None
             self._store.clear_document()
-            self._store.save_memory(Memory(ids=self._memory().ids))
+            self._store.save_remembered(Remembered(self._path.dump(memory)))
             self._unsaved, self.unsaved = None, ""
             if self._store.overrides():
                 self._store.save_overrides({})
-            settings = HostSettings(self._kernel.probe_route, self._kernel.sysctls, self._store)
+            settings = HostSettings(self._adapters.probe_route, self._adapters.sysctls, self._store)
             problems = settings.remove()
         if problems:
             raise KernelError("; ".join(problems))
-        return change
+        return Change(path, vips)
 
     def _accepted(self, source: bytes) -> bool:
-        """What was insisted on once is accepted: a reboot must restore it without asking."""
+        """What was forced once is accepted: a reboot must restore it without asking."""
         return source == self._store.document()
 
     def _prepare(
@@ -290,85 +222,129 @@ class Balancer(Reader):
         lenient: bool = False,
     ) -> Prepared:
         """Plans and compares; ``lenient`` leaves out what this machine does not have."""
-        host = self._kernel.network.view(backend_addresses(config) | probe_destinations(config))
+        host = self._network.view(backend_addresses(config) | probe_destinations(config))
         if not force and takes_own_address(config, host):
-            host = replace(host, ssh_ports=self._kernel.network.ssh_ports())
+            host = replace(host, ssh_ports=self._network.ssh_ports())
         reach = plan_reach(config, host, force=force)
         problems = list(reach.problems)
-        if lenient:
-            lacking = self._lacking(config, host)
-            problems += lacking
-            config = usable_config(config, host, {str(p.path[1]) for p in lacking})
         if problems and not lenient:
             raise ProblemsError(problems)
-        unreached = unreached_backends(config, reach)
-        memory = self._memory()
-        have = self._kernel.nftables.observe()
-        known = merge_ids(memory.ids, recover_ids(have))
-        renamed = renamed_services(config, known, have)
-        standings = away_standings(standings, unreached)
-        effective = effective_config(config, standings, shares)
-        ids = plan_ids(effective, known, self._clock(), renamed)
-        absent = absent_backends(standings)
-        desired = plan_desired(effective, host, reach, ids, absent)
-        tunnels = diff_tunnels(host.tunnels, desired.tunnels)
-        if not lenient:
-            self._require_kinds(config, tunnels)
-        shaped = shape(desired, have.maps if have else ())
-        want = shaped.ruleset
-        counts = have.counts if have else {}
-        owned, wanted = set(owned_addresses(host)), set(desired.addresses)
-        change = Change(
-            transaction=diff_rulesets(have, want, counts),
-            add=tuple(a for a in desired.addresses if a not in owned),
-            remove=tuple(a for a in owned_addresses(host) if a not in wanted),
-            tunnels=tunnels,
-            devices={**desired.tunnels.devices, **host.tunnels.devices},
+        have = self._path.observe()
+        if lenient:
+            lacking = self._path.unsupported(config, have)
+            problems += lacking
+            config = usable_config(config, host, {str(p.path[1]) for p in lacking})
+        unreachable = unreached_backends(config, reach)
+        plan = plan_desired(config, host, reach, standings, shares, unreachable)
+        path = self._path.diff(have, plan.state, self._memory())
+        if not lenient and "tunnels" in path.parts:
+            self._require_support(config)
+        serving = [service.name for service in plan.state.services if service.maglev is not None]
+        change = Change(path, self._vips.diff(host, plan.state.vips, serving))
+        return Prepared(change, path, have, config, host, reach, plan, tuple(problems), unreachable)
+
+    def _require_support(self, config: Config) -> None:
+        """Raises ProblemsError for services that this kernel cannot carry."""
+        problems = self._path.unsupported(config)
+        if problems:
+            raise ProblemsError(problems)
+
+    def _commit(self, prepared: Prepared, *, strict: bool) -> tuple[Prepared, Receipt]:
+        """Makes a change, or raises KernelError and has left all as it was.
+
+        VIPs come before what their packets are for, but where there was nothing of Tula's: after
+        a reboot clients and routers still send to the VIPs, and the host's own stack would reset
+        their connections. Unless ``strict``, a VIP that an interface does not take keeps nothing
+        else from its service: it is told among the problems.
+        """
+        fresh = not prepared.have.present
+        receipt = self._commit_path(prepared) if fresh else None
+        vips, failures = self._vips.take(prepared.change.vips)
+        try:
+            if failures and strict:
+                raise KernelError("; ".join(failures))
+            if receipt is None:
+                receipt = self._commit_path(prepared)
+        except KernelError:
+            self._vips.undo(vips)
+            if fresh:
+                again = self._path.observe_presence()
+                self._path.commit(self._path.diff(again, None, self._memory()), None)
+            raise
+        if failures:
+            problems = (Problem(("services",), failure) for failure in failures)
+            prepared = replace(prepared, problems=(*prepared.problems, *problems))
+            prepared = replace(prepared, change=replace(prepared.change, vips=vips))
+        return prepared, receipt
+
+    def _commit_path(self, prepared: Prepared) -> Receipt:
+        """Others change their own tables all the time: as long as Tula's is as it was, a revision
+        that has moved means nothing."""
+        have, path = prepared.have, prepared.path
+        for _ in range(_COMMIT_TRIES):
+            try:
+                return self._path.commit(path, have.revision)
+            except StaleError:
+                again = self._path.observe()
+                if not again.holds_what(have):
+                    raise
+                have = again
+        return self._path.commit(path, None)
+
+    def _finish(self, prepared: Prepared, receipt: Receipt, early: Remembered) -> Outcome:
+        """After the change was made: nothing here can undo it."""
+        committed = time.monotonic()
+        retired = add_counts(early.retired, receipt.retired, prepared.config)
+        self._try_remember(early, Remembered(self._path.dump(receipt.memory), retired))
+        # Only now: packets that come for a VIP must find the rules, not the host's own stack.
+        # And VIPs that go do so last: while one is still there, its packets belong to the rules.
+        warnings = [
+            *self._accept(),
+            *self._vips.announce(prepared.host),
+            *self._vips.release(prepared.change.vips),
+            *receipt.warnings,
+        ]
+        self.applied = prepared.applied(receipt)
+        return Outcome(
+            prepared.change, prepared.problems, tuple(warnings), self.unsaved, committed=committed
         )
-        past = past_counts(memory.past, config, known, want, counts)
-        planned = keep_plan(config, standings, shares, unreached, effective, ids, desired)
-        applied = Applied(config, host, reach, ids, planned, shaped, unreached)
-        return Prepared(change, Memory(ids, past), applied, tuple(problems), have)
 
-    def _lacking(self, config: Config, host: HostView) -> list[Problem]:
-        """The services whose tunnels this kernel cannot make, unless it has made some."""
-        if host.tunnels.devices or all(s.forwarding is Forwarding.L2 for s in config.services):
+    def _accept(self) -> list[str]:
+        """The configuration that runs is the accepted one: on the disk too, or why not yet."""
+        if self._unaccepted is None:
             return []
-        return missing_tunnels(config, self._kernel.tunnels.missing)
+        source, accept = self._unaccepted
+        try:
+            accept()
+        except StateError as error:
+            # What was written aside may be gone: the next time it is written again.
+            self._unaccepted = (source, lambda: self._store.prepare_document(source)())
+            return [f"the configuration runs, and is not accepted on disk: {error}"]
+        self._unaccepted = None
+        return []
 
-    def _require_kinds(self, config: Config, change: TunnelChange) -> None:
-        """Raises ProblemsError for tunnels whose devices this kernel cannot make."""
-        if change.add:
-            problems = missing_tunnels(config, self._kernel.tunnels.missing)
-            if problems:
-                raise ProblemsError(problems)
+    def _has_drifted(self, left: Applied, found: Prepared) -> bool:
+        return (
+            bool(found.change.vips)
+            or self._path.drifted(left.receipt, found.have)
+            or routes_moved(left, found)
+        )
 
     def _memory(self) -> Memory:
-        unsaved = self._unsaved
-        return self._store.memory() if unsaved is None else unsaved
+        return self._path.recall(self._remembered().path)
 
-    def _remember(self, before: Memory, now: Memory) -> None:
+    def _remembered(self) -> Remembered:
+        unsaved = self._unsaved
+        return self._store.remembered() if unsaved is None else unsaved
+
+    def _remember(self, before: Remembered, now: Remembered) -> None:
         if now != before or self.unsaved:
-            self._store.save_memory(now)
+            self._store.save_remembered(now)
             self._unsaved, self.unsaved = None, ""
 
-    def _try_remember(self, before: Memory, now: Memory) -> None:
+    def _try_remember(self, before: Remembered, now: Remembered) -> None:
         """What the disk does not take is kept here, for the next time."""
         try:
             self._remember(before, now)
         except StateError as error:
             self._unsaved, self.unsaved = now, str(error)
-
-
-def next_generations(generation: int, transaction: Transaction) -> tuple[int, ...]:
-    """nftables' generations during a transaction and after it."""
-    made = []
-    for part in in_turn(transaction):
-        if part:
-            generation = (generation + 1) & 0xFFFFFFFF or 1  # it never is 0 (nf_tables_commit)
-            made.append(generation)
-    return tuple(made) or (generation,)
-
-
-def _before(generation: int) -> int:
-    return generation - 1 or 0xFFFFFFFF

@@ -2,104 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tula.dataplane.nft.ruleset import Ruleset
-from tula.dataplane.nft.shape import Shaped
-from tula.dataplane.nft.transaction import Transaction
-from tula.dataplane.tunnels import TunnelChange
-from tula.engine.store import Memory
+from tula.dataplane.port import ChangeStep, Observation, PathChange, Receipt
 from tula.model.config import Config
-from tula.model.desired import OwnedAddress
 from tula.model.health import BackendName
 from tula.model.host import HostView
-from tula.model.ids import Ids
 from tula.model.problem import Problem
-from tula.model.tunnel import TunnelDevice
-from tula.plan.adjust import Planned
+from tula.plan.desired import Plan
 from tula.plan.reach import Reach
+from tula.vip.owner import VipPlan
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What stands between the machine and a document."""
+    """What stands between the machine and a configuration; false when nothing does."""
 
-    transaction: Transaction = ()
-    add: tuple[OwnedAddress, ...] = ()
-    remove: tuple[OwnedAddress, ...] = ()
-    tunnels: TunnelChange = field(default_factory=TunnelChange)
-    devices: Mapping[str, TunnelDevice | None] = field(default_factory=dict)
-    """Tula's tunnel devices, those before the change and those after it."""
+    path: PathChange | None = None
+    vips: VipPlan = field(default_factory=lambda: VipPlan({}))
 
     def __bool__(self) -> bool:
-        return bool(self.transaction or self.add or self.remove or self.tunnels)
+        return bool(self.path) or bool(self.vips)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What it touches, in a word each."""
+        return (
+            *(self.path.parts if self.path is not None else ()),
+            *(("addresses",) if self.vips else ()),
+        )
+
+    def steps(self) -> list[ChangeStep]:
+        """What it does, for people."""
+        return [
+            *self.vips.steps(before=True),
+            *(self.path.steps() if self.path is not None else ()),
+            *self.vips.steps(before=False),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What the kernel was brought to, and by what.
 
-    ``config`` is the document as far as this machine has what it names, with its own weights;
-    ``absent`` are the backends that no way leads to. ``generations`` are nftables' during the
-    change, and after it.
+    ``config`` is the configuration as far as this machine has what it names, with its own weights;
+    ``unreachable`` are the backends that no route leads to.
     """
 
     config: Config
     host: HostView
     reach: Reach
-    ids: Ids
-    planned: Planned
-    shaped: Shaped
-    absent: frozenset[BackendName] = frozenset()
-    generations: tuple[int, ...] = (0,)
-
-    @property
-    def generation(self) -> int:
-        """nftables' after it."""
-        return self.generations[-1]
+    plan: Plan
+    receipt: Receipt
+    unreachable: frozenset[BackendName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Repair:
-    """What was done for a document that was accepted before, and what stood in the way.
+class Outcome:
+    """What was done, and what stood in the way of the rest.
 
+    ``problems`` are of an accepted configuration that this machine lacks something for.
+    ``warnings`` came up after the change was made: it counts, and what is left is tried again.
     ``unsaved`` says why something could not be remembered on disk; traffic does not need it.
     """
 
     change: Change
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
     unsaved: str = ""
     drifted: bool = False
-    """Rules, addresses, tunnels or the ways to backends were not as this process left them."""
+    """Rules, addresses, tunnels or the routes to backends were not as this process left them."""
     committed: float | None = None
     """when the kernel had it, by time.monotonic"""
+
+    def __bool__(self) -> bool:
+        """Whether anything changed."""
+        return bool(self.change)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A change that is planned and not made. ``have`` is the table before it."""
+    """A change that is planned and not made; ``have`` is the data path before it."""
 
     change: Change
-    memory: Memory
-    applied: Applied
+    path: PathChange
+    have: Observation
+    config: Config
+    host: HostView
+    reach: Reach
+    plan: Plan
     problems: tuple[Problem, ...] = ()
-    have: Ruleset | None = None
+    unreachable: frozenset[BackendName] = frozenset()
+
+    def applied(self, receipt: Receipt) -> Applied:
+        """What is left once it is made."""
+        return Applied(self.config, self.host, self.reach, self.plan, receipt, self.unreachable)
 
 
-def owned_addresses(host: HostView) -> tuple[OwnedAddress, ...]:
-    """The VIPs that Tula has put on this machine."""
-    return tuple(
-        OwnedAddress(held.address.ip, held.interface) for held in host.addresses if held.ours
+def routes_moved(left: Applied, found: Prepared) -> bool:
+    """Whether the interfaces or the routes to backends are not as they had been."""
+    mine, now = (
+        (each.config.interfaces, each.reach.hops, each.reach.endpoints, each.reach.vips)
+        for each in (left, found)
     )
-
-
-def has_drifted(left: Applied, found: Prepared) -> bool:
-    """Whether the kernel or the ways were not as they had been left."""
-    change, now = found.change, found.applied
-    ways = [
-        (each.config.interfaces, each.reach.hops, each.reach.outers, each.reach.addresses)
-        for each in (left, now)
-    ]
-    moved = bool(change.add or change.remove or change.tunnels)
-    return moved or found.have != left.shaped.ruleset or ways[0] != ways[1]
+    return mine != now

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from tula.engine.figures import CycleOutcome, Snapshot
 from tula.model.config import Backend, Config
 from tula.model.event import Event
+from tula.model.flow import Flow
 from tula.model.health import BackendName
 from tula.model.problem import PlacedProblem
-from tula.plan.trace import Flow, Trace
+from tula.plan.trace import Trace
 from tula.version import __version__
 
 SOCKET = "tula.sock"

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tula.engine.reader import TableUse
-from tula.model.count import Count
 from tula.model.health import State
+from tula.model.stats import Count, TableUse
 
 
 class CycleOutcome(StrEnum):

@@ -9,7 +9,12 @@ from tula.engine.store import ChangedSysctl, Store
 from tula.kernel.probe_route import ProbeRoute
 from tula.kernel.sysctls import Sysctls
 from tula.model.errors import KernelError, StateError
-from tula.plan.probe_sysctls import Need, plan_probe_sysctls, settings_to_read, unmet_needs
+from tula.plan.probe_sysctls import (
+    InterfaceRequirement,
+    plan_probe_sysctls,
+    settings_to_read,
+    unmet_requirements,
+)
 from tula.plan.probes import ProbePlan
 
 
@@ -116,12 +121,16 @@ class HostSettings:
         except StateError as error:
             problems.append(str(error))
 
-    def _closed(self, needs: Mapping[str, Need], problems: list[str]) -> frozenset[str]:
+    def _closed(
+        self, needs: Mapping[str, InterfaceRequirement], problems: list[str]
+    ) -> frozenset[str]:
         """The interfaces that do not allow what they must, after all."""
         if not needs:
             return frozenset()
         present = {name: self._read(name, []) for name in settings_to_read(needs)}
-        closed = unmet_needs(needs, {name: v for name, v in present.items() if v is not None})
+        closed = unmet_requirements(
+            needs, {name: v for name, v in present.items() if v is not None}
+        )
         problems += (
             f"answers from IPv4 VIPs do not come in by {interface}: backends there are not "
             "checked through them, and stay in service"

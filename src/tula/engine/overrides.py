@@ -1,4 +1,4 @@
-"""What the operator's words do to what was said before: with a daemon and without."""
+"""How the operator's commands change the overrides of backends: with a daemon and without."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import replace
 
 from tula.model.health import BackendName, Override
 
-Say = Callable[[Override], Override]
+OverrideChange = Callable[[Override], Override]
+"""From a backend's override before a command to the one after it."""
 
 
-def say(verb: str, now: float, *, deadline: float | None = None, weight: int | None = None) -> Say:
+def override_change(
+    verb: str, now: float, *, deadline: float | None = None, weight: int | None = None
+) -> OverrideChange:
     """``drain``, ``undrain``, ``disable``, ``enable`` or ``weight``.
 
-    ``deadline`` is in seconds from ``now``; a ``weight`` of None is the document's.
+    ``deadline`` is in seconds from ``now``; a ``weight`` of None is the configuration's.
     """
     until = None if deadline is None else now + deadline
     return {
@@ -26,9 +29,9 @@ def say(verb: str, now: float, *, deadline: float | None = None, weight: int | N
 
 
 def changed_overrides(
-    overrides: Mapping[BackendName, Override], name: BackendName, change: Say
+    overrides: Mapping[BackendName, Override], name: BackendName, change: OverrideChange
 ) -> dict[BackendName, Override]:
-    """All of them after something was said of one backend."""
-    said = change(overrides.get(name, Override()))
+    """All overrides after a change of one backend's."""
+    changed = change(overrides.get(name, Override()))
     others = {other: override for other, override in overrides.items() if other != name}
-    return {**others, name: said} if said else others
+    return {**others, name: changed} if changed else others

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tula.engine.control import DaemonFacts
-from tula.engine.reader import TableUse
 from tula.model.config import (
     Backend,
     Config,
@@ -17,9 +16,10 @@ from tula.model.config import (
     TunnelSettings,
     VirtualService,
 )
-from tula.model.count import Count
-from tula.model.health import BackendName, Finding, Standing, State
-from tula.plan.tunnels import Outer, outer_address, vxlan_mac
+from tula.model.desired import TunnelEndpoints
+from tula.model.health import BackendName, Health, Standing, State
+from tula.model.stats import Count, TableUse
+from tula.plan.tunnels import outer_address, vxlan_mac
 
 
 def describe_status(
@@ -27,10 +27,10 @@ def describe_status(
     counts: Mapping[tuple[str, str], Count],
     named: Mapping[str, Count],
     tables: Iterable[TableUse] = (),
-    outers: Mapping[IPAddress, Outer] | None = None,
+    endpoints: Mapping[IPAddress, TunnelEndpoints] | None = None,
     *,
     standings: Mapping[BackendName, Standing] | None = None,
-    findings: Mapping[BackendName, Finding] | None = None,
+    findings: Mapping[BackendName, Health] | None = None,
     held: Mapping[BackendName, int] | None = None,
     panics: Collection[str] = (),
     daemon: DaemonFacts | None = None,
@@ -38,12 +38,12 @@ def describe_status(
     """The answer of ``tula status --json``.
 
     ``counts`` are by (service, Backend.key); ``named`` are those of the data path as a whole,
-    such as packets that came for a service without a backend; ``outers`` by ``outer_address``.
+    such as packets that came for a service without a backend; ``endpoints`` by ``outer_address``.
 
     The rest is the daemon's: ``held`` the connections of each backend, None while they are not
     known; ``panics`` the services whose backends all serve, since so few are up.
     """
-    tunnels = _Tunnels(config.tunnels, outers or {})
+    tunnels = _Tunnels(config.tunnels, endpoints or {})
     live = _Live(standings or {}, findings or {}, held)
     by_service: dict[str, Count] = {}
     for (service, _), count in counts.items():
@@ -91,7 +91,7 @@ class _Live:
     """What only the daemon knows of backends; without it, what the document says."""
 
     standings: Mapping[BackendName, Standing]
-    findings: Mapping[BackendName, Finding]
+    findings: Mapping[BackendName, Health]
     held: Mapping[BackendName, int] | None
 
     def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any]:
@@ -113,21 +113,21 @@ class _Live:
 @dataclass(frozen=True, slots=True)
 class _Tunnels:
     settings: TunnelSettings
-    outers: Mapping[IPAddress, Outer]
+    endpoints: Mapping[IPAddress, TunnelEndpoints]
 
     def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any] | None:
         """What the other end must know; None for l2, and where there is no way to it."""
-        outer = self.outers.get(outer_address(backend))
-        if service.forwarding is Forwarding.L2 or outer is None:
+        endpoints = self.endpoints.get(outer_address(backend))
+        if service.forwarding is Forwarding.L2 or endpoints is None:
             return None
         found: dict[str, Any] = {
             "kind": str(service.tunnel),
-            "local": str(outer.local),
-            "remote": str(outer.remote),
+            "local": str(endpoints.local),
+            "remote": str(endpoints.remote),
         }
         if service.tunnel is Tunnel.VXLAN:
             found |= {"id": self.settings.vxlan_id, "port": self.settings.vxlan_port}
-            found |= {"mac": vxlan_mac(outer.remote)}
+            found |= {"mac": vxlan_mac(endpoints.remote)}
         elif service.tunnel is Tunnel.GUE:
             found |= {"port": self.settings.gue_port}
         return found

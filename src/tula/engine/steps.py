@@ -1,27 +1,13 @@
-"""The steps of a change in words: what plan and apply show, and the daemon's answer to apply."""
+"""The steps of a change as JSON: what plan and apply show, and the daemon's answer to apply."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from tula.dataplane.nft.describe import describe_transaction
 from tula.engine.change import Change
-from tula.engine.tunnel_steps import tunnel_steps
-from tula.model.desired import OwnedAddress
 
 
 def describe_steps(change: Change) -> list[dict[str, Any]]:
     """The ``steps`` of ``tula apply --json``, in the order in which they are done."""
-    steps = tunnel_steps(change, before=True)
-    steps += [_address("add", owned) for owned in change.add]
-    steps += [
-        {"verb": d.verb, "what": d.what, "name": d.name, "detail": d.detail}
-        for d in describe_transaction(change.transaction)
-    ]
-    steps += [_address("remove", owned) for owned in change.remove]
-    return steps + tunnel_steps(change, before=False)
-
-
-def _address(verb: str, owned: OwnedAddress) -> dict[str, Any]:
-    name, where = str(owned.address), f"on {owned.interface}"
-    return {"verb": verb, "what": "address", "name": name, "detail": where}
+    return [asdict(step) for step in change.steps()]

@@ -1,42 +1,43 @@
 """What Tula remembers on disk, in its state directory.
 
-``document.yaml`` is the last accepted document, letter by letter; ``memory.json`` holds the ids
-and the counts of what left the kernel; ``overrides.json`` what the operator said of backends;
-``sysctls.json`` what settings of the kernel's were before Tula changed them. All are replaced as a
-whole (write aside, fsync,
-rename), so that a crash leaves the old or the new one. Neither is needed to keep traffic going:
-the kernel does that, and tells the ids again.
+``document.yaml`` is the last accepted configuration, byte for byte; ``memory.json`` holds the ids,
+and the counters of elements that the kernel no longer has; ``overrides.json`` the operator's
+overrides; ``sysctls.json`` the values of kernel settings before Tula changed them. Each file is
+replaced as a whole (written under another name, fsync, rename), so a crash leaves the old one or
+the new one. None is needed to keep traffic going: the kernel forwards without them, and the ids
+can be read back from it.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tula.kernel.whole_file import write_aside
-from tula.model.count import Count
+from tula.kernel.clock import Clock, SystemClock, to_boot, to_wall
+from tula.kernel.directory import Directory
 from tula.model.errors import StateError
 from tula.model.health import BackendName, Override
-from tula.model.ids import Ids
+from tula.model.stats import Count
+from tula.plan.probe_sysctls import is_setting
 
 DOCUMENT, CLEARED, MEMORY, LOCK = "document.yaml", "cleared.yaml", "memory.json", "lock"
 OVERRIDES = "overrides.json"
 SYSCTLS = "sysctls.json"
 DAEMON_LOCK = "daemon.lock"
 
-PastCounts = Mapping[str, Mapping[str, Count]]
+RetiredCounts = Mapping[str, Mapping[str, Count]]
 """By service, then by Backend.key."""
 
 
-_UNWRITABLE = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+LOCK_TIMEOUT = 60.0
+"""Seconds that a command waits for another that changes something: a large apply takes tens."""
+_ONE_DAEMON = 0.2
+"""Seconds that a daemon waits for its own lock: ``has_daemon`` takes it for a moment."""
 _DAMAGED = (
     LookupError,
     ValueError,
@@ -45,15 +46,19 @@ _DAMAGED = (
     ArithmeticError,
     RecursionError,
 )
-"""What decoding a file raises that somebody edited, or that a disk garbled."""
+"""What decoding raises when somebody has edited the file, or the disk has corrupted it."""
+
+
+class _LockedError(StateError):
+    """Another process has the lock."""
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Ids in use, and what was counted in elements that are gone."""
+class Remembered:
+    """What the data path wants remembered, as JSON, and the counters of elements that are gone."""
 
-    ids: Ids = field(default_factory=Ids)
-    past: PastCounts = field(default_factory=dict)
+    path: Mapping[str, Any] = field(default_factory=dict)
+    retired: RetiredCounts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,120 +72,138 @@ class ChangedSysctl:
 class Store:
     """The files of one state directory; the directory is made when something is written."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        lock_timeout: float = LOCK_TIMEOUT,
+        clock: Clock | None = None,
+    ) -> None:
+        """``lock_timeout`` is in seconds; ``clock`` is this machine's unless a test has another."""
         self.directory = directory
+        self._clock = clock or SystemClock()
+        self._files = Directory(directory)
+        self._lock_timeout = lock_timeout
+        self._owned = False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other commands that change something out until it ends. Raises StateError.
+        """Excludes every other process that changes something.
 
-        A program that is started meanwhile may keep the lock on: see KernelNftables.run.
+        The daemon has excluded them since its start, and never waits. Raises StateError while
+        another process is this directory's daemon, and when the lock is not free in time.
         """
-        with self._open_lock(LOCK) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            os.set_inheritable(handle.fileno(), True)
+        if self._owned:
+            yield
+            return
+        with ExitStack() as stack:
+            self._lock(stack, LOCK, self._lock_timeout, self._require_no_daemon)
+            self._require_no_daemon()
             yield
 
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Makes this process the directory's daemon; two would undo each other's work.
 
-        Raises StateError if there is one.
+        Waits for a command that is changing something; later ones are refused. Raises StateError
+        if there is a daemon already, or the command does not end in time.
         """
-        with self._open_lock(DAEMON_LOCK) as handle:
-            for left in reversed(range(10)):
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    # A command that asks has it for a moment: see ``has_daemon``.
-                    if not left:
-                        raise StateError(f"{self.directory}: a daemon runs here already") from error
-                    time.sleep(0.02)
+        with ExitStack() as stack:
+            try:
+                self._lock(stack, DAEMON_LOCK, _ONE_DAEMON)
+            except _LockedError as error:
+                raise StateError(f"{self.directory}: a daemon runs here already") from error
+            self._lock(stack, LOCK, self._lock_timeout)
+            stack.callback(setattr, self, "_owned", False)
+            self._owned = True
             yield
 
     def has_daemon(self) -> bool:
-        """Whether a daemon runs on this directory, though it may not answer yet, or no more."""
+        """Whether a daemon runs on this directory; it may be starting or stopping."""
         try:
-            handle = (self.directory / DAEMON_LOCK).open()
+            return self._files.is_locked(DAEMON_LOCK)
         except OSError:
             return False
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
 
-    def _open_lock(self, name: str) -> IO[str]:
-        path = self.directory / name
+    def _require_no_daemon(self) -> None:
+        if self.has_daemon():
+            raise StateError(f"{self.directory}: a daemon is starting or stopping; try again")
+
+    def _lock(
+        self,
+        stack: ExitStack,
+        name: str,
+        timeout: float,
+        give_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Takes a lock for as long as the stack is open."""
         try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-            try:
-                return path.open("w")
-            except OSError as error:
-                # A disk that is full, or has failed: who only locks need not write.
-                if error.errno not in _UNWRITABLE or not path.exists():
-                    raise
-                return path.open()
+            file = stack.enter_context(self._files.lock(name, timeout, give_up))
+        except TimeoutError as error:
+            raise _LockedError(f"{self.directory}: {error.strerror}") from error
         except OSError as error:
             raise StateError(
                 f"{self.directory}: {error.strerror}; choose another --state-dir"
             ) from error
+        if name == LOCK:
+            # KernelNftables.run lets nft inherit the lock: if this process is killed, nobody may
+            # compare before its nft has ended.
+            os.set_inheritable(file, True)
 
     def document(self) -> bytes | None:
-        """The last accepted document; None if there is none. Raises StateError."""
+        """The last accepted configuration; None if there is none. Raises StateError."""
         return self._read(DOCUMENT)
 
     def prepare_document(self, text: bytes) -> Callable[[], None]:
-        """Writes a document aside; calling the result makes it the accepted one.
+        """Writes a configuration under a temporary name; calling the result accepts it.
 
-        So a full disk is found before the kernel is changed. Both raise StateError.
+        So a full disk is noticed before the kernel is changed. Both raise StateError.
         """
         if self.document() == text:
             return lambda: None
         return self._write_aside(DOCUMENT, text)
 
     def clear_document(self) -> None:
-        """Puts the document aside, so that nothing applies it again. Raises StateError."""
+        """Renames the configuration, so that nothing applies it again. Raises StateError."""
         try:
-            (self.directory / DOCUMENT).replace(self.directory / CLEARED)
+            self._files.rename(DOCUMENT, CLEARED)
         except FileNotFoundError:
             return
         except OSError as error:
             raise StateError(f"{self.directory}: {error.strerror}") from error
 
-    def memory(self) -> Memory:
+    def remembered(self) -> Remembered:
         """What is remembered; nothing if the file is missing or damaged. Raises StateError."""
         text = self._read(MEMORY)
         if text is None:
-            return Memory()
+            return Remembered()
         try:
             return _decode(json.loads(text))
         except _DAMAGED:
-            # The kernel knows the ids as well: a damaged file must not stop an apply.
-            return Memory()
+            # The ids are in the kernel as well: a damaged file must not stop an apply.
+            return Remembered()
 
-    def save_memory(self, memory: Memory) -> None:
-        """Remembers ids and counts. Raises StateError."""
-        self._write(MEMORY, json.dumps(_encode(memory)).encode())
+    def save_remembered(self, remembered: Remembered) -> None:
+        """Remembers it. Raises StateError."""
+        self._write(MEMORY, json.dumps(_encode(remembered)).encode())
 
     def overrides(self) -> dict[BackendName, Override]:
-        """What the operator said; nothing if the file is missing or damaged. Raises StateError."""
+        """The operator's overrides; none if the file is missing or damaged. Raises StateError."""
         text = self._read(OVERRIDES)
         try:
-            return _decode_overrides(json.loads(text)) if text is not None else {}
+            return _decode_overrides(json.loads(text), self._clock) if text is not None else {}
         except _DAMAGED:
             return {}
 
     def save_overrides(self, overrides: Mapping[BackendName, Override]) -> None:
-        """Remembers what the operator said. Raises StateError."""
-        self._write(OVERRIDES, json.dumps(_encode_overrides(overrides)).encode())
+        """Saves the operator's overrides. Raises StateError."""
+        data = _encode_overrides(overrides, self._clock)
+        self._write(OVERRIDES, json.dumps(data).encode())
 
     def sysctls(self) -> dict[str, ChangedSysctl]:
         """The settings that Tula changed, in that order; none if the file is missing or damaged.
 
-        Raises StateError.
+        Settings that Tula never changes are ignored: root restores what is listed here, and the
+        directory belongs to the daemon's user. Raises StateError.
         """
         text = self._read(SYSCTLS)
         try:
@@ -188,24 +211,25 @@ class Store:
             return {
                 str(name): ChangedSysctl(str(entry["found"]), str(entry["made"]))
                 for name, entry in entries.items()
+                if is_setting(str(name), str(entry["found"]))
             }
         except _DAMAGED:
             return {}
 
     def save_sysctls(self, changed: Mapping[str, ChangedSysctl]) -> None:
-        """Remembers them; without any the file goes. Raises StateError."""
+        """Saves them; removes the file if there are none. Raises StateError."""
         if changed:
             entries = {name: {"found": c.found, "made": c.made} for name, c in changed.items()}
             self._write(SYSCTLS, json.dumps(entries).encode())
             return
         try:
-            (self.directory / SYSCTLS).unlink(missing_ok=True)
+            self._files.remove(SYSCTLS)
         except OSError as error:
             raise StateError(f"{self.directory / SYSCTLS}: {error.strerror}") from error
 
     def _read(self, name: str) -> bytes | None:
         try:
-            return (self.directory / name).read_bytes()
+            return self._files.read(name)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -215,10 +239,10 @@ class Store:
         self._write_aside(name, text)()
 
     def _write_aside(self, name: str, text: bytes) -> Callable[[], None]:
-        """Brings the text to the disk under another name; the result renames it."""
+        """Writes the text to disk under a temporary name; the result renames it."""
         final = self.directory / name
         try:
-            rename = write_aside(final, text)
+            rename = self._files.prepare(name, text)
         except OSError as error:
             raise StateError(f"{final}: {error.strerror}") from error
 
@@ -231,65 +255,59 @@ class Store:
         return checked
 
 
-def _encode(memory: Memory) -> dict[str, Any]:
-    ids = memory.ids
+# Times are written in seconds since the epoch, where earlier versions look for them, and again
+# under "boot", in seconds of the boot clock.
+
+
+def _encode(remembered: Remembered) -> dict[str, Any]:
     return {
+        **remembered.path,
         "version": 1,
-        "services": dict(ids.services),
-        "backends": dict(ids.backends),
-        "tables": dict(ids.tables),
-        "turns": dict(ids.turns),
-        "left_services": {name: list(entry) for name, entry in ids.left_services.items()},
-        "left_backends": {name: list(entry) for name, entry in ids.left_backends.items()},
-        "next_service": ids.next_service,
-        "next_backend": ids.next_backend,
         "past": {
             service: {key: [count.packets, count.bytes] for key, count in counts.items()}
-            for service, counts in memory.past.items()
+            for service, counts in remembered.retired.items()
         },
     }
 
 
-def _decode(data: dict[str, Any]) -> Memory:
-    def numbers(name: str) -> dict[str, int]:
-        return {str(key): int(value) for key, value in data.get(name, {}).items()}
-
-    def left(name: str) -> dict[str, tuple[int, float]]:
-        entries = data.get(name, {}).items()
-        return {str(key): (int(number), float(when)) for key, (number, when) in entries}
-
-    ids = Ids(
-        services=numbers("services"),
-        backends=numbers("backends"),
-        tables=numbers("tables"),
-        turns=numbers("turns"),
-        left_services=left("left_services"),
-        left_backends=left("left_backends"),
-        next_service=int(data["next_service"]),
-        next_backend=int(data["next_backend"]),
-    )
-    past = {
+def _decode(data: dict[str, Any]) -> Remembered:
+    retired = {
         str(service): {str(key): Count(int(p), int(b)) for key, (p, b) in counts.items()}
         for service, counts in data["past"].items()
     }
-    return Memory(ids, past)
+    path = {name: value for name, value in data.items() if name not in ("version", "past")}
+    return Remembered(path, retired)
 
 
-def _encode_overrides(overrides: Mapping[BackendName, Override]) -> dict[str, Any]:
-    backends = {f"{service}/{backend}": asdict(o) for (service, backend), o in overrides.items()}
+def _encode_overrides(overrides: Mapping[BackendName, Override], clock: Clock) -> dict[str, Any]:
+    backends = {}
+    for (service, backend), override in overrides.items():
+        since, deadline = override.since, override.deadline
+        backends[f"{service}/{backend}"] = asdict(override) | {
+            "since": to_wall(clock, since),
+            "deadline": None if deadline is None else to_wall(clock, deadline),
+            "boot": {"id": clock.boot_id(), "since": since, "deadline": deadline},
+        }
     return {"version": 1, "backends": backends}
 
 
-def _decode_overrides(data: dict[str, Any]) -> dict[BackendName, Override]:
+def _decode_overrides(data: dict[str, Any], clock: Clock) -> dict[BackendName, Override]:
     found: dict[BackendName, Override] = {}
     for name, given in data["backends"].items():
         service, _, backend = name.partition("/")
-        weight, deadline = given.get("weight"), given.get("deadline")
+        weight, deadline, boot = given.get("weight"), given.get("deadline"), given.get("boot", {})
         found[service, backend] = Override(
             drain=bool(given.get("drain")),
             disable=bool(given.get("disable")),
             weight=None if weight is None else int(weight),
-            since=float(given.get("since", 0.0)),
-            deadline=None if deadline is None else float(deadline),
+            since=_decode_time(clock, given.get("since", 0.0), boot.get("since"), boot),
+            deadline=None
+            if deadline is None
+            else _decode_time(clock, deadline, boot.get("deadline"), boot),
         )
     return found
+
+
+def _decode_time(clock: Clock, wall: Any, kept: Any, boot: dict[str, Any]) -> float:
+    at = None if kept is None else float(kept)
+    return to_boot(clock, float(wall), at, str(boot.get("id", "")))

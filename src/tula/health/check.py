@@ -1,12 +1,14 @@
-"""What the checker is asked to do, and how it tells of it."""
+"""What the checker is asked to do, what a probe finds, and how the checker tells of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from tula.health.outcome import Outcome
-from tula.model.config import HealthMonitor
 from tula.model.health import BackendName, ProbeTarget
+from tula.model.monitor import HealthMonitor
+
+_LONGEST = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,34 @@ class Check:
     settings: HealthMonitor
     target: ProbeTarget
     direct: ProbeTarget | None = None
+
+
+class FailureKind(StrEnum):
+    """How a probe failed, as far as it says where to look."""
+
+    REFUSED = "refused"
+    """something answered that nothing listens"""
+    SILENT = "silent"
+    UNREACHABLE = "unreachable"
+    """a router, or this machine, says that there is no route"""
+    ANSWER = "answer"
+    """an answer came, and was wrong"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one probe; ``seconds`` is how long it took.
+
+    ``passed`` is None when it could not be sent for a reason of this machine's own, such as too
+    many open files: that says nothing of the backend and counts neither way. ``warning`` is what
+    is wrong and does not count.
+    """
+
+    passed: bool | None
+    evidence: str
+    seconds: float = 0.0
+    warning: str = ""
+    failure: FailureKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +75,13 @@ class ProbeView:
     late: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lateness:
-    """By how much probes started late, since the checker was made.
+def clean(text: str | bytes, longest: int = _LONGEST) -> str:
+    """Text of a server's on one line: control characters escaped, the length bounded.
 
-    ``seconds`` is the sum over all ``starts``; ``worst`` that of the last minute or two.
+    Servers are not trusted with a line that people read.
     """
-
-    starts: int = 0
-    seconds: float = 0.0
-    worst: float = 0.0
+    if isinstance(text, bytes):
+        text = text[: 4 * longest].decode("utf-8", "backslashreplace")
+    cut = text[:longest].strip()
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in cut)
+    return shown if len(text) <= longest and len(shown) <= longest else f"{shown[:longest]}..."

@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
 
-from tula.health.check import Check, Lateness, ProbeView
-from tula.health.diagnose import Ask, diagnose
-from tula.health.lateness import LateStarts, Pulse
-from tula.health.machine import counted, first_due, next_due
-from tula.health.outcome import Outcome
-from tula.health.probes import ask
-from tula.health.probing import Probing, Watched, own_addresses
+import structlog
+
+from tula.health.check import Check, Outcome, ProbeView
+from tula.health.diagnosis import Send, diagnose
+from tula.health.machine import advanced, first_due, next_due
+from tula.health.probes import send_probe
+from tula.health.scheduled import MonitoredBackend, ScheduledProbe, own_addresses
+from tula.health.timing import DurationsByService, Histogram, Lateness, LateStarts, LoopLag
 from tula.kernel.probe_sockets import ProbeSockets
-from tula.model.config import HealthMonitor, HealthPolicy
-from tula.model.health import BackendName, Finding, ProbeTarget
+from tula.model.health import BackendName, Health, ProbeTarget
+from tula.model.monitor import HealthMonitor, HealthPolicy
 
 _DIAGNOSES = 32
-"""Diagnoses at a time: a rack that fails is no reason to ask thousandfold."""
+"""Diagnoses at a time: a rack that fails must not cause thousands of extra probes."""
 _SCRIPTS = 32
 """Programs at a time; those that wait start late, and that is counted."""
+_QUIET = 60.0
+"""Seconds between two log lines of the same error."""
+_FRAMES = 4
 
 _Key = tuple[object, ...]
 
@@ -29,9 +35,12 @@ _Key = tuple[object, ...]
 class Checker:
     """The probes of a daemon. All but ``__init__`` is called in the loop's thread.
 
+    Probes go by the loop's clock, which nobody sets. It stands still while the machine is
+    suspended, and so do the probes: intervals and timeouts go on where they were.
+
     ``on_change`` is called, in the loop and once for all at the same time, when any finding's
-    ``up`` changed; ``on_evidence`` when the reason of a backend that is down became known. ``ask``,
-    ``clock`` (for ``since``) and ``chance`` (random, 0 to 1) are replaced by tests.
+    ``up`` changed; ``on_evidence`` when the reason of a backend that is down became known.
+    ``send``, ``clock`` (for ``since``) and ``chance`` (random, 0 to 1) are replaced by tests.
     """
 
     def __init__(
@@ -42,86 +51,99 @@ class Checker:
         on_evidence: Callable[[BackendName], None] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
-        ask: Ask | None = None,
+        send: Send | None = None,
     ) -> None:
         self._sockets = sockets
         self._on_change = on_change
         self._on_evidence = on_evidence
         self._clock = clock
         self._chance = chance
-        self._ask = ask or self._ask_by_socket
+        self._send = send or self._send_by_socket
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._probes: dict[_Key, Probing] = {}
-        self._backends: dict[BackendName, Watched] = {}
-        self._findings: dict[BackendName, Finding] = {}
-        self._touched: set[Watched] = set()
-        self._told = True
+        self._probes: dict[_Key, ScheduledProbe] = {}
+        self._backends: dict[BackendName, MonitoredBackend] = {}
+        self._findings: dict[BackendName, Health] = {}
+        self._touched: set[MonitoredBackend] = set()
+        self._notified = True
         self._decided: float | None = None
         self._late = LateStarts()
-        self._pulse = Pulse() if ask is None else None
+        self._lag = LoopLag() if send is None else None
         self._diagnoses = asyncio.Semaphore(_DIAGNOSES)
         self._scripts = asyncio.Semaphore(_SCRIPTS)
+        self._durations = DurationsByService()
+        self._log = structlog.get_logger("tula")
+        self._errors = 0
+        self._quiet_until: dict[str, float] = {}
+
+    @property
+    def errors(self) -> int:
+        """How many errors of Tula's own came up in probes; each probe went on after them."""
+        return self._errors
 
     def set_checks(
         self,
         checks: Iterable[Check],
         policies: Mapping[str, HealthPolicy],
-        adopted: Mapping[BackendName, Finding],
+        adopted: Mapping[BackendName, Health],
     ) -> None:
         """Replaces what is probed.
 
-        Probes that stay (the same settings and target, ``backend_id`` aside) keep their state and
-        their turn. A backend whose probes change stands as before until they have decided; a new
-        one as ``adopted`` says. ``policies`` are by service.
+        Probes that stay (the same settings and target, ``priority`` aside) keep their state and
+        their schedule. A backend whose probes change keeps its own until they have decided; a new
+        one has that of ``adopted``. ``policies`` are by service.
         """
         now = self._clock()
         before, self._probes = self._probes, {}
         known, self._backends = self._backends, {}
-        kept = {id(probing): probing for probing in before.values()}
-        similar: dict[_Key, Probing] | None = None
-        fresh: list[Probing] = []
-        wanted: dict[BackendName, dict[int, list[Probing]]] = {}
+        unused = {id(probe): probe for probe in before.values()}
+        similar: dict[_Key, ScheduledProbe] | None = None
+        fresh: list[ScheduledProbe] = []
+        wanted: dict[BackendName, dict[int, list[ScheduledProbe]]] = {}
         for check in checks:
             key = _key(check)
-            probing = self._probes.get(key)
-            if probing is None:
-                probing = before.get(key)
-                if probing is None:
+            probe = self._probes.get(key)
+            if probe is None:
+                probe = before.get(key)
+                if probe is None:
                     similar = _by_backend(before.values()) if similar is None else similar
-                    probing = similar.get(_similar(check.backend, check))
+                    probe = similar.get(_similar(check.backend, check))
                 # One that two backends shared may be two now, and goes on as one of them.
-                if probing is None or kept.pop(id(probing), None) is None:
-                    other, probing = probing, Probing(check)
+                if probe is None or unused.pop(id(probe), None) is None:
+                    other, probe = probe, ScheduledProbe(check)
                     if other is not None:
-                        probing.count, probing.outcome = other.count, other.outcome
-                    fresh.append(probing)
-                probing.check = check
-                probing.wanted = []
-                self._probes[key] = probing
+                        probe.state, probe.outcome = other.state, other.outcome
+                    fresh.append(probe)
+                probe.check = check
+                probe.backends = []
+                self._probes[key] = probe
             targets = wanted.setdefault(check.backend, {}).setdefault(check.monitor, [])
-            if probing not in targets:
-                targets.append(probing)
-        for probing in kept.values():
-            probing.stop()
+            if probe not in targets:
+                targets.append(probe)
+        for probe in unused.values():
+            probe.stop()
         for name, monitors in wanted.items():
             policy = policies.get(name[0], HealthPolicy())
             start = self._standing(known.get(name), monitors) or adopted.get(name)
-            watched = Watched(name, monitors, policy, start, now)
-            self._backends[name] = watched
-            for probing in {id(p): p for targets in monitors.values() for p in targets}.values():
-                probing.wanted.append(watched)
+            backend = MonitoredBackend(name, monitors, policy, start, now)
+            self._backends[name] = backend
+            for probe in {id(p): p for targets in monitors.values() for p in targets}.values():
+                probe.backends.append(backend)
             old = known.get(name)
-            watched.recount(now)
-            if old is not None and old.up is not watched.up:
-                self._tell()
+            backend.recount(now)
+            if old is not None and old.up is not backend.up:
+                self._notify()
         self._touched.clear()
-        self._findings = {name: watched.finding() for name, watched in self._backends.items()}
+        self._findings = {name: backend.finding() for name, backend in self._backends.items()}
+        self._durations.restart(name[0] for name in self._backends)
+        for probe in self._probes.values():
+            services = frozenset(backend.name[0] for backend in probe.backends)
+            probe.durations = self._durations.of(services)
         self._schedule(fresh)
 
-    def findings(self) -> Mapping[BackendName, Finding]:
+    def findings(self) -> Mapping[BackendName, Health]:
         """How the backends stand by their monitors."""
-        for watched in self._touched:
-            self._findings[watched.name] = watched.finding()
+        for backend in self._touched:
+            self._findings[backend.name] = backend.finding()
         self._touched.clear()
         return self._findings.copy()
 
@@ -132,153 +154,195 @@ class Checker:
 
     def describe(self) -> list[ProbeView]:
         """How each probe stands."""
-        return [probing.view() for probing in self._probes.values()]
+        return [probe.view() for probe in self._probes.values()]
 
     def lateness(self) -> Lateness:
         """How late probes started."""
         return self._late.read(self._loop.time() if self._loop is not None else 0.0)
 
+    def probe_durations(self) -> Mapping[str, Histogram]:
+        """How long the probes of each service took, by its name.
+
+        Those that could not be sent do not count; one that timed out counts with its timeout. The
+        totals of a service never fall as long as it has checks.
+        """
+        return self._durations.read()
+
     async def run(self) -> None:
         """Probes until it is cancelled."""
         self._loop = asyncio.get_running_loop()
-        if self._pulse is not None:
-            self._pulse.start(self._loop)
+        if self._lag is not None:
+            self._lag.start(self._loop)
         self._schedule(list(self._probes.values()))
         try:
             await self._loop.create_future()
         finally:
             self._loop = None
-            if self._pulse is not None:
-                self._pulse.stop()
+            if self._lag is not None:
+                self._lag.stop()
             probes = self._probes.values()
-            for probing in probes:
-                probing.stop()
-            tasks = [task for p in probes for task in (p.task, p.twin) if task is not None]
+            for probe in probes:
+                probe.stop()
+            tasks = [task for p in probes for task in (p.task, p.diagnosing) if task is not None]
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _standing(self, old: Watched | None, monitors: dict[int, list[Probing]]) -> Finding | None:
+    def _standing(
+        self, old: MonitoredBackend | None, monitors: dict[int, list[ScheduledProbe]]
+    ) -> Health | None:
         """What is known of a backend already, if it is the same server still."""
         if old is None or old.up is None:
             return None
-        checks = (probing.check for targets in monitors.values() for probing in targets)
+        checks = (probe.check for targets in monitors.values() for probe in targets)
         now, before = own_addresses(checks), old.addresses()
         return None if now and before and not now & before else old.finding()
 
-    def _schedule(self, fresh: list[Probing]) -> None:
+    def _schedule(self, fresh: list[ScheduledProbe]) -> None:
         if self._loop is None:
             return
         now = self._loop.time()
-        for position, probing in enumerate(fresh):
-            due = first_due(now, position, len(fresh), probing.check.settings, self._chance())
-            self._at(due, probing)
+        for position, probe in enumerate(fresh):
+            due = first_due(now, position, len(fresh), probe.check.settings, self._chance())
+            self._at(due, probe)
 
-    def _at(self, due: float, probing: Probing) -> None:
+    def _at(self, due: float, probe: ScheduledProbe) -> None:
         if self._loop is not None:
-            probing.due = due
-            probing.timer = self._loop.call_at(due, self._start, probing)
+            probe.due = due
+            probe.timer = self._loop.call_at(due, self._start, probe)
 
-    def _start(self, probing: Probing) -> None:
+    def _start(self, probe: ScheduledProbe) -> None:
         if self._loop is not None:
-            probing.task = self._loop.create_task(self._run(probing))
+            probe.task = self._loop.create_task(self._run(probe))
 
-    async def _run(self, probing: Probing) -> None:
-        if probing.check.settings.type == "script":
-            async with self._scripts:
-                await self._probe(probing)
-        else:
-            await self._probe(probing)
+    async def _run(self, probe: ScheduledProbe) -> None:
+        """Sends a probe and takes its outcome; whatever comes of that, it is due again."""
+        try:
+            if probe.check.settings.type == "script":
+                async with self._scripts:
+                    await self._probe(probe)
+            else:
+                await self._probe(probe)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled the probe: something in it raised this as any other error.
+            self._record_error(probe.check, error)
+        except Exception as error:
+            self._record_error(probe.check, error)
+        now, settings = asyncio.get_running_loop().time(), probe.check.settings
+        self._at(next_due(probe.due, now, probe.state, settings, self._chance()), probe)
 
-    async def _probe(self, probing: Probing) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        probing.late = max(0.0, now - probing.due)
-        self._late.note(probing.late, now)
-        check = probing.check
+    async def _probe(self, probe: ScheduledProbe) -> None:
+        now = asyncio.get_running_loop().time()
+        probe.late = max(0.0, now - probe.due)
+        self._late.record(probe.late, now)
+        check = probe.check
         outcome = await self._safely(check.settings, check.target, _environment(check))
-        self._take(probing, outcome)
-        settings = probing.check.settings
-        due = next_due(probing.due, loop.time(), probing.count, settings, self._chance())
-        self._at(due, probing)
+        state = probe.state
+        try:
+            self._take(probe, outcome)
+        except Exception:
+            # The next outcome decides in its place: backends may not know of this one.
+            probe.state = state
+            raise
 
-    def _take(self, probing: Probing, outcome: Outcome) -> None:
-        before, shown = probing.count.up, probing.shown()
-        probing.outcome = outcome
+    def _take(self, probe: ScheduledProbe, outcome: Outcome) -> None:
+        before, shown = probe.state.up, probe.shown()
+        probe.outcome = outcome
         if outcome.passed is not None:
-            probing.count = counted(probing.count, outcome.passed, probing.check.settings)
-            probing.failed += not outcome.passed
-        if probing.count.up is not before:
+            probe.state = advanced(probe.state, outcome.passed, probe.check.settings)
+            probe.failed += not outcome.passed
+            if probe.durations is not None:
+                probe.durations.record(outcome.seconds)
+        if probe.state.up is not before:
             now = self._clock()
-            for watched in probing.wanted:
-                if watched.recount(now):
-                    self._tell()
-        if probing.count.up:
-            probing.forget_diagnosis()
-        elif self._loop is not None and probing.begin_diagnosis(self._loop.time()):
-            probing.twin = self._loop.create_task(self._diagnose(probing, outcome))
-        if probing.shown() != shown:
-            self._touch(probing)
+            for backend in probe.backends:
+                if backend.recount(now):
+                    self._notify()
+        if probe.state.up:
+            probe.forget_diagnosis()
+        elif self._loop is not None and probe.begin_diagnosis(self._loop.time()):
+            probe.diagnosing = self._loop.create_task(self._diagnose(probe, outcome))
+        if probe.shown() != shown:
+            self._touch(probe)
 
-    def _touch(self, probing: Probing) -> None:
-        for watched in probing.wanted:
-            watched.forget_finding()
-        self._touched.update(probing.wanted)
+    def _touch(self, probe: ScheduledProbe) -> None:
+        for backend in probe.backends:
+            backend.forget_finding()
+        self._touched.update(probe.backends)
 
-    async def _diagnose(self, probing: Probing, failed: Outcome) -> None:
-        check = probing.check
+    async def _diagnose(self, probe: ScheduledProbe, failed: Outcome) -> None:
         try:
             async with self._diagnoses:
-                if check.direct is None or probing.count.up:
-                    return
-                known = probing.fault
-                probing.fault = await diagnose(
-                    check.settings, check.target, check.direct, failed, self._safely
-                )
+                await self._explain(probe, failed)
+        except Exception as error:
+            self._record_error(probe.check, error)
         finally:
-            probing.twin = None
-        self._touch(probing)
-        if probing.fault in ("", known) or probing.count.up:
+            probe.diagnosing = None
+
+    async def _explain(self, probe: ScheduledProbe, failed: Outcome) -> None:
+        check, known = probe.check, probe.diagnosis
+        if check.direct is None or probe.state.up:
+            return
+        probe.diagnosis = await diagnose(
+            check.settings, check.target, check.direct, failed, self._safely
+        )
+        self._touch(probe)
+        if probe.diagnosis in ("", known) or probe.state.up:
             return
         if self._on_evidence is not None:
-            for watched in probing.wanted:
-                if watched.up is False:
-                    self._on_evidence(watched.name)
+            for backend in probe.backends:
+                if backend.up is False:
+                    self._on_evidence(backend.name)
 
     async def _safely(
         self, settings: HealthMonitor, target: ProbeTarget, environment: Mapping[str, str]
     ) -> Outcome:
-        """A fault of a probe's own must not end it, nor count against a backend."""
+        """An error in the probe's own code must not end it, nor count against a backend."""
         try:
-            return await self._ask(settings, target, environment)
+            return await self._send(settings, target, environment)
         except Exception as error:
+            self._record_error(f"{settings.type} to {target.address}", error)
             return Outcome(
                 None, f"{settings.type} to {target.address}: the check failed: {error!r}"
             )
 
-    async def _ask_by_socket(
+    def _record_error(self, at: Check | str, error: BaseException) -> None:
+        """Counts an error of Tula's own; logs it, the same one once a minute at most."""
+        self._errors += 1
+        frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+        trace = " > ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames)
+        now = time.monotonic()
+        if now >= self._quiet_until.get(trace, 0.0):
+            self._quiet_until[trace] = now + _QUIET
+            subject = at if isinstance(at, str) else "/".join(at.backend)
+            self._log.error("probe-error", subject=subject, message=repr(error), trace=trace)
+
+    async def _send_by_socket(
         self, settings: HealthMonitor, target: ProbeTarget, environment: Mapping[str, str]
     ) -> Outcome:
-        lost = self._pulse.lost if self._pulse is not None else lambda: 0.0
-        return await ask(settings, target, self._sockets, environment, lost)
+        lost = self._lag.lost if self._lag is not None else lambda: 0.0
+        return await send_probe(settings, target, self._sockets, environment, lost)
 
-    def _tell(self) -> None:
-        """Once for all changes of this turn of the loop."""
+    def _notify(self) -> None:
+        """Once for all changes of this iteration of the loop."""
         if self._loop is None:
             return
         if self._decided is None:
             self._decided = time.monotonic()
-        if self._told:
-            self._told = False
-            self._loop.call_soon(self._call)
+        if self._notified:
+            self._notified = False
+            self._loop.call_soon(self._report)
 
-    def _call(self) -> None:
-        self._told = True
+    def _report(self) -> None:
+        self._notified = True
         self._on_change()
 
 
 def _key(check: Check) -> _Key:
-    """What makes two checks one probe. A script is told for whom it runs."""
-    whom = check.backend if check.settings.type == "script" else None
-    return (check.settings, check.target, check.direct, whom)
+    """What makes two checks one probe. A script is told which backend it runs for."""
+    backend = check.backend if check.settings.type == "script" else None
+    return (check.settings, check.target, check.direct, backend)
 
 
 def _similar(backend: BackendName, check: Check) -> _Key:
@@ -287,17 +351,15 @@ def _similar(backend: BackendName, check: Check) -> _Key:
     return (backend, check.settings, at.address, at.port, at.source, at.mark, check.direct)
 
 
-def _by_backend(probes: Iterable[Probing]) -> dict[_Key, Probing]:
-    """The probes by what ``_similar`` makes of them, for each backend that wants them."""
+def _by_backend(probes: Iterable[ScheduledProbe]) -> dict[_Key, ScheduledProbe]:
+    """The probes by what ``_similar`` makes of them, for each backend that shares them."""
     return {
-        _similar(watched.name, probing.check): probing
-        for probing in probes
-        for watched in probing.wanted
+        _similar(backend.name, probe.check): probe for probe in probes for backend in probe.backends
     }
 
 
 def _environment(check: Check) -> Mapping[str, str]:
-    """What a script is told; nothing for others."""
+    """A script's environment; nothing for other kinds."""
     if check.settings.type != "script":
         return {}
     own = check.direct or check.target

@@ -17,7 +17,7 @@ from tula.kernel.network import OWNER
 from tula.kernel.rtnetlink import RtReader
 from tula.kernel.sysctls import KernelSysctls
 from tula.kernel.tunnels import KernelTunnels
-from tula.model.backend_side import TABLE, BackendFacts, GuePort, LinkFact
+from tula.model.backend_setup import TABLE, BackendFacts, GuePort, ObservedLink
 from tula.model.command import Command, command
 from tula.model.config import IPAddress
 from tula.model.errors import KernelError
@@ -45,8 +45,8 @@ class BackendHost(Protocol):
     def missing(self, kinds: Iterable[str]) -> set[str]:
         """Which kinds of links it can have neither now nor by a module. Raises KernelError."""
 
-    def wire(self, addresses: Iterable[IPAddress]) -> int:
-        """The least MTU of the links that hold these addresses; 1,500 without any."""
+    def link_mtu(self, addresses: Iterable[IPAddress]) -> int:
+        """The smallest MTU of the links with these addresses, in bytes; 1,500 if there is none."""
 
 
 class KernelBackendHost:
@@ -85,7 +85,7 @@ class KernelBackendHost:
         self._load(wanted)
         return KernelTunnels().missing(wanted)
 
-    def wire(self, addresses: Iterable[IPAddress]) -> int:
+    def link_mtu(self, addresses: Iterable[IPAddress]) -> int:
         wanted = set(addresses)
         with RtReader() as reader:
             holders = {e.index for e in reader.addresses() if ip_address(e.text) in wanted}
@@ -143,15 +143,15 @@ def _ask(line: str) -> Any:
     return json.loads(done.stdout or "[]")
 
 
-def _links() -> dict[str, LinkFact]:
-    found: dict[str, LinkFact] = {}
+def _links() -> dict[str, ObservedLink]:
+    found: dict[str, ObservedLink] = {}
     for link in _ask("ip -j -d link show"):
         info = link.get("linkinfo", {})
-        found[link["ifname"]] = LinkFact(
+        found[link["ifname"]] = ObservedLink(
             kind=info.get("info_kind", ""),
             mac=link.get("address", ""),
             up="UP" in link["flags"],
-            told=info.get("info_data", {}),
+            attributes=info.get("info_data", {}),
         )
     return found
 

@@ -11,14 +11,13 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 
-from tula.dataplane.tunnels import TunnelChange
+from tula.dataplane.nft.tunnel_devices import Tunnels, VxlanNeighbour, VxlanPeer
+from tula.dataplane.nft.tunnel_diff import TunnelChange
 from tula.kernel.events import Events
 from tula.kernel.failures import Failures, fallible
 from tula.model.config import IPAddress
-from tula.model.desired import OwnedAddress
 from tula.model.errors import KernelError
-from tula.model.host import HostAddress, HostView, Link, Route
-from tula.model.tunnel import Tunnels, VxlanNeighbour, VxlanPeer
+from tula.model.host import HostAddress, HostView, Link, OwnedAddress, Route
 
 
 @dataclass
@@ -62,15 +61,20 @@ class FakeNetwork:
 
 @dataclass
 class FakeTunnels:
-    """Tunnels as values, in the host of a ``FakeNetwork``; ``refuse`` names kinds it has not."""
+    """Tunnels as values, and as links of a ``FakeNetwork``; ``refuse`` names kinds it has not."""
 
     network: FakeNetwork
     refuse: set[str] = field(default_factory=set)
+    tunnels: Tunnels = field(default_factory=Tunnels)
     failures: Failures = field(default_factory=Failures)
 
     @fallible("tunnels.missing")
     def missing(self, kinds: Iterable[str]) -> set[str]:
         return self.refuse & set(kinds)
+
+    @fallible("tunnels.observe")
+    def observe(self) -> Tunnels:
+        return self.tunnels
 
     @fallible("tunnels.prepare")
     def prepare(self, change: TunnelChange, have: Tunnels) -> None:  # noqa: ARG002
@@ -80,7 +84,7 @@ class FakeTunnels:
             if device.name in self.network.host.links and device.name not in change.first:
                 raise KernelError(f"cannot make {device.name}: File exists")
         self._set(change.first, (), ())
-        now = self.network.host.tunnels
+        now = self.tunnels
         devices = {**now.devices, **{device.name: device for device in change.add}}
         peers, neighbours = now.peers | set(change.add_peers), set(change.add_neighbours)
         replaced = {(n.device, n.hop) for n in neighbours}
@@ -100,7 +104,7 @@ class FakeTunnels:
         peers: Iterable[VxlanPeer],
         neighbours: Iterable[VxlanNeighbour],
     ) -> None:
-        now, gone = self.network.host.tunnels, set(names)
+        now, gone = self.tunnels, set(names)
         self._become(
             Tunnels(
                 {name: device for name, device in now.devices.items() if name not in gone},
@@ -111,9 +115,10 @@ class FakeTunnels:
 
     def _become(self, tunnels: Tunnels) -> None:
         host = self.network.host
-        links = {n: link for n, link in host.links.items() if n not in host.tunnels.devices}
+        links = {n: link for n, link in host.links.items() if n not in self.tunnels.devices}
         devices = {n: Link(n, d.index) for n, d in tunnels.devices.items() if d is not None}
-        self.network.host = replace(host, tunnels=tunnels, links=links | devices)
+        self.tunnels = tunnels
+        self.network.host = replace(host, links=links | devices)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
-from tula.model.backend_side import BackendFacts, GuePort, LinkFact
+from tula.model.backend_setup import BackendFacts, GuePort, ObservedLink
 from tula.model.command import Command
 from tula.model.config import IPAddress
 from tula.model.errors import KernelError
@@ -15,8 +15,8 @@ from tula.model.errors import KernelError
 _TOLD = {"id": "id", "dstport": "port", "remote": "remote"}
 
 
-def _loopback() -> dict[str, LinkFact]:
-    return {"lo": LinkFact("", "", True), "eth0": LinkFact("", "02:00:00:00:00:01", True)}
+def _loopback() -> dict[str, ObservedLink]:
+    return {"lo": ObservedLink("", "", True), "eth0": ObservedLink("", "02:00:00:00:00:01", True)}
 
 
 @dataclass
@@ -24,7 +24,7 @@ class FakeBackendHost:
     """Its state as values. It refuses what the kernel refuses; after ``left`` commands it is dead,
     as is the program that gave them (``Killed``)."""
 
-    links: dict[str, LinkFact] = field(default_factory=_loopback)
+    links: dict[str, ObservedLink] = field(default_factory=_loopback)
     addresses: set[tuple[IPAddress, str]] = field(default_factory=set)
     settings: dict[str, str] = field(default_factory=dict)
     ports: set[GuePort] = field(default_factory=set)
@@ -50,7 +50,7 @@ class FakeBackendHost:
     def missing(self, kinds: Iterable[str]) -> set[str]:
         return set(kinds) & self.lacking
 
-    def wire(self, addresses: Iterable[IPAddress]) -> int:  # noqa: ARG002
+    def link_mtu(self, addresses: Iterable[IPAddress]) -> int:  # noqa: ARG002
         return self.mtu
 
     def run(self, commands: Sequence[Command]) -> None:
@@ -102,24 +102,26 @@ class FakeBackendHost:
         self._require(name not in self.links, "File exists")
         options = dict(itertools.pairwise(words))
         kind = options["type"]
-        told: dict[str, object] = {}
+        attributes: dict[str, object] = {}
         for word, key in _TOLD.items():
             if word in options:
                 value = options[word]
-                told[key] = int(value) if value.isdecimal() else value
+                attributes[key] = int(value) if value.isdecimal() else value
         if kind not in ("dummy", "vxlan"):
-            told["remote"] = "any" if told.get("remote") in (None, "::") else told["remote"]
+            attributes["remote"] = (
+                "any" if attributes.get("remote") in (None, "::") else attributes["remote"]
+            )
         if "local" in options:
             six = kind == "vxlan" and ":" in options["local"]
-            told["local6" if six else "local"] = options["local"]
+            attributes["local6" if six else "local"] = options["local"]
         if options.get("mode") == "any":
-            told["proto"] = "any"
+            attributes["proto"] = "any"
         if "nolearning" in words:
-            told["learning"] = False
-        place = _place(kind, told)
-        taken = {_place(link.kind, link.told) for link in self.links.values()}
+            attributes["learning"] = False
+        place = _place(kind, attributes)
+        taken = {_place(link.kind, link.attributes) for link in self.links.values()}
         self._require(place is None or place not in taken, "File exists")
-        self.links[name] = LinkFact(kind, options.get("address", ""), False, told)
+        self.links[name] = ObservedLink(kind, options.get("address", ""), False, attributes)
         self.settings[f"net/ipv4/conf/{name}/rp_filter"] = "1"
 
     @staticmethod
@@ -128,11 +130,11 @@ class FakeBackendHost:
             raise KernelError(reason)
 
 
-def _place(kind: str, told: object) -> tuple[object, ...] | None:
+def _place(kind: str, attributes: object) -> tuple[object, ...] | None:
     """What the kernel has one device of."""
-    assert isinstance(told, dict)
+    assert isinstance(attributes, dict)
     if kind == "vxlan":
-        return kind, told.get("id"), told.get("port"), "local6" in told
+        return kind, attributes.get("id"), attributes.get("port"), "local6" in attributes
     if kind in ("sit", "gre", "ip6tnl", "ip6gre"):
-        return kind, told.get("local"), told.get("remote")
+        return kind, attributes.get("local"), attributes.get("remote")
     return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise, takewhile
 
 from tula.dataplane.nft.ruleset import Chain, Elements, Foreign, Key, MapName, Ruleset
-from tula.dataplane.nft.schema import is_schema
+from tula.dataplane.nft.schema import is_schema, readable_kind
 from tula.dataplane.nft.transaction import (
     AddChain,
     AddCounter,
@@ -33,8 +33,8 @@ from tula.dataplane.nft.transaction import (
 )
 from tula.kernel.failures import Failures, fallible
 from tula.kernel.nftables import require_known_schema
-from tula.model.count import Count
 from tula.model.errors import KernelError, StaleError
+from tula.model.stats import Count
 
 
 @dataclass
@@ -86,7 +86,7 @@ class FakeNftables:
         return {
             name: {key: self.element_counts.get(name, {}).get(key, Count()) for key in elements}
             for name, elements in self.table.maps.items()
-            if (parsed := MapName.parse(name)) is not None and parsed.kind.counts
+            if (kind := readable_kind(name)) is not None and kind.counts
         }
 
     @fallible("nftables.counts_of")
@@ -121,7 +121,7 @@ class FakeNftables:
         return self.commits
 
     @fallible("nftables.run")
-    def run(self, transaction: Transaction, generation: int | None = None) -> None:
+    def run(self, transaction: Transaction, generation: int | None = None) -> int | None:
         if transaction and generation is not None and generation != self.commits:
             raise StaleError
         work = _Work(self.table, self.element_counts)
@@ -131,6 +131,7 @@ class FakeNftables:
         self.element_counts = work.counts
         self.transactions.append(transaction)
         self.commits += bool(transaction)
+        return self.commits
 
 
 class _Work:

@@ -13,13 +13,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from tula.kernel.rtnetlink import AddressEntry, LinkEntry, RtReader
 from tula.kernel.ssh import ssh_ports
-from tula.kernel.tunnel_links import is_ours
-from tula.kernel.tunnels import read_tunnels
 from tula.model.config import IPAddress
-from tula.model.desired import OwnedAddress
 from tula.model.errors import KernelError
-from tula.model.host import HostAddress, HostView, Link, Route
-from tula.model.tunnel import Tunnels
+from tula.model.host import HostAddress, HostView, Link, OwnedAddress, Route
 
 OWNER = 0x54
 """What stands in an address's protocol field (IFA_PROTO, Linux 5.18) when Tula made it: it tells
@@ -70,7 +66,6 @@ class KernelNetwork:
                     links=links,
                     addresses=tuple(_address(entry, names) for entry in reader.addresses()),
                     routes={to: _route(reader, to, names) for to in destinations},
-                    tunnels=_tunnels(dumped),
                 )
         except (NetlinkError, OSError) as error:
             raise KernelError(f"cannot read this machine's network: {_reason(error)}") from error
@@ -133,13 +128,6 @@ def _never_a_source(vip: IPAddress) -> dict[str, Any]:
 def _reason(error: Exception) -> str:
     code = getattr(error, "code", None) or getattr(error, "errno", None)
     return os.strerror(code) if isinstance(code, int) else str(error)
-
-
-def _tunnels(links: list[LinkEntry]) -> Tunnels:
-    if not any(map(is_ours, links)):
-        return Tunnels()
-    with IPRoute() as netlink:
-        return read_tunnels(netlink, links)
 
 
 def _link(entry: LinkEntry) -> Link:

@@ -18,7 +18,7 @@ from tula.kernel.netlink import (
     text_of,
 )
 from tula.kernel.nfnetlink import NfReader
-from tula.model.backend_side import TABLE as BACKEND_TABLE
+from tula.model.backend_setup import TABLE as BACKEND_TABLE
 from tula.model.chain import BaseChain, ChainRule, Match
 from tula.model.errors import KernelError
 
@@ -97,7 +97,7 @@ def _rule(entry: Attributes) -> ChainRule:
     """A rule by its expressions: what they load and compare, as far as it is plain."""
     loaded: dict[int, tuple[str, int, int]] = {}
     matches: list[Match] = []
-    vague, verdict, chain = False, "", ""
+    partial, verdict, chain = False, "", ""
     for _, element in attribute_list(entry[4]) if 4 in entry else ():
         expression = attributes(element)
         name = text_of(expression.get(1))
@@ -121,8 +121,8 @@ def _rule(entry: Attributes) -> ChainRule:
             verdict = "drop"
         elif name not in _IDLE:
             loaded.clear()  # a mask, a hash: what is compared then is something else
-            vague = True
-    return ChainRule(tuple(matches), vague, verdict, chain)
+            partial = True
+    return ChainRule(tuple(matches), partial, verdict, chain)
 
 
 def _number(data: Attributes, kind: int) -> int:

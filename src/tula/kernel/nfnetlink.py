@@ -30,7 +30,7 @@ from tula.kernel.netlink import (
     string_attribute,
     text_of,
 )
-from tula.model.count import Count
+from tula.model.stats import Count
 
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_OBJECT = 1, 4, 7, 10, 13, 19

@@ -24,18 +24,19 @@ from tula.dataplane.nft.ruleset import (
     Elements,
     Foreign,
     Key,
+    Kind,
     MapName,
     Rule,
     Ruleset,
     Value,
 )
-from tula.dataplane.nft.schema import SCHEMA, is_schema, schema_of
+from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_map, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
 from tula.kernel.netlink import InterruptedDumpError
 from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
 from tula.kernel.nfnetlink import NfReader
-from tula.model.count import Count
 from tula.model.errors import KernelError, StaleError
+from tula.model.stats import Count
 
 _T = TypeVar("_T")
 _TRIES = 5
@@ -62,6 +63,11 @@ def require_known_schema(counters: Iterable[str]) -> None:
     schema = schema_of(counters)
     if schema > SCHEMA:
         raise NewerTableError(schema)
+
+
+def next_generation(generation: int) -> int:
+    """The number after it: 32 bits, and never 0 (nf_tables_commit)."""
+    return (generation + 1) & 0xFFFFFFFF or 1
 
 
 class Nftables(Protocol):
@@ -117,11 +123,12 @@ class Nftables(Protocol):
         Packets that fill maps do not change it. Raises KernelError.
         """
 
-    def run(self, transaction: Transaction, generation: int | None = None) -> None:
+    def run(self, transaction: Transaction, generation: int | None = None) -> int | None:
         """Makes all of the steps, or none of them and raises KernelError.
 
         With a ``generation``, raises StaleError and changes nothing if it is another by now. One
-        change makes it greater by one; an empty transaction is none.
+        change makes it greater by one; an empty transaction is none. Returns the one that it led
+        to; None when somebody else made a change meanwhile, which may be before or after it.
         """
 
 
@@ -177,15 +184,23 @@ class KernelNftables:
         except OSError as error:
             raise KernelError(f"cannot read nftables: {error.strerror}") from error
 
-    def run(self, transaction: Transaction, generation: int | None = None) -> None:
+    def run(self, transaction: Transaction, generation: int | None = None) -> int | None:
         if fits_batch(transaction):
-            self._run_batch(transaction, generation or 0)
-            return
-        # nft takes no generation: whoever changes something between this and nft's commit is
-        # not seen here, and is seen by the next comparison.
-        if generation is not None and generation != self.generation():
-            raise StaleError
-        self._run_nft(transaction)
+            if generation is not None:
+                # The kernel itself compares: what it led to need not be asked for.
+                self._run_batch(transaction, generation)
+                return next_generation(generation) if transaction else generation
+            before = self.generation()
+            self._run_batch(transaction, 0)
+        else:
+            # nft takes no generation: who changes something between this and nft's commit shows
+            # by the number afterwards.
+            before = self.generation()
+            if generation is not None and generation != before:
+                raise StaleError
+            self._run_nft(transaction)
+        after = self.generation()
+        return after if after == next_generation(before) else None
 
     def _run_batch(self, transaction: Transaction, generation: int) -> None:
         try:
@@ -272,7 +287,7 @@ def _observe(reader: NfReader) -> Ruleset | None:
     found = reader.maps(TABLE)
     ours = _ours(found)
     for text, name in ours.items():
-        read = _elements(reader, name)
+        read = _elements(reader, text, name.kind)
         maps[text] = read.elements
         if name.kind.counts:
             counts[text] = read.counts
@@ -297,7 +312,7 @@ def _observe(reader: NfReader) -> Ruleset | None:
 
 def _ours(found: Mapping[str, Definition]) -> dict[str, MapName]:
     """The maps with a name and a definition of Tula's, by name."""
-    parsed = ((name, MapName.parse(name)) for name in found)
+    parsed = ((name, readable_map(name)) for name in found)
     return {
         text: name
         for text, name in parsed
@@ -313,23 +328,23 @@ class _Read(NamedTuple):
     whole: bool = True
 
 
-def _elements(reader: NfReader, name: MapName) -> _Read:
-    if name.kind.dynamic:
+def _elements(reader: NfReader, name: str, kind: Kind) -> _Read:
+    if kind.dynamic:
         return _Read({}, {})  # filled by packets; a large one takes the kernel minutes to tell
-    if name.kind.numbered:
+    if kind.numbered:
         with suppress(ValueError):  # something else among them: one by one
-            return _Read(cast(Elements, reader.number_pairs(TABLE, str(name))), {})
+            return _Read(cast(Elements, reader.number_pairs(TABLE, name)), {})
     decoded: dict[Key, Value] = {}
     counts: dict[Key, Count] = {}
     whole = True
-    for raw in reader.elements(TABLE, str(name)):
+    for raw in reader.elements(TABLE, name):
         try:
-            key, value = decode_element(name.kind, raw)
+            key, value = decode_element(kind, raw)
         except ValueError:
             whole = False
         else:
             decoded[key] = value
-            if name.kind.counts:
+            if kind.counts:
                 counts[key] = raw.count or Count()
     return _Read(decoded, counts, whole)
 
@@ -341,7 +356,7 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
     require_known_schema(reader.counters(TABLE))
     for text, name in _ours(reader.maps(TABLE)).items():
         if name.kind.counts:
-            found[text] = _elements(reader, name).counts
+            found[text] = _elements(reader, text, name.kind).counts
     return found
 
 

@@ -21,9 +21,9 @@ from typing import Any, Protocol
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from tula.dataplane.nft.ids import PROBE_MARK
 from tula.kernel.network import OWNER
 from tula.model.errors import KernelError
-from tula.model.ids import PROBE_MARK
 
 TABLE = 0x5475
 PREFERENCE = 0x54

@@ -64,7 +64,7 @@ def _through_the_data_path(opened: socket.socket, target: ProbeTarget, kind: int
     # As bytes: both are unsigned, and a C int is not.
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", target.mark))
     # Above 6 this needs CAP_NET_ADMIN (socket(7)).
-    priority = struct.pack("=I", target.backend_id)
+    priority = struct.pack("=I", target.priority)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, priority)
     if kind != socket.SOCK_RAW:
         # The port is chosen by connect(), which knows the other end: 28,000 to each, not in all.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from tula.dataplane.nft.tunnel_devices import GROUP, LEAVING, TunnelDevice
 from tula.model.config import IPAddress
-from tula.model.tunnel import GROUP, LEAVING, TunnelDevice
 
 _INHERIT_TOS = 1
 """The outer TOS is the inner one's; ECN as RFC 6040 has it either way (inet_ecn.h)."""

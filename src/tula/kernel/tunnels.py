@@ -16,10 +16,17 @@ from pyroute2.netlink import genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import AsyncGenericNetlinkSocket, GenericNetlinkSocket
 
-from tula.dataplane.tunnels import TunnelChange
+from tula.dataplane.nft.tunnel_devices import (
+    LEAVING,
+    TunnelDevice,
+    Tunnels,
+    VxlanNeighbour,
+    VxlanPeer,
+)
+from tula.dataplane.nft.tunnel_diff import TunnelChange
+from tula.kernel.rtnetlink import RtReader
 from tula.kernel.tunnel_links import add_request, is_ours, read_device
 from tula.model.errors import KernelError
-from tula.model.tunnel import LEAVING, TunnelDevice, Tunnels, VxlanNeighbour, VxlanPeer
 
 _AF_INET, _AF_INET6 = 2, 10
 _PERMANENT = 0x80
@@ -48,6 +55,9 @@ class TunnelAdapter(Protocol):
         Raises KernelError.
         """
 
+    def observe(self) -> Tunnels:
+        """Those that are Tula's. Raises KernelError."""
+
     def prepare(self, change: TunnelChange, have: Tunnels) -> None:
         """Makes what is added. Raises KernelError, and then all is as before."""
 
@@ -64,6 +74,15 @@ class KernelTunnels:
     def missing(self, kinds: Iterable[str]) -> set[str]:
         with _step("ask for kinds of tunnel devices"), IPRoute() as netlink:
             return {kind for kind in kinds if not _has(netlink, kind)}
+
+    def observe(self) -> Tunnels:
+        with _step("read this machine's tunnels"):
+            with RtReader() as reader:
+                links = reader.links()
+            if not any(map(is_ours, links)):
+                return Tunnels()
+            with IPRoute() as netlink:
+                return read_tunnels(netlink, links)
 
     def prepare(self, change: TunnelChange, have: Tunnels) -> None:
         try:

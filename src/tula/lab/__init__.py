@@ -1,19 +1,17 @@
 """Networks of namespaces on one machine: for the demo, the tests and the documentation."""
 
-from tula.lab.backend import prepare_backend
 from tula.lab.capture import Capture, Frame, send_frame
 from tula.lab.clients import TcpFlow, ask_all, flows, tcp_ask, tcp_flow, tcp_flows, udp_ask
 from tula.lab.guard import LabError, require_private_namespace
-from tula.lab.host import Host
+from tula.lab.host import Host, set_offload
 from tula.lab.http import HttpServer, serve_http
 from tula.lab.interfaces import Counters
 from tula.lab.kept import remove_named
 from tula.lab.lab import Lab
 from tula.lab.namespace import Namespace
-from tula.lab.nic import set_offload
 from tula.lab.servers import TcpServer, UdpServer, serve_tcp, serve_udp
 from tula.lab.switch import Switch
-from tula.lab.topologies import VIP4, VIP6, VIPS, Network, flat, remote, routed
+from tula.lab.topologies import VIP4, VIP6, VIPS, Network, flat, prepare_backend, remote, routed
 from tula.lab.wait import wait_until
 
 __all__ = [

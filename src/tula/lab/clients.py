@@ -11,7 +11,7 @@ from typing import Any
 
 from tula.lab.guard import LabError
 from tula.lab.host import Host
-from tula.lab.loop import on_loop
+from tula.lab.wait import on_loop
 
 FIRST_PORT = 20000
 """Source ports of bulk flows start here unless named: below the kernel's own choice."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import socket as socketlib
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,19 +20,23 @@ from tula.lab.interfaces import Interfaces
 from tula.lab.namespace import Namespace
 from tula.lab.process import Completed, Process, Spawner
 
+_SIOCETHTOOL = 0x8946
+_OFFLOADS = {"rx": 0x15, "tx": 0x17, "sg": 0x19, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}
+"""By ethtool's commands that set them."""
+
 
 class Closable(Protocol):
-    """What a host can end with itself."""
+    """What a host can close when the lab ends."""
 
     def close(self) -> None:
-        """Twice is harmless."""
+        """Close it; may be called twice."""
 
 
 ClosableT = TypeVar("ClosableT", bound=Closable)
 
 
 class Host(Interfaces):
-    """One machine of the lab. ``Lab.host`` makes it."""
+    """One machine of the lab, created by ``Lab.host``."""
 
     def __init__(
         self,
@@ -39,7 +46,7 @@ class Host(Interfaces):
         directory: Path,
         stack: ExitStack,
     ) -> None:
-        """Describe it; refused when ``namespace`` is the machine's own (see ``Namespace``)."""
+        """``namespace`` must not be the machine's own (see ``Namespace``)."""
         super().__init__(name, namespace)
         self.directory = directory
         self._spawner = spawner
@@ -56,17 +63,17 @@ class Host(Interfaces):
     # Inside
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socketlib.socket:
-        """A socket that lives in the host, whichever thread uses it."""
+        """A socket of this host, whichever thread uses it."""
         with self.enter():
             return socketlib.socket(family, kind, protocol)
 
     def read_sysctl(self, name: str) -> str:
-        """For example ``net.ipv4.ip_forward``; a name with dots in it may be given with slashes."""
+        """For example ``net.ipv4.ip_forward``; slashes work too, for names with dots."""
         with self.enter():
             return _sysctl(name).read_text().strip()
 
     def write_sysctl(self, name: str, value: str | int) -> None:
-        """Set one, as ``sysctl -w`` does, in this host only."""
+        """Set a sysctl of this host, as ``sysctl -w`` does."""
         with self.enter():
             require_private_namespace()
             try:
@@ -75,7 +82,7 @@ class Host(Interfaces):
                 raise LabError(f"{self.name}: {name}={value}: {error.strerror}") from None
 
     def forwarding(self, on: bool = True) -> None:
-        """Make it a router, for IPv4 and IPv6, or stop it being one."""
+        """Turn IPv4 and IPv6 forwarding on or off."""
         self.write_sysctl("net.ipv4.ip_forward", int(on))
         self.write_sysctl("net.ipv6.conf.all.forwarding", int(on))
 
@@ -90,7 +97,7 @@ class Host(Interfaces):
         env: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
     ) -> Completed:
-        """Run a program to its end; ``check`` raises ``LabError`` with what it said."""
+        """Run a program to its end; with ``check``, a failure is a ``LabError`` with its output."""
         return self._spawner.run(
             self.namespace,
             [str(argument) for argument in arguments],
@@ -108,7 +115,7 @@ class Host(Interfaces):
         stderr: int | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Process:
-        """Start a program that the lab ends."""
+        """Start a program; the lab ends it."""
         return self._spawner.popen(
             self.namespace,
             [str(argument) for argument in arguments],
@@ -139,21 +146,40 @@ class Host(Interfaces):
 
     def environment(self) -> dict[str, str]:
         """This process's environment, with the host's own TULA_STATE_DIR and TULA_RUN_DIR."""
-        places = {
+        directories = {
             "TULA_STATE_DIR": self.directory / "state",
             "TULA_RUN_DIR": self.directory / "run",
         }
-        for place in places.values():
+        for place in directories.values():
             place.mkdir(parents=True, exist_ok=True)
-        return {**os.environ, **{name: str(place) for name, place in places.items()}}
+        return {**os.environ, **{name: str(place) for name, place in directories.items()}}
 
     def _require_own(self) -> None:
         with self.enter():
             require_private_namespace()
 
 
+def set_offload(host: Host, ifname: str = "eth0", **features: bool) -> None:
+    """Switch ``rx`` and ``tx`` checksums, ``sg``, ``tso``, ``gso`` or ``gro``, as ethtool -K does.
+
+    A veth hands 64-kB aggregates over as they are. For frames of wire size at the receiver, the
+    *sender* needs ``tso=False, gso=False``; for a receiver that aggregates as a NIC does, that
+    and ``gro=True`` at the receiver.
+    """
+    with host.socket(socketlib.AF_INET, socketlib.SOCK_DGRAM) as control:
+        for feature, on in features.items():
+            if feature not in _OFFLOADS:
+                raise LabError(f"no offload {feature}; there are: {', '.join(_OFFLOADS)}")
+            value = array.array("B", struct.pack("II", _OFFLOADS[feature], int(on)))
+            request = struct.pack("16sP16x", ifname.encode(), value.buffer_info()[0])
+            try:
+                fcntl.ioctl(control, _SIOCETHTOOL, request)
+            except OSError as error:
+                raise LabError(f"{host.name} {ifname} {feature}: {error.strerror}") from None
+
+
 def quiet(namespace: Namespace) -> None:
-    """Loopback up; no router solicitations, no duplicate address detection: a quiet network."""
+    """Bring loopback up; no router solicitations, no duplicate address detection."""
     with namespace.enter():
         for scope in ("all", "default"):
             for name in ("accept_ra", "accept_dad", "dad_transmits", "router_solicitations"):

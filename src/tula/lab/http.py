@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qs, urlsplit
 
 from tula.lab.host import Host
-from tula.lab.place import Place
-from tula.lab.servers import StreamServer
+from tula.lab.servers import ServerHost, StreamServer
 
 _BLOCK = bytes(1 << 18)
 _TICK = 0.02
@@ -27,13 +26,17 @@ class HttpServer(StreamServer):
     | ``/upload`` | the number of bytes in the request's body |
     """
 
-    def __init__(self, host: Place, ports: Iterable[int], addresses: Sequence[str] | None) -> None:
+    def __init__(
+        self, host: ServerHost, ports: Iterable[int], addresses: Sequence[str] | None
+    ) -> None:
         super().__init__(host, ports, addresses)
         self.healthy = True
         self.received = 0
         """Bytes of request bodies."""
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.transport.set_write_buffer_limits(high=1 << 22)
         peer = writer.get_extra_info("peername")
         client = str(peer[0]) if peer else "-"

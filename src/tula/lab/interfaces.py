@@ -38,7 +38,7 @@ class Interfaces:
     """The network side of a host; ``Host`` adds programs and sockets."""
 
     def __init__(self, name: str, namespace: Namespace) -> None:
-        """Describe it; refused when ``namespace`` is the machine's own (see ``Namespace``)."""
+        """``namespace`` must not be the machine's own (see ``Namespace``)."""
         self.name = name
         self.namespace = namespace
         self._cables: dict[str, tuple[Switch, str]] = {}

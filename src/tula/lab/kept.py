@@ -1,8 +1,8 @@
-"""Labs that outlive their process: what was made is written down, and only that is removed.
+"""Labs that outlive their process: what they created is recorded, and only that is removed.
 
 ``/run/tula-lab/PREFIX`` holds the hosts' state directories and two lists: ``namespaces`` (names
-under ``/run/netns``) and ``processes`` (number and start time, so that a number the kernel has
-given to another program since is left alone).
+under ``/run/netns``) and ``processes`` (PID and start time, so that another program
+that has got the PID since is left alone).
 """
 
 from __future__ import annotations
@@ -20,44 +20,45 @@ KEPT = Path("/run/tula-lab")
 
 
 def directory(prefix: str) -> Path:
-    """The state of one named lab."""
+    """The state directory of a named lab."""
     if not prefix or "/" in prefix or prefix.startswith("."):
-        raise LabError(f"not a name for a lab: {prefix!r}")
+        raise LabError(f"invalid name for a lab: {prefix!r}")
     return KEPT / prefix
 
 
 def claim(prefix: str) -> Path:
-    """Take a name for a new lab; refused while another has it."""
+    """Take a name for a new lab; LabError if another lab has it."""
     made = directory(prefix)
     try:
-        made.mkdir(parents=True)
+        KEPT.mkdir(mode=0o755, exist_ok=True)
+        made.mkdir(mode=0o755)
     except FileExistsError:
-        raise LabError(f"there is a lab named {prefix} already; remove it first") from None
+        raise LabError(f"a lab named {prefix} already exists; remove it first") from None
     return made
 
 
 def record_namespace(prefix: str, name: str) -> None:
-    """Write down a name under ``/run/netns``, before it is made."""
+    """Record a name under ``/run/netns``, before it is created."""
     with (directory(prefix) / "namespaces").open("a") as file:
         file.write(f"{name}\n")
 
 
 def record_process(where: Path, pid: int) -> None:
-    """Write down a program that is to outlive this process."""
+    """Record a program that will outlive this process."""
     with (where / "processes").open("a") as file:
         file.write(f"{pid} {_started(pid)}\n")
 
 
 def exists(prefix: str) -> bool:
-    """Whether a lab of that name is there."""
+    """Whether a lab of this name exists."""
     return directory(prefix).is_dir()
 
 
 def remove_named(prefix: str) -> list[str]:
     """Remove a named lab: its programs, its names and its state; returns the names removed.
 
-    What someone else runs inside (a shell by ``ip netns exec``) is left alone, and keeps its
-    namespace alive, without a name, until it ends.
+    Programs that others started inside (a shell by ``ip netns exec``) are left alone, and keep
+    their namespace alive, without a name, until they end.
     """
     where = directory(prefix)
     for line in _lines(where / "processes"):

@@ -1,4 +1,4 @@
-"""The lab itself: makes switches and hosts, and makes them gone."""
+"""The lab: creates switches and hosts, and removes them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tula.lab.wait import wait_until
 
 _PREFIX = "tula-lab-"
 _SETTLE = 60.0
-"""Seconds in which a new state directory may still lack its lock."""
+"""Seconds within which a new state directory may not have its lock yet."""
 
 
 class Lab:
-    """A network of namespaces; a context manager that leaves nothing behind.
+    """A network of namespaces; a context manager that cleans up after itself.
 
     ::
 
@@ -43,9 +43,9 @@ class Lab:
     """
 
     def __init__(self, named: str | None = None, keep: bool = False) -> None:
-        """Describe it; entering it is what makes anything."""
+        """Creates nothing yet; entering it does."""
         if keep and named is None:
-            raise LabError("a lab is kept by its names: give it one")
+            raise LabError("only a named lab can be kept")
         self.named = named
         self.keep = keep
         self.hosts: dict[str, Host] = {}
@@ -70,13 +70,13 @@ class Lab:
     ) -> None:
         self._stack.__exit__(kind, value, traceback)
         if self.keep and self.named is not None and value is not None:
-            remove_named(self.named)  # half a network is not worth keeping
+            remove_named(self.named)  # no use keeping half a network
 
     def __getitem__(self, name: str) -> Host:
         try:
             return self.hosts[name]
         except KeyError:
-            raise LabError(f"no host {name}; there are: {', '.join(self.hosts)}") from None
+            raise LabError(f"no host {name}; the lab has: {', '.join(self.hosts)}") from None
 
     def switch(self, name: str = "switch", hub: bool = False, mtu: int = 1500) -> Switch:
         """A new switch; see ``Switch``."""
@@ -113,7 +113,7 @@ class Lab:
         ifname: str = "eth0",
         mac: str | None = None,
     ) -> None:
-        """One more interface for a host, or a new card in the place of a removed one."""
+        """Add an interface to a host, or replace one that was removed."""
         self._macs += 1
         number = self._macs
         host.add_interface(
@@ -124,21 +124,21 @@ class Lab:
         )
 
     def router(self, name: str, *networks: tuple[Switch, Sequence[str]]) -> Host:
-        """A host that forwards, with eth0, eth1 … in these networks."""
+        """A host that forwards between these networks, with eth0, eth1 … in them."""
         host = self.host(name)
         for number, (switch, addresses) in enumerate(networks):
             self.connect(host, switch, *addresses, ifname=f"eth{number}")
         host.forwarding(True)
         return host
 
-    def ready(self, timeout: float = 5.0) -> None:
+    def ready(self, timeout: float = 30.0) -> None:
         """Wait until every port with a carrier forwards; the standard topologies call it."""
         for switch in self.switches.values():
             wait_until(switch.forwarding, timeout, f"the ports of {switch.name}")
 
     def _namespace(self, name: str) -> Namespace:
         if name in self.hosts or name in self.switches:
-            raise LabError(f"the lab has a {name} already")
+            raise LabError(f"the lab already has a {name}")
         namespace = Namespace.create()
         self._stack.callback(namespace.close)
         if self.named is not None:
@@ -148,7 +148,7 @@ class Lab:
         return namespace
 
     def _make_directory(self, stack: ExitStack) -> Path:
-        """Where the hosts' state lives; gone with the lab unless that is kept."""
+        """The directory for the hosts' state; removed with the lab unless it is kept."""
         if self.named is not None:
             directory = claim(self.named)
             if not self.keep:
@@ -164,7 +164,7 @@ class Lab:
 
 
 def _sweep() -> None:
-    """Remove the state directories of labs that were killed: nobody holds their lock."""
+    """Remove the state directories of labs that were killed: their locks are free."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):
             lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""Network namespaces held by a descriptor, and stepping into them.
+"""Network namespaces held open by a descriptor, and entering them.
 
 A namespace without a name lives as long as something refers to it: a descriptor, a thread, a
 socket or a process. The lab holds a descriptor, so when its process ends, however it ends, the
@@ -43,7 +43,7 @@ class Namespace:
     """One network namespace, open."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take over an open descriptor; refused (and closed) when it is not the lab's to touch."""
+        """Take over an open descriptor; it is closed, with a LabError, if it is off limits."""
         self._descriptor = descriptor
         try:
             self.id: NamespaceId = namespace_id(descriptor)
@@ -79,15 +79,15 @@ class Namespace:
     def fileno(self) -> int:
         """The descriptor, for netlink's net_ns_fd."""
         if self._descriptor < 0:
-            raise LabError("the lab is closed: its namespaces are gone")
+            raise LabError("the lab is closed, and its namespaces are gone")
         return self._descriptor
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Move the calling thread in for the block, and back out whatever happens in it.
+        """Move the calling thread in for the block, and always back out.
 
-        What the thread makes in the block belongs to the namespace: sockets stay in it, child
-        processes are born in it. Must not span an ``await``: the other tasks would be moved too.
+        Sockets and child processes that the thread creates in the block belong to the namespace.
+        Must not span an ``await``: other tasks of the thread would be moved too.
         """
         home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -106,7 +106,7 @@ class Namespace:
         try:
             path.touch(exist_ok=False)
         except FileExistsError:
-            raise LabError(f"there is a namespace named {name} already: {path}") from None
+            raise LabError(f"a namespace named {name} already exists: {path}") from None
         with self.enter():
             try:
                 _call("mount", _HERE.encode(), os.fsencode(path), b"none", _MS_BIND, None)
@@ -115,14 +115,14 @@ class Namespace:
                 raise
 
     def close(self) -> None:
-        """Let go of it; closing twice is harmless."""
+        """Close the descriptor; may be called twice."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
 
 
 def withdraw(name: str) -> bool:
-    """Undo ``publish``; False when there was nothing of that name."""
+    """Undo ``publish``; False if there is no such name."""
     path = NAMED / name
     if not path.exists():
         return False

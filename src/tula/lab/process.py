@@ -53,7 +53,7 @@ class Spawner:
         env: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
     ) -> Completed:
-        """Run to the end inside the namespace; output is captured as text."""
+        """Run a program in the namespace to its end; its output is captured as text."""
         with namespace.enter():
             process = subprocess.Popen(
                 self.command(arguments),
@@ -70,7 +70,7 @@ class Spawner:
             except BaseException as error:
                 process.kill()
                 if isinstance(error, subprocess.TimeoutExpired):
-                    raise LabError(f"{_line(arguments)}: not done after {timeout:g} s") from None
+                    raise LabError(f"{_line(arguments)}: timed out after {timeout:g} s") from None
                 raise
         if check and process.returncode != 0:
             detail = (err or out).strip() or "no output"
@@ -99,7 +99,7 @@ class Spawner:
                     env=dict(env) if env is not None else None,
                     start_new_session=True,
                 )
-            # Noted here, where no Ctrl-C can come in between: what runs is always known.
+            # In this thread Ctrl-C cannot come in between: every running program is known.
             self._running.append(process)
             if self._keep is not None:
                 record_process(self._keep, process.pid)
@@ -109,7 +109,7 @@ class Spawner:
 
     def close(self) -> None:
         """End what still runs: SIGTERM, a second's grace, SIGKILL to its session."""
-        self._thread.submit(lambda: None).result()  # behind a start that Ctrl-C left to itself
+        self._thread.submit(lambda: None).result()  # after a start that Ctrl-C did not wait for
         running, self._running = self._running, []
         if self._keep is None:
             for process in running:
@@ -125,7 +125,7 @@ def _end(process: Process) -> None:
     if process.returncode is None:
         with suppress(LabError):
             wait_until(lambda: _has_exited(process), 1.0)
-        with suppress(ProcessLookupError):  # not reaped yet: its number is still its own
+        with suppress(ProcessLookupError):  # not reaped yet: the PID is still its own
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     for stream in (process.stdout, process.stderr):

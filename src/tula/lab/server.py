@@ -10,12 +10,28 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
+from typing import NamedTuple
 
 from tula.lab.guard import LabError
 from tula.lab.http import HttpServer
-from tula.lab.place import Here
 from tula.lab.servers import TcpServer, UdpServer
+
+
+class CurrentNamespace(NamedTuple):
+    """The namespace that this process was started in, as a ``ServerHost``."""
+
+    name: str
+    listen: tuple[str, ...]
+
+    def addresses(self) -> list[str]:
+        """Those given on the command line."""
+        return list(self.listen)
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """An ordinary socket."""
+        return socket.socket(family, kind, protocol)
 
 
 def main() -> None:
@@ -27,15 +43,15 @@ def main() -> None:
     parser.add_argument("--tcp", type=int, action="append", default=[], metavar="PORT")
     parser.add_argument("--udp", type=int, action="append", default=[], metavar="PORT")
     given = parser.parse_args()
-    here = Here(given.name, tuple(given.addresses))
+    host = CurrentNamespace(given.name, tuple(given.addresses))
     try:
-        HttpServer(here, given.http, None).start()
-        TcpServer(here, given.tcp, None).start()
-        UdpServer(here, given.udp, None).start()
+        HttpServer(host, given.http, None).start()
+        TcpServer(host, given.tcp, None).start()
+        UdpServer(host, given.udp, None).start()
     except LabError as error:
         sys.exit(str(error))
     print("ready", flush=True)
-    # Whoever reads our output may be gone long before us.
+    # The reader of our output may end long before us.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)

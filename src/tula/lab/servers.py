@@ -7,12 +7,25 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 from tula.lab.guard import LabError
 from tula.lab.host import Host
-from tula.lab.loop import on_loop
-from tula.lab.place import Place
+from tula.lab.wait import on_loop
+
+
+class ServerHost(Protocol):
+    """Where a server runs: a ``Host``, or the namespace that this process was started in."""
+
+    @property
+    def name(self) -> str:
+        """What a server there calls itself."""
+
+    def addresses(self) -> list[str]:
+        """Where it listens unless other addresses are given."""
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket in that namespace."""
 
 
 class Server(ABC):
@@ -20,7 +33,9 @@ class Server(ABC):
 
     kind = socket.SOCK_STREAM
 
-    def __init__(self, host: Place, ports: Iterable[int], addresses: Sequence[str] | None) -> None:
+    def __init__(
+        self, host: ServerHost, ports: Iterable[int], addresses: Sequence[str] | None
+    ) -> None:
         """Describe it; ``start`` opens the sockets."""
         self.host = host
         self.name = host.name
@@ -79,7 +94,9 @@ class Server(ABC):
 class StreamServer(Server):
     """What TCP servers share: the listeners and the open connections."""
 
-    def __init__(self, host: Place, ports: Iterable[int], addresses: Sequence[str] | None) -> None:
+    def __init__(
+        self, host: ServerHost, ports: Iterable[int], addresses: Sequence[str] | None
+    ) -> None:
         super().__init__(host, ports, addresses)
         self._open: set[asyncio.StreamWriter] = set()
 
@@ -97,15 +114,17 @@ class StreamServer(Server):
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         try:
-            await self.talk(reader, writer)
+            await self.serve_connection(reader, writer)
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # gone, or not talking our language: hang up
+            pass  # gone, or another protocol: hang up
         finally:
             self._open.discard(writer)
             writer.close()
 
     @abstractmethod
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         """Serve one connection until its end."""
 
     async def _shut(self) -> None:
@@ -117,7 +136,9 @@ class StreamServer(Server):
 class TcpServer(StreamServer):
     """Says its name and a newline to whoever connects, and again for every line it gets."""
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         answer = self.name.encode() + b"\n"
         self.requests += 1
         while True:

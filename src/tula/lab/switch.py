@@ -1,4 +1,4 @@
-"""A switch: a namespace of its own that holds nothing but a bridge and its ports."""
+"""A switch: a namespace with nothing but a bridge and its ports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Switch:
     """
 
     def __init__(self, name: str, namespace: Namespace, hub: bool = False, mtu: int = 1500) -> None:
-        """Describe it; ``Lab.switch`` makes it."""
+        """``Lab.switch`` creates it."""
         self.name = name
         self.namespace = namespace
         self.hub = hub
@@ -42,7 +42,7 @@ class Switch:
             yield socket
 
     def build(self) -> None:
-        """Make the bridge; the switch itself has no address and says nothing."""
+        """Create the bridge; the switch itself has no address and sends nothing."""
         with self.namespace.enter():
             for scope in ("all", "default"):
                 with open(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6", "w") as file:  # noqa: PTH123
@@ -70,7 +70,7 @@ class Switch:
         mac: str,
         index: int | None = None,
     ) -> None:
-        """Lay a cable: a veth pair, one end a port of the switch, the other in ``namespace``."""
+        """Plug a cable in: a veth pair from a port of the switch to ``namespace``."""
         self._made += 1
         peer: dict[str, Any] = {
             "ifname": ifname,
@@ -83,7 +83,7 @@ class Switch:
         with self.netlink() as socket:
             bridge = socket.link_lookup(ifname=BRIDGE)[0]
             if socket.link_lookup(ifname=port):
-                raise LabError(f"{self.name} has a port {port} already")
+                raise LabError(f"{self.name} already has a port {port}")
             socket.link(
                 "add",
                 ifname=port,
@@ -97,12 +97,12 @@ class Switch:
                 socket.brport("set", index=_FIRST_PORT + self._made, learning=0)
 
     def set_port(self, port: str, up: bool) -> None:
-        """Pull the cable out, or put it back: the host sees the carrier go and come."""
+        """Unplug the cable, or plug it back in: the host sees the carrier change."""
         with self.netlink() as socket:
             socket.link("set", index=self._index(socket, port), state="up" if up else "down")
 
     def set_mtu(self, mtu: int) -> None:
-        """Let frames of this size through; what hosts send is their interfaces' own matter."""
+        """Forward frames up to this size; the hosts' own MTUs stay."""
         with self.netlink() as socket:
             for port in self.ports():
                 socket.link("set", index=self._index(socket, port), mtu=mtu)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
-from tula.lab.backend import prepare_backend
 from tula.lab.host import Host
 from tula.lab.lab import Lab
 from tula.lab.switch import Switch
@@ -52,6 +52,19 @@ class Network:
         What ``tula apply`` does for ``announce: true``; for tests of bare rule sets.
         """
         self.lb.add_address("eth0", *(f"{vip}/{128 if ':' in vip else 32}" for vip in self.vips))
+
+
+def prepare_backend(host: Host, vips: Iterable[str], ifname: str = "eth0") -> None:
+    """Put the VIPs on lo and keep quiet about them.
+
+    ARP for a VIP must find the balancer alone: ``arp_ignore=1`` answers only for addresses of
+    the interface that was asked, ``arp_announce=2`` never names the VIP as the sender. IPv6
+    needs neither: neighbour discovery answers for the interface's own addresses only.
+    """
+    for scope in ("all", ifname):
+        host.write_sysctl(f"net/ipv4/conf/{scope}/arp_ignore", 1)
+        host.write_sysctl(f"net/ipv4/conf/{scope}/arp_announce", 2)
+    host.add_address("lo", *(f"{ip_address(vip)}/{32 if ':' not in vip else 128}" for vip in vips))
 
 
 def _addresses(net4: str, net6: str, number: int, ipv6: bool) -> list[str]:

@@ -13,9 +13,9 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from tula.dataplane.nft.shared_chains import NO_BACKEND
 from tula.engine.figures import CycleOutcome, Snapshot
 from tula.model.health import State
+from tula.model.stats import NO_BACKEND
 from tula.version import __version__
 
 DROPS = frozenset({NO_BACKEND})

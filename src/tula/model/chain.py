@@ -1,4 +1,4 @@
-"""Base chains of nftables that are not Tula's, as far as it takes to know what they drop."""
+"""Base chains of other nftables tables, as far as needed to know which packets they drop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A packet's field compared with a value. ``field`` is where it is (``network`` or
-    ``transport``), its offset and length in bytes; or the name of what nftables knows of it."""
+    """A comparison of a packet's field with a value.
+
+    ``field`` is the header (``network`` or ``transport``) with offset and length in bytes, or the
+    name of a meta key with offset 0 and its length.
+    """
 
     field: tuple[str, int, int]
     equal: bool
@@ -18,13 +21,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class ChainRule:
-    """A rule: the verdict for what all matches fit. ``vague``: it asks for more than those tell.
+    """A rule: what happens to packets that meet all matches.
 
-    ``verdict`` is drop, accept, jump, goto, return, or empty for none; ``chain`` where it leads.
+    ``verdict`` is drop, accept, jump, goto, return, or empty for none; ``chain`` is the target of
+    a jump or goto. ``partial``: the rule has further conditions that ``matches`` cannot express.
     """
 
     matches: tuple[Match, ...] = ()
-    vague: bool = False
+    partial: bool = False
     verdict: str = ""
     chain: str = ""
 
@@ -40,7 +44,7 @@ class BaseChain:
     devices: tuple[str, ...]
     priority: int
     drops: bool = False
-    """Its policy."""
+    """Whether its policy is drop."""
     rules: tuple[ChainRule, ...] = ()
     others: Mapping[str, tuple[ChainRule, ...]] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""A command of the machine, to be run or to be read."""
+"""A command line, to be run or to be printed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Its words, and what it reads from standard input."""
+    """Program and arguments, and what it reads from standard input."""
 
     words: tuple[str, ...]
     text: str = ""
 
     def __str__(self) -> str:
-        """For a shell."""
+        """As a shell command, with standard input as a here-document."""
         line = shlex.join(self.words)
         return f"{line} <<'EOF'\n{self.text}EOF" if self.text else line
 
 
 def command(line: str, text: str = "") -> Command:
-    """Of a line whose words have no spaces in them."""
+    """A command from a line; arguments are separated by spaces and contain none."""
     return Command(tuple(line.split()), text)

@@ -1,8 +1,9 @@
-"""What one document says, after validation.
+"""What one configuration says, after validation, and the declaration of its keys.
 
-The values here are what the rest of Tula works on; ``tula.config`` builds them from YAML and
-guarantees the rules of the contract (no overlapping services, every backend has an address of
-each VIP's family that its forwarding needs, names are ``[a-z0-9-]``, 1 to 63 characters).
+The values here are what the rest of Tula works on; ``tula.config`` derives from their fields how
+YAML is read (see ``tula.model.setting``), and guarantees the rules of the contract (no overlapping
+services, every backend has an address of each VIP's family that its forwarding needs, names are
+``[a-z0-9-]``, 1 to 63 characters).
 """
 
 from __future__ import annotations
@@ -11,8 +12,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated
+
+from tula.model.monitor import HealthMonitor, HealthPolicy
+from tula.model.setting import Duration, Form, Integer, Setting
 
 IPAddress = IPv4Address | IPv6Address
+BLOCK = 65536
+"""Backend ids come in blocks of this many packet marks."""
 
 
 class Protocol(StrEnum):
@@ -83,11 +90,21 @@ def _text(address: IPAddress) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One server of a service; at most one address of each family, weight 0 to 65535."""
+    """One server of a service."""
 
     name: str
-    addresses: tuple[IPAddress, ...]
-    weight: int = 100
+    addresses: Annotated[
+        tuple[IPAddress, ...],
+        Setting(
+            "Its address, or one IPv4 and one IPv6 address.",
+            key="address",
+            expected="an address or a list of them",
+            distinct=True,
+        ),
+    ]
+    weight: Annotated[int, Setting("Its share of new connections; 0: none.", Integer(0, 65535))] = (
+        100
+    )
     texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The addresses as text, in their order; cheap to compare and to look up."""
     key: str = field(init=False, repr=False, compare=False)
@@ -108,55 +125,52 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
-class HealthMonitor:
-    """A health check as the document gives it; seconds as floats. Run by the daemon.
-
-    ``fast_interval`` is the interval while the state is about to change, None for the usual one.
-    """
-
-    type: str
-    interval: float = 2.0
-    timeout: float = 1.0
-    rise: int = 2
-    fall: int = 3
-    via: str = "dsr"
-    path: str | None = None
-    extra: tuple[tuple[str, object], ...] = ()
-    fast_interval: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HealthPolicy:
-    """What a service makes of its monitors' verdicts.
-
-    ``require_all``: a backend is up when all monitors pass, else when any does. ``slow_start``:
-    seconds over which the weight of a backend that came up rises. ``panic``: when this percentage
-    of the weight or less is up, all backends serve; None: never.
-    """
-
-    require_all: bool = True
-    slow_start: float = 0.0
-    panic: int | None = 0
-
-
-@dataclass(frozen=True, slots=True)
 class VirtualService:
-    """One service: its VIPs, protocols and ports, and the backends that serve them."""
+    """One service: what the balancer answers for, and the backends that serve it."""
 
     name: str
-    vips: tuple[IPAddress, ...]
-    protocols: tuple[Protocol, ...]
-    ports: tuple[PortRange, ...]
+    vips: Annotated[
+        tuple[IPAddress, ...],
+        Setting(
+            "The virtual addresses.",
+            key="vip",
+            expected="an address or a list of them",
+            distinct=True,
+        ),
+    ]
+    ports: Annotated[
+        tuple[PortRange, ...],
+        Setting("Ports and ranges, or any: what no other service on the VIP names.", Form.PORTS),
+    ]
     """Sorted, without overlap. Empty: any port that no other service on the VIP names."""
-    forwarding: Forwarding
+    forwarding: Annotated[
+        Forwarding, Setting("l2: by MAC address, in the same subnet; l3: in a tunnel.")
+    ]
     backends: tuple[Backend, ...]
-    scheduler: Scheduler = Scheduler.MAGLEV
-    affinity: Affinity = Affinity.CONNECTION
-    tunnel: Tunnel = Tunnel.IPIP
-    announce: bool | str = True
-    """True: on the interface whose subnet holds the VIP; a name: on that one; False: routed."""
+    protocols: Annotated[
+        tuple[Protocol, ...],
+        Setting(
+            "tcp, udp or both.", key="protocol", expected="tcp, udp or [tcp, udp]", distinct=True
+        ),
+    ] = (Protocol.TCP,)
+    tunnel: Annotated[Tunnel, Setting("The encapsulation of l3.")] = Tunnel.IPIP
+    scheduler: Annotated[Scheduler, Setting("How a backend is chosen for a new flow.")] = (
+        Scheduler.MAGLEV
+    )
+    affinity: Annotated[
+        Affinity,
+        Setting("What keeps a client with a backend: address and port, or the address."),
+    ] = Affinity.CONNECTION
+    announce: Annotated[
+        bool | str,
+        Setting(
+            "true: the balancer answers ARP and ND for the VIP on the interface whose subnet "
+            "holds it; false: the VIP is routed here; or an interface's name.",
+            Form.ANNOUNCE,
+        ),
+    ] = True
     health: tuple[HealthMonitor, ...] = ()
-    policy: HealthPolicy = HealthPolicy()
+    policy: HealthPolicy = field(default_factory=HealthPolicy)
     shares: tuple[int, ...] = ()
     """What least-connections gives each of ``backends`` now; empty: as their weights."""
     versions: tuple[int, ...] = field(init=False, repr=False, compare=False)
@@ -179,48 +193,90 @@ class VirtualService:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """The connection table's settings; times in seconds, size in entries."""
+    """The connection table."""
 
-    enabled: bool = True
-    size: int = 262144
-    tcp: float = 7200.0
-    tcp_half_open: float = 60.0
-    udp: float = 120.0
+    enabled: Annotated[bool, Setting("Whether flows are remembered.")] = True
+    size: Annotated[int, Setting("Entries at most.", Integer(1024, 1 << 26))] = 262144
+    tcp: Annotated[
+        float, Setting("How long an idle established TCP connection is kept.", Duration())
+    ] = 7200.0
+    tcp_half_open: Annotated[
+        float, Setting("How long a TCP connection is kept before it is answered.", Duration())
+    ] = 60.0
+    udp: Annotated[float, Setting("How long an idle UDP flow is kept.", Duration())] = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class MaglevSettings:
-    """Slots of every Maglev table (None: by the number of backends) and the seed of its hash."""
+    """The consistent hash table of the maglev scheduler; the same on every balancer."""
 
-    slots: int | None = None
-    seed: int = 0x54756C61
+    slots: Annotated[
+        int | None,
+        Setting(
+            "Slots of every table, a prime; by the number of backends when left out.",
+            Integer(251, 65537, prime=True),
+        ),
+    ] = None
+    seed: Annotated[int, Setting("Seed of the hash.", Integer(0, 0xFFFFFFFF, hexadecimal=True))] = (
+        0x54756C61
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class MarkRange:
-    """Packet marks that may be backend ids, both ends included; whole blocks of 65,536."""
+    """The packet marks that Tula may use; take a part when other software marks packets too.
 
-    first: int = 0x00010000
-    last: int = 0xFFFFFFFF
+    They may be backend ids: whole blocks of ``BLOCK``, both ends included.
+    """
+
+    first: Annotated[
+        int,
+        Setting(
+            "The first mark, a multiple of 65536.",
+            Integer(BLOCK, 0xFFFFFFFF, hexadecimal=True, multiple=BLOCK),
+        ),
+    ] = 0x00010000
+    last: Annotated[
+        int,
+        Setting(
+            "The last mark; one more is a multiple.",
+            Integer(2 * BLOCK - 1, 0xFFFFFFFF, hexadecimal=True, multiple=BLOCK, offset=1),
+        ),
+    ] = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelSettings:
-    """What both ends of a tunnel must agree on."""
+    """What both ends of a tunnel must agree on; the defaults suit most networks."""
 
-    vxlan_id: int = 0x5475
-    vxlan_port: int = 4789
-    gue_port: int = 5555
+    vxlan_id: Annotated[
+        int, Setting("The VXLAN network identifier.", Integer(1, (1 << 24) - 1))
+    ] = 0x5475
+    vxlan_port: Annotated[int, Setting("VXLAN's UDP port.", Integer(1, 65535))] = 4789
+    gue_port: Annotated[int, Setting("GUE's UDP port.", Integer(1, 65535))] = 5555
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One document."""
+    """Configuration of Tula, a layer-4 load balancer with direct server return."""
 
-    interfaces: tuple[str, ...]
+    interfaces: Annotated[
+        tuple[str, ...], Setting("Where clients' packets arrive.", Form.INTERFACES)
+    ]
     services: tuple[VirtualService, ...]
-    load_balancers: tuple[tuple[str, IPAddress], ...] = ()
-    connections: Connections = field(default_factory=Connections)
-    maglev: MaglevSettings = field(default_factory=MaglevSettings)
-    marks: MarkRange = field(default_factory=MarkRange)
-    tunnels: TunnelSettings = field(default_factory=TunnelSettings)
+    load_balancers: Annotated[
+        tuple[tuple[str, IPAddress], ...],
+        Setting("Every machine that balances by this configuration.", Form.ADDRESSES_BY_NAME),
+    ] = ()
+    connections: Annotated[Connections, Setting("The connection table.")] = field(
+        default_factory=Connections
+    )
+    maglev: Annotated[MaglevSettings, Setting("The maglev scheduler's table.")] = field(
+        default_factory=MaglevSettings
+    )
+    marks: Annotated[MarkRange, Setting("The packet marks that Tula may use.")] = field(
+        default_factory=MarkRange
+    )
+    tunnels: Annotated[TunnelSettings, Setting("What both ends of l3's tunnels agree on.")] = field(
+        default_factory=TunnelSettings
+    )

@@ -1,4 +1,7 @@
-"""What the machine must do: the document, made definite for one machine."""
+"""What the machine must do: the configuration, made definite for one machine.
+
+Nothing here is a data path's own: no packet marks, no numbers of services or tables, no devices.
+"""
 
 from __future__ import annotations
 
@@ -6,112 +9,145 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tula.model.config import Connections, IPAddress, PortRange, Protocol
-from tula.model.tunnel import Tunnels
+from tula.model.config import (
+    Connections,
+    IPAddress,
+    MarkRange,
+    PortRange,
+    Protocol,
+    Tunnel,
+    TunnelSettings,
+)
+from tula.model.host import Link
 
 
-class Choice(StrEnum):
-    """How a service chooses for a new flow. What has no entry and is not new goes by hash."""
+class NewFlows(StrEnum):
+    """How a service chooses for a new flow. What is not new and has no entry goes by hash."""
 
     HASH = "hash"
-    TURNS = "turns"
+    ROUND_ROBIN = "round-robin"
     RANDOM = "random"
 
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """Where packets of one IP version go for one backend: its address, over this interface.
-
-    In a tunnel the address only names a neighbour of its device, and need not be the backend's
-    (``named``: it is). Packets that are too large go over ``big``, if there is one.
-    """
+    """A neighbour: its address, over this interface."""
 
     address: IPAddress
     interface: str
-    big: str = ""
-    named: bool = True
-    packed: bytes = field(init=False, repr=False, compare=False)
-    """The address as it stands in packets."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "packed", self.address.packed)
+
+@dataclass(frozen=True, slots=True)
+class TunnelEndpoints:
+    """The outer addresses of a tunnel, and the interface that its packets leave by."""
+
+    local: IPAddress
+    remote: IPAddress
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredTunnel:
+    """The encapsulation to one backend."""
+
+    kind: Tunnel
+    endpoints: TunnelEndpoints
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredBackend:
-    """A backend with its number and the way to it, by IP version.
+    """A backend and the route to it: next hops by IP version (l2), or a tunnel (l3).
 
-    One that is not ``present`` keeps its way, but none of the flows that it had.
+    ``addresses`` are its own, at most one of each IP version; ``key`` is ``Backend.key``. One
+    that is not ``present`` keeps its route, but none of the flows that it had.
     """
 
     name: str
     key: str
-    number: int
+    addresses: tuple[IPAddress, ...]
     weight: int
-    hops: Mapping[int, NextHop]
+    next_hops: Mapping[int, NextHop]
+    tunnel: DesiredTunnel | None = None
     present: bool = True
+
+    def address(self, version: int) -> IPAddress | None:
+        """The address of IP version 4 or 6, if there is one."""
+        return next((a for a in self.addresses if a.version == version), None)
+
+
+Content = tuple[tuple[str, int], ...]
+"""(Backend.key, weight) pairs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlotTable:
+    """Which backend each slot stands for: a Maglev table, or the order of round robin.
+
+    ``slots`` are indices into ``content``. Services whose ``group`` is equal share a table; it is
+    ``content`` but for tables that change by themselves. Compared by identity: services that share
+    a table share the object, and one that did not change stays the same object.
+    """
+
+    group: Content
+    content: Content
+    slots: tuple[int, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredService:
-    """A service with its number and the tables that choose for it.
+    """A service and the tables that choose for it.
 
-    ``table`` is the Maglev table's number, None when nobody serves; ``turns`` the number of the
-    table of turns, for ``Choice.TURNS``.
+    ``maglev`` is None when nobody serves; ``order`` is the order of round robin, for
+    ``NewFlows.ROUND_ROBIN``. ``probed``: its backends are checked through the data path.
     """
 
     name: str
-    number: int
     vips: tuple[IPAddress, ...]
     protocols: tuple[Protocol, ...]
     ports: tuple[PortRange, ...]
     by_client: bool
-    table: int | None
-    turns: int | None
-    choice: Choice
+    new_flows: NewFlows
+    maglev: SlotTable | None
+    order: SlotTable | None
     backends: tuple[DesiredBackend, ...]
+    versions: tuple[int, ...]
+    """The IP versions (4, 6) of its VIPs."""
     probed: bool = False
-    """Whether its backends are checked through the data path."""
-    _packed: Mapping[int, tuple[bytes, ...]] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        packed = [vip.packed for vip in self.vips]
-        by_version = {
-            4: tuple(address for address in packed if len(address) == 4),
-            6: tuple(address for address in packed if len(address) == 16),
-        }
-        object.__setattr__(self, "_packed", by_version)
 
-    def packed_vips(self, version: int) -> tuple[bytes, ...]:
-        """Its VIPs of IP version 4 or 6, as they stand in packets."""
-        return self._packed[version]
+class Announce(StrEnum):
+    """Who puts a VIP on the machine, and tells the network of it."""
+
+    STATIC = "static"
+    """Tula does, and answers ARP and neighbour discovery"""
+    EXTERNAL = "external"
+    """somebody else routes it here (``announce: false``)"""
 
 
 @dataclass(frozen=True, slots=True)
-class OwnedAddress:
-    """A VIP that Tula puts on an interface."""
+class DesiredVip:
+    """A VIP and the services that it is for; ``interface`` is empty for one that is routed here."""
 
     address: IPAddress
     interface: str
+    services: tuple[str, ...] = ()
+    announce: Announce = Announce.STATIC
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """Everything that the data path and the addresses of one machine must be.
+    """Everything that the data path and the VIPs of one machine must be.
 
-    ``tables`` and ``turns`` hold, by number, the backend number of each slot. ``links`` maps the
-    names of the
-    interfaces in use to their indices.
+    ``links`` are the machine's interfaces, by name; ``interfaces`` those where clients' packets
+    arrive. ``seed`` is that of the hash. ``marks`` bounds what a data path that marks packets may
+    use.
     """
 
     interfaces: tuple[str, ...]
-    links: Mapping[str, int]
+    links: Mapping[str, Link]
     services: tuple[DesiredService, ...]
-    tables: Mapping[int, tuple[int, ...]]
-    turns: Mapping[int, tuple[int, ...]]
     connections: Connections
     seed: int
-    addresses: tuple[OwnedAddress, ...] = field(default=())
-    tunnels: Tunnels = field(default_factory=Tunnels)
-    big_above: int = 0
-    """IPv4 packets of more bytes than this go over ``NextHop.big``."""
+    marks: MarkRange
+    tunnels: TunnelSettings
+    vips: tuple[DesiredVip, ...] = ()

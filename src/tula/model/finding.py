@@ -1,4 +1,4 @@
-"""What the doctor found: a fault by its name, how it shows, and what mends it."""
+"""What the doctor found: a problem by its id, the evidence, and the fix."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 HERE = "here"
-"""The machine on which the doctor ran, as the place of a mend."""
+"""The machine on which the doctor ran, as the place where commands are run."""
 
 
 class Severity(StrEnum):
-    """How bad it is: traffic is lost, will be lost some day, or may look odd."""
+    """Traffic is lost (error), may be lost later or in part (warning), or is fine (note)."""
 
     ERROR = "error"
     WARNING = "warning"
     NOTE = "note"
 
     @property
-    def is_fault(self) -> bool:
+    def is_problem(self) -> bool:
         """Whether it makes the doctor's exit status 1."""
         return self is not Severity.NOTE
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault that was found: its short fixed name; ``where`` is a backend or an interface.
+    """One problem: ``id`` is short and never changes, ``where`` is a backend or an interface.
 
-    ``certain``: it is known, not guessed from what was silent. ``commands`` mend it, run by root
-    in a shell on the machine ``on`` (``here`` or a backend's name), in their order; there are none
-    where only a human can.
+    ``certain``: known, not inferred from missing answers. ``commands`` fix it when root runs them
+    in a shell on the machine ``on`` (``here`` or a backend's name), in this order; empty where no
+    command can.
     """
 
-    fault: str
+    id: str
     severity: Severity
     where: str
     evidence: str
-    mend: str
+    fix: str
     certain: bool = True
     on: str = HERE
     commands: tuple[str, ...] = ()

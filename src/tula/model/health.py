@@ -1,7 +1,4 @@
-"""How backends stand: what the monitors found, what the operator said, what follows from both.
-
-Times are in seconds since the epoch, so that they mean something after a restart.
-"""
+"""Health of backends, the operator's overrides, and how a backend counts by both."""
 
 from __future__ import annotations
 
@@ -26,12 +23,13 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What its monitors say of one backend of one service; ``up`` is None until they know.
+class Health:
+    """What the monitors found of one backend of one service; ``up`` is None until they know.
 
-    ``since`` is when ``up`` became what it is. ``evidence`` is one line, such as "tcp to
-    10.0.0.100 port 80: connection refused". ``warning`` is what is wrong and does not count, such
-    as a certificate that expires soon.
+    ``since`` is when ``up`` became what it is, in seconds since the epoch: people read it, and
+    nothing is decided by it. ``evidence`` is one line, such as "tcp to
+    10.0.0.100 port 80: connection refused". ``warning`` is a problem that does not make it down,
+    such as a certificate that expires soon.
     """
 
     up: bool | None
@@ -42,9 +40,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """What the operator said of a backend, beside the document.
+    """What the operator changed of a backend, on top of the configuration.
 
-    A drain with a ``deadline`` becomes a disable when that is past.
+    A drain with a ``deadline`` becomes a disable when that is past. Times are in seconds of the
+    boot clock; the store keeps them over a reboot.
     """
 
     drain: bool = False
@@ -62,7 +61,7 @@ class Standing:
     """How a backend counts now.
 
     ``weight`` is its share of new connections. ``present``: the flows that it has stay with it;
-    without, they are chosen anew. ``reason`` says why in one line.
+    otherwise they are rescheduled. ``reason`` says why in one line.
     """
 
     state: State
@@ -72,15 +71,24 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeTarget:
-    """Where a probe goes, and how the packets find their way.
+class ProbeSocket:
+    """Options of a socket whose packets go to one backend: SO_MARK and SO_PRIORITY."""
 
-    ``via: direct`` has neither ``source`` nor ``backend_id``. Through the data path, a socket is
-    bound to ``source`` and carries ``mark`` (SO_MARK) and ``backend_id`` (SO_PRIORITY).
+    mark: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTarget:
+    """Where a probe goes, and by what path.
+
+    ``via: direct`` has no ``source``. Through the data path, a socket is
+    bound to ``source`` and carries ``mark`` (SO_MARK) and ``priority`` (SO_PRIORITY),
+    by which the data path knows the backend.
     """
 
     address: IPAddress
     port: int = 0
     source: IPAddress | None = None
     mark: int = 0
-    backend_id: int = 0
+    priority: int = 0

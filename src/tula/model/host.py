@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 
 from tula.model.config import IPAddress
-from tula.model.tunnel import Tunnels
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,14 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnedAddress:
+    """A VIP that Tula puts on an interface."""
+
+    address: IPAddress
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostView:
     """One reading of a machine; routes only to the destinations that were asked for.
 
@@ -67,4 +74,10 @@ class HostView:
     addresses: tuple[HostAddress, ...] = ()
     routes: Mapping[IPAddress, Route] = field(default_factory=dict)
     ssh_ports: frozenset[int] = frozenset({22})
-    tunnels: Tunnels = field(default_factory=Tunnels)
+
+    @property
+    def owned(self) -> tuple[OwnedAddress, ...]:
+        """The VIPs that Tula has put on this machine."""
+        return tuple(
+            OwnedAddress(held.address.ip, held.interface) for held in self.addresses if held.ours
+        )

@@ -1,142 +1,184 @@
-"""From the document to what this machine must do."""
+"""From the configuration to what this machine must do; and on from there when weights move.
+
+When only weights moved, what did not stays the same object: the work is that of the services that
+moved, here and in the data path. The result equals that of planning as a whole.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from tula.model.config import Backend, Config, Forwarding, Scheduler, VirtualService
-from tula.model.desired import Choice, DesiredBackend, DesiredService, DesiredState, NextHop
-from tula.model.health import BackendName
+from tula.model.desired import (
+    DesiredBackend,
+    DesiredService,
+    DesiredState,
+    DesiredTunnel,
+    NewFlows,
+    NextHop,
+)
+from tula.model.health import BackendName, Standing
 from tula.model.host import HostView
-from tula.model.ids import Ids
-from tula.plan.ids import table_content, turns_content, turns_length
-from tula.plan.maglev import maglev_table, table_size, turns_table
 from tula.plan.reach import Reach
-from tula.plan.tunnels import TunnelPlan, has_own_hop, hop_address, plan_tunnels
+from tula.plan.slots import SlotTables
+from tula.plan.standing import (
+    Shares,
+    absent_backends,
+    away_standings,
+    effective_config,
+    effective_service,
+    moved_services,
+    moved_shares,
+)
+from tula.plan.tunnels import outer_address
 
-_CHOICES = {
-    Scheduler.RR: Choice.TURNS,
-    Scheduler.WRR: Choice.TURNS,
-    Scheduler.LEAST_CONNECTIONS: Choice.TURNS,
-    Scheduler.RANDOM: Choice.RANDOM,
+_NEW_FLOWS = {
+    Scheduler.RR: NewFlows.ROUND_ROBIN,
+    Scheduler.WRR: NewFlows.ROUND_ROBIN,
+    Scheduler.LEAST_CONNECTIONS: NewFlows.ROUND_ROBIN,
+    Scheduler.RANDOM: NewFlows.RANDOM,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan, with what the next one can take from it.
+
+    ``config`` has the configuration's own weights, ``effective`` those that count.
+    """
+
+    config: Config
+    standings: Mapping[BackendName, Standing]
+    shares: Shares
+    unreachable: Collection[BackendName]
+    """what no route leads to, whatever the standings say"""
+    effective: Config
+    state: DesiredState
+    tables: SlotTables
 
 
 def plan_desired(
     config: Config,
     host: HostView,
     reach: Reach,
-    ids: Ids,
-    absent: Collection[BackendName] = frozenset(),
-) -> DesiredState:
-    """The desired state of a document that ``reach`` has all ways for, with these numbers.
-
-    ``absent`` are backends that are not to be sent anything.
-    """
-    plan = plan_tunnels(config, host, reach.outers, ids)
-    services = tuple(
-        _plan_service(service, reach, plan, ids, absent) for service in config.services
-    )
-    hop_links = {hop.interface for hop in reach.hops.values()}
-    devices = {name: d.index for name, d in plan.tunnels.devices.items() if d is not None}
-    links = {
-        name: host.links[name].index
-        for name in sorted(hop_links | set(config.interfaces))
-        if name in host.links
-    }
-    return DesiredState(
+    standings: Mapping[BackendName, Standing],
+    shares: Shares,
+    unreachable: Collection[BackendName] = frozenset(),
+) -> Plan:
+    """The plan of a configuration for which ``reach`` has all routes but to ``unreachable``."""
+    standings = away_standings(standings, unreachable)
+    effective = effective_config(config, standings, shares)
+    absent, tables = absent_backends(standings), SlotTables()
+    state = DesiredState(
         interfaces=config.interfaces,
-        links=links | devices,
-        services=services,
-        tables=plan_tables(config, ids),
-        turns=_plan_turns(config, ids),
+        links=host.links,
+        services=tuple(
+            _plan_service(service, effective, reach, tables, absent)
+            for service in effective.services
+        ),
         connections=config.connections,
         seed=config.maglev.seed,
-        addresses=tuple(reach.addresses),
-        tunnels=plan.tunnels,
-        big_above=min((way.device.mtu for way in plan.ways.values() if way.big), default=0),
+        marks=config.marks,
+        tunnels=config.tunnels,
+        vips=tuple(reach.vips),
     )
+    return Plan(config, standings, shares, unreachable, effective, state, tables)
 
 
-def slots_of(service: VirtualService, config: Config) -> int:
-    """How many slots the service's Maglev table has."""
-    return config.maglev.slots or table_size(len(service.backends))
-
-
-def plan_tables(config: Config, ids: Ids) -> dict[int, tuple[int, ...]]:
-    """The backend number of every slot, for every table that ``ids`` names."""
-    tables: dict[int, tuple[int, ...]] = {}
-    for service in config.services:
-        number = ids.tables.get(service.name)
-        if number is None or number in tables:
-            continue
-        content = table_content(service)
-        chosen = maglev_table(content, slots_of(service, config))
-        numbers = [ids.backends[key] for key, _ in content]
-        tables[number] = tuple(map(numbers.__getitem__, chosen))
-    return tables
-
-
-def _plan_turns(config: Config, ids: Ids) -> dict[int, tuple[int, ...]]:
-    """The backend number of every turn, for every table of turns that ``ids`` names."""
-    tables: dict[int, tuple[int, ...]] = {}
-    for service in config.services:
-        number = ids.turns.get(service.name)
-        if number is not None and number not in tables:
-            content = turns_content(service)
-            numbers = [ids.backends[key] for key, _ in content]
-            chosen = turns_table(content, turns_length(service))
-            tables[number] = tuple(numbers[index] for index in chosen)
-    return tables
-
-
-def _hops(
-    service: VirtualService, backend: Backend, reach: Reach, plan: TunnelPlan, ids: Ids
-) -> Mapping[int, NextHop]:
-    if service.forwarding is Forwarding.L2:
-        return reach.hops_of(backend, service.versions)
-    way = plan.ways.get((service.tunnel, backend.key))
-    if way is None:
-        return {}
-    number = ids.backends[backend.key]
-    return {
-        version: NextHop(
-            hop_address(backend, version, number),
-            way.device.name,
-            big=way.big.name if way.big and version == 4 else "",
-            named=has_own_hop(backend, version),
-        )
-        for version in service.versions
-    }
+def adjust_plan(before: Plan, standings: Mapping[BackendName, Standing], shares: Shares) -> Plan:
+    """The plan for other standings of the same configuration, on the same machine."""
+    standings = away_standings(standings, before.unreachable)
+    names = moved_services(before.standings, standings)
+    names |= moved_shares(before.shares, shares)
+    if not names:
+        return replace(before, standings=standings, shares=shares)
+    moved: dict[str, VirtualService] = {}
+    effective_services = []
+    for listed, old in zip(before.config.services, before.effective.services, strict=True):
+        service = old
+        if listed.name in names:
+            service = effective_service(listed, standings, shares)
+            service = moved[listed.name] = old if service == old else service
+        effective_services.append(service)
+    effective = replace(before.effective, services=tuple(effective_services))
+    tables = before.tables
+    services = tuple(
+        _adjust_service(old, service, effective, tables, standings) if old.name in moved else old
+        for old, service in zip(before.state.services, effective.services, strict=True)
+    )
+    return replace(
+        before,
+        standings=standings,
+        shares=shares,
+        effective=effective,
+        state=replace(before.state, services=services),
+        tables=tables.pruned(services),
+    )
 
 
 def _plan_service(
     service: VirtualService,
+    config: Config,
     reach: Reach,
-    plan: TunnelPlan,
-    ids: Ids,
+    tables: SlotTables,
     absent: Collection[BackendName],
 ) -> DesiredService:
     return DesiredService(
         name=service.name,
-        number=ids.services[service.name],
         vips=service.vips,
         protocols=service.protocols,
         ports=service.ports,
         by_client=service.by_client,
-        table=ids.tables.get(service.name),
-        turns=ids.turns.get(service.name),
-        choice=_CHOICES.get(service.scheduler, Choice.HASH),
+        new_flows=_NEW_FLOWS.get(service.scheduler, NewFlows.HASH),
+        maglev=tables.maglev(service, config),
+        order=tables.order(service),
         backends=tuple(
             DesiredBackend(
                 name=backend.name,
                 key=backend.key,
-                number=ids.backends[backend.key],
+                addresses=backend.addresses,
                 weight=backend.weight,
-                hops=_hops(service, backend, reach, plan, ids),
+                next_hops=_next_hops(service, backend, reach),
+                tunnel=_tunnel(service, backend, reach),
                 present=(service.name, backend.name) not in absent,
             )
             for backend in service.backends
         ),
+        versions=service.versions,
         probed=service.probed,
+    )
+
+
+def _next_hops(service: VirtualService, backend: Backend, reach: Reach) -> Mapping[int, NextHop]:
+    if service.forwarding is Forwarding.L3:
+        return {}
+    return reach.hops_of(backend, service.versions)
+
+
+def _tunnel(service: VirtualService, backend: Backend, reach: Reach) -> DesiredTunnel | None:
+    if service.forwarding is Forwarding.L2:
+        return None
+    endpoints = reach.endpoints.get(outer_address(backend))
+    return None if endpoints is None else DesiredTunnel(service.tunnel, endpoints)
+
+
+def _adjust_service(
+    old: DesiredService,
+    service: VirtualService,
+    config: Config,
+    tables: SlotTables,
+    standings: Mapping[BackendName, Standing],
+) -> DesiredService:
+    backends = []
+    for had, backend in zip(old.backends, service.backends, strict=True):
+        standing = standings.get((service.name, backend.name))
+        present = standing is None or standing.present
+        same = had.weight == backend.weight and had.present == present
+        backends.append(had if same else replace(had, weight=backend.weight, present=present))
+    return replace(
+        old,
+        backends=tuple(backends),
+        maglev=tables.maglev(service, config),
+        order=tables.order(service),
     )

@@ -16,14 +16,13 @@ from hashlib import blake2b
 from math import gcd
 from threading import Lock
 
+from tula.model.desired import Content
+
 # Few sizes, far apart: a change of size moves nearly every flow, so a service should grow far
 # before it meets one. About 1,000 slots a backend keep needless moves at 1 % or less.
 SMALLEST = 4093
 _SIZES = ((4, SMALLEST), (12, 16381))
 LARGEST = 65537
-
-Content = tuple[tuple[str, int], ...]
-"""(key, weight) pairs."""
 
 # Turns are ordered by turn / weight, in integers of this scale so that every machine orders
 # them alike. Two different times of 65,537 turns and 16-bit weights differ by more than 2**-33.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tula.model.config import Backend, Config, Forwarding, HealthMonitor, IPAddress, VirtualService
-from tula.model.health import ProbeTarget
+from tula.model.config import Backend, Config, Forwarding, IPAddress, VirtualService
+from tula.model.health import ProbeSocket, ProbeTarget
 from tula.model.host import HostView
-from tula.model.ids import PROBE_MARK, Ids, backend_id
-from tula.plan.probe_sysctls import Answer, Need, plan_needs
+from tula.model.monitor import HealthMonitor
+from tula.plan.probe_sysctls import InterfaceRequirement, ReplyPath, plan_requirements
 from tula.plan.reach import Reach
 from tula.plan.tunnels import outer_address
 
@@ -45,7 +45,7 @@ class ProbePlan:
     probes: tuple[PlannedProbe, ...] = ()
     problems: tuple[str, ...] = ()
     versions: tuple[int, ...] = ()
-    needs: Mapping[str, Need] | None = None
+    needs: Mapping[str, InterfaceRequirement] | None = None
 
 
 def probe_destinations(config: Config) -> set[IPAddress]:
@@ -69,12 +69,17 @@ def probed_neighbours(config: Config, host: HostView, reach: Reach) -> set[tuple
     }
 
 
-def plan_probes(config: Config, host: HostView, reach: Reach, ids: Ids) -> ProbePlan:
-    """The probes of a document whose ``reach`` has no problems, with these numbers."""
+def plan_probes(
+    config: Config, host: HostView, reach: Reach, socket_of: Callable[[str, str], ProbeSocket]
+) -> ProbePlan:
+    """The probes of a configuration whose ``reach`` has no problems.
+
+    ``socket_of`` tells how a probe names a backend, by its service and ``Backend.key``.
+    """
     sources = Sources(config, host)
     probes: list[PlannedProbe] = []
     problems: dict[str, None] = {}
-    answers: set[Answer] = set()
+    answers: set[ReplyPath] = set()
     for service in config.services:
         for position, monitor in enumerate(service.health):
             port = _port(service, monitor)
@@ -89,7 +94,6 @@ def plan_probes(config: Config, host: HostView, reach: Reach, ids: Ids) -> Probe
                 if monitor.via != "dsr":
                     probes += (PlannedProbe(*asked, t) for t in _direct(service, backend, port))
                     continue
-                mark = backend_id(ids.services[service.name], ids.backends[backend.key])
                 for vip in service.vips:
                     source = sources.toward(backend, vip.version)
                     if source is None:
@@ -98,18 +102,19 @@ def plan_probes(config: Config, host: HostView, reach: Reach, ids: Ids) -> Probe
                             f"from; give one to this machine, beside the VIP {vip}"
                         ] = None
                         continue
-                    target = ProbeTarget(vip, port, source, PROBE_MARK, mark)
+                    named = socket_of(service.name, backend.key)
+                    target = ProbeTarget(vip, port, source, named.mark, named.priority)
                     own = backend.address(vip.version) or backend.addresses[0]
                     direct = ProbeTarget(own, port)
-                    ways = set(_answers(service, backend, target, host, reach))
-                    names = frozenset(way.interface for way in ways)
+                    routes = set(_answers(service, backend, target, host, reach))
+                    names = frozenset(answer.interface for answer in routes)
                     probes.append(PlannedProbe(*asked, target, direct, names))
-                    answers |= ways
+                    answers |= routes
     return ProbePlan(
         probes=tuple(probes),
         problems=tuple(problems),
         versions=tuple(sorted({answer.vip.version for answer in answers})),
-        needs=plan_needs(answers, host, reach),
+        needs=plan_requirements(answers, host, reach),
     )
 
 
@@ -118,9 +123,8 @@ def _port(service: VirtualService, monitor: HealthMonitor) -> int | None:
 
     Of a service with ranges alone, the one that is usual for the kind, if it is in them.
     """
-    own = dict(monitor.extra).get("port")
-    if isinstance(own, int) and own:
-        return own
+    if monitor.port:
+        return monitor.port
     if monitor.type == "icmp":
         return 0
     single = [ports.first for ports in service.ports if ports.first == ports.last]
@@ -142,18 +146,18 @@ def _direct(service: VirtualService, backend: Backend, port: int) -> list[ProbeT
 
 def _answers(
     service: VirtualService, backend: Backend, target: ProbeTarget, host: HostView, reach: Reach
-) -> Iterator[Answer]:
+) -> Iterator[ReplyPath]:
     """Where answers from the VIP may come in: by the way to the backend, or to the source."""
-    outer = reach.outers.get(outer_address(backend))
-    if service.forwarding is Forwarding.L3 and outer is not None:
-        yield Answer(outer.interface, target.address)
+    endpoints = reach.endpoints.get(outer_address(backend))
+    if service.forwarding is Forwarding.L3 and endpoints is not None:
+        yield ReplyPath(endpoints.interface, target.address)
     own = backend.address(target.address.version)
     route = host.routes.get(own) if own is not None else None
     if route is not None and route.kind == "unicast":
-        yield Answer(route.interface, target.address)
+        yield ReplyPath(route.interface, target.address)
     for held in host.addresses:
         if held.address.ip == target.source and held.interface in host.links:
-            yield Answer(held.interface, target.address)
+            yield ReplyPath(held.interface, target.address)
 
 
 class Sources:

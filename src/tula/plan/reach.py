@@ -14,23 +14,29 @@ from tula.model.config import (
     Protocol,
     VirtualService,
 )
-from tula.model.desired import NextHop, OwnedAddress
+from tula.model.desired import Announce, DesiredVip, NextHop, TunnelEndpoints
 from tula.model.host import HostView
 from tula.model.problem import Path, Problem
-from tula.plan.tunnels import Outer, outer_address
+from tula.plan.tunnels import outer_address
 
 Subnet = IPv4Network | IPv6Network
 
 
 @dataclass(slots=True)
 class Reach:
-    """Next hops by backend address, tunnels' ends by ``outer_address``, the VIPs to own, and what
-    is wrong."""
+    """Next hops by backend address, tunnels' endpoints by ``outer_address``, the VIPs to hold, and
+    what is wrong."""
 
     hops: dict[IPAddress, NextHop] = field(default_factory=dict)
-    outers: dict[IPAddress, Outer] = field(default_factory=dict)
-    addresses: list[OwnedAddress] = field(default_factory=list)
+    endpoints: dict[IPAddress, TunnelEndpoints] = field(default_factory=dict)
+    vips: list[DesiredVip] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def held(self) -> list[DesiredVip]:
+        """The VIPs that are to be on an interface of this machine."""
+        return [vip for vip in self.vips if vip.announce is Announce.STATIC]
+
     _found: dict[tuple[tuple[str, ...], tuple[int, ...]], dict[int, NextHop]] = field(
         default_factory=dict
     )
@@ -92,7 +98,7 @@ def plan_reach(config: Config, host: HostView, *, force: bool = False) -> Reach:
                 continue
             looked.add(how)
             if l3:
-                _reach_outer(config, service, backend, host, reach, refused)
+                _reach_tunnel(config, service, backend, host, reach, refused)
             else:
                 _reach_backend(service, backend, host, reach, complained)
         # A VIP that was here before is used, and never removed.
@@ -102,8 +108,26 @@ def plan_reach(config: Config, host: HostView, *, force: bool = False) -> Reach:
         if not force:
             mine = [vip for vip in service.vips if vip in native]
             reach.problems += _ssh_problems(service, mine, host)
-    reach.addresses = [OwnedAddress(vip, interface) for vip, interface in owned.items()]
+    reach.vips = _wanted_vips(config, owned)
     return reach
+
+
+def _wanted_vips(config: Config, owned: Mapping[IPAddress, str]) -> list[DesiredVip]:
+    services: dict[IPAddress, list[str]] = {}
+    for service in config.services:
+        for vip in service.vips:
+            services.setdefault(vip, []).append(service.name)
+    routed = {
+        vip: None
+        for service in config.services
+        if service.announce is False
+        for vip in service.vips
+        if vip not in owned
+    }
+    return [
+        *(DesiredVip(vip, interface, tuple(services[vip])) for vip, interface in owned.items()),
+        *(DesiredVip(vip, "", tuple(services[vip]), Announce.EXTERNAL) for vip in routed),
+    ]
 
 
 def _known(host: HostView) -> str:
@@ -145,7 +169,7 @@ def _reach_backend(
             reach.hops[address] = NextHop(address, route.interface)
 
 
-def _reach_outer(
+def _reach_tunnel(
     config: Config,
     service: VirtualService,
     backend: Backend,
@@ -155,7 +179,7 @@ def _reach_outer(
 ) -> None:
     """Decides between which addresses a backend's tunnels are."""
     remote = outer_address(backend)
-    if remote in reach.outers or remote in refused:
+    if remote in reach.endpoints or remote in refused:
         return
     path: Path = ("services", service.name, "backends", backend.name, "address")
     route = host.routes.get(remote)
@@ -166,7 +190,7 @@ def _reach_outer(
     else:
         local = _own_end(config, remote.version, host) or route.source
         if local is not None:
-            reach.outers[remote] = Outer(local, remote, route.interface)
+            reach.endpoints[remote] = TunnelEndpoints(local, remote, route.interface)
             return
         message = f"no address of this machine's to send to {remote} from; give it one"
     refused.add(remote)

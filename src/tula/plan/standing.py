@@ -1,4 +1,4 @@
-"""From what the monitors found and the operator said to how each backend counts."""
+"""From health and the operator's overrides to how each backend counts."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass, field, replace
 from math import floor
 
 from tula.model.config import Backend, Config, Scheduler, VirtualService
-from tula.model.health import BackendName, Finding, Override, Standing, State
+from tula.model.health import BackendName, Health, Override, Standing, State
 
 _SLOW_STEPS = 10
 """A slow start's weight rises in so many steps: each one moves elements in the kernel."""
 
-_AWAY = Standing(State.DOWN, 0, False, "no way leads there")
+_AWAY = Standing(State.DOWN, 0, False, "no route to it")
 Shares = Mapping[str, Mapping[str, int]]
 """What least-connections gives each backend now: by service, then by the backend's name."""
 NO_SHARES: Shares = {}
 
-_NO_FINDING = Finding(up=None, since=0.0)
+_NO_FINDING = Health(up=None, since=0.0)
 _NO_OVERRIDE = Override()
 
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """What standings were planned from, to find out what has changed since."""
+    """What the standings were planned from, to see what has changed since."""
 
     config: Config
-    findings: Mapping[BackendName, Finding]
+    findings: Mapping[BackendName, Health]
     overrides: Mapping[BackendName, Override]
     entered: Mapping[BackendName, float]
     untils: Mapping[str, float]
@@ -35,11 +35,11 @@ class _Basis:
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """How all backends of a document count.
+    """How all backends of a configuration count.
 
     ``panicking`` are services that serve by backends that are down, since too few are up.
     ``until``: when time alone changes something (a step of a slow start, a deadline), in seconds
-    since the epoch; None: never.
+    of the boot clock; None: never.
     """
 
     of: Mapping[BackendName, Standing] = field(default_factory=dict)
@@ -50,13 +50,13 @@ class Standings:
 
 def plan_standings(
     config: Config,
-    findings: Mapping[BackendName, Finding],
+    findings: Mapping[BackendName, Health],
     overrides: Mapping[BackendName, Override],
     now: float,
     entered: Mapping[BackendName, float] | None = None,
     before: Standings | None = None,
 ) -> Standings:
-    """The standings at ``now``, in seconds since the epoch.
+    """The standings at ``now``, in seconds of the boot clock.
 
     ``entered`` tells when backends came back up, for services with a slow start. ``before`` are
     earlier standings: services of which nothing has changed since are taken from there, the same
@@ -97,7 +97,7 @@ def plan_standings(
 
 def _services_to_replan(
     basis: _Basis,
-    findings: Mapping[BackendName, Finding],
+    findings: Mapping[BackendName, Health],
     overrides: Mapping[BackendName, Override],
     entered: Mapping[BackendName, float],
     now: float,
@@ -118,7 +118,7 @@ def _changed(before: Mapping[BackendName, object], after: Mapping[BackendName, o
 def effective_config(
     config: Config, standings: Mapping[BackendName, Standing], shares: Shares = NO_SHARES
 ) -> Config:
-    """The document with the weights that count now; what has no standing keeps its own."""
+    """The configuration with the weights that count now; others keep their own."""
     services = tuple(effective_service(each, standings, shares) for each in config.services)
     return replace(config, services=services)
 
@@ -126,7 +126,7 @@ def effective_config(
 def moved_services(
     before: Mapping[BackendName, Standing], after: Mapping[BackendName, Standing]
 ) -> frozenset[str]:
-    """The services with a backend that counts otherwise, as far as the kernel sees it."""
+    """The services with a change that the kernel sees: of a weight, or of what is present."""
     get = before.get
     return frozenset(
         name[0]
@@ -139,19 +139,19 @@ def moved_services(
 def away_standings(
     standings: Mapping[BackendName, Standing], away: Iterable[BackendName]
 ) -> Mapping[BackendName, Standing]:
-    """The standings, but for those that no way leads to: they count for nothing."""
+    """The standings, with those that have no route counting for nothing."""
     return {**standings, **dict.fromkeys(away, _AWAY)}
 
 
 def absent_backends(standings: Mapping[BackendName, Standing]) -> frozenset[BackendName]:
-    """Those that must not keep even the flows that they have."""
+    """Those that must not even keep the flows that they have."""
     return frozenset(name for name, standing in standings.items() if not standing.present)
 
 
 def returned(
     before: Mapping[BackendName, Standing], after: Mapping[BackendName, Standing]
 ) -> Iterable[BackendName]:
-    """The backends that were down and are up."""
+    """The backends that were down and are up now."""
     return (
         name
         for name, standing in after.items()
@@ -175,7 +175,7 @@ def effective_service(
     standings: Mapping[BackendName, Standing],
     shares: Shares = NO_SHARES,
 ) -> VirtualService:
-    """A service with the weights that count now, and the shares, of least-connections."""
+    """A service with the weights that count now, and with the shares of least-connections."""
     weighed = _weighed(service, standings)
     own = shares.get(service.name)
     if own is None or service.scheduler is not Scheduler.LEAST_CONNECTIONS:
@@ -206,7 +206,7 @@ class _Service:
     def __init__(
         self,
         service: VirtualService,
-        findings: Mapping[BackendName, Finding],
+        findings: Mapping[BackendName, Health],
         overrides: Mapping[BackendName, Override],
         now: float,
         entered: Mapping[BackendName, float],
@@ -218,7 +218,7 @@ class _Service:
         self._entered = entered
         self.changes: list[float] = []
 
-    def _of(self, backend: Backend) -> tuple[Finding, Override, int]:
+    def _of(self, backend: Backend) -> tuple[Health, Override, int]:
         name = (self._service.name, backend.name)
         override = self._overrides.get(name, _NO_OVERRIDE)
         weight = backend.weight if override.weight is None else override.weight
@@ -258,7 +258,7 @@ class _Service:
         return max(1, weight * step // _SLOW_STEPS), "its weight rises (slow start)"
 
     def must_panic(self, standings: Mapping[str, Standing]) -> bool:
-        """Whether so little of the weight is up that the monitors are not to be trusted."""
+        """Whether so little of the weight is up that the monitors cannot be trusted."""
         limit = self._service.policy.panic
         if limit is None:
             return False
@@ -268,12 +268,12 @@ class _Service:
         return bool(down) and (total - sum(down)) * 100 <= limit * total
 
     def panic(self, standings: Mapping[str, Standing]) -> dict[str, Standing]:
-        """All that could serve do, whatever the monitors say."""
+        """All that could serve do, whatever the monitors found."""
         changed = dict(standings)
         for backend, weight in self._candidates():
             standing = standings[backend.name]
             if standing.state is State.DOWN:
-                reason = f"{standing.reason}; serves all the same, since too few are up"
+                reason = f"{standing.reason}; serves anyway: too few are up"
                 changed[backend.name] = Standing(State.DOWN, weight, True, reason)
         return changed
 

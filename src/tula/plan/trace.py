@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from tula.model.config import (
     Backend,
     Config,
     Forwarding,
-    IPAddress,
-    Protocol,
     Scheduler,
     VirtualService,
 )
-from tula.plan.desired import slots_of
-from tula.plan.ids import table_content
-from tula.plan.lookup3 import slot_of
-from tula.plan.maglev import maglev_table
+from tula.model.desired import SlotTable
+from tula.model.flow import Flow, FlowEntry
+from tula.plan.slots import SlotTables
 from tula.plan.tunnels import outer_address
 
 _TURNS = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM, Scheduler.LEAST_CONNECTIONS})
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """One client's packets to one VIP and port."""
+class Choose(Protocol):
+    """The data path's choice: the slot that a flow without an entry falls into."""
 
-    client: IPAddress
-    client_port: int
-    vip: IPAddress
-    port: int
-    protocol: Protocol
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a table in the kernel holds for a flow: service's name and Backend.key."""
-
-    service: str
-    backend: str
+    def __call__(self, table: SlotTable, flow: Flow, seed: int, *, by_client: bool) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +52,12 @@ def find_service(config: Config, flow: Flow) -> tuple[VirtualService, str] | Non
 
 
 def plan_trace(
-    config: Config, flow: Flow, entry: Entry | None = None, later_fragment: bool = False
+    config: Config,
+    flow: Flow,
+    choose: Choose,
+    entry: FlowEntry | None = None,
+    *,
+    later_fragment: bool = False,
 ) -> Trace:
     """Follows ``flow`` through the document as the rules in the kernel would.
 
@@ -91,16 +81,15 @@ def plan_trace(
     takes = f"{service.name} takes {matched}"
     if later_fragment:
         return _later_fragment(config, service, entry)
-    content = table_content(service)
-    slots = slots_of(service, config)
-    table = maglev_table(content, slots)
-    if not table:
+    table = SlotTables().maglev(service, config)
+    if table is None:
         what = "every backend has weight 0" if service.backends else "it has no backends"
         return Trace(service.name, None, f"{takes}; {what}: dropped")
-    port = None if service.by_client else flow.client_port
-    slot = slot_of(flow.client, port, config.maglev.seed, slots)
-    key = content[table[slot]][0]
+    slots = len(table.slots)
+    slot = choose(table, flow, config.maglev.seed, by_client=service.by_client)
+    key = table.content[table.slots[slot]][0]
     backend = next(b for b in service.backends if b.key == key)
+    port = None if service.by_client else flow.client_port
     who = str(flow.client) if port is None else f"{flow.client} port {port}"
     if service.scheduler in _TURNS:
         return Trace(service.name, None, f"{takes}; {service.scheduler} gives a new flow its turn")
@@ -114,7 +103,7 @@ def _tunnel(service: VirtualService, backend: Backend) -> str:
     return f"; in a tunnel ({service.tunnel}) to {outer_address(backend)}"
 
 
-def _later_fragment(config: Config, service: VirtualService, entry: Entry | None) -> Trace:
+def _later_fragment(config: Config, service: VirtualService, entry: FlowEntry | None) -> Trace:
     """It shows no ports: its datagram's entry alone counts, whichever service made it."""
     if entry is None:
         why = "the datagram's first fragment was not seen lately: the packet goes on to the host"
@@ -126,7 +115,7 @@ def _later_fragment(config: Config, service: VirtualService, entry: Entry | None
     return Trace(owner.name, held, "the datagram's first fragment went there")
 
 
-def _held(service: VirtualService, entry: Entry | None) -> str | None:
+def _held(service: VirtualService, entry: FlowEntry | None) -> str | None:
     """The backend that an entry names, if the service still has it."""
     if entry is None or entry.service != service.name:
         return None

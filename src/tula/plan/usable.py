@@ -40,7 +40,7 @@ def unreached_backends(config: Config, reach: Reach) -> frozenset[BackendName]:
 
 def _is_reached(service: VirtualService, backend: Backend, reach: Reach) -> bool:
     if service.forwarding is Forwarding.L3:
-        return outer_address(backend) in reach.outers
+        return outer_address(backend) in reach.endpoints
     return all(
         address in reach.hops
         for address in backend.addresses

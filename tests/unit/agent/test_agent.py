@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
@@ -14,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.builders import make_config, make_service
-from tula.agent.agent import Agent, NotFitError
+from tula.agent.agent import Agent, CannotJoinError
+from tula.agent.diff import parts_of
+from tula.agent.plan import Role, role_by_name
 from tula.agent.record import Record, RecordFile, Source
-from tula.agent.status import parts_of
 from tula.kernel.fake_backend_host import FakeBackendHost
-from tula.model.backend_side import LinkFact
+from tula.model.backend_setup import ObservedLink
 from tula.model.config import Backend, Config, Tunnel, TunnelSettings
 from tula.model.errors import KernelError
-from tula.plan.backend_side import Role, role_by_name
 
 ARP = "net/ipv4/conf/all/arp_ignore"
 ANNOUNCE = "net/ipv4/conf/all/arp_announce"
@@ -58,7 +59,7 @@ def machines(draw: st.DrawFn) -> FakeBackendHost:
     if draw(st.booleans()):
         host.addresses.add((ip_address(VIPS[0]), "lo"))
     if draw(st.booleans()):
-        host.links["own"] = LinkFact("vxlan", "", True, {"id": 99, "port": 4789})
+        host.links["own"] = ObservedLink("vxlan", "", True, {"id": 99, "port": 4789})
     return host
 
 
@@ -87,7 +88,7 @@ def test_any_joins_then_leave(
             agent.join([role(many[-1])], RECORD)
             again = agent.plan([role(many[-1])])
             assert again.steps == []
-            assert not any(part.fault for part in parts_of(again.want, again.steps))
+            assert not any(part.problem for part in parts_of(again.want, again.steps))
         host.left = data.draw(st.none() | st.integers(0, 6))
         with suppress(FakeBackendHost.Killed):
             agent.leave()
@@ -124,24 +125,24 @@ def test_what_the_kernel_lacks_and_where_vips_must_not_be(tmp_path: Path) -> Non
     host = FakeBackendHost(lacking=frozenset({"dummy", "sit"}))
     agent = Agent(host, RecordFile(tmp_path))
     tunnelled = make_config(make_service(vips=VIPS, backends=[FOUR], tunnel=Tunnel.IPIP))
-    with pytest.raises(NotFitError, match="no sit, which"):
+    with pytest.raises(CannotJoinError, match="does not support sit, which"):
         agent.join([role(tunnelled)], RECORD)
     host.addresses.add((ip_address(VIPS[0]), "eth0"))
-    with pytest.raises(NotFitError, match=r"ip address del 10.0.0.100/32 dev eth0"):
+    with pytest.raises(CannotJoinError, match=r"ip address del 10.0.0.100/32 dev eth0"):
         agent.join([role(make_config(make_service(vips=VIPS, backends=[FOUR])))], RECORD)
     assert agent.record() is None
 
 
-def test_two_ends_of_one_vxlan_are_too_many(tmp_path: Path) -> None:
+def test_one_machine_cannot_be_two_endpoints_of_a_vxlan(tmp_path: Path) -> None:
     two = [FOUR, Backend("two", (ip_address("10.0.1.2"),))]
     config = make_config(make_service(vips=VIPS, backends=two, tunnel=Tunnel.VXLAN))
     service = config.services[0]
     both = Role(config, tuple((service, backend) for backend in two))
-    with pytest.raises(NotFitError, match="two backends"):
+    with pytest.raises(CannotJoinError, match="two backends"):
         Agent(FakeBackendHost(), RecordFile(tmp_path)).join([both], RECORD)
 
 
-def test_a_record_that_is_damaged_or_newer_is_told(tmp_path: Path) -> None:
+def test_a_damaged_or_newer_record_is_refused(tmp_path: Path) -> None:
     records = RecordFile(tmp_path)
     records.path.write_text("{")
     with pytest.raises(KernelError, match="damaged"):
@@ -149,3 +150,27 @@ def test_a_record_that_is_damaged_or_newer_is_told(tmp_path: Path) -> None:
     records.write(replace(RECORD, version=9))
     with pytest.raises(KernelError, match="version 9"):
         records.read()
+
+
+def test_a_record_of_version_1_is_left_as_one_of_today(tmp_path: Path) -> None:
+    host = FakeBackendHost(settings={ARP: "0", ANNOUNCE: "2"})
+    before = deepcopy(host)
+    records = RecordFile(tmp_path)
+    agent = Agent(host, records)
+    tunnelled = make_config(make_service(vips=VIPS, backends=[FOUR], tunnel=Tunnel.VXLAN))
+    agent.join([role(tunnelled)], RECORD)
+    joined = records.read()
+    old = records.path.read_text()
+    for name, former in [
+        ("setup", "side"),
+        ("devices", "ends"),
+        ("attributes", "told"),
+        ("loose_rp_filter", "loose"),
+        ("written", "made"),
+    ]:
+        assert f'"{name}"' in old
+        old = old.replace(f'"{name}"', f'"{former}"')
+    records.path.write_text(re.sub(r'"version": ?2', '"version": 1', old))
+    assert records.read() == joined
+    agent.leave()
+    assert host == before

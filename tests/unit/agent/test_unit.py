@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
-
 from support.unit_file import UnitFile
-from tula.agent.unit import NAME, Unit
+from tula.agent.unit import Unit
 
 
 def test_it_joins_what_was_joined_last(tmp_path: Path) -> None:
@@ -24,16 +20,6 @@ def test_it_joins_what_was_joined_last(tmp_path: Path) -> None:
     ]
     assert unit.command[0].startswith("/")
     assert UnitFile.parse(Unit(Path("/var/lib/tula")).text()).command[-1] == "join"
-
-
-def test_systemd_takes_it(tmp_path: Path) -> None:
-    program = shutil.which("systemd-analyze", path="/usr/bin:/bin")
-    if program is None:
-        pytest.skip("systemd-analyze is not installed: the unit is read by Tula's own parser only")
-    path = tmp_path / NAME
-    path.write_text(Unit(tmp_path).text())
-    done = subprocess.run([program, "verify", path], capture_output=True, text=True, check=False)
-    assert NAME not in done.stderr, done.stderr
 
 
 def test_it_is_there_when_it_is_as_it_must_be(tmp_path: Path) -> None:

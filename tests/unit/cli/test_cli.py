@@ -58,6 +58,11 @@ def test_help(tula: Call, words: list[str]) -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("words", [[], ["drain"], ["backend", "join"]], ids=" ".join)
+def test_h_is_short_for_help(tula: Call, words: list[str]) -> None:
+    assert tula(*words, "-h").output == tula(*words, "--help").output
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -142,7 +147,10 @@ def test_completion_of_a_command() -> None:
 def test_without_any_document(tula: Call, arguments: list[str]) -> None:
     result = tula(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "tula: no document is applied here; name one with -f tula.yaml\n"
+    assert (
+        result.stderr
+        == "tula: no configuration has been applied here; name one with -f tula.yaml\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["plan", "apply", "status"])

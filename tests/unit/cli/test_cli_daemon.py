@@ -16,7 +16,7 @@ from tula.engine.control import ApplyOutcome, BusyError, Cycle, Refusal
 from tula.engine.figures import CycleOutcome
 from tula.engine.store import Store
 from tula.model.errors import KernelError
-from tula.model.health import Finding, Standing, State
+from tula.model.health import Health, Standing, State
 from tula.model.problem import PlacedProblem
 
 Call = Callable[..., Result]
@@ -46,7 +46,10 @@ def test_without_a_daemon(tula: Call, tmp_path: Path, arguments: list[str]) -> N
 def test_without_a_daemon_there_must_be_a_document(tula: Call, arguments: list[str]) -> None:
     result = tula(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "tula: no document is applied here; name one with -f tula.yaml\n"
+    assert (
+        result.stderr
+        == "tula: no configuration has been applied here; name one with -f tula.yaml\n"
+    )
 
 
 @pytest.mark.parametrize("option", [["--wait"], ["--deadline", "10m"]], ids=" ".join)
@@ -54,8 +57,8 @@ def test_what_only_a_daemon_can_see_to(tula: Call, option: list[str]) -> None:
     result = tula("drain", "web/b1", *option)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        f"tula: {option[0]} needs the daemon, which watches the drain, and none runs here; "
-        f"without {option[0]} it is drained all the same\n"
+        f"tula: {option[0]} needs the daemon, which watches the drain, and none is running; "
+        f"draining without {option[0]} works\n"
     )
 
 
@@ -78,17 +81,26 @@ def test_a_daemon_that_does_not_listen_here(
 @pytest.mark.parametrize(
     ("arguments", "done", "says"),
     [
-        (["drain", "web/b1"], ("drain", B1, None), "drained: no new connections"),
+        (
+            ["drain", "web/b1"],
+            ("drain", B1, None),
+            "draining: no new connections, existing ones continue",
+        ),
         (
             ["drain", "web/b1", "--deadline", "1h30m"],
             ("drain", B1, 5400.0),
-            "drained: no new connections; what is left in 1h30m is given up",
+            "draining: no new connections, those left after 1h30m are reset",
         ),
-        (["undrain", "web/b1"], ("undrain", B1), "not drained"),
-        (["disable", "web/b1"], ("disable", B1), "disabled"),
-        (["enable", "web/b1"], ("enable", B1), "enabled"),
+        (
+            ["undrain", "web/b1"],
+            ("undrain", B1),
+            "no longer draining; gets new connections again if it is up",
+        ),
+        (["disable", "web/b1"], ("disable", B1), "disabled; its connections are reset"),
+        (["enable", "web/b1"], ("enable", B1), "enabled; serves again if it is up"),
         (["weight", "web/b1", "0"], ("weight", B1, 0), "weight 0"),
-        (["weight", "web/b1", "document"], ("weight", B1, None), "weight of the document"),
+        (["weight", "web/b1", "configured"], ("weight", B1, None), "weight as configured"),
+        (["weight", "web/b1", "document"], ("weight", B1, None), "weight as configured"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -107,10 +119,13 @@ def test_what_the_operator_says(
         (["drain", "web"], "'web': give SERVICE/BACKEND, such as web/cache-1"),
         (["drain", "/b1"], "give SERVICE/BACKEND"),
         (["enable", "web/b1/x"], "give SERVICE/BACKEND"),
-        (["drain", "web/b1", "--deadline", "soon"], "--deadline: 'soon' is no time; give one such"),
+        (
+            ["drain", "web/b1", "--deadline", "soon"],
+            "invalid time 'soon'; give one such as",
+        ),
         (["drain", "web/b1", "--deadline", "0"], "--deadline: 0 is out of range"),
-        (["weight", "web/b1", "65536"], "'65536' is no weight; give 0 to 65535, or document"),
-        (["weight", "web/b1", "٣"], "is no weight"),
+        (["weight", "web/b1", "65536"], "invalid weight '65536'; give 0 to 65535, or configured"),
+        (["weight", "web/b1", "٣"], "invalid weight"),
         (["drain", "web/b11"], "no backend web/b11 in the document that runs; did you mean web/b1"),
         (["drain", "w b/b1"], "no backend w b/b1 in the document that runs; did you mean web/b1?"),
     ],
@@ -154,7 +169,7 @@ def test_drain_waits_until_no_connection_is_left(
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines()[1:] == [
         "web/b1: 2 connections left",
-        "web/b1: 1 connections left",
+        "web/b1: 1 connection left",
         "web/b1: no connections left",
     ]
 
@@ -181,7 +196,7 @@ def test_a_drain_whose_connections_nobody_counts(
     result = tula("drain", "web/b1", "--wait")
     assert result.exit_code == 1
     assert result.stderr == (
-        "tula: how many connections are left is not known here; the drain goes on\n"
+        "tula: the number of remaining connections is not known; the drain continues\n"
     )
 
 
@@ -309,7 +324,7 @@ def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
         B1: Standing(State.DOWN, 0, present=False, reason="tcp to 10.0.0.100: refused"),
         ("web", "b2"): Standing(State.UP, 25, present=True, reason="slow start"),
     }
-    daemon.findings = {("web", "b2"): Finding(True, NOW, warning="certificate expires in 3 days")}
+    daemon.findings = {("web", "b2"): Health(True, NOW, warning="certificate expires in 3 days")}
     head, _, one, two = tula("status").stdout.splitlines()
     assert head.split()[-1] == "REASON"
     assert one.split()[3:6] == ["100", "down", "0"]
@@ -348,11 +363,11 @@ def test_status_is_loud_first(
     result = tula("status")
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        "WARNING: /etc/tula/tula.yaml is refused since 2027-01-15 08:00:00: 2:1: frobs: "
-        "unknown key (and 1 more); the last good one runs",
+        "WARNING: /etc/tula/tula.yaml has been refused since 2027-01-15 08:00:00: 2:1: frobs: "
+        "unknown key (and 1 more); the previous configuration still runs",
         "WARNING: probes: no socket",
-        "WARNING: the kernel could not be brought up to date at 2027-01-15 08:00:00: nft: no room",
-        "WARNING: web: so few backends are up that all serve (panic)",
+        "WARNING: updating the kernel failed at 2027-01-15 08:00:00: nft: no room",
+        "WARNING: web: too few backends are up, so all of them serve (panic)",
     ]
     answer = json.loads(tula("status", "--json").stdout)
     assert answer["services"][0]["panic"] is True

@@ -34,7 +34,7 @@ def instructions(folder: Path, tunnel: str, *options: str) -> Result:
 def test_each_format_prints_a_script(tmp_path: Path, form: str) -> None:
     done = instructions(tmp_path, "vxlan", "far", "--format", form)
     assert done.exit_code == 0
-    assert done.stdout.startswith("# Makes this machine the backend far, ")
+    assert done.stdout.startswith("# Sets this machine up as the backend far, ")
     assert "\nset -e\n" in done.stdout
 
 
@@ -54,7 +54,7 @@ def test_what_netplan_cannot_do_is_wrong_usage_and_names_what_can(tmp_path: Path
     done = instructions(tmp_path, "gue", "far", "--format", "netplan")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == (
-        "tula: netplan has no GUE; take --format networkd, or ip"
+        "tula: netplan does not support GUE; use --format networkd or --format ip"
     )
 
 
@@ -62,4 +62,4 @@ def test_another_name_is_wrong_usage(tmp_path: Path) -> None:
     done = instructions(tmp_path, "gue", "near", "--format", "networkd")
     assert done.exit_code == 2
     assert "no backend 'near'" in done.stderr
-    assert "there are: far" in done.stderr
+    assert "its backends are: far" in done.stderr

@@ -28,7 +28,7 @@ def test_missing(tmp_path: Path) -> None:
 
 
 def test_directory(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == "F: a directory, not a file; give the path of a YAML document"
+    assert refusal(tmp_path) == "F: a directory, not a file; give the path of a YAML file"
 
 
 def test_a_pipe_is_not_waited_on(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_huge_file_is_not_parsed(tmp_path: Path) -> None:
     path = tmp_path / "huge.yaml"
     with path.open("wb") as file:
         file.truncate(MAX_BYTES * 1000)
-    assert refusal(path) == "F:1:1: larger than 16 MiB; this is no document"
+    assert refusal(path) == "F:1:1: larger than 16 MiB, too large for a configuration"
 
 
 def test_a_byte_order_mark_is_no_character_of_the_first_line() -> None:

@@ -14,14 +14,20 @@ from tula.model.config import (
     Backend,
     Config,
     Forwarding,
-    HealthMonitor,
-    HealthPolicy,
     MaglevSettings,
     MarkRange,
     PortRange,
     Protocol,
     Scheduler,
     VirtualService,
+)
+from tula.model.monitor import (
+    DnsProbe,
+    HealthMonitor,
+    HealthPolicy,
+    HttpProbe,
+    HttpsProbe,
+    TcpProbe,
 )
 from tula.model.problem import Problem
 
@@ -57,7 +63,7 @@ def test_the_whole_contract() -> None:
                     Backend("cache-1", (ip_address("10.0.0.11"),), 100),
                     Backend("cache-2", (ip_address("10.0.0.12"), ip_address("2001:db8::12"))),
                 ),
-                health=(HealthMonitor("http", 2.0, 1.0, 2, 3, "dsr", "/healthz"),),
+                health=(HealthMonitor(HttpProbe(path="/healthz")),),
             ),
         ),
     )
@@ -76,8 +82,8 @@ def test_dual_stack() -> None:
     assert [backend.weight for backend in dns.backends] == [100, 0]
     lookup, tcp = dns.health
     assert (lookup.interval, lookup.timeout) == (0.5, 0.25)
-    assert lookup.extra == (("name", "example.org"), ("record", "AAAA"))
-    assert tcp.extra == (("expect", "PONG"), ("port", 5353), ("send", "PING"))
+    assert lookup.probe == DnsProbe("example.org", record="AAAA")
+    assert tcp.probe == TcpProbe(5353, "PING", "PONG")
 
 
 def test_any_stands_beside_explicit_ports() -> None:
@@ -125,30 +131,23 @@ def test_health_of_several_checks() -> None:
     assert several.policy == HealthPolicy(require_all=False, slow_start=30.0, panic=50)
     assert several.health == (
         HealthMonitor(
-            "https",
-            interval=5.0,
-            path="/ready",
-            fast_interval=0.5,
-            extra=(
-                ("expires_within", 2592000.0),
-                ("headers", (("X-Probe", "tula"), ("Accept", "text/plain"))),
-                ("host", "www.example.org"),
-                ("verify", True),
+            HttpsProbe(
+                path="/ready",
+                host="www.example.org",
+                headers=(("X-Probe", "tula"), ("Accept", "text/plain")),
+                verify=True,
+                expires_within=2592000.0,
             ),
-        ),
-        HealthMonitor("tcp", interval=1.0, timeout=0.3, extra=(("port", 8443),)),
-        HealthMonitor(
-            "http",
             interval=5.0,
-            via="direct",
-            path="/",
-            extra=(("host", "www.example.org"), ("port", 9100)),
+            fast_interval=0.5,
         ),
+        HealthMonitor(TcpProbe(8443), interval=1.0, timeout=0.3),
+        HealthMonitor(HttpProbe(9100, host="www.example.org"), interval=5.0, via="direct"),
     )
     assert one.policy == HealthPolicy(panic=None)
-    assert one.health == (HealthMonitor("tcp", extra=(("port", 25),)),)
+    assert one.health == (HealthMonitor(TcpProbe(25)),)
     assert [m.type for m in beside.health] == ["http", "http"]
-    assert [m.path for m in beside.health] == ["/a", "/b"]
+    assert [m.probe.path for m in beside.health] == ["/a", "/b"]
 
 
 def test_an_interface_that_is_not_watched_is_warned_of() -> None:
@@ -157,6 +156,6 @@ interfaces: [eth0]
 services:
   web: {vip: 198.51.100.10, ports: any, forwarding: l2, announce: eth1, backends: {}}
 """
-    message = "eth1 is not one of interfaces: what arrives there is not balanced"
+    message = "eth1 is not in interfaces: traffic that arrives there is not balanced"
     warning = Problem(("services", "web", "announce"), message)
     assert parse_document(text).warnings == [warning]

@@ -25,9 +25,9 @@ def elements(draw: st.DrawFn) -> tuple[Kind, Key, Value]:
     address = draw(st.binary(min_size=width, max_size=width))
     if kind.counts:
         return kind, draw(NUMBERS), (address, draw(NAMES))
-    if kind in (Kind.PROBE4, Kind.PROBE6):
+    if kind in (Kind.PROBE_NEXTHOP4, Kind.PROBE_NEXTHOP6):
         return kind, draw(NUMBERS), (address, "")
-    if kind.numbered or "device" in kind or kind in (Kind.BIG4, Kind.PROBED):
+    if kind.numbered or "device" in kind or kind in (Kind.LARGE_DEVICE4, Kind.PROBE_BACKEND):
         return kind, draw(NUMBERS), draw(NUMBERS)
     protocol = draw(st.sampled_from([6, 17]))
     if "any" in kind:

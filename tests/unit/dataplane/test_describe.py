@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from support.builders import make_backend, make_config, make_ruleset, make_service
-from tula.dataplane.nft.describe import Described, describe_transaction
+from tula.dataplane.nft.describe import DescribedChange, describe_transaction
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.ruleset import Chain, Rule, Ruleset
 from tula.model.config import Affinity, Config, PortRange
@@ -37,18 +37,18 @@ def test_a_first_apply_adds_everything() -> None:
     found = lines(None, make_ruleset(make_config(WEB)))
     assert found[0] == "add table netdev tula"
     assert all(line.startswith("add ") for line in found)
-    assert [line for line in found if " chain in." in line or " chain svc" in line] == [
-        "add chain svc4.web 3 rules",
+    assert [line for line in found if " chain in." in line or " chain service" in line] == [
+        "add chain service4.web 3 rules",
         "add chain in.eth0 at the ingress of eth0",
     ]
     assert set(found) >= {
         "add counter no_backend",
         "add counter table_full",
         "add map slots_1_4093 4093 elements",
-        "add map open_1024 2 elements",
-        "add map via4_1024 2 elements",
+        "add map accepts_new_flows_1024 2 elements",
+        "add map nexthop4_1024 2 elements",
         "add map tcp4_262144 0 elements",
-        "add map exact4_1024 1 element",
+        "add map service_port4_1024 1 element",
     }
 
 
@@ -72,7 +72,10 @@ def test_more_and_fewer_elements() -> None:
 
     def both(detail: str) -> list[str]:
         """Ports are looked up in packets, and in ICMP errors about them."""
-        return [f"change map {name}_1024 elements: {detail}" for name in ("icmpexact4", "exact4")]
+        return [
+            f"change map {name}_1024 elements: {detail}"
+            for name in ("icmp_service_port4", "service_port4")
+        ]
 
     assert sorted(change(ports["one"], ports["three"])) == sorted(both("2 more"))
     assert sorted(change(ports["three"], ports["one"])) == sorted(both("2 fewer"))
@@ -82,7 +85,7 @@ def test_more_and_fewer_elements() -> None:
 def test_a_rule_that_changes_changes_its_chain() -> None:
     by_client = replace(WEB, affinity=Affinity.CLIENT)
     assert change(make_config(WEB), make_config(by_client)) == [
-        "change chain svc4.web 3 rules",
+        "change chain service4.web 3 rules",
         "change chain icmp4.web 1 rule",
     ]
 
@@ -92,21 +95,21 @@ def test_a_service_comes_and_goes() -> None:
     came = change(make_config(WEB), make_config(WEB, api))
     assert sorted(came) == [
         "add chain icmp4.api 1 rule",
-        "add chain svc4.api 3 rules",
+        "add chain service4.api 3 rules",
         "add map slots_2_4093 4093 elements",
-        "change map exact4_1024 elements: 1 more",
-        "change map icmpexact4_1024 elements: 1 more",
-        "change map open_1024 elements: 1 more",
-        "change map via4_1024 elements: 1 more",
+        "change map accepts_new_flows_1024 elements: 1 more",
+        "change map icmp_service_port4_1024 elements: 1 more",
+        "change map nexthop4_1024 elements: 1 more",
+        "change map service_port4_1024 elements: 1 more",
     ]
     went = change(make_config(WEB, api), make_config(WEB))
     assert sorted(went) == [
-        "change map exact4_1024 elements: 1 fewer",
-        "change map icmpexact4_1024 elements: 1 fewer",
-        "change map open_1024 elements: 1 fewer",
-        "change map via4_1024 elements: 1 fewer",
+        "change map accepts_new_flows_1024 elements: 1 fewer",
+        "change map icmp_service_port4_1024 elements: 1 fewer",
+        "change map nexthop4_1024 elements: 1 fewer",
+        "change map service_port4_1024 elements: 1 fewer",
         "remove chain icmp4.api",
-        "remove chain svc4.api",
+        "remove chain service4.api",
         "remove map slots_2_4093",
     ]
 
@@ -115,7 +118,7 @@ def test_a_table_that_gets_a_second_user_holds_numbers_for_both() -> None:
     api = make_service("api", ports=[PortRange(81, 81)], backends=BACKENDS)
     came = change(make_config(WEB), make_config(WEB, api))
     assert "change map slots_1_4093 elements: 4093 changed" in came
-    assert {"change chain svc4.web 3 rules", "add chain svc4.api 3 rules"} < set(came)
+    assert {"change chain service4.web 3 rules", "add chain service4.api 3 rules"} < set(came)
 
 
 @pytest.mark.parametrize(
@@ -134,4 +137,4 @@ def test_a_chain_on_another_device_says_which() -> None:
     have = Ruleset(chains={"in.x": Chain((), "eth0")})
     want = Ruleset(chains={"in.x": Chain((), "eth1")})
     (described,) = describe_transaction(diff_rulesets(have, want))
-    assert described == Described("change", "chain", "in.x", "at the ingress of eth1")
+    assert described == DescribedChange("change", "chain", "in.x", "at the ingress of eth1")

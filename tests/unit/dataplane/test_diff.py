@@ -6,8 +6,16 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 
-from support.builders import configs, make_backend, make_config, make_ruleset, make_service
+from support.builders import (
+    configs,
+    make_backend,
+    make_config,
+    make_ruleset,
+    make_service,
+    number_config,
+)
 from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.recover import counts_by_id, recover_ids
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule, Ruleset
 from tula.dataplane.nft.transaction import (
@@ -26,9 +34,7 @@ from tula.dataplane.nft.transaction import (
 )
 from tula.kernel.fake_nftables import FakeNftables
 from tula.model.config import Config
-from tula.model.count import Count
-from tula.model.ids import Ids
-from tula.plan.ids import plan_ids
+from tula.model.stats import Count
 
 B = [make_backend(number) for number in range(8)]
 
@@ -111,12 +117,12 @@ def test_a_larger_map_takes_the_counts_over() -> None:
     nft = kernel()
     config = web(B[0], B[1])
     bring(nft, config)
-    ids = plan_ids(config, Ids())
+    ids = number_config(config, Ids())
     mark = ids.services["web"] << 16 | ids.backends[B[0].key]
-    nft.element_counts["via4_1024"] = {mark: Count(3, 300)}
+    nft.element_counts["nexthop4_1024"] = {mark: Count(3, 300)}
     bring(nft, web(*(make_backend(number) for number in range(1100))))
-    assert nft.counts()["via4_4096"][mark] == Count(3, 300)
-    assert "via4_1024" not in nft.counts()
+    assert nft.counts()["nexthop4_4096"][mark] == Count(3, 300)
+    assert "nexthop4_1024" not in nft.counts()
 
 
 def test_what_others_put_into_the_table_goes() -> None:
@@ -136,7 +142,7 @@ def test_a_rule_that_was_edited_is_written_again() -> None:
     bring(nft, web(B[0]))
     assert nft.table is not None
     chains = dict(nft.table.chains)
-    chains["svc4.web"] = Chain((Rule("", "drop"), *chains["svc4.web"].rules))
+    chains["service4.web"] = Chain((Rule("", "drop"), *chains["service4.web"].rules))
     nft.table = replace(nft.table, chains=chains)
     steps = bring(nft, web(B[0]))
     assert [type(step) for step in steps] == [FlushChain, AddRules]
@@ -189,8 +195,8 @@ def test_long_lists_of_elements_are_several_commands() -> None:
 
 def test_a_map_that_was_left_over_does_not_count_twice() -> None:
     counts = {
-        "via4_1024": {1: Count(5, 500), 2: Count(1, 100)},
-        "via4_2048": {1: Count(7, 700), 3: Count(2, 200)},
-        "via6_1024": {1: Count(10, 1000)},
+        "nexthop4_1024": {1: Count(5, 500), 2: Count(1, 100)},
+        "nexthop4_2048": {1: Count(7, 700), 3: Count(2, 200)},
+        "nexthop6_1024": {1: Count(10, 1000)},
     }
     assert counts_by_id(counts) == {1: Count(17, 1700), 2: Count(1, 100), 3: Count(2, 200)}

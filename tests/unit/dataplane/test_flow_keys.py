@@ -14,9 +14,9 @@ from tula.dataplane.nft.flow_keys import (
     fragment_tables,
 )
 from tula.model.config import Protocol
-from tula.plan.trace import Flow
+from tula.model.flow import Flow
 
-PRESENT = ["via4_1024", "tcp4_64", "closed4_64", "udp4_64", "tcp6_64", "closed6_64", "frag4_9"]
+PRESENT = ["nexthop4_1024", "tcp4_64", "closed4_64", "udp4_64", "tcp6_64", "closed6_64", "frag4_9"]
 
 
 def flow(version: int, protocol: Protocol = Protocol.TCP, port: int = 0x1234) -> Flow:

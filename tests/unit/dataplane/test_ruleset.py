@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tula.dataplane.nft.build import ingress_chain, pick_size
 from tula.dataplane.nft.codec import RawElement, decode_element, element_text, key_text
 from tula.dataplane.nft.ruleset import Kind, MapName, Rule
-from tula.dataplane.nft.shape import ingress_chain, pick_size
-from tula.model.count import Count
+from tula.model.stats import Count
 
 V4 = bytes([10, 0, 0, 100])
 V6 = bytes.fromhex("20010db8000000000000000000000100")
@@ -24,7 +24,8 @@ def test_a_map_name_tells_its_parts(kind: Kind, size: int, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "slots", "slots_1", "slots_a_b", "slots_01_7", "via4_1_2", "via5_1024", "x", "_"]
+    "name",
+    ["", "slots", "slots_1", "slots_a_b", "slots_01_7", "nexthop4_1_2", "via5_1024", "x", "_"],
 )
 def test_other_names_are_none_of_ours(name: str) -> None:
     parsed = MapName.parse(name)
@@ -36,28 +37,33 @@ def test_other_names_are_none_of_ours(name: str) -> None:
     [
         (Kind.SLOTS, RawElement((7).to_bytes(4, sys.byteorder), b"\x02\0\0\0"), 7, 2),
         (
-            Kind.VIA4,
+            Kind.NEXTHOP4,
             RawElement((65537).to_bytes(4, sys.byteorder), V4, comment="web"),
             65537,
             (V4, "web"),
         ),
         (
-            Kind.EXACT4,
-            RawElement(V4 + b"\x06\0\0\0" + b"\0\x50\0\0", "svc4.web"),
+            Kind.SERVICE_PORT4,
+            RawElement(V4 + b"\x06\0\0\0" + b"\0\x50\0\0", "service4.web"),
             (V4, 6, 80, 80),
-            "svc4.web",
+            "service4.web",
         ),
         (
-            Kind.RANGE6,
+            Kind.SERVICE_RANGE6,
             RawElement(
                 V6 + b"\x11\0\0\0" + b"\x1f\x40\0\0",
-                "svc6.web",
+                "service6.web",
                 key_end=V6 + b"\x11\0\0\0" + b"\x1f\x4a\0\0",
             ),
             (V6, 17, 8000, 8010),
-            "svc6.web",
+            "service6.web",
         ),
-        (Kind.ANY6, RawElement(V6 + b"\x11\0\0\0", "svc6.web"), (V6, 17), "svc6.web"),
+        (
+            Kind.SERVICE_ANY6,
+            RawElement(V6 + b"\x11\0\0\0", "service6.web"),
+            (V6, 17),
+            "service6.web",
+        ),
     ],
 )
 def test_the_kernels_bytes_are_understood(
@@ -68,28 +74,28 @@ def test_the_kernels_bytes_are_understood(
 
 def test_a_verdict_where_a_value_belongs_is_an_error() -> None:
     with pytest.raises(ValueError, match="value was expected"):
-        decode_element(Kind.SLOTS, RawElement(b"\0\0\0\0", "svc4.web"))
+        decode_element(Kind.SLOTS, RawElement(b"\0\0\0\0", "service4.web"))
     for data in (b"\0", ""):  # "" is drop, jump, whatever is not goto
         with pytest.raises(ValueError, match="a chain to go to was expected"):
-            decode_element(Kind.ANY4, RawElement(V4 + b"\x06\0\0\0", data))
+            decode_element(Kind.SERVICE_ANY4, RawElement(V4 + b"\x06\0\0\0", data))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if not kind.dynamic])
 def test_a_key_of_another_length_is_an_error(kind: Kind) -> None:
     for key in (b"", b"\0\0"):  # the key of "*" is empty
         with pytest.raises(ValueError, match="no key of Tula's"):
-            decode_element(kind, RawElement(key, "svc4.web"))
+            decode_element(kind, RawElement(key, "service4.web"))
 
 
 def test_elements_as_text() -> None:
     assert element_text(Kind.SLOTS, 7, 2) == "7 : 2"
-    assert element_text(Kind.VIA4, 0x10001, (V4, "web")) == '0x10001 comment "web" : 10.0.0.100'
-    counted = element_text(Kind.VIA4, 0x10001, (V4, "web"), Count(5, 600))
+    assert element_text(Kind.NEXTHOP4, 0x10001, (V4, "web")) == '0x10001 comment "web" : 10.0.0.100'
+    counted = element_text(Kind.NEXTHOP4, 0x10001, (V4, "web"), Count(5, 600))
     assert counted == '0x10001 counter packets 5 bytes 600 comment "web" : 10.0.0.100'
-    assert element_text(Kind.EXACT4, (V4, 6, 80, 80), "svc4.web") == (
-        "10.0.0.100 . 6 . 80 : goto svc4.web"
+    assert element_text(Kind.SERVICE_PORT4, (V4, 6, 80, 80), "service4.web") == (
+        "10.0.0.100 . 6 . 80 : goto service4.web"
     )
-    assert key_text(Kind.RANGE6, (V6, 17, 1, 9)) == "2001:db8::100 . 17 . 1-9"
+    assert key_text(Kind.SERVICE_RANGE6, (V6, 17, 1, 9)) == "2001:db8::100 . 17 . 1-9"
 
 
 def test_a_rule_is_known_by_what_it_means() -> None:
@@ -100,9 +106,11 @@ def test_a_rule_is_known_by_what_it_means() -> None:
 
 
 def test_a_map_that_fits_is_kept_and_a_new_one_has_room_to_grow() -> None:
-    assert pick_size(Kind.VIA4, 10, []) == MapName(Kind.VIA4, 1024)
-    assert pick_size(Kind.VIA4, 600, ["via4_1024", "via6_4096"]) == MapName(Kind.VIA4, 1024)
-    assert pick_size(Kind.VIA4, 1025, ["via4_1024"]) == MapName(Kind.VIA4, 4096)
+    assert pick_size(Kind.NEXTHOP4, 10, []) == MapName(Kind.NEXTHOP4, 1024)
+    assert pick_size(Kind.NEXTHOP4, 600, ["nexthop4_1024", "nexthop6_4096"]) == MapName(
+        Kind.NEXTHOP4, 1024
+    )
+    assert pick_size(Kind.NEXTHOP4, 1025, ["nexthop4_1024"]) == MapName(Kind.NEXTHOP4, 4096)
 
 
 @pytest.mark.parametrize("interface", ["eth0", "eth0.10", "br-lan", "wan:1", "a b", "é"])

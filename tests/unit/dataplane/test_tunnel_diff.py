@@ -7,11 +7,11 @@ from ipaddress import ip_address
 
 from hypothesis import given
 
-from support.builders import configs, make_config, make_desired, make_host
-from tula.dataplane.tunnels import diff_tunnels
+from support.builders import configs, make_config, make_host, make_numbered
+from tula.dataplane.nft.tunnel_devices import TunnelDevice, Tunnels
+from tula.dataplane.nft.tunnel_diff import diff_tunnels
 from tula.kernel.fake import FakeNetwork, FakeTunnels
 from tula.model.config import Config
-from tula.model.tunnel import TunnelDevice, Tunnels
 
 GRE = TunnelDevice("gre", ip_address("10.0.0.2"), ip_address("10.0.0.9"), 1500, index=1 << 30)
 
@@ -25,12 +25,12 @@ def test_diff_then_prepare_then_finish_gives_want(one: Config, other: Config) ->
     network = FakeNetwork(make_host(make_config()))
     tunnels = FakeTunnels(network)
     for config in (one, other, one):
-        have, want = network.host.tunnels, make_desired(config).tunnels
+        have, want = tunnels.tunnels, make_numbered(config).tunnels
         change = diff_tunnels(have, want)
         tunnels.prepare(change, have)
         tunnels.finish(change)
-        assert network.host.tunnels == want
-        assert not diff_tunnels(network.host.tunnels, want)
+        assert tunnels.tunnels == want
+        assert not diff_tunnels(tunnels.tunnels, want)
 
 
 def test_a_changed_device_is_made_again() -> None:

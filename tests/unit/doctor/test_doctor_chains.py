@@ -7,14 +7,14 @@ from ipaddress import ip_address
 import pytest
 
 from support.builders import make_backend, make_config, make_host, make_service
-from tula.doctor.chains import Eats, Sample, eaten_at_egress, eats, judge_chains
-from tula.doctor.scene import Scene
-from tula.doctor.talk import Answers
+from tula.doctor.chains import Drops, SamplePacket, check_chains, dropped_at_egress, drops_packet
+from tula.doctor.observation import Observation
+from tula.doctor.requests import Responses
 from tula.model.chain import BaseChain, ChainRule, Match
 from tula.model.finding import Severity
 
 VIP = ip_address("10.0.0.100")
-WEB = Sample(VIP, 6, 80)
+WEB = SamplePacket(VIP, 6, 80)
 TO_VIP = Match(("network", 16, 4), True, VIP.packed)
 TO_ANOTHER = Match(("network", 16, 4), True, bytes(4))
 NOT_VIP = Match(("network", 16, 4), False, VIP.packed)
@@ -30,24 +30,24 @@ def chain(*rules: ChainRule, drops: bool = False, **others: tuple[ChainRule, ...
 
 
 CASES = [
-    ("empty", chain(), Eats.NO),
-    ("policy", chain(drops=True), Eats.YES),
-    ("all", chain(ChainRule(verdict=DROP)), Eats.YES),
-    ("vip", chain(ChainRule((TO_VIP,), verdict=DROP)), Eats.YES),
-    ("vip and port", chain(ChainRule((TO_VIP, PORT_80), verdict=DROP)), Eats.YES),
-    ("another", chain(ChainRule((TO_ANOTHER,), verdict=DROP)), Eats.NO),
-    ("another port", chain(ChainRule((TO_VIP, PORT_23), verdict=DROP)), Eats.NO),
-    ("all but the vip", chain(ChainRule((NOT_VIP,), verdict=DROP)), Eats.NO),
-    ("its subnet", chain(ChainRule((SUBNET,), verdict=DROP)), Eats.YES),
-    ("one client's", chain(ChainRule((OF_ONE,), verdict=DROP)), Eats.MAYBE),
-    ("with more", chain(ChainRule((TO_VIP,), vague=True, verdict=DROP)), Eats.MAYBE),
-    ("accepted before", chain(ChainRule((TO_VIP,), verdict=ACCEPT), drops=True), Eats.NO),
-    ("some accepted", chain(ChainRule((OF_ONE,), verdict=ACCEPT), drops=True), Eats.MAYBE),
-    ("counted", chain(ChainRule((TO_VIP,))), Eats.NO),
+    ("empty", chain(), Drops.NO),
+    ("policy", chain(drops=True), Drops.YES),
+    ("all", chain(ChainRule(verdict=DROP)), Drops.YES),
+    ("vip", chain(ChainRule((TO_VIP,), verdict=DROP)), Drops.YES),
+    ("vip and port", chain(ChainRule((TO_VIP, PORT_80), verdict=DROP)), Drops.YES),
+    ("another", chain(ChainRule((TO_ANOTHER,), verdict=DROP)), Drops.NO),
+    ("another port", chain(ChainRule((TO_VIP, PORT_23), verdict=DROP)), Drops.NO),
+    ("all but the vip", chain(ChainRule((NOT_VIP,), verdict=DROP)), Drops.NO),
+    ("its subnet", chain(ChainRule((SUBNET,), verdict=DROP)), Drops.YES),
+    ("one client's", chain(ChainRule((OF_ONE,), verdict=DROP)), Drops.MAYBE),
+    ("with more", chain(ChainRule((TO_VIP,), vague=True, verdict=DROP)), Drops.MAYBE),
+    ("accepted before", chain(ChainRule((TO_VIP,), verdict=ACCEPT), drops=True), Drops.NO),
+    ("some accepted", chain(ChainRule((OF_ONE,), verdict=ACCEPT), drops=True), Drops.MAYBE),
+    ("counted", chain(ChainRule((TO_VIP,))), Drops.NO),
     (
         "by a jump",
         chain(ChainRule((TO_VIP,), False, "jump", "bad"), bad=(ChainRule(verdict=DROP),)),
-        Eats.YES,
+        Drops.YES,
     ),
     (
         "back from a jump",
@@ -56,24 +56,24 @@ CASES = [
             ChainRule(verdict=DROP),
             some=(ChainRule(verdict="return"),),
         ),
-        Eats.YES,
+        Drops.YES,
     ),
     (
         "by a goto and the policy",
         chain(ChainRule((), False, "goto", "some"), drops=True, some=()),
-        Eats.YES,
+        Drops.YES,
     ),
     (
         "in circles",
         chain(ChainRule((), False, "jump", "a"), a=(ChainRule((), False, "jump", "a"),)),
-        Eats.NO,
+        Drops.NO,
     ),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("made", "wanted"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_eats(made: BaseChain, wanted: Eats) -> None:
-    assert eats(made, WEB) is wanted
+def test_drops_packet(made: BaseChain, wanted: Drops) -> None:
+    assert drops_packet(made, WEB) is wanted
 
 
 def test_only_what_comes_before_tula_at_an_interface_in_use() -> None:
@@ -87,11 +87,11 @@ def test_only_what_comes_before_tula_at_an_interface_in_use() -> None:
         BaseChain("netdev", "g", "soft", "ingress", ("eth0",), -600, rules=(
             ChainRule((OF_ONE,), verdict=DROP),)),
     ]  # fmt: skip
-    scene = Scene(config, make_host(config), chains=chains)
-    found = {f.evidence.split()[2:5][-1]: f for f in judge_chains(scene, Answers())}
+    observed = Observation(config, make_host(config), chains=chains)
+    found = {f.evidence.split()[2:5][-1]: f for f in check_chains(observed, Responses())}
     assert {name: f.severity for name, f in found.items()} == {
         "early": Severity.ERROR,
         "out": Severity.ERROR,
         "soft": Severity.NOTE,
     }
-    assert eaten_at_egress(scene) == {("eth0", VIP)}
+    assert dropped_at_egress(observed) == {("eth0", VIP)}

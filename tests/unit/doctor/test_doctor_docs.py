@@ -1,4 +1,4 @@
-"""docs/doctor.md lists the faults that there are."""
+"""docs/doctor.md lists every finding that the doctor can report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def test_every_fault_has_a_line() -> None:
+def test_every_finding_has_a_line() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src/tula/doctor").glob("*.py"))
     made = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', source))
-    text = (ROOT / "docs/doctor.md").read_text().partition("## The faults")[2]
+    text = (ROOT / "docs/doctor.md").read_text().partition("## Findings")[2]
     listed = {name for row in re.findall(r"^\| (`.*?) \|", text, re.M) for name in row.split(", ")}
     names = {name.strip("`") for name in listed}
     assert made | {"drift", "firewall"} <= names

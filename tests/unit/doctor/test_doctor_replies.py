@@ -1,4 +1,4 @@
-"""Answers as others' machines make them are understood; anything else is no answer."""
+"""Responses as others' machines make them are understood; anything else is no answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scapy.layers.l2 import ARP
 from scapy.packet import Packet, Raw
 
 from tula.doctor import packets
-from tula.doctor.replies import Owner, Reply, Said, addresses_of, parse_arp, parse_ip
+from tula.doctor.replies import AddressClaim, Reply, ReplyKind, addresses_of, parse_arp, parse_ip
 
 PORT = packets.source_port(77)
 
@@ -40,7 +40,7 @@ VERSIONS = pytest.mark.parametrize("version", [4, 6])
 def test_a_syn_ack_and_its_mss(version: int, mss: int, others: list[tuple[str, object]]) -> None:
     options = [*others, ("MSS", mss)]
     data = bytes(ip(version) / TCP(sport=80, dport=PORT, flags="SA", options=options))
-    assert parse_ip(data) == Reply(Said.ACCEPTS, 77, VIP[version], mss=mss)
+    assert parse_ip(data) == Reply(ReplyKind.OPEN, 77, VIP[version], mss=mss)
 
 
 @VERSIONS
@@ -55,13 +55,13 @@ def test_a_syn_ack_without_one(version: int) -> None:
 @pytest.mark.parametrize("flags", ["R", "RA"])
 def test_a_rst(version: int, flags: str) -> None:
     data = bytes(ip(version) / TCP(sport=80, dport=PORT, flags=flags))
-    assert parse_ip(data) == Reply(Said.REFUSES, 77, VIP[version])
+    assert parse_ip(data) == Reply(ReplyKind.CLOSED, 77, VIP[version])
 
 
 @VERSIONS
 def test_a_datagram(version: int) -> None:
     data = bytes(ip(version) / UDP(sport=53, dport=PORT) / Raw(b"x"))
-    assert parse_ip(data) == Reply(Said.ACCEPTS, 77, VIP[version])
+    assert parse_ip(data) == Reply(ReplyKind.OPEN, 77, VIP[version])
 
 
 @VERSIONS
@@ -69,34 +69,34 @@ def test_echoes_of_others_are_none(version: int) -> None:
     for ident in (packets.IDENT, 1):
         four, six = ICMP(type=0, id=ident, seq=77), ICMPv6EchoReply(id=ident, seq=77)
         found = parse_ip(bytes(ip(version) / (four if version == 4 else six)))
-        assert (found == Reply(Said.ECHO, 77, VIP[version])) is (ident == packets.IDENT)
+        assert (found == Reply(ReplyKind.ECHO, 77, VIP[version])) is (ident == packets.IDENT)
 
 
 def test_errors_quote_what_they_are_about() -> None:
     sent = packets.syn(ip_address("192.0.2.7"), ip_address("203.0.113.9"), 80, 77)
     data = bytes(ip(4) / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(sent[:28]))
-    wanted = {"kind": (3, 4), "mtu": 1400, "quoted": ip_address("203.0.113.9")}
-    assert parse_ip(data) == Reply(Said.ERROR, 77, VIP[4], quoted_protocol=6, **wanted)  # type: ignore[arg-type]
+    wanted = {"icmp": (3, 4), "mtu": 1400, "quoted": ip_address("203.0.113.9")}
+    assert parse_ip(data) == Reply(ReplyKind.ERROR, 77, VIP[4], quoted_protocol=6, **wanted)  # type: ignore[arg-type]
     sent = packets.syn(ip_address("2001:db8::7"), ip_address("2001:db8::9"), 80, 77)
     quoted = {"quoted": ip_address("2001:db8::9"), "quoted_protocol": 6}
     data = bytes(ip(6) / ICMPv6PacketTooBig(mtu=1300) / Raw(sent))
-    assert parse_ip(data) == Reply(Said.ERROR, 77, VIP[6], kind=(2, 0), mtu=1300, **quoted)  # type: ignore[arg-type]
+    assert parse_ip(data) == Reply(ReplyKind.ERROR, 77, VIP[6], icmp=(2, 0), mtu=1300, **quoted)  # type: ignore[arg-type]
     data = bytes(ip(6) / ICMPv6DestUnreach(code=4) / Raw(sent))
-    assert parse_ip(data) == Reply(Said.ERROR, 77, VIP[6], kind=(1, 4), **quoted)  # type: ignore[arg-type]
+    assert parse_ip(data) == Reply(ReplyKind.ERROR, 77, VIP[6], icmp=(1, 4), **quoted)  # type: ignore[arg-type]
 
 
 def test_owners() -> None:
     answer = ARP(op=2, hwsrc="02:00:00:00:00:09", psrc="10.0.0.9", pdst="10.0.0.2")
     mac = bytes.fromhex("020000000009")
-    assert parse_arp(bytes(answer)) == Owner(ip_address("10.0.0.9"), mac)
+    assert parse_arp(bytes(answer)) == AddressClaim(ip_address("10.0.0.9"), mac)
     asks = ARP(op=1, hwsrc="02:00:00:00:00:09", psrc="10.0.0.9", pdst="10.0.0.1")
-    assert parse_arp(bytes(asks)) == Owner(ip_address("10.0.0.9"), mac, unasked=True)
+    assert parse_arp(bytes(asks)) == AddressClaim(ip_address("10.0.0.9"), mac, from_request=True)
     assert parse_arp(bytes(ARP(op=1, psrc="0.0.0.0", pdst="10.0.0.1"))) is None
     said = ip(6) / ICMPv6ND_NA(tgt="2001:db8::99", S=1)
-    assert parse_ip(bytes(said), mac) == Owner(ip_address("2001:db8::99"), mac)
+    assert parse_ip(bytes(said), mac) == AddressClaim(ip_address("2001:db8::99"), mac)
     other = ICMPv6NDOptDstLLAddr(lladdr="02:00:00:00:00:0a")
     found = parse_ip(bytes(said / other), mac)
-    assert found == Owner(ip_address("2001:db8::99"), bytes.fromhex("02000000000a"))
+    assert found == AddressClaim(ip_address("2001:db8::99"), bytes.fromhex("02000000000a"))
 
 
 @given(st.binary(max_size=120))

@@ -1,4 +1,4 @@
-"""From who answers what, the name of the fault."""
+"""Which requests are answered gives the finding."""
 
 from __future__ import annotations
 
@@ -9,60 +9,60 @@ import pytest
 
 from support.builders import make_backend, make_config, make_service
 from tula.doctor.packets import ECHO, TCP, UDP
-from tula.doctor.replies import Reply, Said
-from tula.doctor.serving import judge_site
-from tula.doctor.sites import Site
-from tula.doctor.sizes import judge_sizes, smaller
-from tula.doctor.talk import Answers, InTunnel, Link, Question
+from tula.doctor.path_mtu import check_path_mtu, smaller_requests
+from tula.doctor.replies import Reply, ReplyKind
+from tula.doctor.requests import L2Path, Request, Responses, TunnelPath
+from tula.doctor.serving import check_target
+from tula.doctor.targets import Target
 from tula.model.config import Tunnel
 from tula.model.finding import Finding, Severity
 
 OWN, LB, VIP = (ip_address(text) for text in ("10.0.0.10", "10.0.0.2", "10.0.0.100"))
 BACKEND = make_backend(0, dual=False)
-L2 = Link("eth0", bytes(6))
-L3 = InTunnel(Tunnel.VXLAN, LB, OWN, bytes(6))
+L2 = L2Path("eth0", bytes(6))
+L3 = TunnelPath(Tunnel.VXLAN, LB, OWN, bytes(6))
 CONFIG = make_config(make_service(backends=[BACKEND], tunnel=Tunnel.VXLAN))
 
 
-def site(way: Link | InTunnel = L2, **keys: tuple[int, ...]) -> Site:
+def target(path: L2Path | TunnelPath = L2, **keys: tuple[int, ...]) -> Target:
     ports = keys or {"tcp": (80,)}
-    return Site(BACKEND, VIP, way, LB, LB, "eth0", ("web",), **ports)
+    return Target(BACKEND, VIP, path, LB, LB, "eth0", ("web",), **ports)
 
 
-def answers(*replies: tuple[Question, Reply]) -> Answers:
-    made = Answers()
-    for question, reply in replies:
-        made.replies.setdefault(question, []).append(reply)
+def responses(*replies: tuple[Request, Reply]) -> Responses:
+    made = Responses()
+    for request, reply in replies:
+        made.replies.setdefault(request, []).append(reply)
     return made
 
 
 def syn_ack(mss: int = 1460, source: object = VIP) -> Reply:
-    return Reply(Said.ACCEPTS, 1, source, mss=mss)  # type: ignore[arg-type]
+    return Reply(ReplyKind.OPEN, 1, source, mss=mss)  # type: ignore[arg-type]
 
 
-RST = Reply(Said.REFUSES, 1, VIP)
-OWN_ACCEPTS = Reply(Said.ACCEPTS, 2, OWN)
-OWN_RST = Reply(Said.REFUSES, 2, OWN)
-VIP_ECHO, OWN_ECHO = Reply(Said.ECHO, 3, VIP), Reply(Said.ECHO, 4, OWN)
+RST = Reply(ReplyKind.CLOSED, 1, VIP)
+OWN_ACCEPTS = Reply(ReplyKind.OPEN, 2, OWN)
+OWN_RST = Reply(ReplyKind.CLOSED, 2, OWN)
+VIP_ECHO, OWN_ECHO = Reply(ReplyKind.ECHO, 3, VIP), Reply(ReplyKind.ECHO, 4, OWN)
 
 
 def icmp(kind: tuple[int, int], source: object = OWN, quoted: object = VIP) -> Reply:
-    return Reply(Said.ERROR, 1, source, kind=kind, quoted=quoted)  # type: ignore[arg-type]
+    return Reply(ReplyKind.ERROR, 1, source, icmp=kind, quoted=quoted)  # type: ignore[arg-type]
 
 
 def named(found: Iterable[Finding]) -> list[tuple[str, bool]]:
-    return [(finding.fault, finding.certain) for finding in found]
+    return [(finding.id, finding.certain) for finding in found]
 
 
-S, T = site(), site(L3)
+S, T = target(), target(L3)
 VIP_SYN, OWN_SYN, VIP_PING, OWN_PING = (
-    S.ask_vip(TCP, 80),
-    S.ask_own(TCP, 80),
-    S.ask_vip(ECHO),
-    S.ask_own(ECHO),
+    S.to_vip(TCP, 80),
+    S.to_backend(TCP, 80),
+    S.to_vip(ECHO),
+    S.to_backend(ECHO),
 )
-IN_TUNNEL = T.ask_vip(TCP, 80)
-FORWARDED = T.ask_forwarded(OWN, LB)
+IN_TUNNEL = T.to_vip(TCP, 80)
+FORWARDED = T.over_path(OWN, LB)
 
 L2_CASES = [
     ("serves", [(VIP_SYN, syn_ack())], []),
@@ -94,58 +94,58 @@ L3_CASES = [
 @pytest.mark.parametrize(
     ("heard", "wanted"), [c[1:] for c in L2_CASES], ids=[c[0] for c in L2_CASES]
 )
-def test_by_layer_2(heard: list[tuple[Question, Reply]], wanted: list[tuple[str, bool]]) -> None:
-    assert named(judge_site(CONFIG, S, [S], answers(*heard))) == wanted
+def test_by_layer_2(heard: list[tuple[Request, Reply]], wanted: list[tuple[str, bool]]) -> None:
+    assert named(check_target(CONFIG, S, [S], responses(*heard))) == wanted
 
 
 @pytest.mark.parametrize(
     ("heard", "wanted"), [c[1:] for c in L3_CASES], ids=[c[0] for c in L3_CASES]
 )
-def test_in_a_tunnel(heard: list[tuple[Question, Reply]], wanted: list[tuple[str, bool]]) -> None:
-    assert named(judge_site(CONFIG, T, [T], answers(*heard))) == wanted
+def test_in_a_tunnel(heard: list[tuple[Request, Reply]], wanted: list[tuple[str, bool]]) -> None:
+    assert named(check_target(CONFIG, T, [T], responses(*heard))) == wanted
 
 
 def test_ipv6_comes_through_where_ipv4_is_filtered() -> None:
-    six = Question(ECHO, ip_address("2001:db8::2"), ip_address("2001:db8::10"), L3)
-    heard = answers((OWN_SYN, OWN_ACCEPTS), (six, OWN_ECHO))
-    assert named(judge_site(CONFIG, T, [T], heard)) == [("rp-filter", False)]
+    six = Request(ECHO, ip_address("2001:db8::2"), ip_address("2001:db8::10"), L3)
+    heard = responses((OWN_SYN, OWN_ACCEPTS), (six, OWN_ECHO))
+    assert named(check_target(CONFIG, T, [T], heard)) == [("rp-filter", False)]
 
 
 def test_what_does_not_leave_this_machine() -> None:
-    heard = answers((OWN_SYN, OWN_ACCEPTS))
-    heard.refused[IN_TUNNEL] = PermissionError()
-    assert named(judge_site(CONFIG, T, [T], heard)) == [("foreign-chain", True)]
+    heard = responses((OWN_SYN, OWN_ACCEPTS))
+    heard.send_errors[IN_TUNNEL] = PermissionError()
+    assert named(check_target(CONFIG, T, [T], heard)) == [("foreign-chain", True)]
 
 
 def test_one_closed_port_of_several_is_only_told() -> None:
-    made = site(tcp=(80, 443))
-    heard = answers((made.ask_vip(TCP, 80), syn_ack()), (made.ask_vip(TCP, 443), RST))
-    (found,) = judge_site(CONFIG, made, [made], heard)
-    assert (found.fault, found.severity) == ("not-listening", Severity.NOTE)
+    made = target(tcp=(80, 443))
+    heard = responses((made.to_vip(TCP, 80), syn_ack()), (made.to_vip(TCP, 443), RST))
+    (found,) = check_target(CONFIG, made, [made], heard)
+    assert (found.id, found.severity) == ("not-listening", Severity.NOTE)
 
 
 def test_udp() -> None:
-    made = site(udp=(53,))
-    asked, direct, echo = made.ask_vip(UDP, 53), made.ask_own(UDP, 53), (OWN_PING, OWN_ECHO)
+    made = target(udp=(53,))
+    asked, direct, echo = made.to_vip(UDP, 53), made.to_backend(UDP, 53), (OWN_PING, OWN_ECHO)
     closed, closed_too = icmp((3, 3), VIP), icmp((3, 3), OWN, OWN)
-    alive = (made.ask_vip(ECHO), VIP_ECHO)
+    alive = (made.to_vip(ECHO), VIP_ECHO)
     for heard, wanted in [
         ([alive, echo], []),
-        ([alive, (asked, Reply(Said.ACCEPTS, 1, VIP))], []),
-        ([alive, (asked, Reply(Said.ACCEPTS, 1, OWN))], ["answers-by-own-address"]),
+        ([alive, (asked, Reply(ReplyKind.OPEN, 1, VIP))], []),
+        ([alive, (asked, Reply(ReplyKind.OPEN, 1, OWN))], ["answers-by-own-address"]),
         ([(asked, closed), (direct, closed_too)], ["not-listening"]),
         ([(asked, closed), echo], ["listens-elsewhere"]),
-        ([alive, (direct, Reply(Said.ACCEPTS, 2, OWN))], ["firewall"]),
+        ([alive, (direct, Reply(ReplyKind.OPEN, 2, OWN))], ["firewall"]),
         ([echo], ["vip-missing"]),
     ]:
-        found = judge_site(CONFIG, made, [made], answers(*heard))
-        assert [finding.fault for finding in found] == wanted
+        found = check_target(CONFIG, made, [made], responses(*heard))
+        assert [finding.id for finding in found] == wanted
 
 
 def test_sizes() -> None:
-    small, full = T.ask_size(0), T.ask_size(1500)
-    passes = {size: (T.ask_size(size), OWN_ECHO) for size in (1400, 1300)}
-    told = Reply(Said.ERROR, 5, LB, kind=(3, 4), mtu=1300, quoted=OWN)
+    small, full = T.of_size(0), T.of_size(1500)
+    passes = {size: (T.of_size(size), OWN_ECHO) for size in (1400, 1300)}
+    told = Reply(ReplyKind.ERROR, 5, LB, icmp=(3, 4), mtu=1300, quoted=OWN)
     unclamped, clamped = (IN_TUNNEL, syn_ack(1460)), (IN_TUNNEL, syn_ack(1200))
     for heard, wanted in [
         ([(small, OWN_ECHO), (full, OWN_ECHO), clamped], []),
@@ -157,8 +157,8 @@ def test_sizes() -> None:
         ([(small, OWN_ECHO)], []),
         ([], []),
     ]:
-        found = judge_sizes([T], answers(*heard))
-        assert [f"{f.severity} {f.fault} {f.certain}" for f in found] == wanted
-    assert smaller(T, answers((small, OWN_ECHO)))
-    assert not smaller(T, answers((small, OWN_ECHO), (full, told)))
-    assert not smaller(T, answers())
+        found = check_path_mtu([T], responses(*heard))
+        assert [f"{f.severity} {f.id} {f.certain}" for f in found] == wanted
+    assert smaller_requests(T, responses((small, OWN_ECHO)))
+    assert not smaller_requests(T, responses((small, OWN_ECHO), (full, told)))
+    assert not smaller_requests(T, responses())

@@ -5,25 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
-from tula.dataplane.nft.ruleset import Kind, MapName
-from tula.dataplane.nft.shape import shape_ruleset
-from tula.dataplane.nft.transaction import DeleteMap, FlushMap
-from tula.engine.balancer import next_generations
+from tula.dataplane.nft.build import build_ruleset
+from tula.dataplane.nft.number import number_state
+from tula.dataplane.nft.ruleset import Kind
+from tula.engine.store import Store
+from tula.kernel.nft_data_path import NftReceipt
+from tula.kernel.nftables import next_generation
 from tula.model.config import (
     Config,
     Connections,
-    HealthMonitor,
     Scheduler,
     Tunnel,
 )
+from tula.model.desired import DesiredState
 from tula.model.errors import StaleError
 from tula.model.health import BackendName, Standing, State
+from tula.model.monitor import HealthMonitor, TcpProbe
+from tula.plan.desired import plan_desired
 
 UP = Standing(State.UP, 100, True)
 CHOICES = [
@@ -60,7 +65,7 @@ def documents(draw: st.DrawFn) -> Config:
                 else [make_backend(each) for each in members],
                 scheduler=draw(st.sampled_from(SCHEDULERS)),
                 tunnel=draw(st.sampled_from([None, None, Tunnel.IPIP])),
-                health=draw(st.sampled_from([(), (HealthMonitor("tcp"),)])),
+                health=draw(st.sampled_from([(), (HealthMonitor(TcpProbe()),)])),
             )
         )
     config = make_config(*services)
@@ -110,13 +115,42 @@ def test_adjusting_ends_where_a_full_reconcile_ends(
             balancer.adjust(standings, shares)
             applied = balancer.applied
             assert applied is not None
-            assert machine.nftables.table == applied.shaped.ruleset
-            assert applied.generation == machine.nftables.generation()
-            assert applied.planned.ids.tables == applied.ids.tables
-            anew = shape_ruleset(applied.planned.state, applied.shaped.ruleset.maps)
-            assert anew == applied.shaped.ruleset
+            target = target_of(machine)
+            assert machine.nftables.table == target.built.ruleset
+            assert applied.receipt.revision == machine.nftables.generation()
+            assert target.state is applied.plan.state
+            whole = number_state(target.state, target.ids)
+            anew_built = build_ruleset(whole, target.built.ruleset.maps)
+            assert anew_built.ruleset == target.built.ruleset
+            unknown = frozenset(applied.unreachable)
+            anew = plan_desired(
+                config, applied.host, applied.reach, standings, shares, unknown
+            ).state
+            assert comparable(anew) == comparable(target.state)
             repair = balancer.reconcile(config, standings, shares)
             assert not repair.change, "a full reconcile finds nothing to do"
+
+
+def comparable(state: DesiredState) -> object:
+    """The state with its tables by content: they are compared by identity."""
+    return replace(
+        state,
+        services=tuple(replace(service, maglev=None, order=None) for service in state.services),
+    ), [
+        table and (table.group, table.content, table.slots)
+        for service in state.services
+        for table in (service.maglev, service.order)
+    ]
+
+
+def target_of(machine: FakeMachine) -> Any:
+    """What nftables was brought to."""
+    applied = machine.balancer.applied
+    assert applied is not None
+    receipt = applied.receipt
+    assert isinstance(receipt, NftReceipt)
+    assert receipt.target is not None
+    return receipt.target
 
 
 def many(count: int) -> Config:
@@ -134,17 +168,19 @@ def test_what_does_not_move_is_the_same_object(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path, config)
     up = dict.fromkeys(names_of(config), UP)
     machine.balancer.reconcile(config, up)
-    before = machine.balancer.applied
+    before = target_of(machine)
     machine.balancer.adjust({**up, ("s3", "b1"): Standing(State.DOWN, 0, False)})
-    after = machine.balancer.applied
-    assert before is not None
-    assert after is not None
-    same = zip(before.planned.state.services, after.planned.state.services, strict=True)
-    assert [old.name for old, new in same if old is not new] == ["s3"]
-    chains, had = after.shaped.ruleset.chains, before.shaped.ruleset.chains
+    after = target_of(machine)
+    for had, has in ((before.state, after.state), (before.numbered, after.numbered)):
+        same = zip(had.services, has.services, strict=True)
+        assert [old.name for old, new in same if old is not new] == ["s3"]
+    chains, had = after.built.ruleset.chains, before.built.ruleset.chains
     moved = {name for name, chain in had.items() if chains[name] is not chain}
-    assert moved == {"svc4.s3", "icmp4.s3"}
-    assert before.shaped.ruleset.maps["exact4_1024"] is after.shaped.ruleset.maps["exact4_1024"]
+    assert moved == {"service4.s3", "icmp4.s3"}
+    assert (
+        before.built.ruleset.maps["service_port4_1024"]
+        is after.built.ruleset.maps["service_port4_1024"]
+    )
 
 
 def test_a_backend_that_all_share_moves_elements_alone(tmp_path: Path) -> None:
@@ -154,7 +190,10 @@ def test_a_backend_that_all_share_moves_elements_alone(tmp_path: Path) -> None:
     machine.balancer.reconcile(config, up)
     down = Standing(State.DOWN, 0, False)
     change = machine.balancer.adjust({**up, **{(f"s{n}", "b1"): down for n in range(20)}}).change
-    assert {type(step).__name__ for step in change.transaction} == {"AddElements", "DeleteElements"}
+    assert {type(step).__name__ for step in change.path.transaction} == {
+        "AddElements",
+        "DeleteElements",
+    }
 
 
 def test_least_connections_moves_elements_of_its_turns_alone(tmp_path: Path) -> None:
@@ -168,11 +207,10 @@ def test_least_connections_moves_elements_of_its_turns_alone(tmp_path: Path) -> 
     up = dict.fromkeys(names_of(config), UP)
     machine.balancer.reconcile(config, up)
     change = machine.balancer.adjust(up, {"s0": {"b0": 1, "b1": 100, "b2": 100}}).change
-    kinds = {(type(step).__name__, step.name.kind) for step in change.transaction}  # type: ignore[union-attr]
-    assert kinds == {("DeleteElements", Kind.TURNS), ("AddElements", Kind.TURNS)}
-    applied = machine.balancer.applied
-    assert applied is not None
-    first, second = (applied.planned.state.turns[number] for number in (1, 2))
+    kinds = {(type(step).__name__, step.name.kind) for step in change.path.transaction}  # type: ignore[union-attr]
+    assert kinds == {("DeleteElements", Kind.WRR), ("AddElements", Kind.WRR)}
+    made = target_of(machine).numbered.turns
+    first, second = (made[number].table.slots for number in (1, 2))
     assert [first.count(number) for number in sorted(set(first))] == [5, 508, 508]
     assert max(map(second.count, set(second))) - min(map(second.count, set(second))) <= 1
 
@@ -191,8 +229,15 @@ def test_somebody_elses_change_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_generation_is_never_0() -> None:
-    step = FlushMap(MapName(Kind.OPEN, 8))
-    assert next_generations(7, ()) == (7,)
-    assert next_generations(7, (step,)) == (8,)
-    assert next_generations(0xFFFFFFFF, (step,)) == (1,)
-    assert next_generations(0xFFFFFFFE, (step, DeleteMap("gone"))) == (0xFFFFFFFF, 1)
+    assert next_generation(7) == 8
+    assert next_generation(0xFFFFFFFF) == 1
+
+
+def test_a_failover_waits_for_no_lock(tmp_path: Path) -> None:
+    """Whoever holds the state directory's lock, and for whatever time."""
+    config = make_config(make_service(backends=[make_backend(0), make_backend(1)]))
+    machine = FakeMachine(tmp_path, config)
+    machine.balancer.reconcile(config, dict.fromkeys(names_of(config), UP))
+    down = {("web", "b1"): Standing(State.DOWN, 0, False)}
+    with Store(machine.store.directory).locked():
+        assert machine.balancer.adjust({("web", "b0"): UP, **down}).change

@@ -14,17 +14,17 @@ from support.builders import (
     FakeMachine,
     make_backend,
     make_config,
-    make_desired,
     make_host,
+    make_numbered,
     make_service,
 )
 from tula.dataplane.nft.schema import SCHEMA, schema_counter
 from tula.dataplane.nft.transaction import DeleteChain, DeleteMap, Transaction, in_turn
 from tula.engine.store import ChangedSysctl
 from tula.model.config import Config, PortRange, Tunnel
-from tula.model.desired import OwnedAddress
+from tula.model.desired import Announce
 from tula.model.errors import KernelError
-from tula.model.host import HostAddress, HostView, Link
+from tula.model.host import HostAddress, HostView, Link, OwnedAddress
 from tula.model.problem import ProblemsError
 
 VIP4, VIP6 = "10.0.0.100", "2001:db8::100"
@@ -70,7 +70,8 @@ def journal(machine: FakeMachine) -> list[str]:
 
 def test_after_apply_there_is_nothing_to_do(machine: FakeMachine) -> None:
     planned = machine.balancer.plan(WEB, b"")
-    assert machine.balancer.apply(WEB, b"document") == planned
+    done = machine.balancer.apply(WEB, b"document")
+    assert done.change.steps() == planned.steps()
     assert planned
     assert not machine.balancer.plan(WEB, b"")
     assert not apply(machine, WEB)
@@ -136,8 +137,7 @@ def test_addresses_come_before_the_rules_and_go_after_them(machine: FakeMachine)
     ]
     notes.clear()
     apply(machine, OTHER)
-    assert notes == ["rules"], "an empty transaction, nobody is told twice"
-    assert machine.nftables.transactions[-1] == ()
+    assert notes == [], "nobody is told twice"
 
 
 @pytest.mark.parametrize("refusal", ["rules", "second address"])
@@ -170,16 +170,16 @@ def test_maps_that_cannot_go_yet_are_no_failure(
     apply(machine, WEB)
     run = machine.nftables.run
 
-    def busy(transaction: Transaction, generation: int | None = None) -> None:
+    def busy(transaction: Transaction, generation: int | None = None) -> int | None:
         if transaction and isinstance(transaction[0], DeleteMap):
             raise KernelError("Device or resource busy")
-        run(transaction, generation)
+        return run(transaction, generation)
 
     with monkeypatch.context() as patched:
         patched.setattr(machine.nftables, "run", busy)
         apply(machine, OTHER, b"other")
     assert machine.store.document() == b"other"
-    _, left_over = in_turn(machine.balancer.plan(OTHER, b"").transaction)
+    _, left_over = in_turn(machine.balancer.plan(OTHER, b"").path.transaction)
     assert {type(step) for step in left_over} == {DeleteMap, DeleteChain}
     assert apply(machine, OTHER)
     assert not apply(machine, OTHER)
@@ -207,7 +207,10 @@ def test_an_address_that_is_refused_keeps_nothing_else_from_an_accepted_document
     assert not machine.announcer.announced
     assert not machine.balancer.reconcile(WEB, standings).change, "told, and no change each time"
     machine.network.refuse.clear()
-    assert len(machine.balancer.reconcile(WEB, standings).change.add) == 2
+    assert (
+        len(machine.balancer.reconcile(WEB, standings).change.vips.changes[Announce.STATIC].add)
+        == 2
+    )
     assert [str(a.address) for a in machine.announcer.announced] == [VIP4, VIP6]
 
 
@@ -316,7 +319,7 @@ def test_a_vip_moves_to_another_interface(machine: FakeMachine) -> None:
     notes = journal(machine)
     apply(machine, on["eth1"])
     assert ours(machine) == [("eth1", VIP4)]
-    assert notes == [f"add {VIP4}", "rules", f"announce {VIP4}", f"remove {VIP4}"]
+    assert notes == [f"add {VIP4}", f"announce {VIP4}", f"remove {VIP4}"]
     assert machine.announcer.announced[-1] == OwnedAddress(ip_address(VIP4), "eth1")
 
 
@@ -347,11 +350,11 @@ def test_devices_come_before_the_rules_and_go_after_them(machine: FakeMachine) -
 
         setattr(owner, method, noted)
     apply(machine, IN_TUNNELS)
-    assert len(machine.network.host.tunnels.devices) == 4
+    assert len(machine.tunnels.tunnels.devices) == 4
     apply(machine, WEB)
     # The rules, and then the maps that no rule names any more.
     assert notes == ["prepare", "run", "finish", "prepare", "run", "run", "finish"]
-    assert not machine.network.host.tunnels.devices
+    assert not machine.tunnels.tunnels.devices
 
 
 @pytest.mark.parametrize("refusal", ["rules", "device", "address"])
@@ -373,7 +376,7 @@ def test_a_refusal_leaves_the_tunnels_as_they_were(machine: FakeMachine, refusal
 
 def clashing(config: Config, host: HostView) -> dict[str, Link]:
     """A device of somebody else's, with the name of one that is needed."""
-    name = next(iter(make_desired(config, host).tunnels.devices))
+    name = next(iter(make_numbered(config, host).tunnels.devices))
     return {name: Link(name, 99)}
 
 
@@ -389,5 +392,5 @@ def test_a_kernel_without_the_kind_is_a_problem_of_the_document(machine: FakeMac
 def test_clear_takes_the_tunnels_too(machine: FakeMachine) -> None:
     apply(machine, IN_TUNNELS)
     assert machine.balancer.clear()
-    assert not machine.network.host.tunnels.devices
+    assert not machine.tunnels.tunnels.devices
     assert not machine.balancer.clear()

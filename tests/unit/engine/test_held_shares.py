@@ -7,15 +7,15 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from support.builders import FakeMachine, make_backend, make_config, make_service
+from support.builders import FakeMachine, ids_of, make_backend, make_config, make_service
 from support.documents import render_document
 from tula.config.load import Document
 from tula.daemon.held import Held
 from tula.daemon.pending import Pending, Trigger
 from tula.daemon.reconciler import Reconciler
+from tula.dataplane.nft.ids import backend_id
 from tula.engine.event_log import EventLog
 from tula.model.config import Scheduler
-from tula.model.ids import backend_id
 
 
 def test_shares_follow_counts_and_fall_back_to_weights(tmp_path: Path) -> None:
@@ -35,23 +35,22 @@ def test_shares_follow_counts_and_fall_back_to_weights(tmp_path: Path) -> None:
     )
 
     def change() -> str:
-        kinds = {
-            str(step.name.kind) for step in reconciler.cycle({}, compare=False).change.transaction
-        }  # type: ignore[union-attr]
+        path = reconciler.cycle({}, compare=False).change.path
+        kinds = {str(step.name.kind) for step in path.transaction} if path else set()
         return ", ".join(kinds)
 
     held.take(held.count())
     assert moved == [{"web": {"b0": 100, "b1": 100}}]
     assert change() == "", "as the weights are"
-    ids = machine.store.memory().ids
+    ids = ids_of(machine.store)
     mark = backend_id(ids.services["web"], ids.backends[config.services[0].backends[0].key])
     for number in range(50):
         machine.nftables.flows["tcp4_262144", number.to_bytes(16, "big")] = mark
     held.take(held.count())
     share = moved[-1]["web"]
     assert share["b0"] < share["b1"] == 100
-    assert change() == "turns"
-    assert reconciler.cycle({}, compare=True).change.transaction == (), "a full look agrees"
+    assert change() == "wrr"
+    assert reconciler.cycle({}, compare=True).change.path.transaction == (), "a full look agrees"
     other = make_config(replace(config.services[0], vips=(ip_address("10.0.0.101"),)))
     assert reconciler.offer(render_document(other).encode(), {}), "another VIP"
     assert reconciler.shares == moved[-1]
@@ -59,7 +58,7 @@ def test_shares_follow_counts_and_fall_back_to_weights(tmp_path: Path) -> None:
     held.take(None)
     assert moved[-1] == {}
     assert "least-connections goes by weight" in held.problems[0]
-    assert change() == "turns"
+    assert change() == "wrr"
     held.take(held.count())
     assert not held.problems
 

@@ -10,14 +10,14 @@ from tula.engine.host_settings import HostSettings
 from tula.engine.store import SYSCTLS, ChangedSysctl, Store
 from tula.kernel.fake import FakeProbeRoute, FakeSysctls
 from tula.model.errors import StateError
-from tula.plan.probe_sysctls import Need, setting, settings_to_read
+from tula.plan.probe_sysctls import InterfaceRequirement, setting, settings_to_read
 from tula.plan.probes import ProbePlan
 
 LINKS = ["eth0", "eth1"]
 FILTER, LOCAL = setting("eth0", "rp_filter"), setting("eth0", "accept_local")
 ALL = setting("all", "rp_filter")
-HERE = ProbePlan(versions=(4, 6), needs={"eth0": Need(True, frozenset({0, 2}))})
-AWAY = ProbePlan(versions=(4,), needs={"eth0": Need(False, frozenset({0}))})
+HERE = ProbePlan(versions=(4, 6), needs={"eth0": InterfaceRequirement(True, frozenset({0, 2}))})
+AWAY = ProbePlan(versions=(4,), needs={"eth0": InterfaceRequirement(False, frozenset({0}))})
 NOTHING = ProbePlan()
 
 

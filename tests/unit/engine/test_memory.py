@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from support.builders import FakeMachine, make_backend, make_config, make_service
+from support.builders import FakeMachine, ids_of, make_backend, make_config, make_service
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.status import describe_status
 from tula.model.config import Backend, Config, MarkRange, PortRange, Tunnel
-from tula.model.count import Count
 from tula.model.errors import KernelError
+from tula.model.stats import Count
 
 VIPS = ("10.0.0.100", "2001:db8::100")
 ALL = [make_backend(number) for number in range(4)]
@@ -44,7 +44,7 @@ def marks(machine: FakeMachine) -> dict[bytes, int]:
     return {
         value[0]: mark
         for name, elements in table.maps.items()
-        if name.startswith("via")
+        if name.startswith("nexthop")
         for mark, value in elements.items()
         if isinstance(value, tuple) and isinstance(mark, int)
     }
@@ -111,7 +111,7 @@ def count(machine: FakeMachine, number: int, packets: int, version: int = 4) -> 
     address = next(a for a in ALL[number].addresses if a.version == version)
     mark = marks(machine)[address.packed]
     assert machine.nftables.table is not None
-    name = next(n for n in machine.nftables.table.maps if n.startswith(f"via{version}"))
+    name = next(n for n in machine.nftables.table.maps if n.startswith(f"nexthop{version}"))
     assert MapName.parse(name)
     counts = machine.nftables.element_counts.setdefault(name, {})
     counts[mark] = counts.get(mark, Count()) + Count(packets, packets * 100)
@@ -119,7 +119,7 @@ def count(machine: FakeMachine, number: int, packets: int, version: int = 4) -> 
 
 def totals(machine: FakeMachine, config: Config) -> tuple[int, dict[str, int]]:
     """The packets of web, and of each of its backends."""
-    status = describe_status(config, machine.balancer.backend_counts(config), {})
+    status = describe_status(config, machine.balancer.stats().backends, {})
     service = next(s for s in status["services"] if s["name"] == "web")
     assert service["bytes"] == service["packets"] * 100
     return service["packets"], {b["name"]: b["packets"] for b in service["backends"]}
@@ -198,9 +198,9 @@ def test_ids_of_backends_in_tunnels_are_recovered_whatever_is_inside(tmp_path: P
     config = make_config(*services)
     machine = FakeMachine(tmp_path / "state", config)
     machine.balancer.apply(config, b"")
-    before = machine.store.memory().ids
+    before = ids_of(machine.store)
     forget_files(machine)
-    assert not machine.balancer.plan(config, b"").transaction
+    assert not machine.balancer.plan(config, b"").path
     machine.balancer.apply(config, b"")
-    after = machine.store.memory().ids
+    after = ids_of(machine.store)
     assert (after.services, after.backends) == (before.services, before.backends)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import pytest
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
 from tula.dataplane.nft.ruleset import MapName
-from tula.engine.overrides import say
+from tula.engine.overrides import override_change
 from tula.engine.store import LOCK, MEMORY, Store
-from tula.model.count import Count
 from tula.model.errors import KernelError, StateError
 from tula.model.health import Override, Standing, State
+from tula.model.stats import Count
 
 BACKENDS = [make_backend(0), make_backend(1)]
 WEB = make_config(make_service("web", backends=BACKENDS))
@@ -43,19 +44,19 @@ def fill(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, *names: str) -> 
 
 
 def test_what_is_said_is_in_the_kernel_and_stays(machine: FakeMachine) -> None:
-    assert machine.balancer.override(WEB, B0, say("drain", 5.0)).change
+    assert machine.balancer.override(WEB, B0, override_change("drain", 5.0)).change
     assert machine.store.overrides() == {B0: Override(drain=True, since=5.0)}
     assert not machine.balancer.plan(WEB, b"document")
     assert not machine.balancer.apply(WEB, b"document")
-    assert not machine.balancer.override(WEB, B0, say("drain", 6.0)).change
-    assert machine.balancer.override(WEB, B0, say("undrain", 7.0)).change
+    assert not machine.balancer.override(WEB, B0, override_change("drain", 6.0)).change
+    assert machine.balancer.override(WEB, B0, override_change("undrain", 7.0)).change
     assert machine.store.overrides() == {}
 
 
 def test_what_the_kernel_refuses_is_not_said(machine: FakeMachine) -> None:
     machine.nftables.refuse = "busy"
     with pytest.raises(KernelError, match="busy"):
-        machine.balancer.override(WEB, B0, say("disable", 5.0))
+        machine.balancer.override(WEB, B0, override_change("disable", 5.0))
     assert machine.store.overrides() == {}
     machine.nftables.refuse = ""
     assert not machine.balancer.plan(WEB, b"document")
@@ -67,19 +68,20 @@ def test_what_the_disk_does_not_take_is_not_done(
     fill(machine, monkeypatch, "overrides.json")
     before = machine.nftables.table
     with pytest.raises(StateError, match="No space left"):
-        machine.balancer.override(WEB, B0, say("disable", 5.0))
+        machine.balancer.override(WEB, B0, override_change("disable", 5.0))
     assert machine.nftables.table == before
 
 
 def test_a_daemon_that_begins_meanwhile_is_not_spoken_past(machine: FakeMachine) -> None:
-    with machine.store.owned(), pytest.raises(StateError, match="a daemon starts or ends"):
-        machine.balancer.override(WEB, B0, say("drain", 5.0))
+    daemon = Store(machine.store.directory)
+    with daemon.owned(), pytest.raises(StateError, match="a daemon is starting or stopping"):
+        machine.balancer.override(WEB, B0, override_change("drain", 5.0))
     assert machine.store.overrides() == {}
     assert not machine.store.has_daemon()
 
 
 def counted(machine: FakeMachine) -> int:
-    return machine.balancer.backend_counts(WEB).get(("web", BACKENDS[0].key), Count()).packets
+    return machine.balancer.stats().backends.get(("web", BACKENDS[0].key), Count()).packets
 
 
 @pytest.mark.parametrize("way", ["adjust", "reconcile"])
@@ -101,10 +103,13 @@ def test_counts_that_the_disk_does_not_take_are_kept_until_it_does(
         repair = machine.balancer.reconcile(WEB, DOWN)
     assert repair.unsaved == "memory.json: No space left on device"
     assert counted(machine) == before
-    assert Store(machine.store.directory).memory().past == {}
+    assert Store(machine.store.directory).remembered().retired == {}
     monkeypatch.undo()
     assert machine.balancer.reconcile(WEB, DOWN).unsaved == ""
-    assert Store(machine.store.directory).memory().past["web"][BACKENDS[0].key].packets == before
+    assert (
+        Store(machine.store.directory).remembered().retired["web"][BACKENDS[0].key].packets
+        == before
+    )
     assert counted(machine) == before
 
 
@@ -113,7 +118,7 @@ def test_a_document_is_accepted_though_its_counts_find_no_room(
 ) -> None:
     """Room that was there before the kernel was changed may be gone after it."""
     saved: list[object] = []
-    before = machine.store.save_memory
+    before = machine.store.save_remembered
 
     def save(memory: Any) -> None:
         if saved:
@@ -121,7 +126,7 @@ def test_a_document_is_accepted_though_its_counts_find_no_room(
         saved.append(memory)
         before(memory)
 
-    monkeypatch.setattr(machine.store, "save_memory", save)
+    monkeypatch.setattr(machine.store, "save_remembered", save)
     less = make_config(make_service("web", backends=BACKENDS[:1]))
     assert machine.balancer.apply(less, b"less")
     assert machine.store.document() == b"less"
@@ -136,14 +141,15 @@ def test_a_disk_that_cannot_be_written_can_be_locked(
     store = Store(tmp_path)
     with store.locked():
         pass
-    real = Path.open
+    real = os.open
 
-    def refuse(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
-        if "w" in mode:
+    def refuse(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        there = path == LOCK and (tmp_path / LOCK).exists()
+        if flags & os.O_CREAT or (number == errno.EROFS and there and flags & os.O_ACCMODE):
             raise OSError(number, "no")
-        return real(path, mode, *rest, **more)
+        return real(path, flags, *rest, **more)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with store.locked():
         pass
     (tmp_path / LOCK).unlink()

@@ -25,9 +25,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from support.builders import FakeMachine
+from support.builders import FakeMachine, ids_of
 from tula.config.load import parse_document
 from tula.daemon.reconciler import Reconciler
+from tula.dataplane.nft.ids import Ids, backend_id, split_id
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
@@ -35,9 +36,8 @@ from tula.engine.figures import CycleOutcome
 from tula.engine.store import Store
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
-from tula.model.health import BackendName, Finding, Override
+from tula.model.health import BackendName, Health, Override
 from tula.model.host import HostView
-from tula.model.ids import backend_id, split_id
 from tula.model.problem import ProblemsError
 
 BACKENDS = "abcd"
@@ -101,7 +101,7 @@ class Machine(RuleBasedStateMachine):
         self.host = self.kernel.network.host
         self.store = FullDisk(self.directory)
         self.now = 1000.0
-        self.findings: dict[BackendName, Finding] = {}
+        self.findings: dict[BackendName, Health] = {}
         self.overrides: dict[BackendName, Override] = {}
         self.accepted: bytes | None = None
         self.calm = False
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
     def new(self) -> Reconciler:
         """A daemon that starts: nothing is left but the kernel and the disk."""
         clock = lambda: self.now  # noqa: E731
-        balancer = Balancer(self.kernel.adapters, self.store, clock)
+        balancer = self.balancer = Balancer(self.kernel.adapters, self.store, clock)
         made = Reconciler(balancer, self.store, EventLog(clock), clock)
         made.start()
         return made
@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(found=st.dictionaries(NAMES, st.sampled_from([True, False, None]), min_size=1))
     def monitors_decide(self, found: dict[BackendName, bool | None]) -> None:
-        self.findings |= {name: Finding(up, self.now, "evidence") for name, up in found.items()}
+        self.findings |= {name: Health(up, self.now, "evidence") for name, up in found.items()}
         self.calm = False
 
     @rule(found=st.dictionaries(NAMES, st.booleans(), min_size=1))
@@ -210,7 +210,7 @@ class Machine(RuleBasedStateMachine):
         self.foreign = True
         table = self.kernel.nftables.table
         assert table is not None
-        maps = {name: ({} if name.startswith("via") else m) for name, m in table.maps.items()}
+        maps = {name: ({} if name.startswith("nexthop") else m) for name, m in table.maps.items()}
         self.kernel.nftables.meddle(replace(table, maps=maps))
         self.calm = False
 
@@ -304,9 +304,11 @@ class Machine(RuleBasedStateMachine):
     def names(self) -> dict[int, BackendName]:
         """Backends by their ids in the kernel."""
         assert self.accepted is not None
-        ids = self.store.memory().ids
-        if self.reconciler.ids is not None:
-            ids = self.reconciler.ids
+        applied = self.balancer.applied
+        ids = ids_of(self.store)
+        if applied is not None:
+            assert isinstance(applied.receipt.memory, Ids)
+            ids = applied.receipt.memory
         return {
             backend_id(ids.services[s.name], ids.backends[b.key]): (s.name, b.name)
             for s in parse_document(self.accepted).config.services
@@ -320,7 +322,7 @@ class Machine(RuleBasedStateMachine):
         return {
             names[mark]
             for name, elements in table.maps.items()
-            if name.startswith("via")
+            if name.startswith("nexthop")
             for mark in elements
             if isinstance(mark, int)
         }
@@ -331,7 +333,7 @@ class Machine(RuleBasedStateMachine):
         assert table is not None
         found = set()
         for service in config.services:
-            chain = table.chains[f"svc4.{service.name}"]
+            chain = table.chains[f"service4.{service.name}"]
             for name, elements in table.maps.items():
                 parsed = MapName.parse(name)
                 if parsed is None or not parsed.kind.numbered:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.builders import FakeMachine
+from support.builders import FakeMachine, ids_of
 from tula.config.load import parse_document
 from tula.daemon.reconciler import Reconciler
+from tula.dataplane.nft.ids import split_id
 from tula.dataplane.nft.ruleset import MapName
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
-from tula.model.health import Finding
-from tula.model.ids import split_id
+from tula.model.health import Health
 
 DOCUMENT = b"""
 interfaces: [eth0]
@@ -28,11 +28,10 @@ services:
 NAME = ("web", "a")
 
 
-def share(machine: FakeMachine, reconciler: Reconciler) -> float:
+def share(machine: FakeMachine) -> float:
     """Backend a's part of the slots."""
-    table, ids = machine.nftables.table, reconciler.ids
+    table, ids = machine.nftables.table, ids_of(machine.store)
     assert table is not None
-    assert ids is not None
     for name, elements in table.maps.items():
         parsed = MapName.parse(name)
         if parsed is not None and parsed.kind.numbered:
@@ -47,15 +46,15 @@ def test_the_share_of_a_backend_that_returned_rises(tmp_path: Path) -> None:
     balancer = Balancer(machine.adapters, machine.store, lambda: now[0])
     reconciler = Reconciler(balancer, machine.store, EventLog(), lambda: now[0])
     reconciler.start()
-    up, down = Finding(True, 0.0), Finding(False, 0.0)
+    up, down = Health(True, 0.0), Health(False, 0.0)
     reconciler.offer(DOCUMENT, {NAME: up})
-    assert round(share(machine, reconciler), 2) == 0.5, "no slow start for what was never down"
+    assert round(share(machine), 2) == 0.5, "no slow start for what was never down"
     reconciler.cycle({NAME: down}, compare=False)
-    assert share(machine, reconciler) == 0.0
+    assert share(machine) == 0.0
     shares = []
     reconciler.cycle({NAME: up}, compare=False)
     while True:
-        shares.append(round(share(machine, reconciler), 2))
+        shares.append(round(share(machine), 2))
         until = reconciler.standings.until
         if until is None:
             break

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tula.engine.store import Memory, Store
-from tula.model.count import Count
+from support.locks import waiting_for
+from tula.dataplane.nft.ids import Ids
+from tula.engine.store import ChangedSysctl, Remembered, Store
+from tula.kernel.clock import SystemClock
+from tula.kernel.nft_memory import dump_ids, recall_ids
 from tula.model.errors import StateError
-from tula.model.ids import Ids
+from tula.model.stats import Count
 
-MEMORY = Memory(
-    ids=Ids({"web": 1, "api": 9}, {"10.0.0.1": 3}, {"web": 2}, next_service=10, next_backend=4),
-    past={"web": {"10.0.0.2": Count(5, 600)}},
-)
+IDS = Ids({"web": 1, "api": 9}, {"10.0.0.1": 3}, {"web": 2}, next_service=10, next_backend=4)
+MEMORY = Remembered(path=dump_ids(IDS, SystemClock()), retired={"web": {"10.0.0.2": Count(5, 600)}})
 
 
 @pytest.fixture
@@ -26,9 +28,11 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_what_is_saved_is_read(store: Store) -> None:
-    assert store.memory() == Memory()
-    store.save_memory(MEMORY)
-    assert Store(store.directory).memory() == MEMORY
+    assert store.remembered() == Remembered()
+    store.save_remembered(MEMORY)
+    again = Store(store.directory).remembered()
+    assert again == MEMORY
+    assert recall_ids(again.path, SystemClock()) == IDS
 
 
 def test_a_document_is_accepted_letter_by_letter(store: Store) -> None:
@@ -60,22 +64,23 @@ def test_a_crash_before_the_rename_leaves_the_old(
     store: Store, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     store.prepare_document(b"old")()
-    store.save_memory(MEMORY)
+    store.save_remembered(MEMORY)
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise CrashError
 
     with monkeypatch.context() as patched:
-        patched.setattr(*((os, "fsync", crash) if moment == "fsync" else (Path, "replace", crash)))
+        patched.setattr(os, moment, crash)
         with pytest.raises(CrashError):
-            store.save_memory(Memory())
+            store.save_remembered(Remembered())
         with pytest.raises(CrashError):
             store.prepare_document(b"new")()
     after = Store(store.directory)
-    assert (after.document(), after.memory()) == (b"old", MEMORY)
+    assert (after.document(), after.remembered()) == (b"old", MEMORY)
     after.prepare_document(b"new")()
-    after.save_memory(Memory())
-    assert (after.document(), after.memory()) == (b"new", Memory())
+    after.save_remembered(Remembered())
+    assert (after.document(), after.remembered()) == (b"new", Remembered())
+    assert not list(store.directory.glob(".*")), "what the crash left is removed"
 
 
 def test_a_file_is_on_the_disk_before_it_gets_its_name(
@@ -91,7 +96,8 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(
 
     monkeypatch.setattr(os, "fsync", noted)
     store.prepare_document(b"text")()
-    assert seen == [(".document.yaml.new", None), ("state", b"text")]
+    assert seen == [(seen[0][0], None), ("state", b"text")]
+    assert re.fullmatch(r"\.document\.yaml\.[0-9a-f]{16}\.new", seen[0][0])
 
 
 @pytest.mark.parametrize(
@@ -109,9 +115,9 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(
     ],
 )
 def test_a_damaged_memory_is_no_memory(store: Store, damage: bytes) -> None:
-    store.save_memory(MEMORY)
+    store.save_remembered(MEMORY)
     (store.directory / "memory.json").write_bytes(damage)
-    assert store.memory() == Memory()
+    assert store.remembered() == Remembered()
 
 
 def test_one_writer_at_a_time(store: Store) -> None:
@@ -125,15 +131,55 @@ def test_one_writer_at_a_time(store: Store) -> None:
     with store.locked():
         thread = threading.Thread(target=second)
         thread.start()
-        waiting = f":{(store.directory / 'lock').stat().st_ino} "
-        while not any(  # the arrow is a waiter (proc_locks(5))
-            "->" in line and waiting in line
-            for line in Path("/proc/locks").read_text().splitlines()
-        ):
+        while not waiting_for(store.directory / "lock"):
             assert thread.is_alive()
         assert not inside.is_set()
     assert done.wait(10)
     thread.join()
+
+
+def test_who_waits_too_long_is_told_who_has_the_lock(store: Store) -> None:
+    impatient = Store(store.directory, lock_timeout=0)
+    wanted = rf"{store.directory}: lock is held by process {os.getpid()} \(.+\); try again"
+    with store.locked(), pytest.raises(StateError, match=wanted), impatient.locked():
+        pytest.fail("two at once")
+    with impatient.locked():
+        pass
+
+
+def test_a_daemon_waits_for_no_lock_and_keeps_commands_out(store: Store) -> None:
+    command = Store(store.directory)
+    with store.owned():
+        with store.locked(), store.locked():
+            pass
+        with pytest.raises(StateError, match="a daemon is starting or stopping; try again"):
+            command.locked().__enter__()
+        with pytest.raises(StateError, match="a daemon runs here already"):
+            command.owned().__enter__()
+    with command.locked():
+        assert not store.has_daemon()
+
+
+def test_a_daemon_waits_for_the_command_before_it(store: Store) -> None:
+    impatient = Store(store.directory, lock_timeout=0)
+    with store.locked(), pytest.raises(StateError, match="lock is held by"), impatient.owned():
+        pytest.fail("a daemon beside a command")
+
+
+def test_sysctls_that_are_not_tulas_are_not_put_back(store: Store) -> None:
+    """Root does that, by a file that the daemon's user can write."""
+    own = {"net/ipv4/conf/eth0.7/rp_filter": ChangedSysctl("1", "2")}
+    store.save_sysctls(
+        {
+            **own,
+            "kernel/core_pattern": ChangedSysctl("1", "2"),
+            "net/ipv4/conf/../rp_filter": ChangedSysctl("1", "2"),
+            "net/ipv4/conf/eth0/../all/rp_filter": ChangedSysctl("1", "2"),
+            "../../etc/passwd": ChangedSysctl("1", "2"),
+            "net/ipv4/conf/eth0/accept_local": ChangedSysctl("|/bin/sh", "1"),
+        }
+    )
+    assert store.sysctls() == own
 
 
 def test_the_lock_is_free_again_after_a_failure(store: Store) -> None:

@@ -15,12 +15,11 @@ import pytest
 from support.probe_fakes import REFUSED, SILENT, TCP, Network, Running, by_vip, direct
 from support.probe_servers import says, tcp_server
 from support.virtual_time import run_virtually
-from tula.health.check import Check
+from tula.health.check import Check, Outcome
 from tula.health.checker import Checker
-from tula.health.outcome import Outcome
 from tula.kernel.probe_sockets import KernelProbeSockets
-from tula.model.config import HealthMonitor, HealthPolicy
-from tula.model.health import Finding, ProbeTarget
+from tula.model.health import Health, ProbeTarget
+from tula.model.monitor import HealthMonitor, HealthPolicy, HttpProbe, ScriptProbe, TcpProbe
 
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -111,7 +110,7 @@ async def test_the_same_probe_is_sent_once_for_all_who_want_it() -> None:
 
 @virtual
 async def test_a_script_runs_for_each_and_is_told_for_whom() -> None:
-    script = HealthMonitor("script", extra=(("command", ("/bin/check",)),))
+    script = HealthMonitor(ScriptProbe(command=("/bin/check",)))
     network = Network()
     async with Running(network) as running:
         through = replace(by_vip(), settings=script, backend=("mail", "one"))
@@ -156,9 +155,9 @@ async def test_what_was_adopted_holds_until_it_is_decided() -> None:
     network = Network({("tcp", "10.0.0.2"): REFUSED})
     async with Running(network) as running:
         adopted = {
-            ("web", "one"): Finding(False, 5.0, "was down"),
-            ("web", "two"): Finding(True, 6.0, "was up"),
-            ("web", "three"): Finding(True, 7.0, "was up"),
+            ("web", "one"): Health(False, 5.0, "was down"),
+            ("web", "two"): Health(True, 6.0, "was up"),
+            ("web", "three"): Health(True, 7.0, "was up"),
         }
         checks = [direct(), direct("10.0.0.2", backend="two"), direct("10.0.0.3", backend="three")]
         running.check(*checks, adopted=adopted)
@@ -185,7 +184,7 @@ async def test_checks_that_stay_keep_their_state_and_turn() -> None:
         assert running.up() is False
         times = network.times("10.0.0.100")
         assert {round(b - a, 6) for a, b in pairwise(times)} == {2.0}
-        ids = [asked[2].backend_id for asked in network.asked if asked[2].backend_id]
+        ids = [asked[2].priority for asked in network.asked if asked[2].priority]
         assert ids == [7, 7, 9]
 
 
@@ -242,13 +241,13 @@ async def test_what_could_not_be_asked_counts_neither_way() -> None:
         network.answers["tcp", "10.0.0.1"] = unasked
         await asyncio.sleep(60)
         finding = running.checker.findings()["web", "one"]
-        assert (finding.up, finding.warning) == (True, "not asked: tcp: too many open files")
+        assert (finding.up, finding.warning) == (True, "not checked: tcp: too many open files")
 
 
 @virtual
 async def test_a_probe_that_breaks_is_not_the_backends_fault() -> None:
     class Broken(Network):
-        async def ask(self, *_: object) -> Outcome:
+        async def send(self, *_: object) -> Outcome:
             raise ValueError("a mistake")
 
     async with Running(Broken()) as running:
@@ -272,7 +271,7 @@ async def test_changes_at_one_time_are_told_once() -> None:
 async def test_one_that_is_split_keeps_its_state() -> None:
     network = Network({("tcp", "10.0.0.1"): REFUSED})
     async with Running(network) as running:
-        script = HealthMonitor("tcp", rise=2, fall=3)
+        script = HealthMonitor(TcpProbe(), rise=2, fall=3)
         running.check(direct(), direct(service="www"))
         await asyncio.sleep(4)
         running.check(direct(), direct(service="www", settings=script))
@@ -284,7 +283,7 @@ def test_with_sockets_of_the_machine() -> None:
     async def main() -> None:
         changed = asyncio.Event()
         checker = Checker(KernelProbeSockets(), changed.set)
-        monitor = HealthMonitor("http", interval=0.02, rise=2, fall=2, path="/", via="direct")
+        monitor = HealthMonitor(HttpProbe(), interval=0.02, rise=2, fall=2, via="direct")
         async with tcp_server(says(b"HTTP/1.1 200 OK\r\n\r\n")) as port:
             target = ProbeTarget(ip_address("127.0.0.1"), port)
             checker.set_checks([Check(("web", "one"), 0, monitor, target)], {}, {})

@@ -8,7 +8,7 @@ from typing import Any
 
 from support.probe_fakes import PASSED, REFUSED, SILENT, Network, Running, by_vip, direct
 from support.virtual_time import run_virtually
-from tula.model.config import HealthMonitor
+from tula.model.monitor import HealthMonitor, IcmpProbe, ScriptProbe, TcpProbe
 
 
 def virtual(test: Any) -> Any:
@@ -34,14 +34,14 @@ async def test_it_serves_but_does_not_accept_the_vip() -> None:
         finding = running.checker.findings()[WHERE]
         assert finding.up is False
         assert finding.evidence.startswith(
-            "tcp: no answer within 1 s; the backend serves, but does not accept the VIP; what is "
-            "forwarded to it arrives"
+            "tcp: no answer within 1 s; the backend serves, but does not accept the VIP; "
+            "forwarded packets arrive"
         )
         assert running.reasons == [(WHERE, finding.evidence)]
         kinds = [(asked[1].type, str(asked[2].address), asked[2].port) for asked in network.asked]
         own = ("icmp", OWN, 0)
         assert kinds[3:7] == [("tcp", OWN, 80), own, ("icmp", VIP, 0), own]
-        assert [asked[2].backend_id for asked in network.asked[3:7]] == [0, 7, 7, 0]
+        assert [asked[2].priority for asked in network.asked[3:7]] == [0, 7, 7, 0]
 
 
 @virtual
@@ -84,9 +84,9 @@ async def test_up_again_forgets_the_fault() -> None:
 async def test_an_echo_monitor_asks_two_echoes() -> None:
     network = Network({("icmp", VIP): SILENT})
     async with Running(network) as running:
-        running.check(by_vip(settings=HealthMonitor("icmp", fall=1)))
+        running.check(by_vip(settings=HealthMonitor(IcmpProbe(), fall=1)))
         await asyncio.sleep(1.5)
-        assert len(network.asked) == 3, "by its own address, and by the way to the VIP"
+        assert len(network.asked) == 3, "to its own address, and on the path to the VIP"
         assert "does not accept the VIP" in running.checker.findings()[WHERE].evidence
 
 
@@ -94,8 +94,8 @@ async def test_an_echo_monitor_asks_two_echoes() -> None:
 async def test_a_direct_check_and_a_script_have_no_other_way() -> None:
     network = Network({("tcp", OWN): SILENT, ("script", VIP): SILENT})
     async with Running(network) as running:
-        script = by_vip(settings=HealthMonitor("script"))
-        running.check(direct(settings=HealthMonitor("tcp", via="direct"), service="d"), script)
+        script = by_vip(settings=HealthMonitor(ScriptProbe(command=("/bin/check",))))
+        running.check(direct(settings=HealthMonitor(TcpProbe(), via="direct"), service="d"), script)
         await asyncio.sleep(10)
         assert running.up("d") is running.up() is False
         assert {asked[1].type for asked in network.asked} == {"tcp", "script"}

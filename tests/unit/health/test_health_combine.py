@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tula.health.combine import Verdict, combined, evidence_of, warning_of
-from tula.health.outcome import Outcome
+from tula.health.check import Outcome
+from tula.health.machine import ProbeVerdict, combined, evidence_of, warning_of
 
 T, F, N = True, False, None
 
@@ -31,8 +31,8 @@ def test_all_and_any(monitors: list[list[bool | None]], both: bool, either: bool
     assert combined(monitors, require_all=False) is either
 
 
-def verdict(up: bool | None, evidence: str, warning: str = "") -> Verdict:
-    return Verdict(up, Outcome(up, evidence, warning=warning), evidence)
+def verdict(up: bool | None, evidence: str, warning: str = "") -> ProbeVerdict:
+    return ProbeVerdict(up, Outcome(up, evidence, warning=warning), evidence)
 
 
 def test_what_is_down_says_the_first_of_its_faults() -> None:
@@ -42,13 +42,13 @@ def test_what_is_down_says_the_first_of_its_faults() -> None:
 
 
 def test_what_is_open_says_what_was_seen_last() -> None:
-    assert evidence_of(None, [[Verdict(N)], [verdict(T, "a")]]) == "a"
-    assert evidence_of(None, [[Verdict(N)]]) == ""
+    assert evidence_of(None, [[ProbeVerdict(N)], [verdict(T, "a")]]) == "a"
+    assert evidence_of(None, [[ProbeVerdict(N)]]) == ""
 
 
 def test_warnings_once_each() -> None:
     not_asked = verdict(None, "tcp to 10.0.0.1: cannot")
-    ends = verdict(T, "a", "the certificate ends on 2030-01-01")
+    ends = verdict(T, "a", "the certificate expires on 2030-01-01")
     assert warning_of([[ends, ends], [not_asked]]) == (
-        "the certificate ends on 2030-01-01; not asked: tcp to 10.0.0.1: cannot"
+        "the certificate expires on 2030-01-01; not checked: tcp to 10.0.0.1: cannot"
     )

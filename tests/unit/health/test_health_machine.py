@@ -7,13 +7,13 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tula.health.machine import Count, counted, first_due, next_due, pause
-from tula.model.config import HealthMonitor
+from tula.health.machine import ProbeState, advanced, first_due, next_due, pause
+from tula.model.monitor import HealthMonitor, TcpProbe
 
 OUTCOMES = st.lists(st.booleans(), max_size=40)
 SETTINGS = st.builds(
     HealthMonitor,
-    type=st.just("tcp"),
+    probe=st.just(TcpProbe()),
     interval=st.floats(0.01, 100),
     rise=st.integers(1, 5),
     fall=st.integers(1, 5),
@@ -21,10 +21,10 @@ SETTINGS = st.builds(
 )
 
 
-def after(outcomes: list[bool], settings: HealthMonitor) -> list[Count]:
-    counts = [Count()]
+def after(outcomes: list[bool], settings: HealthMonitor) -> list[ProbeState]:
+    counts = [ProbeState()]
     for passed in outcomes:
-        counts.append(counted(counts[-1], passed, settings))
+        counts.append(advanced(counts[-1], passed, settings))
     return counts
 
 
@@ -60,7 +60,7 @@ def test_it_is_fast_while_the_state_is_open(outcomes: list[bool], settings: Heal
 def test_the_next_is_due_an_interval_after_the_last_was_due(
     settings: HealthMonitor, chance: float, due: float, took: float
 ) -> None:
-    up = Count(up=True, passes=1)
+    up = ProbeState(up=True, passes=1)
     again = next_due(due, due + took, up, settings, chance)
     assert again >= due + took
     if took < 0.9 * settings.interval:
@@ -74,4 +74,4 @@ def test_starts_are_spread_over_the_first_pause(
     dues = [first_due(0.0, position, total, settings, chance) for position in range(total)]
     assert dues == sorted(dues)
     assert dues[0] >= 0
-    assert dues[-1] <= pause(Count(), settings)
+    assert dues[-1] <= pause(ProbeState(), settings)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tula.health.outcome import clean
+from tula.health.check import clean
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import dns.rrset
 import pytest
 
 from support.probe_servers import closed_port, probe, settings, udp_server
-from tula.health.outcome import Fault, Outcome
-from tula.health.probes import ask
+from tula.health.check import FailureKind, Outcome
+from tula.health.probes import send_probe
 from tula.health.probes.icmp import echo
 from tula.model.health import ProbeTarget
 
@@ -76,8 +76,8 @@ def other_question(data: bytes) -> list[bytes]:
         (late_and_right, True, "NOERROR"),
         (other_question, False, "the answer is to another question"),
         (lambda data: [data], False, "the answer is to another question"),
-        (lambda data: [data[:2] + b"\xff" * 50], False, "no DNS message"),
-        (lambda data: [data[:2]], False, "no DNS message"),
+        (lambda data: [data[:2] + b"\xff" * 50], False, "not a DNS message"),
+        (lambda data: [data[:2]], False, "not a DNS message"),
         (lambda _: [], False, "no answer within 0.2 s"),
     ],
 )
@@ -89,10 +89,10 @@ def test_answers(answer: Callable[[bytes], list[bytes]], passed: bool, evidence:
 
 def test_refused_and_no_name() -> None:
     refused = asyncio.run(probe(settings("dns", name="example.org"), closed_port()))
-    assert (refused.passed, refused.fault) == (False, Fault.REFUSED)
+    assert (refused.passed, refused.failure) == (False, FailureKind.REFUSED)
     no_name = asyncio.run(probe(settings("dns", name="a..b"), 53))
     assert no_name.passed is False
-    assert "'a..b' is no name" in no_name.evidence
+    assert "invalid name 'a..b'" in no_name.evidence
 
 
 class AsRaw(socket.socket):
@@ -114,7 +114,7 @@ def pinged(answer: Callable[[bytes], list[bytes]], address: str) -> Outcome:
     async def run() -> Outcome:
         async with udp_server(answer, address) as port:
             target = ProbeTarget(ip_address(address), port)
-            return await ask(settings("icmp", timeout=0.15), target, RawSockets())
+            return await send_probe(settings("icmp", timeout=0.15), target, RawSockets())
 
     return asyncio.run(run())
 
@@ -141,9 +141,9 @@ def test_the_reply_that_repeats_the_request_passes(address: str) -> None:
 @ADDRESSES
 def test_another_payload_fails_and_silence_too(address: str) -> None:
     other = pinged(lambda data: [HEADER[address] + echo(REPLY[address], data[4:10])], address)
-    assert (other.passed, other.fault) == (False, Fault.ANSWER)
+    assert (other.passed, other.failure) == (False, FailureKind.ANSWER)
     silent = pinged(lambda _: [], address)
-    assert (silent.passed, silent.fault) == (False, Fault.SILENT)
+    assert (silent.passed, silent.failure) == (False, FailureKind.SILENT)
     assert "no echo reply within" in silent.evidence
 
 

@@ -6,8 +6,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from tula.health.outcome import Fault
-from tula.health.probes.icmp import failure_told
+from tula.health.check import FailureKind
+from tula.health.probes.icmp import failure_in_error
 
 
 def error(version: int, kind: int, code: int, around: int) -> bytes:
@@ -22,23 +22,23 @@ def error(version: int, kind: int, code: int, around: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("version", "kind", "code", "around", "fault", "said"),
+    ("version", "kind", "code", "around", "reason", "said"),
     [
-        (4, 3, 3, 17, Fault.REFUSED, "port unreachable"),
-        (4, 3, 2, 47, Fault.REFUSED, "protocol unreachable"),
-        (4, 3, 3, 4, Fault.REFUSED, "port unreachable"),
-        (4, 3, 13, 17, Fault.UNREACHABLE, "prohibited"),
-        (4, 3, 1, 41, Fault.UNREACHABLE, "unreachable"),
-        (6, 1, 4, 17, Fault.REFUSED, "port unreachable"),
-        (6, 4, 1, 47, Fault.REFUSED, "protocol unreachable"),
-        (6, 1, 1, 41, Fault.UNREACHABLE, "prohibited"),
+        (4, 3, 3, 17, FailureKind.REFUSED, "port unreachable"),
+        (4, 3, 2, 47, FailureKind.REFUSED, "protocol unreachable"),
+        (4, 3, 3, 4, FailureKind.REFUSED, "port unreachable"),
+        (4, 3, 13, 17, FailureKind.UNREACHABLE, "prohibited"),
+        (4, 3, 1, 41, FailureKind.UNREACHABLE, "unreachable"),
+        (6, 1, 4, 17, FailureKind.REFUSED, "port unreachable"),
+        (6, 4, 1, 47, FailureKind.REFUSED, "protocol unreachable"),
+        (6, 1, 1, 41, FailureKind.UNREACHABLE, "prohibited"),
         # Of the echo itself: it came out of the tunnel, and a firewall rejected it.
-        (4, 3, 3, 1, Fault.UNREACHABLE, "port unreachable"),
-        (6, 1, 4, 58, Fault.UNREACHABLE, "port unreachable"),
+        (4, 3, 3, 1, FailureKind.UNREACHABLE, "port unreachable"),
+        (6, 1, 4, 58, FailureKind.UNREACHABLE, "port unreachable"),
     ],
 )
 def test_an_error_about_the_tunnels_packet_says_that_it_does_not_end_there(
-    version: int, kind: int, code: int, around: int, fault: Fault, said: str
+    version: int, kind: int, code: int, around: int, reason: FailureKind, said: str
 ) -> None:
-    failure = failure_told(error(version, kind, code, around), version)
-    assert (failure.fault, failure.evidence) == (fault, repr(said))
+    failure = failure_in_error(error(version, kind, code, around), version)
+    assert (failure.kind, failure.evidence) == (reason, repr(said))

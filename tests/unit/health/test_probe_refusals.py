@@ -14,7 +14,7 @@ from subprocess import run
 import pytest
 
 from support.probe_servers import settings
-from tula.health.probes import ask
+from tula.health.probes import send_probe
 from tula.kernel.probe_sockets import KernelProbeSockets, allow_many_sockets
 from tula.model.errors import KernelError
 from tula.model.health import ProbeTarget
@@ -28,7 +28,7 @@ def test_too_many_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def probed() -> None:
         monkeypatch.setattr(socket, "socket", full)
-        outcome = await ask(settings("tcp"), TARGET, KernelProbeSockets())
+        outcome = await send_probe(settings("tcp"), TARGET, KernelProbeSockets())
         assert outcome.passed is None
         assert outcome.evidence == (
             "tcp to 127.0.0.1 port 9: cannot open a socket for probes: Too many open files; "
@@ -48,8 +48,8 @@ def test_ports_or_memory_that_ran_out(number: int) -> None:
         def open(self, _: ProbeTarget, kind: int, protocol: int = 0) -> socket.socket:
             return Exhausted(socket.AF_INET, kind, protocol)
 
-    outcome = asyncio.run(ask(settings("tcp"), TARGET, Sockets()))
-    assert (outcome.passed, outcome.fault) == (None, None)
+    outcome = asyncio.run(send_probe(settings("tcp"), TARGET, Sockets()))
+    assert (outcome.passed, outcome.failure) == (None, None)
     assert outcome.evidence.endswith(" on this machine")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from support.probe_servers import settings
-from tula.health.outcome import Outcome
-from tula.health.probes import ask, script
+from tula.health.check import Outcome
+from tula.health.probes import script, send_probe
 from tula.kernel.probe_sockets import KernelProbeSockets
 from tula.lab.wait import wait_until
 from tula.model.health import ProbeTarget
@@ -21,7 +21,7 @@ from tula.model.health import ProbeTarget
 def ran(*command: str, timeout: float = 5.0, **environment: str) -> Outcome:
     monitor = settings("script", timeout=timeout, command=command)
     target = ProbeTarget(ip_address("10.0.0.1"), 80)
-    return asyncio.run(ask(monitor, target, KernelProbeSockets(), environment))
+    return asyncio.run(send_probe(monitor, target, KernelProbeSockets(), environment))
 
 
 def shell(text: str, timeout: float = 5.0, **environment: str) -> Outcome:
@@ -104,7 +104,7 @@ def test_what_it_leaves_behind_is_killed_too(tmp_path: Path) -> None:
 def test_output_without_end_is_stopped() -> None:
     outcome = shell("yes")
     assert outcome.passed is False
-    assert outcome.evidence.endswith("wrote without end: y")
+    assert outcome.evidence.endswith("wrote too much output: y")
 
 
 def test_nothing_stays_open() -> None:
@@ -113,10 +113,10 @@ def test_nothing_stays_open() -> None:
     async def run() -> None:
         monitor = settings("script", command=("/bin/true",))
         target = ProbeTarget(ip_address("10.0.0.1"))
-        await ask(monitor, target, KernelProbeSockets())
+        await send_probe(monitor, target, KernelProbeSockets())
         before = len(list(open_files.iterdir()))
         for _ in range(5):
-            await ask(monitor, target, KernelProbeSockets())
+            await send_probe(monitor, target, KernelProbeSockets())
         assert len(list(open_files.iterdir())) == before
         with suppress(ChildProcessError):
             assert os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
@@ -128,4 +128,4 @@ def test_without_setpriv_it_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "_PATH", "/nowhere")
     outcome = shell("exit 1")
     assert outcome.passed is None
-    assert outcome.evidence.endswith("there is no setpriv; install util-linux")
+    assert outcome.evidence.endswith("setpriv is missing; install util-linux")

@@ -17,7 +17,7 @@ from support.probe_servers import (
     tcp_server,
     udp_server,
 )
-from tula.health.outcome import Fault
+from tula.health.check import FailureKind
 
 ADDRESSES = pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 
@@ -38,7 +38,7 @@ def test_a_port_that_listens_passes(address: str) -> None:
 def test_a_port_that_does_not_listen_fails(address: str) -> None:
     port = closed_port(address)
     outcome = asyncio.run(probe(settings("tcp"), port, address))
-    assert (outcome.passed, outcome.fault) == (False, Fault.REFUSED)
+    assert (outcome.passed, outcome.failure) == (False, FailureKind.REFUSED)
     assert outcome.evidence == f"tcp to {address} port {port}: connection refused"
 
 
@@ -61,7 +61,7 @@ def test_a_backlog_that_is_full_is_silence() -> None:
             port = full.getsockname()[1]
             with socket.create_connection(("127.0.0.1", port)):
                 outcome = await probe(settings("tcp", timeout=0.1), port)
-        assert (outcome.passed, outcome.fault) == (False, Fault.SILENT)
+        assert (outcome.passed, outcome.failure) == (False, FailureKind.SILENT)
         assert outcome.evidence == f"tcp to 127.0.0.1 port {port}: no answer within 0.1 s"
 
     asyncio.run(run())
@@ -81,7 +81,7 @@ def test_what_is_sent_is_answered_as_expected() -> None:
             assert (await probe(settings("tcp", send="PING", expect="ING"), port)).passed
             outcome = await probe(settings("tcp", timeout=0.1, send="P", expect="PONG"), port)
         assert outcome.evidence.endswith("connected, but no answer with 'PONG' within 0.1 s")
-        assert outcome.fault is Fault.SILENT
+        assert outcome.failure is FailureKind.SILENT
 
     asyncio.run(run())
 
@@ -98,7 +98,7 @@ def test_another_answer_fails(answer: object, evidence: str) -> None:
     async def run() -> None:
         async with tcp_server(answer) as port:
             outcome = await probe(settings("tcp", expect="PONG"), port)
-        assert (outcome.passed, outcome.fault) == (False, Fault.ANSWER)
+        assert (outcome.passed, outcome.failure) == (False, FailureKind.ANSWER)
         assert evidence in outcome.evidence
         assert len(outcome.evidence) < 300
 
@@ -110,7 +110,7 @@ def test_a_drip_ends_at_the_timeout() -> None:
         async with tcp_server(repeats(b"", b".", 0.01)) as port:
             request = settings("tcp", timeout=0.15, send="\r\n\r\n", expect="PONG")
             outcome = await probe(request, port)
-        assert outcome.fault is Fault.SILENT
+        assert outcome.failure is FailureKind.SILENT
         assert outcome.seconds < 1
 
     asyncio.run(run())
@@ -126,7 +126,7 @@ def test_udp_answers(address: str) -> None:
         assert right.passed
         assert any_answer.passed
         assert right.evidence.endswith(": answered")
-        assert (wrong.passed, wrong.fault) == (False, Fault.ANSWER)
+        assert (wrong.passed, wrong.failure) == (False, FailureKind.ANSWER)
         assert wrong.evidence.endswith("answered <PING>, wanted 'PONG'")
 
     asyncio.run(run())
@@ -136,7 +136,7 @@ def test_udp_answers(address: str) -> None:
 def test_udp_that_is_refused_fails(address: str) -> None:
     for extra in ({}, {"expect": "PONG"}):
         outcome = asyncio.run(probe(settings("udp", **extra), closed_port(address), address))
-        assert (outcome.passed, outcome.fault) == (False, Fault.REFUSED)
+        assert (outcome.passed, outcome.failure) == (False, FailureKind.REFUSED)
 
 
 def test_udp_silence_passes_unless_an_answer_is_expected() -> None:
@@ -146,7 +146,7 @@ def test_udp_silence_passes_unless_an_answer_is_expected() -> None:
             awaited = await probe(settings("udp", timeout=0.05, expect="PONG"), port)
         assert silent.passed
         assert silent.evidence.endswith("not refused within 0.05 s")
-        assert (awaited.passed, awaited.fault) == (False, Fault.SILENT)
+        assert (awaited.passed, awaited.failure) == (False, FailureKind.SILENT)
 
     asyncio.run(run())
 
@@ -156,7 +156,7 @@ def test_a_loop_that_stood_still_says_nothing_of_the_backend() -> None:
         async with udp_server(lambda _: []) as port:
             asyncio.get_running_loop().call_later(0.01, time.sleep, 0.25)
             outcome = await probe(settings("udp", timeout=0.05, expect="PONG"), port)
-        assert (outcome.passed, outcome.fault) == (None, None)
-        assert outcome.evidence.endswith("this machine was too busy to hear an answer")
+        assert (outcome.passed, outcome.failure) == (None, None)
+        assert outcome.evidence.endswith("this machine was too busy to receive an answer")
 
     asyncio.run(run())

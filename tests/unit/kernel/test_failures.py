@@ -11,17 +11,16 @@ import pytest
 from support.builders import FakeMachine, make_config
 from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.dataplane.nft.transaction import AddTable
-from tula.dataplane.tunnels import TunnelChange
+from tula.dataplane.nft.tunnel_devices import Tunnels
+from tula.dataplane.nft.tunnel_diff import TunnelChange
 from tula.kernel.failures import ANY
-from tula.model.desired import OwnedAddress
 from tula.model.errors import KernelError
-from tula.model.host import Link
-from tula.model.tunnel import Tunnels
+from tula.model.host import Link, OwnedAddress
 
 VIP = ip_address("10.0.0.100")
 OWNED = OwnedAddress(VIP, "eth0")
 SYSCTL = "net/ipv4/conf/all/rp_filter"
-MAP = MapName(Kind.VIA4, 4)
+MAP = MapName(Kind.NEXTHOP4, 4)
 CALLS: dict[str, Callable[[FakeMachine], object]] = {
     "nftables.exists": lambda m: m.nftables.exists(),
     "nftables.observe": lambda m: m.nftables.observe(),

@@ -13,10 +13,9 @@ from tula.engine.figures import (
     ServiceFigures,
     Snapshot,
 )
-from tula.engine.reader import TableUse
 from tula.metrics.render import render_metrics
-from tula.model.count import Count
 from tula.model.health import State
+from tula.model.stats import Count, TableUse
 from tula.version import __version__
 
 FULL = Snapshot(

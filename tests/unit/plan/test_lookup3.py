@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tula.plan.lookup3 import flow_key, lookup3, slot_of
+from tula.dataplane.nft.lookup3 import flow_key, lookup3, slot_of
 
 FOUR_SCORE = b"Four score and seven years ago"
 

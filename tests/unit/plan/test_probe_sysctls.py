@@ -10,43 +10,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.builders import make_config, make_host
-from tula.model.desired import OwnedAddress
+from tula.model.desired import DesiredVip
 from tula.model.host import Route
 from tula.plan.probe_sysctls import (
-    Answer,
-    Need,
-    plan_needs,
+    InterfaceRequirement,
+    ReplyPath,
     plan_probe_sysctls,
+    plan_requirements,
     setting,
     settings_to_read,
 )
 from tula.plan.reach import Reach
 
 VIP = ip_address("10.0.0.100")
-LOCAL, LOOSE = Need(local=True, filters=frozenset({0, 2})), Need(filters=frozenset({0, 2}))
-OFF = Need(filters=frozenset({0}))
+LOCAL, LOOSE = (
+    InterfaceRequirement(accept_local=True, rp_filters=frozenset({0, 2})),
+    InterfaceRequirement(rp_filters=frozenset({0, 2})),
+)
+OFF = InterfaceRequirement(rp_filters=frozenset({0}))
 
 
-def needs_of(route: Route | None, *, owned: bool = False) -> Need:
+def needs_of(route: Route | None, *, owned: bool = False) -> InterfaceRequirement:
     host = make_host(make_config())
-    reach = Reach(addresses=[OwnedAddress(VIP, "eth0")] if owned else [])
+    reach = Reach(vips=[DesiredVip(VIP, "eth0")] if owned else [])
     routes = {VIP: route} if route else {}
-    found = plan_needs([Answer("eth0", VIP)], replace(host, routes=routes), reach)
+    found = plan_requirements([ReplyPath("eth0", VIP)], replace(host, routes=routes), reach)
     return found["eth0"]
 
 
 def test_needs_by_where_the_vip_is() -> None:
     assert needs_of(Route("unicast", "eth0"), owned=True) == LOCAL
     assert needs_of(Route("local", "lo")) == LOCAL
-    assert needs_of(Route("unicast", "eth0")) == Need()
+    assert needs_of(Route("unicast", "eth0")) == InterfaceRequirement()
     assert needs_of(Route("unicast", "eth1")) == LOOSE
     assert needs_of(Route("none")) == OFF
     assert needs_of(None) == OFF
 
 
 def test_ipv6_needs_nothing() -> None:
-    answer = Answer("eth0", ip_address("2001:db8::100"))
-    assert plan_needs([answer], make_host(make_config()), Reach()) == {}
+    answer = ReplyPath("eth0", ip_address("2001:db8::100"))
+    assert plan_requirements([answer], make_host(make_config()), Reach()) == {}
 
 
 def values(**given: int) -> dict[str, str]:
@@ -56,14 +59,14 @@ def values(**given: int) -> dict[str, str]:
     return dict.fromkeys(settings_to_read(["eth0", "eth1"]), "0") | found
 
 
-def made(need: Need, **given: int) -> dict[str, int]:
+def made(need: InterfaceRequirement, **given: int) -> dict[str, int]:
     found = plan_probe_sysctls({"eth0": need}, values(**given), ["eth0", "eth1"])
     short = {setting("eth0", "accept_local"): "local"}
     return {short.get(name, name.split("/")[3]): int(value) for name, value in found.items()}
 
 
 def test_what_suffices_stays() -> None:
-    assert made(Need(), eth0=1, all=1) == {}
+    assert made(InterfaceRequirement(), eth0=1, all=1) == {}
     assert made(LOOSE, eth0=2) == {}
     assert made(LOOSE, all=2) == {}
     assert made(LOOSE, eth0=0) == {}
@@ -90,9 +93,11 @@ def test_an_interface_that_is_gone_needs_nothing() -> None:
 filters = st.integers(0, 2)
 
 
-@given(st.sampled_from([Need(), LOCAL, LOOSE, OFF]), filters, filters, filters, filters)
+@given(
+    st.sampled_from([InterfaceRequirement(), LOCAL, LOOSE, OFF]), filters, filters, filters, filters
+)
 def test_afterwards_all_is_allowed_nobody_else_changes_and_nothing_is_left_to_do(
-    need: Need, everyone: int, first: int, second: int, default: int
+    need: InterfaceRequirement, everyone: int, first: int, second: int, default: int
 ) -> None:
     before = values(all=everyone, eth0=first, eth1=second, default=default)
     change = plan_probe_sysctls({"eth0": need}, before, ["eth0", "eth1"])
@@ -101,10 +106,10 @@ def test_afterwards_all_is_allowed_nobody_else_changes_and_nothing_is_left_to_do
     def effective(of: dict[str, str], name: str) -> int:
         return max(int(of[setting(name, "rp_filter")]), int(of[setting("all", "rp_filter")]))
 
-    assert effective(after, "eth0") in need.filters
+    assert effective(after, "eth0") in need.rp_filters
     assert effective(after, "eth1") == effective(before, "eth1")
     assert effective(after, "default") == effective(before, "default")
-    assert not need.local or after[setting("eth0", "accept_local")] == "1"
+    assert not need.accept_local or after[setting("eth0", "accept_local")] == "1"
     assert plan_probe_sysctls({"eth0": need}, after, ["eth0", "eth1"]) == {}
     assert all(before[name] != value for name, value in change.items())
 

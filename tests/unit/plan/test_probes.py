@@ -5,26 +5,38 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
-from support.builders import make_backend, make_config, make_host, make_service
-from tula.model.config import Config, HealthMonitor, PortRange, Protocol, Tunnel
-from tula.model.health import ProbeTarget
+from support.builders import (
+    make_backend,
+    make_config,
+    make_host,
+    make_service,
+)
+from tula.dataplane.nft.ids import PROBE_MARK
+from tula.model.config import Config, PortRange, Protocol, Tunnel
+from tula.model.health import ProbeSocket, ProbeTarget
 from tula.model.host import HostAddress, HostView
-from tula.model.ids import PROBE_MARK, Ids
-from tula.plan.ids import plan_ids
+from tula.model.monitor import HealthMonitor, HttpProbe, IcmpProbe, ScriptProbe, TcpProbe
 from tula.plan.probes import ProbePlan, plan_probes, probe_destinations, probed_neighbours
 from tula.plan.reach import plan_reach
 
-TCP, PING = HealthMonitor("tcp"), HealthMonitor("icmp")
+TCP, PING = HealthMonitor(TcpProbe()), HealthMonitor(IcmpProbe())
 VIP4, VIP6 = ip_address("10.0.0.100"), ip_address("2001:db8::100")
 OWN4, OWN6 = ip_address("10.0.0.2"), ip_address("2001:db8::2")
 BOTH = ("10.0.0.100", "2001:db8::100")
+
+
+def socket_of(service: str, backend: str) -> ProbeSocket:
+    """As nftables numbers them: b0 is 10.0.0.10."""
+    assert service
+    number = int(backend.rpartition(".")[2] or 0) if "." in backend else 0
+    return ProbeSocket(PROBE_MARK, 0x10000 + number - 9)
 
 
 def plan(config: Config, host: HostView | None = None) -> ProbePlan:
     host = host or make_host(config)
     reach = plan_reach(config, host)
     assert not reach.problems
-    return plan_probes(config, host, reach, plan_ids(config, Ids()))
+    return plan_probes(config, host, reach, socket_of)
 
 
 def port_of(monitor: HealthMonitor, *ports: PortRange) -> int | None:
@@ -53,7 +65,7 @@ def test_every_backend_is_asked_at_every_vip_from_an_address_that_is_no_vip() ->
 
 
 def test_a_direct_check_asks_the_addresses_of_the_vips_versions() -> None:
-    monitor = HealthMonitor("tcp", via="direct", extra=(("port", 8080),))
+    monitor = HealthMonitor(TcpProbe(port=8080), via="direct")
     service = make_service(backends=[make_backend(0)], health=[TCP, monitor])
     found = plan(make_config(service))
     assert [(p.position, p.target.address) for p in found.probes] == [
@@ -72,7 +84,7 @@ def test_a_direct_check_needs_nothing_of_the_machine() -> None:
 
 
 def test_ports() -> None:
-    http, script = HealthMonitor("http"), HealthMonitor("script")
+    http, script = HealthMonitor(HttpProbe()), HealthMonitor(ScriptProbe(command=("/bin/check",)))
     assert port_of(TCP, PortRange(1000, 2000), PortRange(3000, 3000)) == 3000
     assert port_of(TCP, PortRange(1000, 2000)) == 1000
     assert port_of(http, PortRange(1, 2000)) == 80, "the usual one where a range holds it"
@@ -123,7 +135,7 @@ def test_a_machine_without_an_address_of_its_own_is_told() -> None:
     routes = {to: replace(route, source=None) for to, route in host.routes.items()}
     bare = replace(host, addresses=(*held, link_local), routes=routes)
     reach = plan_reach(config, make_host(config))
-    found = plan_probes(config, bare, reach, plan_ids(config, Ids()))
+    found = plan_probes(config, bare, reach, socket_of)
     assert {p.target.address for p in found.probes} == {VIP4}
     assert found.problems == (
         "web: no address of its own of IPv6 to probe from; give one to this machine, "

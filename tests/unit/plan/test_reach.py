@@ -9,8 +9,7 @@ import pytest
 
 from support.builders import make_backend, make_config, make_host, make_service
 from tula.model.config import Config, PortRange, Protocol
-from tula.model.desired import OwnedAddress
-from tula.model.host import HostAddress, HostView, Route
+from tula.model.host import HostAddress, HostView, OwnedAddress, Route
 from tula.plan.reach import Reach, plan_reach
 
 B0 = make_backend(0)
@@ -30,7 +29,7 @@ def test_a_machine_that_fits_has_no_problems() -> None:
     reach = plan_reach(CONFIG, make_host(CONFIG))
     assert not reach.problems
     assert reach.hops[ADDRESS].interface == "eth0"
-    assert reach.addresses == [OwnedAddress(ip_address("10.0.0.100"), "eth0")]
+    assert [(v.address, v.interface) for v in reach.held] == [(ip_address("10.0.0.100"), "eth0")]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_the_narrowest_subnet_takes_the_vip() -> None:
     wide = HostAddress("eth0", ip_interface("10.0.0.3/8"))
     host = make_host(config)
     host = replace(host, addresses=(wide, *host.addresses))
-    assert plan_reach(config, host).addresses == [OwnedAddress(ip_address("10.1.0.100"), "eth1")]
+    assert [v.interface for v in plan_reach(config, host).held] == ["eth1"]
 
 
 def test_a_vip_outside_every_subnet() -> None:
@@ -92,7 +91,10 @@ def test_a_vip_outside_every_subnet() -> None:
 def test_a_vip_that_is_routed_or_named(announce: bool | str, owned: list[OwnedAddress]) -> None:
     config = make_config(make_service(vips=["192.0.2.1"], backends=[B0], announce=announce))
     reach = plan_reach(config, make_host(config))
-    assert (reach.problems, reach.addresses) == ([], owned)
+    assert (reach.problems, [OwnedAddress(v.address, v.interface) for v in reach.held]) == (
+        [],
+        owned,
+    )
 
 
 def test_a_vip_announced_on_an_interface_that_is_not_there() -> None:
@@ -117,8 +119,8 @@ def own_vip(config: Config, *, ours: bool) -> HostView:
 
 
 def test_a_vip_that_was_there_before_is_used_and_not_owned() -> None:
-    assert plan_reach(CONFIG, own_vip(CONFIG, ours=False)).addresses == []
-    assert len(plan_reach(CONFIG, own_vip(CONFIG, ours=True)).addresses) == 1
+    assert plan_reach(CONFIG, own_vip(CONFIG, ours=False)).held == []
+    assert len(plan_reach(CONFIG, own_vip(CONFIG, ours=True)).held) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from support.builders import make_backend, make_config, make_service
-from tula.model.config import Backend, Config, HealthMonitor, HealthPolicy
-from tula.model.health import BackendName, Finding, Override, Standing, State
+from tula.model.config import Backend, Config
+from tula.model.health import BackendName, Health, Override, Standing, State
+from tula.model.monitor import HealthMonitor, HealthPolicy, TcpProbe
 from tula.plan.standing import (
     Standings,
     absent_backends,
@@ -19,19 +20,22 @@ from tula.plan.standing import (
 
 NOW = 1000.0
 A, B, C = (("web", f"b{number}") for number in range(3))
-UP, DOWN = Finding(True, 900.0, "status 200"), Finding(False, 950.0, "connection refused")
+UP, DOWN = (
+    Health(True, 900.0, "status 200"),
+    Health(False, 950.0, "connection refused"),
+)
 
 
 def web(*backends: Backend, policy: HealthPolicy | None = None, checked: bool = True) -> Config:
     """One service of three backends unless others are given."""
     service = make_service(backends=backends or [make_backend(number) for number in range(3)])
-    health = (HealthMonitor("tcp"),) if checked else ()
+    health = (HealthMonitor(TcpProbe()),) if checked else ()
     return make_config(replace(service, health=health, policy=policy or HealthPolicy()))
 
 
 def stand(
     config: Config,
-    findings: dict[BackendName, Finding] | None = None,
+    findings: dict[BackendName, Health] | None = None,
     overrides: dict[BackendName, Override] | None = None,
     now: float = NOW,
     entered: dict[BackendName, float] | None = None,
@@ -110,7 +114,7 @@ def test_all_serve_when_all_are_down() -> None:
     found = stand(web(), {A: DOWN, B: DOWN, C: DOWN})
     assert set(shown(found).values()) == {("down", 100, True)}
     assert found.panicking == {"web"}
-    assert "serves all the same" in found.of[A].reason
+    assert "serves anyway" in found.of[A].reason
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, IPvAnyAddress
 
 from tula.api.door import Door
 from tula.model.config import Protocol
-from tula.plan.trace import Flow
+from tula.model.flow import Flow
 
 router = APIRouter(tags=["trace"])
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from tula.dataplane.nft.definition import key_length
+from tula.dataplane.nft.packet_fields import FLOW_KEY4, FRAGMENT_KEY4, HOT_KEY4, INNER
 from tula.dataplane.nft.ruleset import Key, Kind, MapName, Value
-from tula.dataplane.nft.words import FLOW_KEY4, FRAGMENT_KEY4, HOT_KEY4, INNER
-from tula.model.count import Count
+from tula.model.stats import Count
 
 _NUMBER = "numgen inc mod 4294967295"
 _SLOT_TYPE = "typeof numgen inc mod {size} : meta mark"
@@ -25,51 +25,54 @@ _ICMP = {
 # "typeof jhash ..." would fit as well, but listing such a map crashes nft 1.0.6.
 _TYPES = {
     Kind.SLOTS: _SLOT_TYPE,
-    Kind.VIA4: "type mark : ipv4_addr",
-    Kind.VIA6: "type mark : ipv6_addr",
+    Kind.NEXTHOP4: "type mark : ipv4_addr",
+    Kind.NEXTHOP6: "type mark : ipv6_addr",
     Kind.DEVICE4: "type mark : iface_index",
     Kind.DEVICE6: "type mark : iface_index",
-    Kind.BIG4: "type mark : iface_index",
-    Kind.WIDE: "type mark",
-    Kind.EXACT4: _DISPATCH.format(ip="ip"),
-    Kind.EXACT6: _DISPATCH.format(ip="ip6"),
-    Kind.RANGE4: _DISPATCH.format(ip="ip"),
-    Kind.RANGE6: _DISPATCH.format(ip="ip6"),
-    Kind.ANY4: "typeof ip daddr . meta l4proto : verdict",
-    Kind.ANY6: "typeof ip6 daddr . meta l4proto : verdict",
-    Kind.ICMPEXACT4: _ICMP[4],
-    Kind.ICMPEXACT6: _ICMP[6],
-    Kind.ICMPRANGE4: _ICMP[4],
-    Kind.ICMPRANGE6: _ICMP[6],
-    Kind.ICMPANY4: f"typeof {INNER[4][0].vip} : verdict",
-    Kind.ICMPANY6: f"typeof {INNER[6][0].vip} : verdict",
-    Kind.TURNS: _SLOT_TYPE,
-    Kind.OPEN: "type mark",
+    Kind.LARGE_DEVICE4: "type mark : iface_index",
+    Kind.HAS_LARGE_DEVICE4: "type mark",
+    Kind.SERVICE_PORT4: _DISPATCH.format(ip="ip"),
+    Kind.SERVICE_PORT6: _DISPATCH.format(ip="ip6"),
+    Kind.SERVICE_RANGE4: _DISPATCH.format(ip="ip"),
+    Kind.SERVICE_RANGE6: _DISPATCH.format(ip="ip6"),
+    Kind.SERVICE_ANY4: "typeof ip daddr . meta l4proto : verdict",
+    Kind.SERVICE_ANY6: "typeof ip6 daddr . meta l4proto : verdict",
+    Kind.ICMP_SERVICE_PORT4: _ICMP[4],
+    Kind.ICMP_SERVICE_PORT6: _ICMP[6],
+    Kind.ICMP_SERVICE_RANGE4: _ICMP[4],
+    Kind.ICMP_SERVICE_RANGE6: _ICMP[6],
+    Kind.ICMP_SERVICE_ANY4: f"typeof {INNER[4][0].vip} : verdict",
+    Kind.ICMP_SERVICE_ANY6: f"typeof {INNER[6][0].vip} : verdict",
+    Kind.WRR: _SLOT_TYPE,
+    Kind.ACCEPTS_NEW_FLOWS: "type mark",
     Kind.TCP4: f"typeof {FLOW_KEY4} : meta mark",
     Kind.TCP6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
     Kind.CLOSED4: f"typeof {FLOW_KEY4} : meta mark",
     Kind.CLOSED6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
     Kind.UDP4: f"typeof {FLOW_KEY4} : meta mark",
     Kind.UDP6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
-    Kind.HOTTCP4: f"typeof {HOT_KEY4} : meta mark",
-    Kind.HOTTCP6: f"typeof {_NUMBER} . @th,0,32 : meta mark",
-    Kind.HOTUDP4: f"typeof {HOT_KEY4} : meta mark",
-    Kind.HOTUDP6: f"typeof {_NUMBER} . @th,0,32 : meta mark",
+    Kind.HOT_TCP4: f"typeof {HOT_KEY4} : meta mark",
+    Kind.HOT_TCP6: f"typeof {_NUMBER} . @th,0,32 : meta mark",
+    Kind.HOT_UDP4: f"typeof {HOT_KEY4} : meta mark",
+    Kind.HOT_UDP6: f"typeof {_NUMBER} . @th,0,32 : meta mark",
     Kind.FRAG4: f"typeof {FRAGMENT_KEY4} : meta mark",
     Kind.FRAG6: f"typeof {_NUMBER} : meta mark",
-    Kind.PROBED: "type classid : mark",
-    Kind.PROBE4: "type mark : ipv4_addr",
-    Kind.PROBE6: "type mark : ipv6_addr",
-    Kind.PROBEDEVICE4: "type mark : iface_index",
-    Kind.PROBEDEVICE6: "type mark : iface_index",
+    Kind.PROBE_BACKEND: "type classid : mark",
+    Kind.PROBE_NEXTHOP4: "type mark : ipv4_addr",
+    Kind.PROBE_NEXTHOP6: "type mark : ipv6_addr",
+    Kind.PROBE_DEVICE4: "type mark : iface_index",
+    Kind.PROBE_DEVICE6: "type mark : iface_index",
 }
-_HOPS = (Kind.VIA4, Kind.VIA6, Kind.PROBE4, Kind.PROBE6)
+_NEXTHOPS = (Kind.NEXTHOP4, Kind.NEXTHOP6, Kind.PROBE_NEXTHOP4, Kind.PROBE_NEXTHOP6)
 _NUMBERS = (
-    *(Kind.DEVICE4, Kind.DEVICE6, Kind.BIG4),
-    *(Kind.PROBED, Kind.PROBEDEVICE4, Kind.PROBEDEVICE6),
+    *(Kind.DEVICE4, Kind.DEVICE6, Kind.LARGE_DEVICE4),
+    *(Kind.PROBE_BACKEND, Kind.PROBE_DEVICE4, Kind.PROBE_DEVICE6),
 )
-_RANGES = (Kind.RANGE4, Kind.RANGE6, Kind.ICMPRANGE4, Kind.ICMPRANGE6)
-_ANY = (Kind.ANY4, Kind.ANY6, Kind.ICMPANY4, Kind.ICMPANY6)
+_RANGES = (
+    *(Kind.SERVICE_RANGE4, Kind.ICMP_SERVICE_RANGE4),
+    *(Kind.SERVICE_RANGE6, Kind.ICMP_SERVICE_RANGE6),
+)
+_ANY_PORT = (Kind.SERVICE_ANY4, Kind.SERVICE_ANY6, Kind.ICMP_SERVICE_ANY4, Kind.ICMP_SERVICE_ANY6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class RawElement:
 
 
 def map_declaration(name: MapName) -> str:
-    """What stands between the braces of ``add map``."""
+    """The text between the braces of ``add map``."""
     parts = [_TYPES[name.kind].format(size=name.size)]
     # With a size and no timeout the kernel takes its fixed hash, the fastest for small keys.
     if name.size:
@@ -100,7 +103,7 @@ def map_declaration(name: MapName) -> str:
 
 
 def element_text(kind: Kind, key: Key, value: Value, count: Count | None = None) -> str:
-    """An element of ``add element``, with the count that it starts from."""
+    """An element for ``add element``, with the count that it starts from."""
     text = key_text(kind, key)
     if value is None:
         return text
@@ -113,10 +116,10 @@ def element_text(kind: Kind, key: Key, value: Value, count: Count | None = None)
 
 
 def key_text(kind: Kind, key: Key) -> str:
-    """An element's key, enough to delete it."""
+    """An element's key, as ``delete element`` takes it."""
     if isinstance(key, int):
         return str(key) if kind.numbered else f"{key:#x}"
-    # The fields of an ICMP error's inside have no type: nft takes numbers for them.
+    # The inner fields of an ICMP error have no type: nft takes numbers for them.
     icmp = kind.startswith("icmp")
     fields = ["0x" + key[0].hex() if icmp else _address(key[0]), str(key[1])]
     if len(key) == 4:
@@ -136,14 +139,14 @@ def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
         return _native(raw.key), None
     if kind.numbered or kind in _NUMBERS:
         return _native(raw.key), _native(_bytes(raw.data))
-    if kind in _HOPS:
+    if kind in _NEXTHOPS:
         return _native(raw.key), (_bytes(raw.data), raw.comment)
     if not isinstance(raw.data, str) or not raw.data:
         raise ValueError(f"{kind}: a chain to go to was expected, got {raw.data!r}")
     width = 4 if kind.endswith("4") else 16
     address = raw.key[:width]
     protocol = raw.key[width]
-    if kind in _ANY:
+    if kind in _ANY_PORT:
         return (address, protocol), raw.data
     first = int.from_bytes(raw.key[width + 4 : width + 6], "big")
     last = int.from_bytes(raw.key_end[width + 4 : width + 6], "big") if raw.key_end else first
@@ -151,9 +154,9 @@ def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
 
 
 def encode_element(kind: Kind, key: Key, value: Value) -> RawElement:
-    """The kernel's bytes for an element; what ``decode_element`` turns back.
+    """The kernel's bytes for an element; the reverse of ``decode_element``.
 
-    Raises ValueError for a kind that packets fill, whose elements nobody writes.
+    Raises ValueError for a kind that packets fill, whose elements are never written.
     """
     first, last = encode_key(kind, key)
     match value:
@@ -168,7 +171,7 @@ def encode_element(kind: Kind, key: Key, value: Value) -> RawElement:
 
 
 def encode_key(kind: Kind, key: Key) -> tuple[bytes, bytes]:
-    """An element's key, and the last key of a range or nothing."""
+    """An element's key; and the last key of a range, else empty."""
     if kind.dynamic:
         raise ValueError(f"{kind}: packets fill it")
     if isinstance(key, int):

@@ -25,9 +25,14 @@ _VERDICT_LENGTH = 16
 _LENGTHS = {_INTEGER: 4, _IPV4: 4, _IPV6: 16, _PROTOCOL: 4, _PORT: 4, _MARK: 4, _DEVICE: 4}
 _LENGTHS[_CLASS] = 4
 
-_DEVICES = (Kind.DEVICE4, Kind.DEVICE6, Kind.BIG4, Kind.PROBEDEVICE4, Kind.PROBEDEVICE6)
-_HOPS4, _HOPS6 = (Kind.VIA4, Kind.PROBE4), (Kind.VIA6, Kind.PROBE6)
-_INTERVALS = (Kind.RANGE4, Kind.RANGE6, Kind.ICMPRANGE4, Kind.ICMPRANGE6)
+_DEVICES = (Kind.DEVICE4, Kind.DEVICE6, Kind.LARGE_DEVICE4, Kind.PROBE_DEVICE4, Kind.PROBE_DEVICE6)
+_HOPS4, _HOPS6 = (Kind.NEXTHOP4, Kind.PROBE_NEXTHOP4), (Kind.NEXTHOP6, Kind.PROBE_NEXTHOP6)
+_INTERVALS = (
+    Kind.SERVICE_RANGE4,
+    Kind.SERVICE_RANGE6,
+    Kind.ICMP_SERVICE_RANGE4,
+    Kind.ICMP_SERVICE_RANGE6,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +102,30 @@ def key_length(kind: Kind) -> int:
 def _key_types(kind: Kind) -> tuple[int, ...]:
     address = _IPV4 if kind.endswith("4") else _IPV6
     match kind:
-        case Kind.EXACT4 | Kind.EXACT6 | Kind.RANGE4 | Kind.RANGE6:
+        case Kind.SERVICE_PORT4 | Kind.SERVICE_PORT6 | Kind.SERVICE_RANGE4 | Kind.SERVICE_RANGE6:
             return address, _PROTOCOL, _PORT
-        case Kind.ANY4 | Kind.ANY6:
+        case Kind.SERVICE_ANY4 | Kind.SERVICE_ANY6:
             return address, _PROTOCOL
-        case Kind.ICMPEXACT4 | Kind.ICMPEXACT6 | Kind.ICMPRANGE4 | Kind.ICMPRANGE6:
+        case (
+            Kind.ICMP_SERVICE_PORT4
+            | Kind.ICMP_SERVICE_PORT6
+            | Kind.ICMP_SERVICE_RANGE4
+            | Kind.ICMP_SERVICE_RANGE6
+        ):
             return (_INTEGER,) * 3
-        case Kind.ICMPANY4 | Kind.ICMPANY6:
+        case Kind.ICMP_SERVICE_ANY4 | Kind.ICMP_SERVICE_ANY6:
             return (_INTEGER,) * 2
         case Kind.TCP4 | Kind.CLOSED4 | Kind.UDP4:
             return (_INTEGER,) * 4
-        case Kind.HOTTCP4 | Kind.HOTUDP4:
+        case Kind.HOT_TCP4 | Kind.HOT_UDP4:
             return (_INTEGER,) * 3
-        case Kind.TCP6 | Kind.CLOSED6 | Kind.UDP6 | Kind.HOTTCP6 | Kind.HOTUDP6:
+        case Kind.TCP6 | Kind.CLOSED6 | Kind.UDP6 | Kind.HOT_TCP6 | Kind.HOT_UDP6:
             return (_INTEGER,) * 2
         case Kind.FRAG4:
             return _IPV4, _IPV4, _INTEGER, _PROTOCOL
-        case Kind.SLOTS | Kind.TURNS | Kind.FRAG6:
+        case Kind.SLOTS | Kind.WRR | Kind.FRAG6:
             return (_INTEGER,)
-        case Kind.PROBED:
+        case Kind.PROBE_BACKEND:
             return (_CLASS,)
         case _:
             return (_MARK,)
@@ -130,7 +140,7 @@ def _data_type(kind: Kind) -> int:
         return _IPV4
     if kind in _HOPS6:
         return _IPV6
-    if kind.dynamic or kind in (Kind.SLOTS, Kind.TURNS, Kind.PROBED):
+    if kind.dynamic or kind in (Kind.SLOTS, Kind.WRR, Kind.PROBE_BACKEND):
         return _MARK
     return _VERDICT
 

@@ -1,4 +1,4 @@
-"""A transaction in words, for ``tula plan`` and ``tula apply``."""
+"""Describes a transaction, for ``tula plan`` and ``tula apply``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tula.dataplane.nft.transaction import (
 
 
 @dataclass(slots=True)
-class Described:
-    """One thing that changes: ``verb`` is add, change or remove."""
+class DescribedChange:
+    """One object that changes: ``verb`` is add, change or remove."""
 
     verb: str
     what: str
@@ -34,15 +34,15 @@ class Described:
     detail: str = ""
 
 
-def describe_transaction(transaction: Transaction) -> list[Described]:
+def describe_transaction(transaction: Transaction) -> list[DescribedChange]:
     """What changes, a line for each table, chain, map and counter."""
-    lines: dict[tuple[str, str], Described] = {}
+    lines: dict[tuple[str, str], DescribedChange] = {}
     added: dict[str, int] = {}
     deleted: dict[str, int] = {}
     flushed: set[str] = set()
 
-    def line(what: str, name: str, verb: str) -> Described:
-        return lines.setdefault((what, name), Described(verb, what, name))
+    def line(what: str, name: str, verb: str) -> DescribedChange:
+        return lines.setdefault((what, name), DescribedChange(verb, what, name))
 
     for step in transaction:
         match step:

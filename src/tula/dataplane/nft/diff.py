@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset
+from tula.dataplane.nft.schema import readable_kind
 from tula.dataplane.nft.transaction import (
     AddChain,
     AddCounter,
@@ -29,7 +30,7 @@ from tula.dataplane.nft.transaction import (
     Transaction,
     WakeTable,
 )
-from tula.model.count import Count
+from tula.model.stats import Count
 
 Counts = Mapping[str, Mapping[Key, Count]]
 """The counts of elements, by the map's name."""
@@ -152,8 +153,8 @@ def _dispatched(ruleset: Ruleset, other: Ruleset) -> set[Key]:
         key
         for name, elements in ruleset.maps.items()
         if other.maps.get(name) is not elements
-        and (parsed := MapName.parse(name)) is not None
-        and parsed.kind.dispatches
+        and (kind := readable_kind(name)) is not None
+        and kind.dispatches
         for key in elements
     }
 
@@ -170,8 +171,7 @@ def _carried(name: MapName, counts: Counts) -> dict[Key, Count]:
     carried: dict[Key, Count] = {}
     if name.kind.counts:
         for other, values in counts.items():
-            other_name = MapName.parse(other)
-            if other_name is not None and other_name.kind is name.kind:
+            if readable_kind(other) is name.kind:
                 carried.update(values)
     return carried
 

@@ -1,15 +1,15 @@
-"""The keys of the maps that packets fill, computed: what to ask the kernel about one flow."""
+"""The keys of the maps that packets fill, computed, to ask the kernel about one flow."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Collection
 
+from tula.dataplane.nft.lookup3 import lookup3
+from tula.dataplane.nft.packet_fields import KEY_RANGE, KEY_SEEDS
 from tula.dataplane.nft.ruleset import Kind, MapName
-from tula.dataplane.nft.words import KEY_RANGE, KEY_SEEDS
 from tula.model.config import Protocol
-from tula.plan.lookup3 import lookup3
-from tula.plan.trace import Flow
+from tula.model.flow import Flow
 
 _TABLES = {
     (4, Protocol.TCP): (Kind.TCP4, Kind.CLOSED4),
@@ -26,7 +26,7 @@ def flow_tables(flow: Flow, present: Collection[str]) -> list[MapName]:
 
 
 def flow_key(flow: Flow) -> bytes:
-    """The flow's key: as FLOW_KEY in nft's words."""
+    """The flow's key; FLOW_KEY is the same as an nft expression."""
     client, vip = flow.client.packed, flow.vip.packed
     client_port, port = (
         _padded(number.to_bytes(2, "big")) for number in (flow.client_port, flow.port)
@@ -38,12 +38,12 @@ def flow_key(flow: Flow) -> bytes:
 
 
 def fragment_tables(flow: Flow, present: Collection[str]) -> list[MapName]:
-    """The same for the flow's datagrams in pieces."""
+    """The same for the flow's fragmented datagrams."""
     return _of_kind(Kind.FRAG4 if flow.vip.version == 4 else Kind.FRAG6, present)
 
 
 def fragment_key(flow: Flow, datagram: int) -> bytes:
-    """The key of one datagram's fragments: as FRAGMENT_KEY in nft's words."""
+    """The key of one datagram's fragments; FRAGMENT_KEY is the same as an nft expression."""
     addresses = flow.client.packed + flow.vip.packed
     if flow.vip.version == 6:
         return _hash(addresses + datagram.to_bytes(4, "big"), KEY_SEEDS[0])

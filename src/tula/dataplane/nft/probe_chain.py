@@ -1,37 +1,37 @@
-"""The way of the balancer's own probes: to the backend that they name, as a client's packets go.
+"""Forwards the balancer's own probes to the backend that they name, like a client's packets.
 
 A probe's socket has PROBE_MARK as its mark and the backend's id as its priority. Its packets leave
-by ``lo``, wherever the VIP is (docs/adr/0009), and come in there at once::
+by ``lo``, wherever the VIP is (docs/adr/0009), and come back in there at once::
 
-    in at lo ── any other packet: to the host's stack
-      ├─ mark = probed[priority]      the backend's id; the priority is none again
-      ├─ to probe4[mark], over probedevice4[mark]
+    probe (ingress of lo) ── any other packet: to the host's stack
+      ├─ mark = probe_backend[priority]   the backend's id; the priority is reset
+      ├─ to probe_nexthop4[mark], over probe_device4[mark]
       └─ dropped: no such backend, or its device is gone
 
-At the ingress of ``lo`` a packet looks as at the ingress of any interface, from which the services'
-packets are forwarded: so these are, by the same expression.
+At the ingress of ``lo`` a packet looks as it does at the ingress of any interface, so the
+expression that forwards the services' packets forwards these too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from tula.dataplane.nft.ids import PROBE_MARK, backend_id
+from tula.dataplane.nft.numbered import NumberedService, NumberedState
+from tula.dataplane.nft.packet_fields import IP, VERSIONS
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Rule, Value
-from tula.dataplane.nft.words import IP, VERSIONS
-from tula.model.desired import DesiredService, DesiredState
-from tula.model.ids import PROBE_MARK, backend_id
 
 PROBE = "probe"
 LOOPBACK = "lo"
 
-_HOPS = {4: Kind.PROBE4, 6: Kind.PROBE6}
-_DEVICES = {4: Kind.PROBEDEVICE4, 6: Kind.PROBEDEVICE6}
+_NEXTHOPS = {4: Kind.PROBE_NEXTHOP4, 6: Kind.PROBE_NEXTHOP6}
+_DEVICES = {4: Kind.PROBE_DEVICE4, 6: Kind.PROBE_DEVICE6}
 
 
-def probe_chain(state: DesiredState, add_map: Callable[[Kind, Elements], MapName]) -> Chain | None:
+def probe_chain(state: NumberedState, add_map: Callable[[Kind, Elements], MapName]) -> Chain | None:
     """The base chain, or None when no service is checked through the data path.
 
-    ``add_map`` puts a map into the table and tells its name.
+    ``add_map`` puts a map into the table and returns its name.
     """
     services = [service for service in state.services if service.probed]
     if not services:
@@ -50,15 +50,15 @@ def probe_chain(state: DesiredState, add_map: Callable[[Kind, Elements], MapName
     return Chain(
         (
             Rule.of(f"meta mark != {PROBE_MARK:#x} accept"),
-            # Neither number stays on the packet. Where it goes, the mark could match the host's
-            # routing rules (vxlan looks its outer route up by it), the priority a queue's class.
+            # Neither number stays on the packet: further on, the mark could match the host's
+            # routing rules (vxlan looks up its outer route by it), the priority a queue's class.
             Rule.of(
-                f"meta mark set meta priority map @{add_map(Kind.PROBED, known)} "
+                f"meta mark set meta priority map @{add_map(Kind.PROBE_BACKEND, known)} "
                 "meta priority set none"
             ),
             *forward,
-            # What comes here would be delivered to this host, and answered by it: up, of a
-            # backend that was never asked.
+            # Otherwise this host would get the packet and answer it: a backend would count as up
+            # though nobody asked it.
             Rule.of("drop"),
         ),
         LOOPBACK,
@@ -67,8 +67,8 @@ def probe_chain(state: DesiredState, add_map: Callable[[Kind, Elements], MapName
 
 def _forward(
     version: int,
-    services: list[DesiredService],
-    state: DesiredState,
+    services: list[NumberedService],
+    state: NumberedState,
     add_map: Callable[[Kind, Elements], MapName],
 ) -> Rule:
     hops: dict[Key, Value] = {}
@@ -80,7 +80,7 @@ def _forward(
                 mark = backend_id(service.number, backend.number)
                 hops[mark] = (hop.packed, "")
                 devices[mark] = state.links[hop.interface]
-    hop_map, device_map = add_map(_HOPS[version], hops), add_map(_DEVICES[version], devices)
+    hop_map, device_map = add_map(_NEXTHOPS[version], hops), add_map(_DEVICES[version], devices)
     return Rule.of(
         f"fwd {IP[version]} to meta mark map @{hop_map} device meta mark map @{device_map}"
     )

@@ -1,14 +1,18 @@
-"""What the table itself tells of ids and counts, when nothing else remembers."""
+"""Ids and counts as the table itself shows them, where nothing else remembers them.
+
+The table may be of an older schema: maps are taken by ``readable_kind``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
-from tula.dataplane.nft.ruleset import Key, MapName, Ruleset
-from tula.model.config import Config, VirtualService
-from tula.model.count import Count
-from tula.model.ids import Ids, split_id
+from tula.dataplane.nft.ids import Ids, split_id
+from tula.dataplane.nft.ruleset import Key, Kind, Ruleset
+from tula.dataplane.nft.schema import readable_kind
+from tula.model.desired import DesiredService, DesiredState
+from tula.model.stats import Count
 
 MapCounts = Mapping[str, Mapping[Key, Count]]
 
@@ -18,11 +22,10 @@ def recover_ids(ruleset: Ruleset | None) -> Ids:
     services: dict[str, int] = {}
     addresses: dict[int, str] = {}
     maps = ruleset.maps if ruleset else {}
-    # Names sort via4 before via6: a backend goes by its IPv4 address if it has one.
-    for map_name in sorted(maps):
-        parsed = MapName.parse(map_name)
-        if parsed is None or not parsed.kind.counts:
-            continue
+    kinds = ((readable_kind(name), name) for name in maps)
+    counting = [(kind, name) for kind, name in kinds if kind is not None and kind.counts]
+    # NEXTHOP4 sorts before NEXTHOP6: a backend goes by its IPv4 address if it has one.
+    for _, map_name in sorted(counting):
         for mark, value in maps[map_name].items():
             if isinstance(mark, int) and isinstance(value, tuple):
                 address, owner = value
@@ -34,16 +37,19 @@ def recover_ids(ruleset: Ruleset | None) -> Ids:
     return Ids(services=services, backends=backends)
 
 
-def renamed_services(config: Config, known: Ids, ruleset: Ruleset | None) -> dict[str, str]:
-    """New names to old ones: of services that take what one took that is gone from the document."""
+def renamed_services(state: DesiredState, known: Ids, ruleset: Ruleset | None) -> dict[str, str]:
+    """New names to old ones, of services that take over what a removed service had.
+
+    The removed one had the same VIP, protocol and port.
+    """
     owners: dict[Key, str] = {}
     for name, elements in ruleset.maps.items() if ruleset else ():
-        parsed = MapName.parse(name)
-        if parsed is not None and parsed.kind.dispatches:
+        kind = readable_kind(name)
+        if kind is not None and kind.dispatches:
             owners |= {key: str(chain).partition(".")[2] for key, chain in elements.items()}
-    listed = {service.name for service in config.services}
+    listed = {service.name for service in state.services}
     found: dict[str, str] = {}
-    for service in config.services:
+    for service in state.services:
         if service.name not in known.services:
             before = (owners.get(key, "") for key in _dispatch_keys(service))
             old = next((name for name in before if name and name not in listed), "")
@@ -52,8 +58,8 @@ def renamed_services(config: Config, known: Ids, ruleset: Ruleset | None) -> dic
     return found
 
 
-def _dispatch_keys(service: VirtualService) -> Iterator[Key]:
-    """What leads to the service: each VIP with each protocol and ports, or with any port."""
+def _dispatch_keys(service: DesiredService) -> Iterator[Key]:
+    """The keys that dispatch to the service: VIP and protocol, with ports or for any port."""
     for vip in service.vips:
         for protocol in service.protocols:
             for ports in service.ports:
@@ -65,12 +71,12 @@ def _dispatch_keys(service: VirtualService) -> Iterator[Key]:
 def counts_by_id(counts: MapCounts) -> dict[int, Count]:
     """What each backend id counted, over both IP versions.
 
-    Where a map and the one that goes on from it are both there, since somebody was killed before
-    the old one was removed, the greater count holds the other.
+    A map and the one that replaces it are both there when a process was killed before it removed
+    the old one. The new one started from the old one's counts, so only the greater is taken.
     """
-    most: dict[tuple[str, int], Count] = {}
+    most: dict[tuple[Kind | None, int], Count] = {}
     for name, elements in counts.items():
-        kind = name.partition("_")[0]
+        kind = readable_kind(name)
         for mark, count in elements.items():
             if isinstance(mark, int):
                 known = most.get((kind, mark), Count())

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
 
-from tula.model.count import Count
+from tula.model.stats import Count
 
 TABLE = "tula"
 FAMILY = "netdev"
@@ -24,90 +24,94 @@ Elements = Mapping[Key, Value]
 
 
 class Kind(StrEnum):
-    """The maps by what they hold; a map's name is its kind, then what tells it from others."""
+    """The maps by what they hold; a map's name is its kind, then its number and size.
+
+    The names are what ``nft list`` shows. What they were in earlier schemas: ``schema.py``.
+    """
 
     SLOTS = "slots"
-    """hash slot: backend number, or backend id where one service uses the table"""
-    VIA4 = "via4"
-    """backend id: (packed IPv4 next hop, the service's name, and behind a space Backend.key where
-    the hop's address is none of the backend's); counts packets and bytes"""
-    VIA6 = "via6"
+    """slot of a Maglev table: backend number, or backend id where one service uses the table"""
+    NEXTHOP4 = "nexthop4"
+    """backend id: (packed IPv4 next hop, the service's name, followed by a space and Backend.key
+    where the next hop's address is not one of the backend's); counts packets and bytes"""
+    NEXTHOP6 = "nexthop6"
     DEVICE4 = "device4"
-    """backend id: interface index of its next hop"""
+    """backend id: index of the interface to its next hop"""
     DEVICE6 = "device6"
-    WIDE = "wide"
-    """a set: the ids of backends that have a device for large IPv4 packets"""
-    BIG4 = "big4"
-    """backend id: interface index of that device"""
-    EXACT4 = "exact4"
+    HAS_LARGE_DEVICE4 = "has_large_device4"
+    """a set: the ids of backends that have a second tunnel device, for large IPv4 packets"""
+    LARGE_DEVICE4 = "large_device4"
+    """backend id: index of that device"""
+    SERVICE_PORT4 = "service_port4"
     """(packed VIP, protocol, port, port): the service's chain"""
-    EXACT6 = "exact6"
-    RANGE4 = "range4"
+    SERVICE_PORT6 = "service_port6"
+    SERVICE_RANGE4 = "service_range4"
     """(packed VIP, protocol, first port, last port): the service's chain"""
-    RANGE6 = "range6"
-    ANY4 = "any4"
+    SERVICE_RANGE6 = "service_range6"
+    SERVICE_ANY4 = "service_any4"
     """(packed VIP, protocol): the service's chain"""
-    ANY6 = "any6"
-    ICMPEXACT4 = "icmpexact4"
-    """like EXACT4, for the flow inside an ICMP error: the chain that chooses by that flow"""
-    ICMPEXACT6 = "icmpexact6"
-    ICMPRANGE4 = "icmprange4"
-    ICMPRANGE6 = "icmprange6"
-    ICMPANY4 = "icmpany4"
-    ICMPANY6 = "icmpany6"
-    TURNS = "turns"
-    """turn: backend number or id, for schedulers that take turns"""
-    OPEN = "open"
-    """a set: the ids of backends that take new connections"""
+    SERVICE_ANY6 = "service_any6"
+    ICMP_SERVICE_PORT4 = "icmp_service_port4"
+    """like SERVICE_PORT4, for the flow inside an ICMP error: the chain that chooses by that flow"""
+    ICMP_SERVICE_PORT6 = "icmp_service_port6"
+    ICMP_SERVICE_RANGE4 = "icmp_service_range4"
+    ICMP_SERVICE_RANGE6 = "icmp_service_range6"
+    ICMP_SERVICE_ANY4 = "icmp_service_any4"
+    ICMP_SERVICE_ANY6 = "icmp_service_any6"
+    WRR = "wrr"
+    """position in a round: backend number or id, as in SLOTS; for (weighted) round robin and
+    least-connections"""
+    ACCEPTS_NEW_FLOWS = "accepts_new_flows"
+    """a set: the ids of backends that accept new flows"""
     TCP4 = "tcp4"
-    """client, port, VIP, port: backend id, filled by packets"""
+    """client, port, VIP, port: backend id; filled by packets"""
     TCP6 = "tcp6"
     CLOSED4 = "closed4"
-    """like TCP4, of connections whose client said FIN or RST"""
+    """like TCP4, for connections whose client has sent FIN or RST"""
     CLOSED6 = "closed6"
     UDP4 = "udp4"
     UDP6 = "udp6"
-    HOTTCP4 = "hottcp4"
-    """those of TCP4 that were prolonged a short while ago"""
-    HOTTCP6 = "hottcp6"
-    HOTUDP4 = "hotudp4"
-    HOTUDP6 = "hotudp6"
+    HOT_TCP4 = "hot_tcp4"
+    """the flows of TCP4 whose entry was refreshed a short while ago"""
+    HOT_TCP6 = "hot_tcp6"
+    HOT_UDP4 = "hot_udp4"
+    HOT_UDP6 = "hot_udp6"
     FRAG4 = "frag4"
-    """source, destination, datagram: backend id, filled by first fragments"""
+    """source, destination, datagram: backend id; filled by first fragments"""
     FRAG6 = "frag6"
-    PROBED = "probed"
-    """backend id as a priority: backend id as a mark. nft 1.0.6 takes the one for a classid and
-    the other for a mark, and gives neither to the other without a map"""
-    PROBE4 = "probe4"
-    """backend id: (packed IPv4 next hop, nothing), of backends that are out of service too"""
-    PROBE6 = "probe6"
-    PROBEDEVICE4 = "probedevice4"
-    """backend id: interface index of that next hop"""
-    PROBEDEVICE6 = "probedevice6"
+    PROBE_BACKEND = "probe_backend"
+    """backend id as a packet's priority: backend id as a mark. To nft 1.0.6 one is a classid and
+    the other a mark, and it converts neither into the other without a map"""
+    PROBE_NEXTHOP4 = "probe_nexthop4"
+    """like NEXTHOP4, without counters and owners; backends that are out of service included"""
+    PROBE_NEXTHOP6 = "probe_nexthop6"
+    PROBE_DEVICE4 = "probe_device4"
+    """backend id: index of the interface to that next hop"""
+    PROBE_DEVICE6 = "probe_device6"
 
     @property
     def is_set(self) -> bool:
-        """Whether it has members and no values."""
-        return self in (Kind.OPEN, Kind.WIDE)
+        """Whether it is a set: keys without values."""
+        return self in (Kind.ACCEPTS_NEW_FLOWS, Kind.HAS_LARGE_DEVICE4)
 
     @property
     def counts(self) -> bool:
-        """Whether every element counts the packets that found it."""
-        return self in (Kind.VIA4, Kind.VIA6)
+        """Whether every element counts the packets that it forwards."""
+        return self in (Kind.NEXTHOP4, Kind.NEXTHOP6)
 
     @property
     def numbered(self) -> bool:
-        """Whether there are several of this kind, told apart by a number."""
-        return self in (Kind.SLOTS, Kind.TURNS)
+        """Whether there are several of this kind, each with a number."""
+        return self in (Kind.SLOTS, Kind.WRR)
 
     @property
     def dynamic(self) -> bool:
-        """Whether packets fill it. Its elements are not compared, and never read as a whole."""
+        """Whether packets fill it. Its elements are never compared, nor read as a whole."""
         return self in _DYNAMIC
 
     @property
     def flows(self) -> bool:
-        """Whether it holds the connections that are open, each once."""
+        """Whether it holds the open connections, each once."""
         return self in (Kind.TCP4, Kind.TCP6, Kind.UDP4, Kind.UDP6)
 
     @property
@@ -117,30 +121,31 @@ class Kind(StrEnum):
 
     @property
     def hot(self) -> bool:
-        """Whether it only repeats another's entries: emptying it costs time, and no flow."""
+        """Whether it only repeats another map's entries: emptying it costs time, but no flow."""
         return self.value.startswith("hot")
 
 
 _DISPATCH = frozenset(
     {
-        *(Kind.EXACT4, Kind.RANGE4, Kind.ANY4),
-        *(Kind.EXACT6, Kind.RANGE6, Kind.ANY6),
+        *(Kind.SERVICE_PORT4, Kind.SERVICE_RANGE4, Kind.SERVICE_ANY4),
+        *(Kind.SERVICE_PORT6, Kind.SERVICE_RANGE6, Kind.SERVICE_ANY6),
     }
 )
 _DYNAMIC = frozenset(
     {
         *(Kind.TCP4, Kind.CLOSED4, Kind.UDP4, Kind.FRAG4),
         *(Kind.TCP6, Kind.CLOSED6, Kind.UDP6, Kind.FRAG6),
-        *(Kind.HOTTCP4, Kind.HOTUDP4, Kind.HOTTCP6, Kind.HOTUDP6),
+        *(Kind.HOT_TCP4, Kind.HOT_UDP4, Kind.HOT_TCP6, Kind.HOT_UDP6),
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class MapName:
-    """A map's name, which holds its whole definition: one of another size is another map.
+    """A map's name, which holds its whole definition: with another size it is another map.
 
-    ``number`` is a Maglev table's; ``size`` is the most elements it takes, 0 for no limit.
+    ``number`` tells maps of one kind apart; ``size`` is the most elements it takes, 0 for no
+    limit.
     """
 
     kind: Kind
@@ -163,10 +168,9 @@ class MapName:
     @lru_cache(maxsize=1 << 13)
     def parse(cls, name: str) -> MapName | None:
         """The parts of a name that ``str`` made; None for any other name."""
-        head, *rest = name.split("_")
+        words, numbers = split_name(name)
         try:
-            kind = Kind(head)
-            numbers = [int(part) for part in rest]
+            kind = Kind(words)
         except ValueError:
             return None
         if kind.numbered:
@@ -176,12 +180,21 @@ class MapName:
         return parsed if parsed is not None and str(parsed) == name else None
 
 
+def split_name(name: str) -> tuple[str, list[int]]:
+    """A map's name, in two parts: the words, and the numbers behind them."""
+    words = name.split("_")
+    numbers: list[int] = []
+    while len(words) > 1 and words[-1].isdecimal():
+        numbers.insert(0, int(words.pop()))
+    return "_".join(words), numbers
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule; known in the kernel by the digest in its comment, whatever nft prints of it.
+    """One rule; known in the kernel by the digest in its comment, however nft prints it.
 
-    ``pinned`` is what the text means at the time of loading beyond its letters (interface
-    indices): a rule whose meaning changed is another rule.
+    ``pinned`` is what the text refers to when it is loaded (interface indices): the same text
+    that refers to something else is another rule.
     """
 
     digest: str

@@ -1,18 +1,19 @@
-"""The chains of each service: they choose a backend, for its packets and for ICMP errors."""
+"""The chains of each service: they choose a backend for its packets, and for ICMP errors."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from tula.dataplane.nft.ids import BACKEND_BITS
+from tula.dataplane.nft.numbered import NumberedService, NumberedState
+from tula.dataplane.nft.packet_fields import INNER, IP, PLAIN_HEADER
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
-from tula.dataplane.nft.shared_chains import DROP, Flows, known_jumps
-from tula.dataplane.nft.words import INNER, IP, PLAIN_HEADER
+from tula.dataplane.nft.shared_chains import DROP, FlowMaps, lookup_jumps
 from tula.model.config import Protocol
-from tula.model.desired import Choice, DesiredService, DesiredState
-from tula.model.ids import BACKEND_BITS
+from tula.model.desired import NewFlows
 
-_STEERED = {
+_INNER_MATCHES_FIRST = {
     version: sorted(inner, key=lambda inner: not inner.match) for version, inner in INNER.items()
 }
 _SYN = "tcp flags & (fin|syn|rst|ack) == syn"
@@ -20,97 +21,97 @@ _SYN = "tcp flags & (fin|syn|rst|ack) == syn"
 
 @dataclass(frozen=True, slots=True)
 class ServiceChains:
-    """Makes the chains of services of one IP version."""
+    """Builds the chains of services for one IP version."""
 
     version: int
-    flows: Flows
-    state: DesiredState
+    flows: FlowMaps
+    state: NumberedState
     slots: Mapping[int, MapName]
-    turns: Mapping[int, MapName]
+    wrr: Mapping[int, MapName]
     shared: Collection[MapName]
-    """Tables of several services: they hold backend numbers, the others backend ids."""
+    """Maps that several services use: they hold backend numbers, the others backend ids."""
     _jumps: dict[tuple[Protocol, ...], list[Rule]] = field(default_factory=dict)
 
-    def service_chain(self, service: DesiredService) -> str:
+    def service_chain(self, service: NumberedService) -> str:
         """The chain of a service's packets."""
-        return f"svc{self.version}.{service.name}"
+        return f"service{self.version}.{service.name}"
 
-    def icmp_chain(self, service: DesiredService) -> str:
+    def icmp_chain(self, service: NumberedService) -> str:
         """The chain of ICMP errors about a service's packets."""
         return f"icmp{self.version}.{service.name}"
 
-    def of(self, service: DesiredService) -> dict[str, Chain]:
+    def of(self, service: NumberedService) -> dict[str, Chain]:
         """The chains of one service."""
         name = self.service_chain(service)
-        rules = [*self._known_jumps(service.protocols)]
+        rules = [*self._lookup_jumps(service.protocols)]
         if service.table is None:
             return {name: Chain((*rules, DROP))}
         ip = IP[self.version]
         port = "" if service.by_client else " . th sport"
         choose = self._by_hash(service, f"{ip} saddr{port}")
-        if service.choice is not Choice.HASH and self.flows.tables is not None:
-            # Only what begins takes its turn: the rest has its entry, or goes by hash.
-            turn = self._by_turn(service)
-            then = f"{turn} jump {self.flows.name('turn')}"
-            plain = PLAIN_HEADER[self.version]  # what no table holds goes by hash, all of it
+        if service.choice is not NewFlows.HASH and self.flows.tables is not None:
+            # New flows only: all other packets have an entry, or go by hash.
+            scheduled = self._by_scheduler(service)
+            then = f"{scheduled} jump {self.flows.name('try_learn')}"
+            plain = PLAIN_HEADER[self.version]  # a flow that no table can store goes by hash
             rules += [
                 Rule.of(f"{plain}{_SYN} {then}"),
                 Rule.of(f"{plain}meta l4proto 17 {then}"),
             ]
-        rules += self._then(service, choose)
+        rules += self._forward_chosen(service, choose)
         return {
             name: Chain((*rules, DROP)),
-            self.icmp_chain(service): Chain(self._steer(service)),
+            self.icmp_chain(service): Chain(self._icmp_rules(service)),
         }
 
-    def _known_jumps(self, protocols: tuple[Protocol, ...]) -> list[Rule]:
-        """The same for all services of these protocols, so made once."""
+    def _lookup_jumps(self, protocols: tuple[Protocol, ...]) -> list[Rule]:
+        """The same for all services of these protocols, so built once."""
         if protocols not in self._jumps:
-            self._jumps[protocols] = known_jumps(self.flows, protocols)
+            self._jumps[protocols] = lookup_jumps(self.flows, protocols)
         return self._jumps[protocols]
 
-    def _steer(self, service: DesiredService) -> tuple[Rule, ...]:
+    def _icmp_rules(self, service: NumberedService) -> tuple[Rule, ...]:
         """By the hash of the flow inside; its forms that need a match come first."""
         rules = []
-        for inner in _STEERED[self.version]:
+        for inner in _INNER_MATCHES_FIRST[self.version]:
             key = inner.client if service.by_client else f"{inner.client} . {inner.client_port}"
             choose = self._by_hash(service, key)
-            rules.append(Rule.of(f"{inner.match}{choose} goto {self.flows.name('steer')}"))
+            rules.append(Rule.of(f"{inner.match}{choose} goto {self.flows.name('forward_icmp')}"))
         return tuple(rules)
 
-    def _then(self, service: DesiredService, choose: str) -> list[Rule]:
-        """What follows a choice; without flow tables most packets are forwarded at once."""
-        chosen = Rule.of(f"{choose} goto {self.flows.name('chosen')}")
+    def _forward_chosen(self, service: NumberedService, choose: str) -> list[Rule]:
+        """Chooses and forwards; without flow tables most packets are forwarded at once."""
+        chosen = Rule.of(f"{choose} goto {self.flows.name('backend_chosen')}")
         if self.flows.tables is not None:
             return [chosen]
         numbers = ", ".join(str(protocol.number) for protocol in service.protocols)
         listed = f"{{ {numbers} }}" if len(service.protocols) > 1 else numbers
-        usual = "ip frag-off & 0x2000 == 0" if self.version == 4 else f"ip6 nexthdr {listed}"
+        no_fragment = "ip frag-off & 0x2000 == 0" if self.version == 4 else f"ip6 nexthdr {listed}"
         forward = self.flows.forward
-        text = f"{usual} {choose}"
+        text = f"{no_fragment} {choose}"
         at_once = Rule(Rule.of(text, forward.digest).digest, f"{text} {forward.text}")
         return [at_once, chosen]
 
-    def _by_hash(self, service: DesiredService, key: str) -> str:
+    def _by_hash(self, service: NumberedService, key: str) -> str:
         assert service.table is not None
         slots = self.slots[service.table]
         seed = f"{self.state.seed:#x}"
         return self._mark(service, f"jhash {key} mod {slots.size} seed {seed}", slots)
 
-    def _by_turn(self, service: DesiredService) -> str:
-        if service.choice is Choice.RANDOM:
+    def _by_scheduler(self, service: NumberedService) -> str:
+        if service.choice is NewFlows.RANDOM:
             assert service.table is not None
             slots = self.slots[service.table]
             return self._mark(service, f"numgen random mod {slots.size}", slots)
         assert service.turns is not None
-        turns = self.turns[service.turns]
-        return self._mark(service, f"numgen inc mod {turns.size}", turns)
+        wrr = self.wrr[service.turns]
+        return self._mark(service, f"numgen inc mod {wrr.size}", wrr)
 
-    def _mark(self, service: DesiredService, number: str, table: MapName) -> str:
+    def _mark(self, service: NumberedService, number: str, table: MapName) -> str:
         text = f"meta mark set {number} map @{table}"
         if table not in self.shared:
             return text
-        # The service's number above the backend's: services with equal backends share a table
-        # and still count apart. nft 1.0.6 has no form for "map ... | number" in one statement.
+        # The service's number above the backend's: services with equal backends share a map and
+        # still count separately. nft 1.0.6 has no form for "map ... | number" in one statement.
         own = f"{service.number << BACKEND_BITS:#x}"
         return f"{text} meta mark set meta mark | {own}"

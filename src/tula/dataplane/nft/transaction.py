@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tula.dataplane.nft.codec import element_text, key_text, map_declaration
 from tula.dataplane.nft.ruleset import FAMILY, TABLE, Elements, Key, MapName, Rule
-from tula.model.count import Count
+from tula.model.stats import Count
 
 PRIORITY = -500
 """Before everything else at ingress that uses the common priorities (nf_tables.h: -200, ...)."""

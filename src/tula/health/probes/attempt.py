@@ -11,15 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 
-from tula.health.outcome import Fault
+from tula.health.check import FailureKind
 from tula.kernel.probe_sockets import ProbeSockets
-from tula.model.config import HealthMonitor
 from tula.model.health import ProbeTarget
 
 LIMIT = 65536
 """Bytes of an answer that are read at most."""
 
-_OWN_FAULTS = frozenset(
+_OWN_ERRORS = frozenset(
     {errno.EADDRNOTAVAIL, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 )
 _BROKEN = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
@@ -29,31 +28,29 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 _ANYWHERE = {4: ip_address("0.0.0.0"), 6: ip_address("::")}
 
 
-class Failure(Exception):  # noqa: N818 - what it says of the backend is no error of ours
+class Failure(Exception):  # noqa: N818 - it tells of the backend, and is not an error
     """The backend failed the probe; the text says how."""
 
-    def __init__(self, evidence: str, fault: Fault = Fault.ANSWER) -> None:
+    def __init__(self, evidence: str, kind: FailureKind = FailureKind.ANSWER) -> None:
         super().__init__(evidence)
         self.evidence = evidence
-        self.fault = fault
+        self.kind = kind
 
 
-class NotAskedError(Exception):
+class NotSentError(Exception):
     """The probe could not be sent for a reason of this machine's own."""
 
 
 class Attempt:
-    """One probe: its settings, where it goes, and how far it has come.
+    """One probe under way: where it goes, and how far it has come.
 
-    ``stage`` begins what is said when the time is over. ``silence_passes``: then it has passed.
+    ``stage`` begins the message when the time is over. ``silence_passes``: then it has passed.
     ``warning`` is what the probe found beside its verdict.
     """
 
     __slots__ = (
         "environment",
-        "extra",
         "loop",
-        "settings",
         "silence_passes",
         "sockets",
         "stage",
@@ -63,13 +60,10 @@ class Attempt:
 
     def __init__(
         self,
-        settings: HealthMonitor,
         target: ProbeTarget,
         sockets: ProbeSockets,
         environment: Mapping[str, str],
     ) -> None:
-        self.settings = settings
-        self.extra = dict(settings.extra)
         self.target = target
         self.sockets = sockets
         self.environment = environment
@@ -77,10 +71,6 @@ class Attempt:
         self.stage = "no answer"
         self.silence_passes = False
         self.warning = ""
-
-    def text(self, key: str) -> str:
-        """A text of the settings, empty when it is not given."""
-        return str(self.extra.get(key, ""))
 
     @contextmanager
     def opened(self, kind: int, protocol: int = 0) -> Iterator[socket.socket]:
@@ -96,8 +86,8 @@ class Attempt:
             opened.close()
 
     @contextmanager
-    def heard(self, version: int, protocol: int) -> Iterator[socket.socket]:
-        """A raw socket that hears all that comes to this machine by a protocol."""
+    def listening(self, version: int, protocol: int) -> Iterator[socket.socket]:
+        """A raw socket that receives all that comes to this machine of a protocol."""
         with self.sockets.open(
             ProbeTarget(_ANYWHERE[version]), socket.SOCK_RAW, protocol
         ) as opened:
@@ -129,12 +119,12 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def failure_of(error: OSError) -> Failure | NotAskedError:
+def failure_of(error: OSError) -> Failure | NotSentError:
     """An error of a socket as what it says of the backend, or of this machine."""
     words = (error.strerror or str(error)).lower()
-    if error.errno in _OWN_FAULTS:
-        return NotAskedError(words)
+    if error.errno in _OWN_ERRORS:
+        return NotSentError(words)
     if error.errno == errno.ECONNREFUSED:
-        return Failure(words, Fault.REFUSED)
-    # Only whoever had the connection resets it; all else says that there was no way.
-    return Failure(words, Fault.ANSWER if error.errno in _BROKEN else Fault.UNREACHABLE)
+        return Failure(words, FailureKind.REFUSED)
+    # Only whoever had the connection resets it; all else says that there was no route.
+    return Failure(words, FailureKind.ANSWER if error.errno in _BROKEN else FailureKind.UNREACHABLE)

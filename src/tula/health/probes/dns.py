@@ -11,17 +11,17 @@ import dns.flags
 import dns.message
 import dns.rcode
 
-from tula.health.outcome import clean
+from tula.health.check import clean
 from tula.health.probes.attempt import LIMIT, Attempt, Failure
+from tula.model.monitor import DnsProbe
 
 
-async def probe(attempt: Attempt) -> str:
+async def probe(settings: DnsProbe, attempt: Attempt) -> str:
     """Asks, and takes the first message that answers the question."""
-    record = attempt.text("record") or "A"
     try:
-        query, wire = _query(attempt.text("name"), record)
+        query, wire = _query(settings.name, settings.record)
     except dns.exception.DNSException as error:
-        raise Failure(f"{clean(attempt.text('name'), 40)!r} is no name: {error}") from error
+        raise Failure(f"invalid name {clean(settings.name, 40)!r}: {error}") from error
     number = secrets.token_bytes(2)
     with attempt.opened(socket.SOCK_DGRAM) as opened:
         await attempt.connect(opened)
@@ -30,7 +30,7 @@ async def probe(attempt: Attempt) -> str:
             answer = await attempt.receive(opened, LIMIT)
             if answer[:2] != number:
                 continue  # late, of a probe that had the port before
-            return _judge(answer, query, record)
+            return _judge(answer, query, settings.record)
 
 
 @lru_cache(maxsize=1024)
@@ -43,7 +43,7 @@ def _judge(answer: bytes, query: dns.message.Message, record: str) -> str:
     try:
         message = dns.message.from_wire(answer, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError) as error:
-        raise Failure(f"no DNS message: {clean(str(error), 60)}") from error
+        raise Failure(f"not a DNS message: {clean(str(error), 60)}") from error
     if not message.flags & dns.flags.QR or message.question != query.question:
         raise Failure("the answer is to another question")
     code = message.rcode()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import h11
 
-from tula.health.outcome import clean
+from tula.health.check import clean
 from tula.health.probes.attempt import LIMIT, Attempt, Failure
 from tula.health.probes.tls import TLSStream, expiry_warning
+from tula.model.monitor import HttpProbe, HttpsProbe
 
 _USUAL_PORT = {"http": 80, "https": 443}
-_EXPIRES_WITHIN = 14 * 86400.0
 _INTERIM = 8
 """How many 1xx answers may come before the one that counts."""
 
@@ -38,25 +37,23 @@ class _Plain:
         return await self._loop.sock_recv(self._socket, 16384)
 
 
-async def probe(attempt: Attempt) -> str:
+async def probe(settings: HttpProbe, attempt: Attempt) -> str:
     """Connects, asks, and judges as soon as the verdict is clear."""
     with attempt.opened(socket.SOCK_STREAM) as opened:
         await attempt.connect(opened)
         attempt.stage = "connected, but no answer"
         stream: _Stream = _Plain(attempt, opened)
-        if attempt.settings.type == "https":
-            stream = await _secure(attempt, opened)
+        if isinstance(settings, HttpsProbe):
+            stream = await _secure(settings, attempt, opened)
             attempt.stage = "connected by TLS, but no answer"
-        return await _exchange(attempt, stream)
+        return await _exchange(settings, attempt, stream)
 
 
-async def _secure(attempt: Attempt, opened: socket.socket) -> TLSStream:
-    name = _name_of(attempt.text("host")) or str(attempt.target.address)
-    verify = bool(attempt.extra.get("verify", False))
-    stream = TLSStream(attempt.loop, opened, name, verify)
+async def _secure(settings: HttpsProbe, attempt: Attempt, opened: socket.socket) -> TLSStream:
+    name = _name_of(settings.host) or str(attempt.target.address)
+    stream = TLSStream(attempt.loop, opened, name, settings.verify)
     await stream.handshake()
-    within = attempt.extra.get("expires_within", _EXPIRES_WITHIN)
-    attempt.warning = expiry_warning(stream.certificate(), cast("float", within))
+    attempt.warning = expiry_warning(stream.certificate(), settings.expires_within)
     return stream
 
 
@@ -67,29 +64,27 @@ def _name_of(host: str) -> str:
     return host.partition(":")[0] if host.count(":") == 1 else host
 
 
-async def _exchange(attempt: Attempt, stream: _Stream) -> str:
+async def _exchange(settings: HttpProbe, attempt: Attempt, stream: _Stream) -> str:
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
     try:
-        request = connection.send(_request(attempt)) or b""
+        request = connection.send(_request(settings, attempt)) or b""
         request += connection.send(h11.EndOfMessage()) or b""
     except h11.LocalProtocolError as error:
-        raise Failure(f"this cannot be asked: {clean(str(error), 80)}") from error
+        raise Failure(f"invalid request: {clean(str(error), 80)}") from error
     await stream.send(request)
     try:
-        return await _read(attempt, stream, connection)
+        return await _read(settings, attempt, stream, connection)
     except h11.RemoteProtocolError as error:
-        raise Failure(f"no HTTP answer: {clean(str(error), 80)}") from error
+        raise Failure(f"invalid HTTP response: {clean(str(error), 80)}") from error
 
 
-def _request(attempt: Attempt) -> h11.Request:
-    settings, target = attempt.settings, attempt.target
-    host = attempt.text("host")
+def _request(settings: HttpProbe, attempt: Attempt) -> h11.Request:
+    host, target = settings.host, attempt.target
     if not host:
         host = f"[{target.address}]" if target.address.version == 6 else str(target.address)
         if target.port != _USUAL_PORT[settings.type]:
             host += f":{target.port}"
-    headers = cast("tuple[tuple[str, str], ...]", attempt.extra.get("headers", ()))
-    return _made_request(settings.path or "/", host, headers)
+    return _made_request(settings.path, host, settings.headers)
 
 
 @lru_cache(maxsize=4096)
@@ -105,8 +100,10 @@ def _made_request(path: str, host: str, headers: tuple[tuple[str, str], ...]) ->
     )
 
 
-async def _read(attempt: Attempt, stream: _Stream, connection: h11.Connection) -> str:
-    wanted = attempt.text("body").encode()
+async def _read(
+    settings: HttpProbe, attempt: Attempt, stream: _Stream, connection: h11.Connection
+) -> str:
+    wanted = settings.body.encode()
     body = bytearray()
     status = total = events = interim = 0
     while True:
@@ -128,7 +125,7 @@ async def _read(attempt: Attempt, stream: _Stream, connection: h11.Connection) -
                 raise Failure(f"more than {_INTERIM} interim answers (status {event.status_code})")
         elif isinstance(event, h11.Response):
             status = event.status_code
-            _judge_status(attempt, status)
+            _judge_status(settings, status)
             if not wanted:
                 return f"status {status}"
             _judge_coding(event, status)
@@ -143,9 +140,8 @@ async def _read(attempt: Attempt, stream: _Stream, connection: h11.Connection) -
     raise Failure(f"status {status}, but the body does not hold {clean(wanted, 40)!r}")
 
 
-def _judge_status(attempt: Attempt, status: int) -> None:
-    wanted = cast("Iterable[int]", attempt.extra.get("status", ()))
-    allowed = tuple(wanted)
+def _judge_status(settings: HttpProbe, status: int) -> None:
+    allowed = settings.status
     if status not in allowed if allowed else not 200 <= status <= 399:
         words = " or ".join(map(str, allowed)) if allowed else "200 to 399"
         raise Failure(f"status {status}, wanted {clean(words, 80)}")

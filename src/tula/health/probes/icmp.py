@@ -9,12 +9,10 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 
-from tula.health.outcome import Fault
+from tula.health.check import FailureKind
 from tula.health.probes.attempt import Attempt, Failure
+from tula.model.monitor import IcmpProbe
 
-LISTENING = ("listening", True)
-"""Among a monitor's ``extra``: it also hears what is said of the tunnel's packets. For diagnosis;
-no document gives it."""
 _PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _ERRORS = {4: (3,), 6: (1, 4)}
 _WORDS = {
@@ -29,7 +27,7 @@ _ICMP6_FILTER = 1
 _TOKEN = 24
 
 
-async def probe(attempt: Attempt) -> str:
+async def probe(settings: IcmpProbe, attempt: Attempt) -> str:
     """Sends one request, and waits for the reply that repeats it.
 
     A raw socket gets every reply from that address, those of other probes too, so the reply must
@@ -41,7 +39,7 @@ async def probe(attempt: Attempt) -> str:
         _types_only(opened, version, (_REPLY[version],))
         await attempt.connect(opened)
         wanted = secrets.token_bytes(4 + _TOKEN)
-        if attempt.extra.get(LISTENING[0]):
+        if settings.errors:
             return await _listen(attempt, opened, version, wanted)
         opened.send(echo(_REQUEST[version], wanted))
         while True:
@@ -54,19 +52,19 @@ def _is_reply(packet: bytes, version: int, wanted: bytes) -> bool:
     if len(packet) < 8 or packet[:2] != bytes([_REPLY[version], 0]):
         return False
     if packet[4:] != wanted and packet[4:8] == wanted[:4]:
-        raise Failure("an echo reply with other contents", Fault.ANSWER)
+        raise Failure("an echo reply with other contents", FailureKind.ANSWER)
     return packet[4:] == wanted
 
 
 async def _listen(attempt: Attempt, opened: socket.socket, version: int, wanted: bytes) -> str:
-    """Waits for the reply, or for what a host on the way says of the tunnel's packet around it.
+    """Waits for the reply, or for an error that a host on the path sends about the tunnel's packet.
 
     That comes to the tunnel's address, in an error of ICMP or ICMPv6 that quotes the packet: by
     the request's contents it is known.
     """
     with ExitStack() as stack:
         errors = {
-            family: stack.enter_context(attempt.heard(family, protocol))
+            family: stack.enter_context(attempt.listening(family, protocol))
             for family, protocol in _PROTOCOL.items()
         }
         for family, listening in errors.items():
@@ -83,11 +81,11 @@ async def _listen(attempt: Attempt, opened: socket.socket, version: int, wanted:
             for family, listening in errors.items():
                 for packet in _waiting(listening, own=False):
                     if wanted in packet:
-                        raise failure_told(packet, family)
+                        raise failure_in_error(packet, family)
             try:
                 packets = list(_waiting(opened))
             except OSError as error:
-                raise Failure((error.strerror or "").lower(), Fault.UNREACHABLE) from error
+                raise Failure((error.strerror or "").lower(), FailureKind.UNREACHABLE) from error
             if any(_is_reply(packet, version, wanted) for packet in packets):
                 return "echo reply"
 
@@ -106,17 +104,17 @@ def _waiting(opened: socket.socket, *, own: bool = True) -> Iterator[bytes]:
             yield packet
 
 
-def failure_told(packet: bytes, version: int) -> Failure:
+def failure_in_error(packet: bytes, version: int) -> Failure:
     """What an ICMP error says of a packet that was forwarded.
 
-    REFUSED: that the host takes no such tunnel's packets.
+    REFUSED: that the host has no such tunnel.
     """
     message = message_of(packet, version)
     kind, code, quoted = message[0], message[1], message[8:]
     word = _WORDS[version].get((kind, code), "unreachable")
     around = quoted[9 if version == 4 else 6]
     ends_nowhere = (kind, code) in _NOT_TAKEN[version] and around != _PROTOCOL[version]
-    return Failure(f"{word!r}", Fault.REFUSED if ends_nowhere else Fault.UNREACHABLE)
+    return Failure(f"{word!r}", FailureKind.REFUSED if ends_nowhere else FailureKind.UNREACHABLE)
 
 
 def message_of(packet: bytes, version: int) -> bytes:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import socket
 
-from tula.health.outcome import clean
+from tula.health.check import clean
 from tula.health.probes.attempt import LIMIT, Attempt, Failure
+from tula.model.monitor import TcpProbe
 
 
-async def probe(attempt: Attempt) -> str:
+async def probe(settings: TcpProbe, attempt: Attempt) -> str:
     """Connects, sends, and reads until the text has come."""
     with attempt.opened(socket.SOCK_STREAM) as opened:
         await attempt.connect(opened)
-        if send := attempt.text("send"):
-            attempt.stage = "connected, but what is sent was not taken"
-            await attempt.loop.sock_sendall(opened, send.encode())
-        if expect := attempt.text("expect"):
-            await _expect(attempt, opened, expect)
+        if settings.send:
+            attempt.stage = "connected, but did not accept the data"
+            await attempt.loop.sock_sendall(opened, settings.send.encode())
+        if settings.expect:
+            await _expect(attempt, opened, settings.expect)
     return "connected"
 
 

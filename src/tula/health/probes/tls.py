@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from cryptography import x509
 
-from tula.health.outcome import clean
+from tula.health.check import clean
 from tula.health.probes.attempt import Failure
 
 _RECORD = 16384
@@ -51,7 +51,7 @@ class TLSStream:
                 self._incoming, self._outgoing, server_hostname=name
             )
         except (ValueError, UnicodeError) as error:
-            raise Failure(f"{clean(name, 60)!r} is no name for TLS") from error
+            raise Failure(f"{clean(name, 60)!r} is not a valid name for TLS") from error
 
     async def handshake(self) -> None:
         """Raises Failure when there is no TLS, or the certificate is not valid."""
@@ -116,10 +116,10 @@ def expiry_warning(certificate: bytes | None, within: float, now: float | None =
     left = ends - (time.time() if now is None else now)
     day = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d")
     if left < 0:
-        return f"the certificate ended on {day}"
+        return f"the certificate expired on {day}"
     if left >= within:
         return ""
-    return f"the certificate ends on {day}, in {_about(left)}"
+    return f"the certificate expires on {day}, in {_about(left)}"
 
 
 def _about(seconds: float) -> str:

@@ -1,5 +1,5 @@
-"""``tula lab demo``: Direct Server Return on real traffic, told in a minute.
+"""``tula lab demo``: Direct Server Return with real traffic, in a minute.
 
-The chapters are in ``story``; what they show is measured (``meter``, ``load``, ``frames``), and
-what they claim is checked (``claims``).
+The chapters are in ``story``. What they show is measured (``meter``, ``load``, ``frames``), and
+what they claim is checked.
 """

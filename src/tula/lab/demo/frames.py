@@ -1,4 +1,4 @@
-"""One request, frame by frame: who sent it to whom, read off the wire."""
+"""One request, frame by frame: who sent it to whom, as captured."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from tula.lab.capture import Capture
-from tula.lab.demo.document import FAR_VIPS
-from tula.lab.demo.flow import Flow, download
-from tula.lab.demo.stage import PORT, Stage
+from tula.lab.demo.request import Request, download
+from tula.lab.demo.stage import FAR_VIPS, PORT, Stage
 from tula.lab.guard import LabError
-from tula.lab.loop import on_loop
+from tula.lab.wait import on_loop
 
 _SIZE, _RATE = 200_000, 2_000_000
 
@@ -27,44 +26,44 @@ class Segment(NamedTuple):
     payload: bytes
     ttl: int
     same: bytes
-    """All that forwarding must leave alone: the packet without TTL and header checksum."""
+    """What forwarding must not change: the packet without TTL and header checksum."""
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """The way of one request and its answer."""
+class Exchange:
+    """One request and its answer, as seen in the network."""
 
     backend: str
-    """Who answered, by its own word."""
+    """Who answered, according to the answer."""
     arrives: Segment
-    """The request, as it comes to the balancer."""
+    """The request as it arrives at the balancer."""
     leaves: Segment
-    """The request, as the balancer sends it on."""
+    """The request as the balancer forwards it."""
     answer: Segment
-    """The answer, as it comes to the router."""
+    """The answer as it arrives at the router."""
     frames: int
-    """How many frames of answer came to the router."""
+    """How many frames of the answer arrived at the router."""
     at_balancer: int
     """How many of them the balancer received or sent."""
 
 
-def watch_request(stage: Stage, source_port: int) -> Anatomy:
+def watch_request(stage: Stage, source_port: int) -> Exchange:
     """Send one request from the first client, and watch it at the balancer and the router."""
     network = stage.network
     assert network.router is not None
     names = {host.mac(): host.name for host in (network.router, network.lb, *network.backends)}
-    flow = Flow(network.client, network.vip4)
+    request = Request(network.client, network.vip4)
     with Capture(network.lb) as at_lb, Capture(network.router) as at_router:
-        with flow.open(socket.SOCK_STREAM, source_port) as opened:
-            on_loop(download(flow, opened, _SIZE, _RATE))
+        with request.open(socket.SOCK_STREAM, source_port) as opened:
+            on_loop(download(request, opened, _SIZE, _RATE))
         arrived, left = (
             [read_segment(f, names) for f in at_lb.frames(outgoing)] for outgoing in (False, True)
         )
         came_back = [read_segment(frame, names) for frame in at_router.frames(outgoing=False)]
     vip = f"{network.vip4}:{PORT}"
     answers = [s for s in came_back if s and s.source == vip]
-    return Anatomy(
-        flow.backend,
+    return Exchange(
+        request.backend,
         _first(arrived, b"GET ", "request to the balancer"),
         _first(left, b"GET ", "request from the balancer"),
         _first(list(answers), b"HTTP/", "answer at the router"),
@@ -74,32 +73,32 @@ def watch_request(stage: Stage, source_port: int) -> Anatomy:
 
 
 @dataclass(frozen=True)
-class TunnelAnatomy:
-    """The way of one request through a tunnel, and of its answer."""
+class TunnelExchange:
+    """One request through a tunnel, and its answer."""
 
     backend: str
     arrives: Segment
-    """The request, as it comes to the balancer."""
+    """The request as it arrives at the balancer."""
     inside: Segment
     """The request inside the packet that the balancer sends."""
     outer: tuple[str, str]
     """The addresses of that packet."""
     answer: Segment
-    """The answer, as it comes to the router."""
+    """The answer as it arrives at the router."""
     frames: int
     at_balancer: int
 
 
-def watch_tunnel(stage: Stage, source_port: int) -> TunnelAnatomy:
-    """The same for the service behind the router."""
+def watch_tunnel(stage: Stage, source_port: int) -> TunnelExchange:
+    """The same for the service whose backends are behind the router."""
     network = stage.network
     assert network.router is not None
     names = {network.router.mac(name): network.router.name for name in ("eth0", "eth2")}
     names |= {host.mac(): host.name for host in (network.lb, *stage.far)}
-    flow = Flow(network.client, FAR_VIPS[0])
+    request = Request(network.client, FAR_VIPS[0])
     with Capture(network.lb) as at_lb, Capture(network.router, "eth2") as at_router:
-        with flow.open(socket.SOCK_STREAM, source_port) as opened:
-            on_loop(download(flow, opened, _SIZE, _RATE))
+        with request.open(socket.SOCK_STREAM, source_port) as opened:
+            on_loop(download(request, opened, _SIZE, _RATE))
         arrived = [read_segment(frame, names) for frame in at_lb.frames(outgoing=False)]
         sent = [(frame, read_segment(_inside(frame), names)) for frame in at_lb.frames(True)]
         came_back = [read_segment(frame, names) for frame in at_router.frames(outgoing=False)]
@@ -107,8 +106,8 @@ def watch_tunnel(stage: Stage, source_port: int) -> TunnelAnatomy:
     answers = [s for s in came_back if s and s.source == vip]
     inside = _first([segment for _, segment in sent], b"GET ", "request in a tunnel")
     frame = next(frame for frame, segment in sent if segment == inside)
-    return TunnelAnatomy(
-        flow.backend,
+    return TunnelExchange(
+        request.backend,
         _first(arrived, b"GET ", "request to the balancer"),
         inside,
         (str(IPv4Address(frame[26:30])), str(IPv4Address(frame[30:34]))),
@@ -119,14 +118,14 @@ def watch_tunnel(stage: Stage, source_port: int) -> TunnelAnatomy:
 
 
 def _inside(frame: bytes) -> bytes:
-    """What a tunnel's frame carries, as a frame: VXLAN's is one, IPIP's packet is given a head."""
+    """What a tunnel's frame carries, as a frame: VXLAN's is one, IPIP's packet gets a header."""
     if frame[23] == socket.IPPROTO_UDP:
         return frame[14 + 20 + 8 + 8 :]
     return frame[:14] + frame[34:] if frame[23] == socket.IPPROTO_IPIP else b""
 
 
 def read_segment(frame: bytes, names: dict[str, str]) -> Segment | None:
-    """Take a frame apart; None when it is no TCP over IPv4. MACs are given their hosts' names."""
+    """Parse a frame, with hosts' names for MACs; None unless it is TCP over IPv4."""
     if len(frame) < 54 or frame[12:14] != b"\x08\x00" or frame[23] != socket.IPPROTO_TCP:
         return None
     tcp = 14 + (frame[14] & 15) * 4

@@ -1,4 +1,4 @@
-"""Clients that download without end, and ask by UDP, each on a new connection."""
+"""Clients that download and send UDP requests all the time, each on a new connection."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Self
 
-from tula.lab.demo.flow import BROKEN, Flow, ask, download
+from tula.lab.demo.request import BROKEN, Request, ask, download
 from tula.lab.guard import LabError
 from tula.lab.host import Host
 
 DOWNLOADS = 24
-"""At a time."""
+"""At the same time."""
 SIZE = 1_000_000
 RATE = 2_000_000
 """Bytes a second of one download: half a second each."""
@@ -25,10 +25,10 @@ _ATTEMPTS = 5
 
 
 class Load:
-    """The traffic; runs in a thread of its own for the length of a ``with`` block.
+    """The traffic; runs in a thread of its own for the duration of a ``with`` block.
 
-    A download that is cut is asked again at once on a new connection, as a real client does. The
-    lists only grow: readers in other threads see a prefix.
+    A download that breaks is retried at once on a new connection, as real clients do. The lists
+    only grow: readers in other threads see a prefix.
     """
 
     def __init__(self, clients: list[Host], vips: tuple[str, ...]) -> None:
@@ -36,18 +36,18 @@ class Load:
         self._clients, self._vips = clients, vips
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="demo-load", daemon=True)
-        self._running: dict[int, Flow] = {}
-        self._fault: BaseException | None = None
-        self.downloads: list[Flow] = []
-        """Answered to the last byte."""
-        self.datagrams: list[Flow] = []
+        self._running: dict[int, Request] = {}
+        self._error: BaseException | None = None
+        self.downloads: list[Request] = []
+        """Complete."""
+        self.datagrams: list[Request] = []
         """Answered."""
-        self.cut: list[Flow] = []
-        """Downloads that broke, and were asked again."""
-        self.lost: list[Flow] = []
-        """Datagrams without an answer, asked again."""
+        self.cut: list[Request] = []
+        """Downloads that broke and were retried."""
+        self.lost: list[Request] = []
+        """Datagrams without an answer, retried."""
         self.given_up = 0
-        """What had no answer after many attempts either."""
+        """Requests that failed in every attempt."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -58,75 +58,75 @@ class Load:
             self.stop()
         else:
             self._stopping = True
-            self._thread.join(2)  # nobody waits for the answers any more
+            self._thread.join(2)  # the answers no longer matter
 
     def stop(self) -> None:
-        """Let what runs come to its end."""
+        """Let running requests finish."""
         self._stopping = True
         self._thread.join(30)
-        if self._fault is not None:
-            raise LabError(f"the clients failed: {self._fault!r}")
+        if self._error is not None:
+            raise LabError(f"the clients failed: {self._error!r}")
 
     def running(self) -> Counter[str]:
-        """Downloads that run now, by backend."""
-        return Counter(flow.backend for flow in list(self._running.values()))
+        """Running downloads, by backend."""
+        return Counter(request.backend for request in list(self._running.values()))
 
     def requests(self) -> Counter[str]:
         """Answered requests of both kinds, by backend."""
-        return Counter(flow.backend for flow in [*self.downloads, *self.datagrams])
+        return Counter(request.backend for request in [*self.downloads, *self.datagrams])
 
     def _run(self) -> None:
         try:
             asyncio.run(self._all())
         except BaseException as error:
-            self._fault = error
+            self._error = error
 
     async def _all(self) -> None:
-        ends = list(itertools.product(self._clients, self._vips))
+        pairs = list(itertools.product(self._clients, self._vips))
         workers = [self._download_on(number) for number in range(DOWNLOADS)]
         async with asyncio.TaskGroup() as group:
             for worker in workers:
                 group.create_task(worker)
-            for client, vip in itertools.cycle(ends):
+            for client, vip in itertools.cycle(pairs):
                 if self._stopping:
                     break
-                group.create_task(self._ask(Flow(client, vip)))
+                group.create_task(self._ask(Request(client, vip)))
                 await asyncio.sleep(_DATAGRAM_EVERY)
 
     async def _download_on(self, number: int) -> None:
-        """One client that never has enough."""
-        await asyncio.sleep(number / DOWNLOADS * SIZE / RATE)  # evenly spread from the start
-        for client, vip in self._turns(number):
+        """One client that downloads until it is stopped."""
+        await asyncio.sleep(number / DOWNLOADS * SIZE / RATE)  # spread evenly from the start
+        for client, vip in self._targets(number):
             if self._stopping:
                 return
             for attempt in range(1, _ATTEMPTS + 1):
-                flow = self._running[number] = Flow(client, vip)
+                request = self._running[number] = Request(client, vip)
                 try:
-                    with flow.open(socket.SOCK_STREAM) as opened:
-                        await download(flow, opened, SIZE, RATE)
-                    self.downloads.append(flow)
+                    with request.open(socket.SOCK_STREAM) as opened:
+                        await download(request, opened, SIZE, RATE)
+                    self.downloads.append(request)
                     break
                 except BROKEN:
-                    self.cut.append(flow)
+                    self.cut.append(request)
                     self.given_up += attempt == _ATTEMPTS
                     await asyncio.sleep(0.01 * attempt)
                 finally:
                     del self._running[number]
 
-    def _turns(self, number: int) -> Iterator[tuple[Host, str]]:
+    def _targets(self, number: int) -> Iterator[tuple[Host, str]]:
         clients, vips = self._clients, self._vips
         client = clients[number % len(clients)]
         for turn in itertools.count(number // len(clients)):
             yield client, vips[turn % len(vips)]
 
-    async def _ask(self, flow: Flow) -> None:
+    async def _ask(self, request: Request) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with flow.open(socket.SOCK_DGRAM) as opened:
-                    await ask(flow, opened)
-                self.datagrams.append(flow)
+                with request.open(socket.SOCK_DGRAM) as opened:
+                    await ask(request, opened)
+                self.datagrams.append(request)
                 return
             except BROKEN:
-                self.lost.append(flow)
+                self.lost.append(request)
                 self.given_up += attempt == _ATTEMPTS
-                flow = Flow(flow.client, flow.vip, time.monotonic())
+                request = Request(request.client, request.vip, time.monotonic())

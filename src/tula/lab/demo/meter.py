@@ -1,4 +1,4 @@
-"""What the interfaces have carried, read from the kernel's counters many times a second."""
+"""What the interfaces have carried, read from the kernel's counters many times per second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tula.lab.demo.stage import Stage
 from tula.lab.host import Host
 
 _WINDOW = 2.0
-"""Seconds over which rates are taken."""
+"""Seconds over which rates are averaged."""
 
 
 class Bytes(NamedTuple):
@@ -29,7 +29,7 @@ class Bytes(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """Bytes by host, at one moment."""
+    """Bytes by host at one point in time."""
 
     at: float
     hosts: dict[str, Bytes]
@@ -49,7 +49,7 @@ class Reading:
 class Meter:
     """Reads eth0 of every client, backend and the balancer; use it in a ``with`` block.
 
-    A file opened under /proc/net stays with its namespace, so that reading takes no step inside.
+    A file opened under /proc/net keeps its namespace, so reading does not have to enter it.
     """
 
     def __init__(self, stage: Stage) -> None:
@@ -72,11 +72,11 @@ class Meter:
         self._stack.close()
 
     def total(self) -> Reading:
-        """What has passed since the start."""
+        """Bytes since the start."""
         return self._read() - self._start
 
     def rate(self) -> Reading:
-        """What passed within the last two seconds or so; call it regularly."""
+        """Bytes within the last two seconds or so; to be called regularly."""
         now = self._read()
         self._recent.append(now)
         while len(self._recent) > 2 and now.at - self._recent[0].at > _WINDOW:

@@ -1,4 +1,4 @@
-"""The live panel, and the same in lines for where there is no terminal."""
+"""The live panel, and the same as lines of text without a terminal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tula.lab.demo.load import DOWNLOADS, SIZE
 from tula.lab.demo.view import BackendView, View
 
 REQUESTS, ANSWERS, CHANGED, WRONG = "cyan", "green", "yellow", "bold red"
-"""Colours: a thing has the same one everywhere."""
+"""Colours, the same everywhere."""
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def megabytes(count: float) -> str:
-    """Such as ``12.3 MB``; one unit everywhere, so that figures can be compared."""
+    """Such as ``12.3 MB``; always the same unit, for comparison."""
     return f"{count / 1e6:.1f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB"
 
 
@@ -31,12 +31,12 @@ def bar(part: float, width: int) -> str:
     eighths = round(max(0.0, min(1.0, part)) * width * 8)
     full, rest = divmod(eighths, 8)
     if not eighths and part > 0:
-        rest = 1  # something is not nothing
+        rest = 1  # a little is still visible
     return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
 
 
 def panel(view: View, width: int) -> RenderableType:
-    """The picture with figures on its arrows, the two sums, and the backends."""
+    """The drawing with rates on its arrows, the two totals, and the backends."""
     inner = width - 4
     top = max((b.rate for b in view.backends), default=0.0)
     most = max(top, view.past_rate / 3, 1.0)
@@ -49,7 +49,7 @@ def panel(view: View, width: int) -> RenderableType:
         *(_backend(backend, most, inner) for backend in view.backends),
     ]
     title = f"{DOWNLOADS} downloads of {megabytes(SIZE)} at a time, and UDP"
-    cut = f", [{CHANGED}]{view.cut} cut and repeated[/]" if view.cut else ""
+    cut = f", [{CHANGED}]{view.cut} broken and retried[/]" if view.cut else ""
     subtitle = (
         f"{view.downloads:,} downloads ({view.by_ipv6:,} by IPv6), {view.datagrams:,} UDP{cut}"
     )
@@ -86,7 +86,7 @@ def _backend(backend: BackendView, most: float, width: int) -> Text:
 
 
 def headings(view: View) -> str:
-    """Above the plain lines."""
+    """The header of the plain lines."""
     names = "".join(f" {backend.name}" for backend in view.backends)
     return (
         f"{'':6}{'through the':>12}{'past the':>10}  requests answered so far by\n"
@@ -95,7 +95,7 @@ def headings(view: View) -> str:
 
 
 def line(view: View) -> str:
-    """One moment in one line: bytes, and requests answered by each backend."""
+    """One line: bytes so far, and requests answered by each backend."""
     counts = "".join(f" {b.requests:>{len(b.name)}}" for b in view.backends)
     through = f"{megabytes(view.through.out):>12}{megabytes(view.past):>10}"
     return f"{view.seconds:>4.0f} s{through}{counts}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from tula.lab.demo.frames import Anatomy, Segment, TunnelAnatomy
+from tula.lab.demo.frames import Exchange, Segment, TunnelExchange
 from tula.lab.demo.meter import Bytes
 from tula.lab.demo.panel import ANSWERS, REQUESTS, megabytes
 
@@ -31,29 +31,29 @@ FAR_NETWORK = f"""
 """
 
 
-def tunnel_table(anatomy: TunnelAnatomy) -> Table:
-    """Three packets: the request, the same inside another one, and the answer."""
+def tunnel_table(exchange: TunnelExchange) -> Table:
+    """Three packets: the request, the same inside a tunnel, and the answer."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "outer IP from, to", "IP from", "IP to"):
         table.add_column(heading, no_wrap=True)
-    outer = ", ".join(anatomy.outer)
+    outer = ", ".join(exchange.outer)
     for what, shown, segment, style in (
-        ("request", "", anatomy.arrives, REQUESTS),
-        ("sent on", outer, anatomy.inside, REQUESTS),
-        ("answer", "", anatomy.answer, ANSWERS),
+        ("request", "", exchange.arrives, REQUESTS),
+        ("forwarded", outer, exchange.inside, REQUESTS),
+        ("answer", "", exchange.answer, ANSWERS),
     ):
         table.add_row(what, shown, segment.source, segment.destination, style=style)
     return table
 
 
-def anatomy_table(anatomy: Anatomy) -> Table:
+def exchange_table(exchange: Exchange) -> Table:
     """Three frames: the request twice, and the answer."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "MAC from", "MAC to", "IP from", "IP to"):
         table.add_column(heading, no_wrap=True)
-    _add(table, "request", anatomy.arrives, REQUESTS)
-    _add(table, "sent on", anatomy.leaves, REQUESTS)
-    _add(table, "answer", anatomy.answer, ANSWERS)
+    _add(table, "request", exchange.arrives, REQUESTS)
+    _add(table, "forwarded", exchange.leaves, REQUESTS)
+    _add(table, "answer", exchange.answer, ANSWERS)
     return table
 
 
@@ -67,7 +67,7 @@ def _shown(host: str) -> str:
 
 
 def bytes_table(clients: Bytes, balancer: Bytes, backends: Bytes) -> Table:
-    """Who received and sent how much: the balancer's row says it all."""
+    """Who received and sent how many bytes."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "received", "sent"):
         table.add_column(heading, justify="right" if heading else "left", min_width=12)

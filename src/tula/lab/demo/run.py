@@ -1,33 +1,35 @@
-"""The demo from the first line to the clean machine."""
+"""The demo from its first line to the cleanup, and what to try afterwards."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from tula.lab.demo.claims import Claims
-from tula.lab.demo.hints import next_steps, program
 from tula.lab.demo.pictures import bytes_table
 from tula.lab.demo.screen import Screen
 from tula.lab.demo.stage import NAME, Stage, build_stage, first_weights
-from tula.lab.demo.story import Story
+from tula.lab.demo.story import Claims, Story
 from tula.lab.guard import LabError
 from tula.lab.kept import exists
 from tula.lab.lab import Lab
+from tula.lab.topologies import VIP4
 
 
 def run_demo(keep: bool, plain: bool, fast: bool) -> list[str]:
-    """Tell the story; returns what of it did not hold."""
+    """Run the demo; returns the claims that did not hold."""
     if keep:
         _refuse_a_second()
     screen, claims = Screen(plain, fast), Claims()
     with _orderly_end(), Lab(named=NAME if keep else None, keep=keep) as lab:
         screen.say(
-            "[bold]Tula: Direct Server Return in a minute.[/] A network of namespaces on this "
-            "machine, real traffic; nothing outside of it is touched.",
+            "[bold]Tula: Direct Server Return in a minute.[/] Real traffic in a network of "
+            "namespaces on this machine; the machine's own network is not touched.",
             seconds=1,
         )
         stage = build_stage(lab)
@@ -37,9 +39,9 @@ def run_demo(keep: bool, plain: bool, fast: bool) -> list[str]:
         namespaces = {host.namespace.id for host in lab.hosts.values()}
         namespaces |= {switch.namespace.id for switch in lab.switches.values()}
     if not keep:
-        left = inhabitants(namespaces)
+        left = processes_in(namespaces)
         claims.check(
-            f"{len(namespaces)} namespaces and {len(stage.servers)} servers are gone, "
+            f"{len(namespaces)} namespaces and {len(stage.servers)} servers are removed, "
             "this machine is as it was",
             not left and not stage.document.exists(),
         )
@@ -49,7 +51,9 @@ def run_demo(keep: bool, plain: bool, fast: bool) -> list[str]:
     if keep:
         show_next_steps(screen, stage)
     else:
-        screen.say(f"To look around in it: [bold]{program()} lab demo --keep[/]", seconds=0)
+        screen.say(
+            f"To explore the network yourself: [bold]{program()} lab demo --keep[/]", seconds=0
+        )
     return claims.broken
 
 
@@ -62,29 +66,67 @@ def run_up() -> None:
         stage.apply(first_weights())
         stage.reach_far()
         show_next_steps(screen, stage)
-        with suppress(KeyboardInterrupt):  # which may come as soon as it was promised
-            screen.say("\nIt stays until Ctrl-C.", seconds=0)
+        with suppress(KeyboardInterrupt):  # which may come as soon as it is mentioned
+            screen.say("\nCtrl-C removes it.", seconds=0)
             signal.pause()
-    screen.say("It is removed.", seconds=0)
+    screen.say("Removed.", seconds=0)
 
 
 def show_next_steps(screen: Screen, stage: Stage) -> None:
-    """What to try in a network that stays."""
-    screen.say(f"The network is up, as namespaces {NAME}-lb and so on. Try:", seconds=0)
+    """Show what to try in a network that stays up."""
+    screen.say(f"The network is up, in namespaces named {NAME}-lb and so on. Try:", seconds=0)
     for command, shows in next_steps(stage):
         screen.console.print(f"   [dim]# {shows}[/]", no_wrap=True)
         screen.console.print(f"   {command}", markup=False, soft_wrap=True)
 
 
-def inhabitants(namespaces: set[tuple[int, int]]) -> list[int]:
-    """Processes that live in one of these network namespaces."""
+def program() -> str:
+    """How the reader would call ``tula`` from here, as root."""
+    called = Path(sys.argv[0])
+    name = "tula"
+    if called.name == "tula" and shutil.which("tula") != str(called.absolute()):
+        here = Path.cwd()
+        absolute = called.absolute()
+        name = str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+    return f"sudo {name}" if "SUDO_USER" in os.environ else name
+
+
+def next_steps(stage: Stage) -> list[tuple[str, str]]:
+    """Commands for a network that stays up, each with what it shows."""
+    tula = program()
+    get = f"curl -si http://{VIP4}/"
+    if shutil.which("curl") is None:
+        get = f"python3 -c 'import urllib.request as u; print(u.urlopen(\"http://{VIP4}\").read())'"
+    steps = [
+        (f"{tula} lab exec lb tula status", "services, backends, packets, bytes"),
+        (f"{tula} lab exec client-1 {get}", "which backend answers?"),
+        (
+            f"{tula} lab exec lb tula apply -f {stage.document}",
+            "apply that file, after you edited it",
+        ),
+        (f"{tula} lab exec lb nft list table netdev tula", "all of Tula's rules in the kernel"),
+        (f"{tula} lab exec lb sh", "a shell on the balancer, or on any other host"),
+    ]
+    if shutil.which("tcpdump") is not None:
+        steps.insert(
+            2,
+            (
+                f"{tula} lab exec lb tcpdump -eni eth0 port 80",
+                "requests arrive and leave; answers never do",
+            ),
+        )
+    return [*steps, (f"{tula} lab down", "remove everything")]
+
+
+def processes_in(namespaces: set[tuple[int, int]]) -> list[int]:
+    """The processes in one of these network namespaces."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
                 status = (entry / "ns" / "net").stat()
             except OSError:
-                continue  # gone meanwhile, or a kernel thread
+                continue  # ended meanwhile, or a kernel thread
             if (status.st_dev, status.st_ino) in namespaces:
                 found.append(int(entry.name))
     return found
@@ -99,8 +141,8 @@ def _summary(screen: Screen, story: Story, stage: Stage) -> None:
     screen.console.print()
     screen.table(bytes_table(clients, balancer, sent))
     screen.say(
-        f"\n[bold]For each byte through the balancer, {sent.out / max(1, balancer.out):.0f} went "
-        "past it.[/] A proxy or a NAT would have carried both.",
+        f"\n[bold]For each byte that the balancer sent, {sent.out / max(1, balancer.out):.0f} "
+        "bypassed it.[/] A proxy or NAT would have carried them all.",
         seconds=1,
     )
     served = ", ".join(f"{story.requests[name]:,} by {name}" for name in backends)
@@ -109,12 +151,12 @@ def _summary(screen: Screen, story: Story, stage: Stage) -> None:
 
 def _refuse_a_second() -> None:
     if exists(NAME):
-        raise LabError(f"a demo network is up already; remove it first: {program()} lab down")
+        raise LabError(f"a demo network is already up; remove it first: {program()} lab down")
 
 
 @contextmanager
 def _orderly_end() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal clean up as Ctrl-C does, and nothing disturb that."""
+    """Clean up on SIGTERM and a closed terminal as on Ctrl-C, and let no signal interrupt that."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in signals}
 

@@ -1,4 +1,4 @@
-"""The demo's screen: paced and alive on a terminal, plain lines where there is none."""
+"""The demo's screen: paced and animated on a terminal, plain lines without one."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _ASCII = str.maketrans("─═│║▶▲▼█…✓✗", "-=||>^v#.+x")
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Draws with what an encoding without box characters has."""
+    """Replaces box characters that the encoding lacks."""
     assert isinstance(error, UnicodeEncodeError)
     part = error.object[error.start : error.end].translate(_ASCII)
     return "".join(c if c.isascii() else "+" for c in part), error.end
 
 
 class Screen:
-    """Where the story is told."""
+    """Prints the demo."""
 
     def __init__(self, plain: bool, fast: bool) -> None:
-        """``plain`` and ``fast`` are what was asked for; without a terminal they are so anyway."""
+        """Options of the command; without a terminal both are implied."""
         if hasattr(sys.stdout, "reconfigure"):
             codecs.register_error("tula-ascii", _in_ascii)
             sys.stdout.reconfigure(errors="tula-ascii")
@@ -63,60 +63,60 @@ class Screen:
         )
 
     def say(self, markup: str, seconds: float | None = None) -> None:
-        """A paragraph, and the time to read it."""
+        """Print a paragraph, and give the time to read it."""
         self._set(Text.from_markup(markup), 1)
         self.pause(len(markup.split()) / _WORDS_A_SECOND if seconds is None else seconds)
 
     def draw(self, markup: str) -> None:
-        """Lines that are not to be wrapped."""
+        """Print lines that must not be wrapped."""
         self.console.print(Text.from_markup(markup), no_wrap=True, overflow="ellipsis")
 
     def table(self, table: Table) -> None:
-        """A table, set in a little."""
+        """Print a table, indented."""
         with self.console.capture() as captured:
             self.console.print(table)
         self._set(Text.from_ansi(captured.get().rstrip()), 2)
 
     def code(self, text: str) -> None:
-        """A document."""
+        """Print a configuration."""
         theme = "ansi_dark" if self.animated else "bw"
         syntax = Syntax("", "yaml", theme=theme, background_color="default")
         self._set(syntax.highlight(text), 3)
 
     def diff(self, before: str, after: str) -> None:
-        """What is edited in a document."""
+        """Print the lines that were changed in a configuration."""
         for changed in difflib.ndiff(before.splitlines(), after.splitlines()):
             if changed[0] in "+-":
                 style = "green" if changed[0] == "+" else "red"
                 self.console.print(Text(f"   {changed}", style), no_wrap=True)
 
     def verdict(self, text: str, held: bool) -> None:
-        """A claim, and whether it held."""
+        """Print a claim, and whether it held."""
         sign = Text("✓", ANSWERS) if held else Text("✗ did not hold:", WRONG)
         self.console.print(Text("  ").append(sign).append(f" {text}"), no_wrap=True)
 
     def command(self, text: str) -> None:
-        """What is typed."""
+        """Print a command as it would be typed."""
         self.console.print(Text(f" $ {text}", "bold"))
 
     def output(self, text: str) -> None:
-        """What a command answered."""
+        """Print the output of a command."""
         self._set(Text(text.rstrip(), "dim"), 3)
 
     def pause(self, seconds: float) -> None:
-        """Time to read; none without a reader."""
+        """Time to read; none if nobody watches."""
         if self.paced:
             time.sleep(seconds)
 
     def _set(self, text: Text, indent: int) -> None:
-        """Print a text, wrapped and set in, without spaces at the ends of lines."""
+        """Print a text, wrapped and indented, without trailing spaces."""
         for shown in text.wrap(self.console, self.console.width - indent - 1):
             shown.rstrip()
             self.console.print(Text(" " * indent).append(shown) if shown else "", no_wrap=True)
 
     @contextmanager
     def live(self, view: Callable[[], View]) -> Iterator[None]:
-        """Show the traffic below what is said, for the length of the block."""
+        """Show the traffic below the text, for the duration of the block."""
         self._view = view
         self._headed = False
         if not self.animated:
@@ -132,7 +132,7 @@ class Screen:
             yield
 
     def watch(self, seconds: float) -> None:
-        """Let the traffic run and be seen."""
+        """Show the traffic for some seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(1.0, left))

@@ -1,14 +1,13 @@
-"""What there is to see at one moment of the traffic."""
+"""The traffic at one point in time, as the panel shows it."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
-from tula.lab.demo.document import FAR, FULL_WEIGHT
 from tula.lab.demo.load import Load
 from tula.lab.demo.meter import Bytes, Meter
-from tula.lab.demo.stage import Stage
+from tula.lab.demo.stage import FAR, FULL_WEIGHT, Stage
 
 
 @dataclass(frozen=True)
@@ -17,16 +16,16 @@ class BackendView:
 
     name: str
     weight: int | None
-    """None while the document does not list it."""
+    """None while the configuration does not list it."""
     rate: float
-    """Bytes it sends in a second."""
+    """Bytes per second that it sends."""
     sent: int
     requests: int
 
 
 @dataclass(frozen=True)
 class View:
-    """Everything the panel and the plain lines show."""
+    """All that the panel and the plain lines show."""
 
     seconds: float
     through: Bytes
@@ -43,12 +42,12 @@ class View:
 
     @property
     def share(self) -> float:
-        """The balancer's part of all bytes that passed."""
+        """The balancer's share of all bytes sent."""
         return self.through.out / max(1, self.through.out + self.past)
 
 
-class Watch:
-    """Puts meter and load together into views."""
+class Viewer:
+    """Makes views of meter and load."""
 
     def __init__(self, stage: Stage, load: Load, meter: Meter) -> None:
         self._stage = stage
@@ -57,7 +56,7 @@ class Watch:
         self._begun = time.monotonic()
 
     def view(self) -> View:
-        """The present one."""
+        """The traffic now."""
         total, rate, requests = self._meter.total(), self._meter.rate(), self._load.requests()
         names = [backend.name for backend in self._stage.backends]
         length = max(rate.at, 0.001)
@@ -79,7 +78,7 @@ class Watch:
                 for name in names
             ],
             downloads=len(downloads),
-            by_ipv6=sum(":" in flow.vip for flow in downloads),
+            by_ipv6=sum(":" in request.vip for request in downloads),
             datagrams=len(self._load.datagrams),
             cut=len(self._load.cut),
         )

@@ -1,0 +1,157 @@
+"""The data path as the engine sees it: what moves packets, whatever it is made of.
+
+An implementation keeps its own terms (marks, numbers, generations, devices) to itself. What it
+returns is handed back to it and not looked into; a contract suite (tests/contract) holds for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tula.model.config import Config
+from tula.model.desired import DesiredState, SlotTable
+from tula.model.flow import Flow, FlowEntry
+from tula.model.health import ProbeSocket
+from tula.model.problem import Problem
+from tula.model.stats import BackendKey, Count, Stats
+
+Revision = int
+"""A number that every change of the data path, by anyone, makes another. The kernel tells of
+changes by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeStep:
+    """One thing that changes, for people: ``verb`` is add, change or remove."""
+
+    verb: str
+    what: str
+    name: str
+    detail: str = ""
+
+
+class Memory(Protocol):
+    """What the data path wants remembered over restarts. Equal when there is nothing new."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+
+class Observation(Protocol):
+    """What the data path held at one revision."""
+
+    @property
+    def revision(self) -> Revision: ...
+
+    @property
+    def present(self) -> bool:
+        """Whether there is anything of Tula's; there is not after a boot."""
+
+    def left_out(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        """Which of these backends were part of it and get no packets now: they were down."""
+
+    def holds_what(self, other: Observation) -> bool:
+        """Whether the same is there as in another observation, whatever others changed."""
+
+
+class PathChange(Protocol):
+    """A difference; false when there is none."""
+
+    def __bool__(self) -> bool: ...
+
+    @property
+    def memory(self) -> Memory:
+        """What must be on the disk before the change is committed."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What it touches, in a word each, such as ``rules``."""
+
+    def steps(self) -> list[ChangeStep]:
+        """What it does, in order."""
+
+
+class Receipt(Protocol):
+    """What a commit did; the next difference may start from it, without an observation."""
+
+    @property
+    def revision(self) -> Revision | None:
+        """The revision that it led to; None when somebody else may have changed something just
+        then, so that only an observation tells how things are."""
+
+    @property
+    def own(self) -> frozenset[Revision]:
+        """The revisions that this commit made, and nobody else."""
+
+    @property
+    def memory(self) -> Memory: ...
+
+    @property
+    def retired(self) -> Mapping[BackendKey, Count]:
+        """What was counted in what is gone with this commit."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What could not be cleaned up afterwards; the next observation finds it again."""
+
+
+class DataPath(Protocol):
+    """One network namespace's. Methods raise KernelError for what the kernel refuses."""
+
+    def dump(self, memory: Memory) -> dict[str, Any]:
+        """For JSON; ``recall`` reads it."""
+
+    def recall(self, data: Mapping[str, Any]) -> Memory:
+        """What ``dump`` gave; nothing is remembered if that is missing or damaged."""
+
+    def unsupported(self, config: Config, have: Observation | None = None) -> list[Problem]:
+        """The services that it cannot carry here, such as for tunnels that the kernel lacks.
+
+        With ``have``, what already works is taken for granted.
+        """
+
+    def observe(self) -> Observation:
+        """Reads all that is there. Raises NewerTableError for what a newer Tula made."""
+
+    def observe_presence(self) -> Observation:
+        """Reads only what it takes to remove all of it, also what a newer Tula made."""
+
+    def diff(
+        self, have: Observation | Receipt, want: DesiredState | None, memory: Memory
+    ) -> PathChange:
+        """What turns ``have`` into ``want``; pure. None stands for nothing at all.
+
+        Raises ProblemsError for what there is no room for, and StaleError when ``have`` is a
+        receipt that ``want`` is too far from: then only an observation will do.
+        """
+
+    def commit(self, change: PathChange, expected: Revision | None) -> Receipt:
+        """Makes the change for all packets at once.
+
+        Raises StaleError, and has changed nothing, when the revision is not ``expected`` any
+        more; None: whatever it is. Raises KernelError, and all is as it was before.
+        """
+
+    def drifted(self, left: Receipt, found: Observation) -> bool:
+        """Whether somebody else changed something since ``left``."""
+
+    def stats(self, memory: Memory) -> Stats:
+        """What is counted now."""
+
+    def connections(self, memory: Memory, limit: float) -> Mapping[BackendKey, int] | None:
+        """How many connections each backend holds; None when counting takes more than ``limit``
+        seconds.
+
+        TCP connections whose client said neither FIN nor RST, half-open ones among them, and UDP
+        flows: what a drain waits for.
+        """
+
+    def look_up(self, flow: Flow, memory: Memory, datagram: int | None = None) -> FlowEntry | None:
+        """What is held for a flow, or for one datagram's fragments by its identification."""
+
+    def choose(self, table: SlotTable, flow: Flow, seed: int, *, by_client: bool) -> int:
+        """The slot that a flow without an entry falls into; pure."""
+
+    def probe_socket(self, service: str, backend: str, memory: Memory) -> ProbeSocket:
+        """How a probe names the backend (by ``Backend.key``) that it is for; pure."""

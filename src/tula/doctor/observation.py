@@ -1,0 +1,223 @@
+"""What the machine itself shows, before any packet is sent."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from tula.engine.reader import Adapters, Reader
+from tula.engine.store import Store
+from tula.kernel.link_states import read_link_states
+from tula.kernel.nfchains import read_base_chains
+from tula.kernel.sysctls import Sysctls
+from tula.model.chain import BaseChain
+from tula.model.config import Config, IPAddress
+from tula.model.health import ProbeSocket
+from tula.model.host import HostView, LinkState
+from tula.model.problem import Problem
+from tula.model.stats import TableUse
+from tula.plan.probe_sysctls import InterfaceRequirement, settings_to_read
+from tula.plan.probes import Sources, plan_probes
+from tula.plan.reach import Reach, backend_addresses, plan_reach
+
+UNUSED_ADDRESSES: Mapping[int, IPAddress] = {
+    4: IPv4Address("192.0.2.1"),
+    6: IPv6Address("2001:db8:7475:6c61::1"),
+}
+"""Documentation addresses (RFC 5737, RFC 3849): a backend's reply to one of them shows where its
+default route leads."""
+
+_STATISTICS = {4: "arp_cache", 6: "ndisc_cache"}
+_FAMILIES = {4: "ipv4", 6: "ipv6"}
+
+PendingChanges = Callable[[], Sequence[str] | None]
+"""What apply would change now, a line each; None when the configuration does not fit the
+machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How full a kernel table is, in entries; from ``soft_limit`` on, old entries are evicted."""
+
+    used: int
+    limit: int
+    soft_limit: int = 0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One machine and one configuration, without anything that other machines say.
+
+    ``options`` names the configuration on a command line, such as ``-f tula.yaml``. ``applied``:
+    it is the one that was applied last. ``pending`` is what apply would change, None when the
+    configuration does not fit the machine.
+    """
+
+    config: Config
+    host: HostView = field(default_factory=HostView)
+    reach: Reach = field(default_factory=Reach)
+    links: Mapping[str, LinkState] = field(default_factory=dict)
+    options: str = ""
+    has_table: bool = True
+    applied: bool = True
+    has_daemon: bool = False
+    pending: Sequence[str] | None = ()
+    unsupported: Sequence[Problem] = ()
+    """Tunnels that this kernel cannot make."""
+    nft: tuple[int, ...] | None = (1, 0, 6)
+    """The version of the nft program, None without one."""
+    flow_tables: Sequence[TableUse] = ()
+    table_full: int = 0
+    """Packets that found a flow table full."""
+    neighbours: Mapping[int, Usage] = field(default_factory=dict)
+    """By IP version."""
+    conntrack: Usage | None = None
+    chains: Sequence[BaseChain] = ()
+    probe_needs: Mapping[str, InterfaceRequirement] = field(default_factory=dict)
+    """What health checks need, by interface."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def sources(self) -> Sources:
+        """The addresses to send from."""
+        return Sources(self.config, self.host)
+
+    @cached_property
+    def vips(self) -> set[IPAddress]:
+        """All VIPs of the configuration."""
+        return {vip for service in self.config.services for vip in service.vips}
+
+    @cached_property
+    def addresses(self) -> set[IPAddress]:
+        """This machine's addresses, including VIPs that it holds."""
+        return {held.address.ip for held in self.host.addresses}
+
+    @cached_property
+    def interfaces(self) -> tuple[str, ...]:
+        """The interfaces in use that exist: towards clients, backends and VIPs."""
+        named = [
+            *self.config.interfaces,
+            *(hop.interface for hop in self.reach.hops.values()),
+            *(outer.interface for outer in self.reach.endpoints.values()),
+            *(owned.interface for owned in self.reach.held),
+        ]
+        return tuple(name for name in dict.fromkeys(named) if name in self.host.links)
+
+    @cached_property
+    def names(self) -> dict[IPAddress, str]:
+        """The backends' and load balancers' names by address."""
+        found: dict[IPAddress, str] = {a: name for name, a in self.config.load_balancers}
+        for service in self.config.services:
+            for backend in service.backends:
+                found |= dict.fromkeys(backend.addresses, backend.name)
+        return found
+
+
+def observe_machine(
+    config: Config,
+    source: bytes,
+    options: str,
+    kernel: Adapters,
+    store: Store,
+    pending: PendingChanges,
+) -> Observation:
+    """Reads the machine; changes nothing. Raises KernelError and StateError."""
+    host = kernel.network.view(_destinations(config))
+    reach = plan_reach(config, host, force=True)
+    stats = Reader(kernel, store).stats()
+    full = [count.packets for name, count in stats.counters.items() if name == "table_full"]
+    return Observation(
+        config=config,
+        host=host,
+        reach=reach,
+        links=read_link_states(),
+        options=options,
+        has_table=kernel.path.observe_presence().present,
+        applied=store.document() == source,
+        has_daemon=store.has_daemon(),
+        pending=pending(),
+        unsupported=kernel.path.unsupported(config),
+        nft=read_nft_version(),
+        flow_tables=stats.tables,
+        table_full=sum(full),
+        neighbours=read_neighbours(kernel.sysctls),
+        conntrack=read_conntrack(kernel.sysctls),
+        chains=read_base_chains(),
+        probe_needs=_probe_needs(config, host, reach),
+        sysctls=_read_sysctls(host, kernel.sysctls),
+    )
+
+
+def _destinations(config: Config) -> set[IPAddress]:
+    """The addresses whose routes are looked up."""
+    vips = {vip for service in config.services for vip in service.vips}
+    balancers = {address for _, address in config.load_balancers}
+    return backend_addresses(config) | balancers | vips | set(UNUSED_ADDRESSES.values())
+
+
+def _probe_needs(
+    config: Config, host: HostView, reach: Reach
+) -> Mapping[str, InterfaceRequirement]:
+    """What replies to health checks need of interfaces."""
+    if reach.problems or not any(service.probed for service in config.services):
+        return {}
+    return plan_probes(config, host, reach, lambda *_: ProbeSocket(0, 0)).needs or {}
+
+
+def _read_sysctls(host: HostView, sysctls: Sysctls) -> Mapping[str, str]:
+    values = {name: sysctls.read(name) for name in settings_to_read(host.links)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def read_neighbours(sysctls: Sysctls) -> dict[int, Usage]:
+    """The neighbour tables by IP version. They belong to the whole machine, and are not visible
+    in network namespaces other than the initial one (neighbour.c)."""
+    found: dict[int, Usage] = {}
+    for version, family in _FAMILIES.items():
+        base = f"net/{family}/neigh/default/gc_thresh"
+        soft, limit = (_number(sysctls.read(f"{base}{n}")) for n in (2, 3))
+        used = _entries(Path("/proc/net/stat") / _STATISTICS[version])
+        if limit and used is not None:
+            found[version] = Usage(used, limit, soft)
+    return found
+
+
+def read_conntrack(sysctls: Sysctls) -> Usage | None:
+    """The connection tracking table, None where the kernel has none."""
+    count, limit = (sysctls.read(f"net/netfilter/nf_conntrack_{n}") for n in ("count", "max"))
+    return Usage(_number(count), _number(limit)) if count and limit else None
+
+
+def read_nft_version() -> tuple[int, ...] | None:
+    """The version of the nft program, which writes the rules; None without one."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    program = shutil.which("nft", path=path)
+    if program is None:
+        return None
+    output = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return parse_version(output.stdout)
+
+
+def parse_version(text: str) -> tuple[int, ...] | None:
+    """From ``nftables v1.0.6 (Lester Gooch #5)``."""
+    found = re.search(r"v(\d+(?:\.\d+)*)", text)
+    return tuple(map(int, found[1].split("."))) if found else None
+
+
+def _entries(path: Path) -> int | None:
+    """The first column of the first row: the table's entries, hexadecimal."""
+    try:
+        return int(path.read_text().splitlines()[1].split()[0], 16)
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0

@@ -1,0 +1,179 @@
+"""What the checker knows of each probe that it repeats, and of each backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from tula.health.check import Check, Outcome, ProbeView
+from tula.health.diagnosis import can_diagnose
+from tula.health.machine import ProbeState, ProbeVerdict, combined, evidence_of, warning_of
+from tula.health.timing import Durations
+from tula.model.config import IPAddress
+from tula.model.health import BackendName, Health
+from tula.model.monitor import HealthPolicy
+
+_DIAGNOSIS = 30.0
+"""Seconds for which a diagnosis holds, if the evidence stays the same."""
+_DIAGNOSIS_CHANGED = 5.0
+
+
+class ScheduledProbe:
+    """One probe, sent again and again for all backends that share it."""
+
+    __slots__ = (
+        "_diagnosed",
+        "_diagnosed_at",
+        "backends",
+        "check",
+        "diagnosing",
+        "diagnosis",
+        "due",
+        "durations",
+        "failed",
+        "late",
+        "outcome",
+        "state",
+        "task",
+        "timer",
+    )
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+        self.backends: list[MonitoredBackend] = []
+        self.durations: Durations | None = None
+        self.state = ProbeState()
+        self.outcome: Outcome | None = None
+        self.diagnosis = ""  # what diagnosis found
+        self.failed = 0
+        self.due = 0.0
+        self.late = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.diagnosing: asyncio.Task[None] | None = None
+        self._diagnosed = ""
+        self._diagnosed_at = 0.0
+
+    def begin_diagnosis(self, now: float) -> bool:
+        """Whether it is time to ask why it is down; if so, it counts as asked."""
+        failed = self.outcome
+        if failed is None or failed.passed is not False or self.state.up is not False:
+            return False
+        if self.diagnosing is not None or not can_diagnose(self.check.settings, self.check.direct):
+            return False
+        changed = failed.evidence != self._diagnosed
+        wait = _DIAGNOSIS_CHANGED if changed else _DIAGNOSIS
+        if self._diagnosed and now < self._diagnosed_at + wait:
+            return False
+        if changed:
+            self.diagnosis = ""
+        self._diagnosed, self._diagnosed_at = failed.evidence, now
+        return True
+
+    def forget_diagnosis(self) -> None:
+        """It is up again: the next failure may have another reason."""
+        self._diagnosed = self.diagnosis = ""
+
+    def shown(self) -> tuple[object, ...]:
+        """What findings show of it: while this is the same, so are they."""
+        outcome = self.outcome
+        of = (outcome.passed, outcome.evidence, outcome.warning) if outcome is not None else ()
+        return self.state.up, self.diagnosis, self._diagnosed, of
+
+    def verdict(self) -> ProbeVerdict:
+        """What it says of a backend now."""
+        outcome = self.outcome
+        if outcome is None:
+            return ProbeVerdict(self.state.up)
+        evidence = outcome.evidence
+        if self.diagnosis and outcome.evidence == self._diagnosed:
+            evidence = f"{evidence}; {self.diagnosis}"
+        return ProbeVerdict(self.state.up, outcome, evidence)
+
+    def stop(self) -> None:
+        """Cancels all of it that is under way or due."""
+        if self.timer is not None:
+            self.timer.cancel()
+        for task in (self.task, self.diagnosing):
+            if task is not None:
+                task.cancel()
+
+    def view(self) -> ProbeView:
+        state = self.state
+        return ProbeView(
+            kind=self.check.settings.type,
+            target=self.check.target,
+            backends=tuple(dict.fromkeys(backend.name for backend in self.backends)),
+            up=state.up,
+            outcome=self.outcome,
+            passes=state.passes,
+            failures=state.failures,
+            failed=self.failed,
+            flaps=state.flaps,
+            late=self.late,
+        )
+
+
+class MonitoredBackend:
+    """One backend of one service, and the probes that decide about it."""
+
+    __slots__ = ("_finding", "_require_all", "adopted", "monitors", "name", "since", "up")
+
+    def __init__(
+        self,
+        name: BackendName,
+        monitors: dict[int, list[ScheduledProbe]],
+        policy: HealthPolicy,
+        adopted: Health | None,
+        now: float,
+    ) -> None:
+        self.name = name
+        self.monitors = [monitors[position] for position in sorted(monitors)]
+        self.adopted = adopted
+        self.up = adopted.up if adopted is not None else None
+        self.since = adopted.since if adopted is not None else now
+        self._require_all = policy.require_all
+        self._finding: Health | None = None
+
+    def recount(self, now: float) -> bool:
+        """Combines the probes anew; whether ``up`` changed."""
+        monitors = ((probe.state.up for probe in targets) for targets in self.monitors)
+        up = combined(monitors, self._require_all)
+        if up is None or up is self.up:
+            # Undecided: what was adopted, or decided before, holds until it is decided.
+            return False
+        self.up, self.since, self._finding = up, now, None
+        return True
+
+    def forget_finding(self) -> None:
+        """One of its probes shows something else now."""
+        self._finding = None
+
+    def finding(self) -> Health:
+        """How it stands; the same object until something has changed."""
+        if self._finding is None:
+            self._finding = self._find()
+        return self._finding
+
+    def _find(self) -> Health:
+        monitors = [[probe.verdict() for probe in targets] for targets in self.monitors]
+        evidence = evidence_of(self.up, monitors)
+        decided = combined(
+            ([verdict.up for verdict in targets] for targets in monitors), self._require_all
+        )
+        if self.adopted is not None and decided is None and self.up is self.adopted.up:
+            evidence = self.adopted.evidence or evidence
+        return Health(self.up, self.since, evidence, warning_of(monitors))
+
+    def addresses(self) -> frozenset[IPAddress]:
+        """Its own, as far as its checks tell."""
+        return own_addresses(probe.check for targets in self.monitors for probe in targets)
+
+
+def own_addresses(checks: Iterable[Check]) -> frozenset[IPAddress]:
+    """The backend's own addresses among the checks' targets."""
+    return frozenset(
+        (check.direct or check.target).address
+        for check in checks
+        if check.direct is not None or check.target.source is None
+    )

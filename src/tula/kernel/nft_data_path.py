@@ -1,0 +1,350 @@
+"""The data path by nftables: a table in the netdev family, and tunnel devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from tula.dataplane.nft.build import BuiltRuleset, build_ruleset
+from tula.dataplane.nft.describe import describe_transaction
+from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
+from tula.dataplane.nft.ids import PROBE_MARK, Ids, split_id
+from tula.dataplane.nft.incremental import rebuild_ruleset
+from tula.dataplane.nft.lookup3 import slot_of
+from tula.dataplane.nft.number import number_state, only_weights_moved, renumber_state
+from tula.dataplane.nft.numbered import NumberedState
+from tula.dataplane.nft.numbering import merge_ids, plan_ids, replan_tables
+from tula.dataplane.nft.recover import MapCounts, counts_by_id, recover_ids, renamed_services
+from tula.dataplane.nft.retired import leaving_counts, leaving_marks, names_of
+from tula.dataplane.nft.ruleset import Key, MapName, Ruleset
+from tula.dataplane.nft.transaction import Transaction, in_turn
+from tula.dataplane.nft.tunnel_devices import Tunnels
+from tula.dataplane.nft.tunnel_diff import TunnelChange, diff_tunnels
+from tula.dataplane.nft.tunnel_kinds import missing_tunnels
+from tula.dataplane.nft.tunnel_steps import Devices, tunnel_steps
+from tula.dataplane.port import (
+    ChangeStep,
+    Memory,
+    Observation,
+    PathChange,
+    Receipt,
+    Revision,
+)
+from tula.kernel.clock import Clock, SystemClock
+from tula.kernel.nft_memory import dump_ids, recall_ids
+from tula.kernel.nftables import NewerTableError, Nftables
+from tula.kernel.tunnels import TunnelAdapter
+from tula.model.config import Config, Forwarding
+from tula.model.desired import DesiredState, SlotTable
+from tula.model.errors import KernelError, StaleError
+from tula.model.flow import Flow, FlowEntry
+from tula.model.health import ProbeSocket
+from tula.model.problem import Problem
+from tula.model.stats import BackendKey, Count, Stats, TableUse
+
+
+@dataclass(frozen=True, slots=True)
+class NftObservation:
+    """The table and the devices."""
+
+    revision: Revision
+    ruleset: Ruleset | None
+    tunnels: Tunnels = field(default_factory=Tunnels)
+
+    @property
+    def present(self) -> bool:
+        return self.ruleset is not None
+
+    @property
+    def counts(self) -> MapCounts:
+        """Those of the elements, by map."""
+        return self.ruleset.counts if self.ruleset is not None else {}
+
+    def left_out(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        if self.ruleset is None:
+            return frozenset()
+        ids = merge_ids(_ids(memory), recover_ids(self.ruleset))
+        marks = {mark for elements in self.counts.values() for mark in elements}
+        known = (name for name in backends if ids.knows(*name))
+        return frozenset(name for name in known if ids.mark(*name) not in marks)
+
+    def holds_what(self, other: Observation) -> bool:
+        found = _observation(other)
+        return self.ruleset == found.ruleset and self.tunnels == found.tunnels
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What the data path is brought to, in all the forms that the next difference needs."""
+
+    state: DesiredState
+    numbered: NumberedState
+    built: BuiltRuleset
+    ids: Ids
+
+
+@dataclass(frozen=True, slots=True)
+class NftChange:
+    """Steps for the table and for devices; ``target`` is None when everything goes."""
+
+    memory: Ids
+    transaction: Transaction = ()
+    tunnels: TunnelChange = field(default_factory=TunnelChange)
+    had_tunnels: Tunnels = field(default_factory=Tunnels)
+    target: _Target | None = None
+    known: Ids = field(default_factory=Ids)
+    """The numbers before it."""
+    retired: MapCounts | None = None
+    """The counts of elements that go; None: to be read just before they do."""
+
+    def __bool__(self) -> bool:
+        return bool(self.transaction or self.tunnels)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        named = {"rules": bool(self.transaction), "tunnels": bool(self.tunnels)}
+        return tuple(name for name, there in named.items() if there)
+
+    def steps(self) -> list[ChangeStep]:
+        wanted = self.target.numbered.tunnels.devices if self.target is not None else {}
+        devices: Devices = {**wanted, **self.had_tunnels.devices}
+        return [
+            *tunnel_steps(self.tunnels, devices, before=True),
+            *(
+                ChangeStep(line.verb, line.what, line.name, line.detail)
+                for line in describe_transaction(self.transaction)
+            ),
+            *tunnel_steps(self.tunnels, devices, before=False),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class NftReceipt:
+    """What a commit left."""
+
+    revision: Revision | None
+    own: frozenset[Revision]
+    memory: Ids
+    retired: Mapping[BackendKey, Count] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    target: _Target | None = None
+
+
+class NftDataPath:
+    """See ``DataPath`` for what each method promises."""
+
+    def __init__(
+        self,
+        nftables: Nftables,
+        tunnels: TunnelAdapter,
+        clock: Clock | None = None,
+    ) -> None:
+        self._nftables = nftables
+        self._tunnels = tunnels
+        self._clock = clock or SystemClock()
+
+    def dump(self, memory: Memory) -> dict[str, Any]:
+        return dump_ids(_ids(memory), self._clock)
+
+    def recall(self, data: Mapping[str, Any]) -> Ids:
+        return recall_ids(data, self._clock)
+
+    def unsupported(self, config: Config, have: Observation | None = None) -> list[Problem]:
+        if all(service.forwarding is Forwarding.L2 for service in config.services):
+            return []
+        if have is not None and _observation(have).tunnels.devices:
+            return []
+        return missing_tunnels(config, self._tunnels.missing)
+
+    def observe(self) -> NftObservation:
+        # Before all else: what changes from here on makes another revision.
+        revision = self._nftables.generation()
+        ruleset = self._nftables.observe()
+        return NftObservation(revision, ruleset, self._tunnels.observe())
+
+    def observe_presence(self) -> NftObservation:
+        """Enough to remove all of it, also what a newer Tula made."""
+        revision = self._nftables.generation()
+        there = Ruleset() if self._nftables.exists() else None
+        return NftObservation(revision, there, self._tunnels.observe())
+
+    def diff(
+        self, have: Observation | Receipt, want: DesiredState | None, memory: Memory
+    ) -> NftChange:
+        if isinstance(have, NftReceipt):
+            return _diff_target(have, want)
+        found = _observation(have)
+        ids = _ids(memory)
+        if want is None:
+            return NftChange(
+                memory=ids,
+                transaction=diff_rulesets(found.ruleset, None),
+                tunnels=diff_tunnels(found.tunnels, Tunnels()),
+                had_tunnels=found.tunnels,
+                known=merge_ids(ids, recover_ids(found.ruleset)),
+                retired=found.counts,
+            )
+        known = merge_ids(ids, recover_ids(found.ruleset))
+        renamed = renamed_services(want, known, found.ruleset)
+        numbers = plan_ids(want, known, self._clock.boot(), renamed)
+        numbered = number_state(want, numbers)
+        built = build_ruleset(numbered, found.ruleset.maps if found.ruleset else ())
+        return NftChange(
+            memory=numbers,
+            transaction=diff_rulesets(found.ruleset, built.ruleset, found.counts),
+            tunnels=diff_tunnels(found.tunnels, numbered.tunnels),
+            had_tunnels=found.tunnels,
+            target=_Target(want, numbered, built, numbers),
+            known=known,
+            retired=leaving_counts(built.ruleset, found.counts),
+        )
+
+    def commit(self, change: PathChange, expected: Revision | None) -> NftReceipt:
+        if not isinstance(change, NftChange):
+            raise TypeError(f"a change of another data path: {change!r}")
+        retired = change.retired
+        if retired is None:
+            leaving = leaving_marks(change.transaction)
+            retired = {str(name): self._read_counts(name, m) for name, m in leaving.items()}
+        changed, gone = in_turn(change.transaction)
+        revision, own = expected, set[Revision]()
+        if change.tunnels:
+            self._tunnels.prepare(change.tunnels, change.had_tunnels)
+        try:
+            if changed:
+                revision = self._run(changed, expected, own)
+        except KernelError:
+            if change.tunnels:
+                self._tunnels.undo(change.tunnels, change.had_tunnels)
+            raise
+        # Done it is: what follows only cleans up, and who observes finds what is left.
+        warnings = []
+        if gone:
+            # No rule names it: what the kernel keeps of it, no packet sees.
+            with suppress(KernelError):
+                revision = self._run(gone, revision, own)
+        if change.tunnels:
+            try:
+                self._tunnels.finish(change.tunnels)
+            except KernelError as error:
+                warnings.append(str(error))
+        return NftReceipt(
+            revision=revision,
+            own=frozenset(own),
+            memory=change.memory,
+            retired=_by_name(retired, change.known),
+            warnings=tuple(warnings),
+            target=change.target,
+        )
+
+    def _read_counts(self, name: MapName, marks: list[int]) -> Mapping[Key, Count]:
+        return dict(self._nftables.counts_of(name, marks).items())
+
+    def _run(
+        self, transaction: Transaction, expected: Revision | None, own: set[Revision]
+    ) -> Revision | None:
+        led_to = self._nftables.run(transaction, expected)
+        if led_to is not None:
+            own.add(led_to)
+        return led_to
+
+    def drifted(self, left: Receipt, found: Observation) -> bool:
+        target, now = _receipt(left).target, _observation(found)
+        if target is None:
+            return now.present
+        devices = diff_tunnels(now.tunnels, target.numbered.tunnels)
+        return now.ruleset != target.built.ruleset or bool(devices)
+
+    def stats(self, memory: Memory) -> Stats:
+        if not self._nftables.exists():
+            return Stats()
+        try:
+            backends = _by_name(self._nftables.counts(), _ids(memory))
+        except NewerTableError:  # all else can be told
+            backends = {}
+        parsed = (
+            (MapName.parse(name), entries)
+            for name, entries in sorted(self._nftables.entries().items())
+        )
+        tables = tuple(
+            TableUse(name.kind.value, entries, name.size)
+            for name, entries in parsed
+            if name is not None and name.kind.dynamic and not name.kind.hot
+        )
+        return Stats(backends, self._nftables.named_counts(), tables)
+
+    def connections(self, memory: Memory, limit: float) -> Mapping[BackendKey, int] | None:
+        held = self._nftables.held(limit) if self._nftables.exists() else {}
+        if held is None:
+            return None
+        names = names_of(held, _ids(memory))
+        return {names[mark]: number for mark, number in held.items() if mark in names}
+
+    def look_up(self, flow: Flow, memory: Memory, datagram: int | None = None) -> FlowEntry | None:
+        present = self._nftables.entries() if self._nftables.exists() else {}
+        if datagram is None:
+            tables, key = flow_tables(flow, present), flow_key(flow)
+        else:
+            tables, key = fragment_tables(flow, present), fragment_key(flow, datagram)
+        marks = (self._nftables.mark_of(table, key) for table in tables)
+        mark = next((mark for mark in marks if mark is not None), None)
+        if mark is None:
+            return None
+        ids, (service, backend) = _ids(memory), split_id(mark)
+        services = {number: name for name, number in ids.services.items()}
+        backends = {number: key for key, number in ids.backends.items()}
+        return FlowEntry(services.get(service, ""), backends.get(backend, ""))
+
+    def choose(self, table: SlotTable, flow: Flow, seed: int, *, by_client: bool) -> int:
+        port = None if by_client else flow.client_port
+        return slot_of(flow.client, port, seed, len(table.slots))
+
+    def probe_socket(self, service: str, backend: str, memory: Memory) -> ProbeSocket:
+        return ProbeSocket(PROBE_MARK, _ids(memory).mark(service, backend))
+
+
+def _diff_target(have: NftReceipt, want: DesiredState | None) -> NftChange:
+    """From what this process left: only tables and elements can differ."""
+    target = have.target
+    if target is None or want is None or not only_weights_moved(target.state, want):
+        raise StaleError
+    ids = replan_tables(target.ids, want.services)
+    numbered = renumber_state(target.numbered, target.state, want, ids)
+    built = rebuild_ruleset(target.built, numbered)
+    return NftChange(
+        memory=ids,
+        transaction=diff_rulesets(target.built.ruleset, built.ruleset),
+        target=_Target(want, numbered, built, ids),
+        known=ids,
+    )
+
+
+def _by_name(counts: MapCounts, ids: Ids) -> dict[BackendKey, Count]:
+    totals = counts_by_id(counts)
+    names = names_of(totals, ids)
+    return {
+        names[mark]: count
+        for mark, count in totals.items()
+        if mark in names and (count.packets or count.bytes)
+    }
+
+
+def _observation(value: Observation | Receipt) -> NftObservation:
+    if not isinstance(value, NftObservation):
+        raise TypeError(f"an observation of another data path: {value!r}")
+    return value
+
+
+def _receipt(value: Receipt) -> NftReceipt:
+    if not isinstance(value, NftReceipt):
+        raise TypeError(f"a receipt of another data path: {value!r}")
+    return value
+
+
+def _ids(value: Memory) -> Ids:
+    if not isinstance(value, Ids):
+        raise TypeError(f"a memory of another data path: {value!r}")
+    return value

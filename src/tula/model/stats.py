@@ -1,0 +1,45 @@
+"""What a data path counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+NO_BACKEND = "no_backend"
+"""The counter of packets for a service that no backend could take; they are dropped."""
+
+BackendKey = tuple[str, str]
+"""A service's name and ``Backend.key``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Packets and bytes; a packet may be an aggregate of several (GRO), bytes are exact."""
+
+    packets: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.packets + other.packets, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """One table that packets fill; ``entries`` is None where the kernel does not tell."""
+
+    name: str
+    entries: int | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """One reading of a data path.
+
+    ``backends`` are what each backend was sent; ``counters`` what is counted as a whole, by name,
+    such as ``no_backend``; ``tables`` how full the connection tables are.
+    """
+
+    backends: Mapping[BackendKey, Count] = field(default_factory=dict)
+    counters: Mapping[str, Count] = field(default_factory=dict)
+    tables: tuple[TableUse, ...] = ()

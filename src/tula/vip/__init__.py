@@ -1,0 +1,1 @@
+"""Who puts the VIPs on this machine and tells the network of them."""
