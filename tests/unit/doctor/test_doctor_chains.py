@@ -40,7 +40,7 @@ CASES = [
     ("all but the vip", chain(ChainRule((NOT_VIP,), verdict=DROP)), Drops.NO),
     ("its subnet", chain(ChainRule((SUBNET,), verdict=DROP)), Drops.YES),
     ("one client's", chain(ChainRule((OF_ONE,), verdict=DROP)), Drops.MAYBE),
-    ("with more", chain(ChainRule((TO_VIP,), vague=True, verdict=DROP)), Drops.MAYBE),
+    ("with more", chain(ChainRule((TO_VIP,), partial=True, verdict=DROP)), Drops.MAYBE),
     ("accepted before", chain(ChainRule((TO_VIP,), verdict=ACCEPT), drops=True), Drops.NO),
     ("some accepted", chain(ChainRule((OF_ONE,), verdict=ACCEPT), drops=True), Drops.MAYBE),
     ("counted", chain(ChainRule((TO_VIP,))), Drops.NO),

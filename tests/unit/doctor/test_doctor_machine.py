@@ -158,7 +158,7 @@ def test_figures_that_are_not_there() -> None:
 
 
 def test_reverse_path_filters_matter_to_a_daemon() -> None:
-    needs = {"eth0": InterfaceRequirement(local=True, filters=frozenset({OFF, LOOSE}))}
+    needs = {"eth0": InterfaceRequirement(accept_local=True, rp_filters=frozenset({OFF, LOOSE}))}
     strict = {setting("all", "rp_filter"): "0", setting("eth0", "rp_filter"): "1"}
     loose = {**strict, setting("eth0", "rp_filter"): "2", setting("eth0", "accept_local"): "1"}
     for keys, wanted in [
