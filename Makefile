@@ -48,6 +48,7 @@ bench: $(VENV)/.runtime ## all figures of docs/benchmarks.md: packets a second, 
 	scripts/as-root $(BIN)/python bench/scale.py
 	scripts/as-root $(BIN)/python bench/adjust.py
 	scripts/as-root $(BIN)/python bench/health.py
+	scripts/as-root $(BIN)/python bench/failover.py
 	scripts/as-root $(BIN)/python bench/probes.py
 	scripts/as-root $(BIN)/python bench/held.py
 

@@ -17,7 +17,7 @@ from tula.lab import Lab
 _SIZES = (10_000, 50_000, 100_000, 262_144, 1_000_000)
 _AT_ONCE = 2.0
 _SHARE = 20
-"""As in tula.daemon.held: the least seconds between counts, and the rest after one."""
+"""As in tula.daemon.connection_counts: the least seconds between counts, and the rest after one."""
 
 
 def measure(entries: int, limit: float) -> str:

@@ -95,7 +95,7 @@ def test_forwarding_and_health_go_on(network: Network, daemon: Running, tmp_path
     assert daemon.backends()["web/backend-3"]["weight"] == 100
     shown = call_tula(lb, "status").stderr.splitlines()
     assert [line.split(":")[0] for line in shown] == ["WARNING"] * 2
-    assert "document-accepted" not in daemon.log.split("the document waits")[1]
+    assert "configuration-accepted" not in daemon.log.split("configuration change deferred")[1]
 
     # It tries again and again, and that holds nothing else up.
     lost.add_address("lo", "10.9.0.100/32")
@@ -120,7 +120,7 @@ def test_a_start_that_finds_no_room_says_why(network: Network, tmp_path: Path) -
     wait_until(lambda: "No space left" in daemon.log, 60)
     asked = call_tula(network.lb, "status", check=False)
     assert asked.returncode == 1
-    assert "the daemon has no document yet: " in asked.stderr
+    assert "the daemon has no configuration yet: " in asked.stderr
     assert "No space left on device" in asked.stderr
     (daemon.state / "filling").unlink()
     daemon.wait_until_it_answers(40)

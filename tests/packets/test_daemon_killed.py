@@ -191,7 +191,7 @@ def test_the_daemon_is_killed_while_it_is_told_things(network: Network, tmp_path
             daemon.start()
             # The file may hold what nobody had accepted yet: it is now.
             daemon.wait_for_weight("web/backend-3", operator.begun.weight)
-            wait_until(lambda: daemon.status()["daemon"]["document"]["accepted_at"], 60)
+            wait_until(lambda: daemon.status()["daemon"]["configuration"]["accepted_at"], 60)
             assert daemon.problems == ""
             said = on_disk(lb)
             assert said == Said(operator.begun.weight, found.overrides)

@@ -49,7 +49,7 @@ def served(network: Network) -> bool:
 
 
 def refused(daemon: Running) -> str:
-    found = daemon.status()["daemon"]["document"]["refused"]
+    found = daemon.status()["daemon"]["configuration"]["refused"]
     return str(found["problems"][0]["message"]) if found else ""
 
 
@@ -88,7 +88,7 @@ def test_the_last_good_document_runs_on(network: Network, tmp_path: Path) -> Non
             loud = call_tula(lb, "status").stderr
             assert loud.startswith(f"WARNING: {document} has been refused since ")
             assert loud.endswith("; the previous configuration still runs\n")
-            assert words in daemon.log.lower().split("document-refused")[-1]
+            assert words in daemon.log.lower().split("configuration-refused")[-1]
         put(network, tmp_path, 80, 81)
         wait_until(lambda: daemon.status()["services"][0]["ports"] == ["80", "81"], 60)
         assert refused(daemon) == ""
@@ -138,7 +138,7 @@ def test_who_else_would_change_things_is_refused(network: Network, tmp_path: Pat
         applied = call_tula(lb, "apply", "-f", other, check=False)
         assert (applied.returncode, applied.stdout) == (2, "")
         assert applied.stderr == (
-            f"tula: the daemon runs {document}, which says otherwise; change that file\n"
+            f"tula: the daemon runs {document}, which has other content; change that file\n"
         )
         assert call_tula(lb, "apply", "-f", document).stdout == "nothing changed\n"
         assert snapshot(lb) == before

@@ -160,10 +160,10 @@ class Watched:
         """Seconds until the daemon told that it had mended what was done."""
         before, start = self.last(), time.time()
         act()
-        told = wait_until(lambda: self.events("kernel-mended", before), 60, "kernel-mended")
+        told = wait_until(lambda: self.events("kernel-repaired", before), 60, "kernel-repaired")
         wait_until(settled, 60, "what it was")
         # Of several, the last: what came later was needed as well.
-        told = self.events("kernel-mended", before)
+        told = self.events("kernel-repaired", before)
         return float(told[-1]["time"]) - start
 
 
@@ -262,7 +262,7 @@ def test_a_card_that_is_taken_out_and_given_back(watched: Watched) -> None:
     old, mac = lb.index("eth0"), lb.mac()
     before = watched.last()
     lb.remove_interface("eth0")
-    wait_until(lambda: watched.events("kernel-mended", before), 60, "kernel-mended")
+    wait_until(lambda: watched.events("kernel-repaired", before), 60, "kernel-repaired")
     problems = watched.daemon.status()["daemon"]["problems"]
     assert any("no interface 'eth0' here" in problem for problem in problems)
 
@@ -341,7 +341,7 @@ def test_one_of_two_cards_is_gone_and_the_other_goes_on(lab: Lab, tmp_path: Path
         # The same card: of another's MAC IPv6 would hear only when it asks, half a minute later.
         lab.connect(lb, dmz, ifname="eth1", mac=mac)
         lb.add_address("eth1", "10.7.0.2/24", "fd07::2/64")
-        wait_until(lambda: watched.events("kernel-mended", events), 60, "kernel-mended")
+        wait_until(lambda: watched.events("kernel-repaired", events), 60, "kernel-repaired")
         daemon.wait_for(**ups, far_1="up", far_2="up")
         wait_until(watched.nothing_to_do, 60, "nothing to do")
         assert answering() == {"backend-1", "backend-2", "far-1", "far-2"}

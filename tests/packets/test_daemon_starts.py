@@ -123,7 +123,7 @@ def test_starting_changes_nothing_that_is_right(
             assert not announced(capture.frames(outgoing=True))
         assert kernel(network.lb) == before
         assert held.answers() == held.before
-        assert not [e for e in daemon.events() if e["kind"] == "kernel-mended"]
+        assert not [e for e in daemon.events() if e["kind"] == "kernel-repaired"]
 
 
 def announced(frames: list[bytes]) -> set[str]:

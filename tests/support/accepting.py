@@ -24,7 +24,7 @@ from tula.config.load import parse_document
 from tula.daemon.reconciler import Reconciler
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
-from tula.engine.figures import CycleOutcome
+from tula.engine.statistics import CycleOutcome
 from tula.engine.steps import describe_steps
 from tula.engine.store import Store
 from tula.kernel.nftables import KernelNftables

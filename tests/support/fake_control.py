@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from support.builders import make_backend, make_config, make_service, trace_flow
 from tula.engine.control import (
@@ -15,9 +15,11 @@ from tula.engine.control import (
     RefusedError,
     find_backend,
 )
-from tula.engine.figures import CycleOutcome, Snapshot
+from tula.engine.statistics import CycleOutcome, Statistics
 from tula.engine.status import describe_status
-from tula.model.event import Event, EventKind, choose_events
+from tula.engine.steps import render_steps
+from tula.metrics.render import render_metrics
+from tula.model.event import Event, EventKind, EventPage, choose_events
 from tula.model.flow import Flow
 from tula.model.health import BackendName, Health, Standing, State
 from tula.plan.trace import Trace
@@ -48,14 +50,14 @@ class FakeControl:
     """Remembers what it was asked to change; ``error`` is raised by everything, once set."""
 
     file: bytes = b"the daemon's own text"
-    outcome: ApplyOutcome = field(default_factory=lambda: ApplyOutcome(True, (STEP,)))
+    outcome: ApplyOutcome = field(default_factory=lambda: ApplyOutcome(True, render_steps([STEP])))
     facts: DaemonFacts = field(default_factory=make_facts)
     standings: dict[BackendName, Standing] = field(default_factory=dict)
     findings: dict[BackendName, Health] = field(default_factory=dict)
-    held: dict[BackendName, int] | None = None
+    connections: dict[BackendName, int] | None = None
     panics: Sequence[str] = ()
     happened: list[Event] = field(default_factory=list)
-    snapshot: Snapshot = field(default_factory=Snapshot)
+    epoch: str = "first"
     error: Exception | None = None
     done: list[tuple[object, ...]] = field(default_factory=list)
 
@@ -68,22 +70,25 @@ class FakeControl:
         find_backend(CONFIG, backend)
         self.done.append((verb, backend, *rest))
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> bytes:
         self._may()
-        return describe_status(
+        answer = describe_status(
             CONFIG,
             {},
             {},
             standings=self.standings,
             findings=self.findings,
-            held=self.held,
+            connections=self.connections,
             panics=self.panics,
             daemon=self.facts,
         )
+        return json.dumps(answer).encode()
 
-    async def events(self, after: int | None, limit: int) -> list[Event]:
+    async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         self._may()
-        return choose_events(self.happened, after, limit)
+        if epoch not in (None, self.epoch):
+            after = 0
+        return EventPage(self.epoch, tuple(choose_events(self.happened, after, limit)))
 
     async def trace(self, flow: Flow, datagram: int | None) -> Trace:
         self._may()
@@ -108,7 +113,7 @@ class FakeControl:
     async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
         self._may()
         if source is not None and source != self.file:
-            raise RefusedError((f"the daemon runs {self.facts.document}; change that file",))
+            raise RefusedError((f"the daemon runs {self.facts.file}; change that file",))
         self.done.append(("apply", force))
         return self.outcome
 
@@ -116,6 +121,6 @@ class FakeControl:
         self._may()
         return self.outcome
 
-    async def metrics(self) -> Snapshot:
+    async def metrics(self) -> bytes:
         self._may()
-        return self.snapshot
+        return render_metrics(Statistics())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from tula.api.errors import add_handlers
-from tula.api.routes import backends, document, events, metrics, status, trace
+from tula.api.routes import backends, configuration, events, metrics, status, trace
 from tula.engine.control import Control
 from tula.version import __version__
 
@@ -25,7 +25,7 @@ def make_app(control: Control) -> FastAPI:
     app.state.control = control
     add_handlers(app)
     api = APIRouter(prefix=PREFIX)
-    for noun in (status, events, trace, backends, document):
+    for noun in (status, events, trace, backends, configuration):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(metrics.router)

@@ -20,8 +20,8 @@ Error = dict[str, Any]
 
 
 class ErrorBody(BaseModel):
-    """One problem. ``line``, ``column`` and ``path`` are those of a document, ``near`` names that
-    may be meant."""
+    """One problem. ``line``, ``column`` and ``path`` are those of a configuration, ``near`` names
+    that may be meant."""
 
     message: str
     path: str | None = None
@@ -31,7 +31,7 @@ class ErrorBody(BaseModel):
 
 
 class ErrorsBody(BaseModel):
-    """The body of every answer that is no success."""
+    """The body of every answer that is not a success."""
 
     errors: list[ErrorBody]
 
@@ -44,7 +44,7 @@ def answer_errors(
 
 
 def answer_problems(problems: Iterable[PlacedProblem]) -> JSONResponse:
-    """The answer to a document that is refused."""
+    """The answer to a configuration that is refused."""
     return answer_errors(422, map(asdict, problems))
 
 
@@ -70,7 +70,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return answer_errors(422, map(_fault, error.errors()))
+        return answer_errors(422, map(_invalid, error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
@@ -79,10 +79,10 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> JSONResponse:
         # What it was goes to the log, with its traceback; Starlette raises it again for that.
-        return answer_errors(500, [{"message": f"a fault of Tula: {type(error).__name__}"}])
+        return answer_errors(500, [{"message": f"internal error: {type(error).__name__}"}])
 
 
-def _fault(error: Mapping[str, Any]) -> Error:
+def _invalid(error: Mapping[str, Any]) -> Error:
     """Pydantic's error without its echo of the input."""
     where = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
     return {"message": ": ".join(filter(None, [".".join(where), error["msg"]]))}

@@ -12,6 +12,7 @@ from tula.cli.common import (
     FAILED,
     RUN_DIR,
     STATE_DIR,
+    WRONG,
     Force,
     Json,
     MaybeFile,
@@ -24,12 +25,12 @@ from tula.cli.common import (
     open_store,
     print_json,
     problems,
-    read_document,
     warn,
 )
 from tula.cli.daemon import daemon_errors, daemon_of, placed, require_daemon
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tula.cli.client import Client
@@ -72,17 +73,13 @@ def apply(
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Bring the kernel to the document in one atomic step; a daemon that runs does it itself.
+    """Bring the kernel to the configuration in one atomic step, by the daemon if one runs.
 
     The daemon runs one file, so with -f this must be what that file holds.
     """
     daemon = daemon_of(run_dir, state_dir)
     if daemon is not None:
-        source = None
-        if file is not None:
-            document = read_document(file)
-            warn(str(file), document)
-            source = document.source.encode()
+        source = None if file is None else _read(file)
         _apply_by(daemon, source, force, json, str(file) if file is not None else None)
         return
     store = open_store(state_dir)
@@ -104,7 +101,7 @@ def reload(
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Have the daemon read its document again; the old one goes on when it is refused."""
+    """Have the daemon read its configuration again; if refused, the old one goes on."""
     _apply_by(require_daemon(run_dir), None, force, json, None)
 
 
@@ -113,12 +110,12 @@ def clear(
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Remove from the kernel all that tula made, and nothing else."""
+    """Remove from the kernel everything that tula made, and nothing else."""
     daemon = daemon_of(run_dir, state_dir)
     if daemon is not None:
         fail(
             FAILED,
-            f"tula: the daemon that listens on {daemon.path} would put all back; "
+            f"tula: the daemon that listens on {daemon.path} would restore it all; "
             "stop it first: systemctl stop tula",
         )
     with errors():
@@ -126,15 +123,30 @@ def clear(
     _show(change, json, "nothing to remove")
 
 
+def _read(file: Path) -> bytes:
+    """The file's content for the daemon, which parses it and names its problems."""
+    from codecs import BOM_UTF8
+
+    from tula.config.errors import BrokenError
+    from tula.config.source import read_bytes
+
+    try:
+        return read_bytes(file).removeprefix(BOM_UTF8)
+    except BrokenError as error:
+        fail(WRONG, f"{file}: {error.message}")
+
+
 def _plan_by(daemon: Client, file: Path | None, force: bool, json: bool) -> bool:
     """Has the daemon compare, which knows the backends' health; whether anything would change."""
-    source = None
-    if file is not None:
-        document = read_document(file)
-        warn(str(file), document)
-        source = document.source.encode()
-    with daemon_errors(lambda: str(file or "the document that runs")):
+    source = None if file is None else _read(file)
+
+    def name() -> str:
+        return str(file or "the running configuration")
+
+    with daemon_errors(name):
         outcome = daemon.plan(source, force)
+    if source is not None:
+        _warn(outcome, name)
     show_steps(outcome["changed"], outcome["steps"], json, "nothing to change")
     return bool(outcome["changed"])
 
@@ -148,15 +160,20 @@ def _apply_by(
         if file is not None:
             return file
         with daemon_errors():
-            return str(daemon.get("/status")["daemon"]["document"]["path"])
+            return str(daemon.get("/status")["daemon"]["configuration"]["path"])
 
     with daemon_errors(name):
         outcome = daemon.apply(source, force)
-    if source is None and outcome["warnings"]:  # else they were told when the text was read
+    _warn(outcome, name)
+    show_steps(outcome["changed"], outcome["steps"], json, "nothing changed")
+
+
+def _warn(outcome: dict[str, Any], name: Callable[[], str]) -> None:
+    """Prints the warnings; ``name`` tells what the configuration's file is called."""
+    if outcome["warnings"]:
         told = name()
         for warning in outcome["warnings"]:
             print("warning: " + placed(warning).describe(told), file=sys.stderr)
-    show_steps(outcome["changed"], outcome["steps"], json, "nothing changed")
 
 
 def _show(change: Change, json: bool, nothing: str) -> None:

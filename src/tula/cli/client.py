@@ -15,7 +15,7 @@ SOCKET = "tula.sock"
 """As in ``tula.engine.control``, which is too heavy to ask whether a daemon runs at all."""
 PREFIX = "/api/v1"
 _TIMEOUT = 120.0
-"""Seconds without a byte; a first apply of a large document takes some ten."""
+"""Seconds without a byte; a first apply of a large configuration takes some ten."""
 _ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
 
 
@@ -54,11 +54,11 @@ class Client:
         return self._ask(method, path, data, "application/json")
 
     def plan(self, source: bytes | None, force: bool) -> Any:
-        """What a document would change; None: the one that the daemon runs."""
+        """What a configuration would change; None: the one that the daemon runs."""
         return self._ask("POST", f"/plan?force={str(force).lower()}", source, "application/yaml")
 
     def apply(self, source: bytes | None, force: bool) -> Any:
-        """Has the daemon apply its file; ``source`` is the text that is meant, None: whichever."""
+        """Has the daemon apply its file; ``source`` is the text that is meant, None: any."""
         path = "/reload" if source is None else "/apply"
         return self._ask("POST", f"{path}?force={str(force).lower()}", source, "application/yaml")
 
@@ -70,7 +70,7 @@ class Client:
             answer = connection.getresponse()
             status, text = answer.status, answer.read()
         except http.client.HTTPException:
-            message = f"the daemon at {self.path} ended while it was asked"
+            message = f"the daemon at {self.path} ended before it answered"
             raise DaemonError(0, [{"message": message}]) from None
         except OSError as error:
             if error.errno in _ABSENT:
@@ -136,5 +136,5 @@ def _hidden(path: Path) -> bool:
 
 
 def backend_path(service: str, backend: str, verb: str) -> str:
-    """The path of what the operator says of a backend."""
+    """The path of a command about a backend."""
     return f"/services/{quote(service, safe='')}/backends/{quote(backend, safe='')}/{verb}"

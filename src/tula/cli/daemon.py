@@ -53,7 +53,7 @@ def no_daemon(run_dir: Path) -> NoReturn:
 def daemon_errors(file: Callable[[], str] | None = None) -> Iterator[None]:
     """Turns the daemon's errors into lines; wrong input is exit status 2, what failed is 1.
 
-    ``file`` tells the name of the document that errors with a place are about.
+    ``file`` tells the name of the configuration that errors with a place are about.
     """
     from tula.cli.client import DaemonError, NoDaemonError
 
@@ -73,7 +73,7 @@ def _lines(error: DaemonError, file: Callable[[], str] | None) -> Iterator[str]:
 
 
 def placed(problem: dict[str, Any]) -> PlacedProblem:
-    """A problem of a document as the daemon tells it."""
+    """A problem of a configuration as the daemon tells it."""
     from tula.model.problem import PlacedProblem
 
     return PlacedProblem(

@@ -33,20 +33,24 @@ def events(
     """Show what happened: state changes, configurations, overrides, repairs."""
     daemon = require_daemon(run_dir)
     with daemon_errors():
-        found = daemon.get("/events", limit=number)["events"]
+        page = daemon.get("/events", limit=number)
+    found = page["events"]
     if json and not follow:
-        print_json({"events": found})
+        print_json({"epoch": page["epoch"], "events": found})
         return
     _print(found, json)
     if follow:
         try:
-            _follow(found[-1]["number"] if found else 0, json, run_dir)
+            _follow(page["epoch"], found[-1]["number"] if found else 0, json, run_dir)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _follow(last: int, json: bool, run_dir: RunDir) -> None:
-    """Follow, also across restarts of the daemon, whose events then start over."""
+def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:
+    """Follow, also across restarts of the daemon, whose events are then shown from the first on.
+
+    Numbers count from 1 in each run of the daemon, which the epoch names.
+    """
     from tula.cli.client import DaemonError, NoDaemonError
 
     gone = False
@@ -55,7 +59,7 @@ def _follow(last: int, json: bool, run_dir: RunDir) -> None:
             daemon = daemon_of(run_dir)
             if daemon is None:
                 raise NoDaemonError
-            found = daemon.get("/events", after=last, limit=_LIMIT)["events"]
+            page = daemon.get("/events", after=last, epoch=epoch, limit=_LIMIT)
         except (NoDaemonError, DaemonError) as error:
             if not gone:
                 why = str(error) if isinstance(error, DaemonError) else "no daemon is running"
@@ -63,7 +67,10 @@ def _follow(last: int, json: bool, run_dir: RunDir) -> None:
             gone = True
         else:
             gone = False
+            found = page["events"]
             _print(found, json)
+            if page["epoch"] != epoch:
+                epoch, last = page["epoch"], 0
             last = found[-1]["number"] if found else last
         time.sleep(_POLL_INTERVAL)
 

@@ -25,26 +25,29 @@ def run(
     file: File,
     force: Force = False,
     clear_on_exit: Annotated[
-        bool, typer.Option("--clear-on-exit", help="Remove all from the kernel when it ends.")
+        bool,
+        typer.Option(
+            "--clear-on-exit", help="Remove everything from the kernel when the daemon ends."
+        ),
     ] = False,
     socket_group: Annotated[
         str | None,
-        typer.Option("--socket-group", metavar="G", help="A group that may command the daemon."),
+        typer.Option("--socket-group", metavar="G", help="A group that may control the daemon."),
     ] = None,
     interval: Annotated[
         str | None,
         typer.Option(
             "--interval",
             metavar="TIME",
-            help="Look at the kernel this often, such as 30s.",
+            help="Compare the whole kernel state this often, such as 30s.",
         ),
     ] = None,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Run the daemon: health checks, reconciliation and the API, until it is ended.
+    """Run the daemon: health checks, reconciliation and the API, until it is stopped.
 
-    SIGHUP reads the document again; SIGTERM ends it, and traffic goes on.
+    SIGHUP reads the configuration again; SIGTERM ends the daemon, and traffic goes on.
     """
     seconds = None if interval is None else duration(interval, "--interval")
     from tula.api.server import ServeError, serve
@@ -56,7 +59,7 @@ def run(
                 file,
                 state_dir,
                 run_dir,
-                kernel_adapters(),
+                kernel_adapters,
                 serve=serve,
                 force=force,
                 clear_on_exit=clear_on_exit,

@@ -30,10 +30,12 @@ def warning_lines(answer: dict[str, Any]) -> list[str]:
     daemon = answer["daemon"]
     lines = []
     if daemon is not None:
-        document, cycle = daemon["document"], daemon["last_cycle"]
-        refused = document["refused"]
+        configuration, cycle = daemon["configuration"], daemon["last_cycle"]
+        refused = configuration["refused"]
         if refused is not None:
-            lines.append(f"{document['path']} has been refused since {_when(refused['since'])}: ")
+            lines.append(
+                f"{configuration['path']} has been refused since {_when(refused['since'])}: "
+            )
             lines[-1] += f"{_problem(refused['problems'])}; the previous configuration still runs"
         lines += daemon["problems"]
         if cycle is not None and cycle["error"]:

@@ -1,20 +1,15 @@
-"""From what the reconciler applied to what is probed, and what the machine needs for that."""
+"""From what the kernel was brought to, to what is probed and what the machine needs for that."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
-from tula.daemon.reconciler import Reconciler
-from tula.engine.balancer import Balancer
-from tula.engine.change import Applied, Change
-from tula.engine.control import ApplyOutcome
+from tula.daemon.snapshot import PlannedChecks, Snapshot
+from tula.engine.change import Applied
 from tula.engine.event_log import EventLog
-from tula.engine.host_settings import HostSettings, Settled
-from tula.engine.steps import describe_steps
+from tula.engine.host_settings import HostSettings, SettingsOutcome
 from tula.engine.store import Store
 from tula.health.check import Check
 from tula.health.checker import Checker
@@ -22,97 +17,53 @@ from tula.kernel.network import Neighbour, Network
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
-from tula.model.health import BackendName, Health
-from tula.model.monitor import HealthPolicy
+from tula.model.health import BackendName, Health, ProbeSocket
 from tula.plan.probes import PlannedProbe, ProbePlan, plan_probes, probed_neighbours
 
-_ADOPTED = "was down when the daemon before this one ended"
 
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    checks: tuple[Check, ...]
-    policies: Mapping[str, HealthPolicy]
-
-
-class Checks:
-    """The checker's work, planned anew after each comparison with the kernel.
-
-    ``plan`` and ``adopt`` are called in the kernel's thread, the rest in the event loop.
-    """
+class CheckPlanner:
+    """Plans what is to be probed, and has the machine allow it. The writer's, in its thread."""
 
     def __init__(
         self,
-        checker: Checker,
-        balancer: Balancer,
-        reconciler: Reconciler,
         settings: HostSettings,
         store: Store,
         network: Network,
+        probe_socket: Callable[[Applied, str, str], ProbeSocket],
         events: EventLog,
     ) -> None:
-        self._checker = checker
-        self._balancer = balancer
-        self._reconciler = reconciler
+        """``probe_socket``: as ``Balancer.probe_socket``."""
+        self._probe_socket = probe_socket
         self._settings = settings
         self._store = store
         self._network = network
         self._events = events
         self._resolved: set[Neighbour] = set()
-        self._settled = Settled((), routed=False)
+        self._settled = SettingsOutcome((), routed=False)
         self._needed: object = None
-        self._wanted: _Wanted | None = None
-        self._set: _Wanted | None = None
-        self._adopted: dict[BackendName, Health] = {}
-        self.problems: tuple[str, ...] = ()
-        """What keeps something from being probed."""
+        self.planned: PlannedChecks | None = None
+        """The last plan; None before the first."""
 
-    def findings(self) -> Mapping[BackendName, Health]:
-        """How backends stand by their monitors, those that were adopted included."""
-        return {**self._adopted, **self._checker.findings()}
+    def plan(self, config: Config, applied: Applied, *, settle: bool) -> None:
+        """Plans anew; without ``settle`` only where there is no plan yet.
 
-    def take_decided(self) -> float | None:
-        """When the first of the changes was decided that nobody has taken yet (monotonic)."""
-        return self._checker.take_decided()
-
-    def adopt(self, down: Collection[BackendName]) -> Mapping[BackendName, Health]:
-        """The backends that start as down; they rise as others do."""
-        now = time.time()
-        self._adopted = {name: Health(False, now, _ADOPTED) for name in down}
-        return self._adopted
-
-    def plan(self, *, settle: bool) -> None:
-        """Decides what is to be probed; ``settle``: has the machine allow it, too."""
-        applied, document = self._balancer.applied, self._reconciler.document
-        if applied is None or document is None or not (settle or self._wanted is None):
+        What the machine refuses is told in the plan's ``problems``.
+        """
+        if not settle and self.planned is not None:
             return
         plan = plan_probes(
             applied.config,
             applied.host,
             applied.reach,
-            partial(self._balancer.probe_socket, applied),
+            partial(self._probe_socket, applied),
         )
         self._resolve(applied)
-        problems = list(plan.problems)
-        self._settle(plan, applied, problems)
-        self.problems = tuple(problems)
-        checks = _checks(document.config, plan, self._settled)
-        policies = {service.name: service.policy for service in document.config.services}
-        self._wanted = _Wanted(checks, policies)
-
-    def undone(self) -> bool:
-        """Whether somebody has changed what the machine was made to allow."""
-        return self._settings.undone()
-
-    def set(self) -> None:
-        """Has the checker probe what was planned."""
-        if self._wanted is not None and self._wanted != self._set:
-            self._checker.set_checks(self._wanted.checks, self._wanted.policies, self._adopted)
-            self._set, self._adopted = self._wanted, {}
-
-    def applied(self, change: Change) -> ApplyOutcome:
-        """The answer to whoever applied a document."""
-        return ApplyOutcome(bool(change), tuple(describe_steps(change)))
+        problems = [*plan.problems, *self._settle(plan, applied)]
+        checks = _checks(config, plan, self._settled)
+        policies = {service.name: service.policy for service in config.services}
+        new = PlannedChecks(checks, policies, self._settings.made, tuple(problems))
+        if new != self.planned:
+            self.planned = new
 
     def _resolve(self, applied: Applied) -> None:
         neighbours = probed_neighbours(applied.config, applied.host, applied.reach)
@@ -122,24 +73,54 @@ class Checks:
                 self._network.resolve(new)
         self._resolved = neighbours
 
-    def _settle(self, plan: ProbePlan, applied: Applied, problems: list[str]) -> None:
-        """What cannot even be tried leaves all as it was."""
+    def _settle(self, plan: ProbePlan, applied: Applied) -> tuple[str, ...]:
+        """The problems. What cannot even be tried leaves everything as it was."""
         try:
             with self._store.locked():
                 self._settled = self._settings.ensure(plan, applied.host.links)
         except (KernelError, StateError) as error:
-            problems.append(str(error))
-            return
-        problems += self._settled.problems
+            return (str(error),)
         needed = (plan.versions, plan.needs)
         if self._settled.changed and needed == self._needed:
             self._events.add(
-                EventKind.KERNEL_MENDED, message="put back what probes need of this machine"
+                EventKind.KERNEL_REPAIRED, message="restored what probes need of this machine"
             )
         self._needed = needed
+        return self._settled.problems
 
 
-def _checks(config: Config, plan: ProbePlan, settled: Settled) -> tuple[Check, ...]:
+class Checks:
+    """The checker, kept to what the snapshots plan. Called in the event loop."""
+
+    def __init__(self, checker: Checker) -> None:
+        self._checker = checker
+        self._set: PlannedChecks | None = None
+        self._adopted: Mapping[BackendName, Health] = {}
+
+    def findings(self) -> Mapping[BackendName, Health]:
+        """The backends' health by their monitors; those adopted, until they are probed."""
+        return {**self._adopted, **self._checker.findings()}
+
+    def take_decided(self) -> float | None:
+        """When the first verdict was reached since this was last asked (monotonic)."""
+        return self._checker.take_decided()
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Has the checker probe what the snapshot plans."""
+        wanted, had = snapshot.checks, self._set
+        if wanted is None:
+            self._adopted = snapshot.adopted
+            return
+        if wanted is had:
+            return
+        if had is None or (wanted.checks, wanted.policies) != (had.checks, had.policies):
+            # The backends that were down start as down; they rise as others do.
+            adopted = snapshot.adopted if had is None else {}
+            self._checker.set_checks(wanted.checks, wanted.policies, adopted)
+        self._set, self._adopted = wanted, {}
+
+
+def _checks(config: Config, plan: ProbePlan, settled: SettingsOutcome) -> tuple[Check, ...]:
     services = {service.name: service for service in config.services}
     return tuple(
         Check(
@@ -154,6 +135,6 @@ def _checks(config: Config, plan: ProbePlan, settled: Settled) -> tuple[Check, .
     )
 
 
-def _answerable(probe: PlannedProbe, settled: Settled) -> bool:
+def _answerable(probe: PlannedProbe, settled: SettingsOutcome) -> bool:
     """Whether its answers come in: of one that cannot be answered, nothing follows."""
     return probe.target.address.version == 6 or not probe.interfaces & settled.closed

@@ -6,24 +6,28 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from tula.daemon.checks import Checks
-from tula.daemon.door import Door, Parts
-from tula.daemon.driver import DRIFT, Driver
-from tula.daemon.held import Held
-from tula.daemon.notify import READY, STOPPING, notify
-from tula.daemon.pending import Trigger
+from tula.daemon.checks import CheckPlanner, Checks
+from tula.daemon.connection_counts import LIMIT, ConnectionCounter
+from tula.daemon.local_control import Components, LocalControl
+from tula.daemon.loop import DRIFT, ControlLoop
+from tula.daemon.readers import MakeAdapters
 from tula.daemon.reconciler import Reconciler
+from tula.daemon.supervisor import Supervisor
+from tula.daemon.systemd import READY, STOPPING, keep_watchdog, notify, watchdog_interval
+from tula.daemon.triggers import Trigger
 from tula.daemon.watch import FileWatch
+from tula.daemon.writer import Writer
 from tula.engine.balancer import Balancer
 from tula.engine.control import Control
 from tula.engine.event_log import EventLog
 from tula.engine.host_settings import HostSettings
-from tula.engine.reader import Adapters
 from tula.engine.store import Store
 from tula.health.checker import Checker
 from tula.kernel.events import KernelEvents
@@ -42,7 +46,7 @@ def run(
     file: Path,
     state_dir: Path,
     run_dir: Path,
-    adapters: Adapters,
+    make_adapters: MakeAdapters,
     *,
     serve: Serve,
     force: bool = False,
@@ -62,29 +66,56 @@ def run(
     sys.setswitchinterval(_SWITCH)
     store = Store(state_dir)
     with store.owned():
-        parts = _assemble(file, store, adapters, force, interval or DRIFT)
-        status = asyncio.run(_live(parts, serve, run_dir, socket_group))
+        daemon = _assemble(file, store, make_adapters, force, interval or DRIFT)
+        try:
+            status = asyncio.run(_live(daemon, serve, run_dir, socket_group))
+        finally:
+            daemon.components.loop.close()
+            daemon.control.close()
         if clear_on_exit and status == 0:
-            parts.balancer.clear()
+            daemon.balancer.clear()
     return status
 
 
-def _assemble(file: Path, store: Store, adapters: Adapters, force: bool, drift: float) -> Parts:
-    events, watch = EventLog(), FileWatch(file)
+@dataclass(frozen=True, slots=True)
+class _Daemon:
+    """The parts that ``run`` starts and ends."""
+
+    balancer: Balancer
+    components: Components
+    control: LocalControl
+    kernel_events: KernelEvents
+
+
+def _assemble(
+    file: Path, store: Store, make_adapters: MakeAdapters, force: bool, drift: float
+) -> _Daemon:
+    adapters, events, watch = make_adapters(), EventLog(), FileWatch(file)
+    kernel_events, supervisor = KernelEvents(), Supervisor(events)
     balancer = Balancer(adapters, store)
-    reconciler = Reconciler(balancer, store, events)
+    settings = HostSettings(adapters.probe_route, adapters.sysctls, store)
+    writer = Writer(
+        balancer,
+        Reconciler(balancer, store, events),
+        CheckPlanner(settings, store, adapters.network, balancer.probe_socket, events),
+        events,
+        kernel_events.aside,
+        force=force,
+    )
     wake: list[Callable[[], None]] = []
     checker = Checker(
         KernelProbeSockets(),
         lambda: wake[0](),
         on_evidence=lambda name: _tell_evidence(checks, events, name),
     )
-    settings = HostSettings(adapters.probe_route, adapters.sysctls, store)
-    checks = Checks(checker, balancer, reconciler, settings, store, adapters.network, events)
-    driver = Driver(reconciler, checks, KernelEvents(), watch, force=force, drift=drift)
-    wake.append(lambda: driver.trigger(Trigger.HEALTH))
-    held = Held(balancer, reconciler, events, on_shares=lambda: driver.trigger(Trigger.TIME))
-    return Parts(balancer, reconciler, checker, checks, driver, held, events, watch)
+    checks = Checks(checker)
+    loop = ControlLoop(
+        writer, checks, kernel_events, watch, adapters.sysctls, supervisor, drift=drift
+    )
+    wake.append(lambda: loop.trigger(Trigger.HEALTH))
+    components = Components(loop, checker, checks, events, watch, supervisor)
+    control = LocalControl(components, make_adapters)
+    return _Daemon(balancer, components, control, kernel_events)
 
 
 def _tell_evidence(checks: Checks, events: EventLog, name: BackendName) -> None:
@@ -94,18 +125,18 @@ def _tell_evidence(checks: Checks, events: EventLog, name: BackendName) -> None:
         events.add(EventKind.BACKEND_DIAGNOSED, "/".join(name), evidence=evidence)
 
 
-async def _live(parts: Parts, serve: Serve, run_dir: Path, group: str | None) -> int:
-    loop, ending = asyncio.get_running_loop(), asyncio.Event()
+async def _live(daemon: _Daemon, serve: Serve, run_dir: Path, group: str | None) -> int:
+    loop, ending, parts = asyncio.get_running_loop(), asyncio.Event(), daemon.components
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: parts.driver.trigger(Trigger.DOCUMENT))
+    loop.add_signal_handler(signal.SIGHUP, lambda: parts.loop.trigger(Trigger.CONFIGURATION))
     listening = asyncio.Event()
-    with parts.driver.events:
+    with daemon.kernel_events:
         tasks = {
-            asyncio.create_task(parts.driver.run(), name="driver"),
+            asyncio.create_task(parts.loop.run(), name="control-loop"),
             asyncio.create_task(parts.checker.run(), name="checker"),
-            asyncio.create_task(parts.held.run(), name="held"),
-            asyncio.ensure_future(serve(Door(parts), run_dir, group, listening)),
+            asyncio.ensure_future(serve(daemon.control, run_dir, group, listening)),
+            *(asyncio.create_task(task) for task in _kept(daemon)),
         }
         stop = asyncio.create_task(ending.wait(), name="signals")
         ready = asyncio.create_task(_announce(parts, listening), name="ready")
@@ -126,15 +157,32 @@ async def _live(parts: Parts, serve: Serve, run_dir: Path, group: str | None) ->
             await asyncio.gather(*tasks, stop, ready, return_exceptions=True)
 
 
-async def _announce(parts: Parts, listening: asyncio.Event) -> bool:
+def _kept(daemon: _Daemon) -> list[Coroutine[Any, Any, None]]:
+    """The tasks without which the daemon goes on, and which it starts again when they fail."""
+    parts, control = daemon.components, daemon.control
+    counter = ConnectionCounter(
+        lambda: parts.loop.snapshot, lambda: control.count_connections(LIMIT), parts.loop.count
+    )
+    kept = [parts.supervisor.keep("connection-counts", counter.run)]
+    interval = watchdog_interval()
+    if interval is not None:
+        kept.append(
+            parts.supervisor.keep(
+                "watchdog", lambda: keep_watchdog(interval, parts.loop.busy_seconds)
+            )
+        )
+    return kept
+
+
+async def _announce(parts: Components, listening: asyncio.Event) -> bool:
     """Says that the daemon is ready once it is; False if there is nothing that it could run."""
     await listening.wait()
-    await parts.driver.started.wait()
-    reconciler = parts.reconciler
-    while reconciler.document is None:
-        if reconciler.refused is not None:
+    await parts.loop.started.wait()
+    while parts.loop.snapshot.document is None:
+        refused = parts.loop.snapshot.refused
+        if refused is not None:
             path = str(parts.watch.path)
-            for problem in reconciler.refused.problems:
+            for problem in refused.problems:
                 print(problem.describe(path), file=sys.stderr)
             return False
         await asyncio.sleep(0.1)  # the kernel refused; it is tried again

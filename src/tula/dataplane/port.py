@@ -114,6 +114,9 @@ class DataPath(Protocol):
     def observe(self) -> Observation:
         """Reads all that is there. Raises NewerTableError for what a newer Tula made."""
 
+    def revision(self) -> Revision:
+        """What an observation now would have; costs next to nothing."""
+
     def observe_presence(self) -> Observation:
         """Reads only what it takes to remove all of it, also what a newer Tula made."""
 

@@ -53,6 +53,8 @@ class Balancer(Reader):
         """Why the disk did not take what must be remembered; it is tried again."""
         self._unsaved: Remembered | None = None
         self._unaccepted: tuple[bytes, Callable[[], None]] | None = None
+        self.last_remembered = Remembered()
+        """What was read from the disk or meant for it last."""
 
     def plan(
         self,
@@ -335,9 +337,11 @@ class Balancer(Reader):
 
     def _remembered(self) -> Remembered:
         unsaved = self._unsaved
-        return self._store.remembered() if unsaved is None else unsaved
+        self.last_remembered = self._store.remembered() if unsaved is None else unsaved
+        return self.last_remembered
 
     def _remember(self, before: Remembered, now: Remembered) -> None:
+        self.last_remembered = now
         if now != before or self.unsaved:
             self._store.save_remembered(now)
             self._unsaved, self.unsaved = None, ""

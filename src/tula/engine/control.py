@@ -1,20 +1,19 @@
-"""The one door through which API and command line look at the daemon, and change it.
+"""The interface by which API and command line ask the daemon, and change it.
 
-Whoever stands behind it answers from what it has at hand where it can, and never blocks the
-event loop: what asks the kernel or the disk goes to a thread.
+An implementation answers from immutable snapshots, and never blocks the event loop: what asks the
+kernel or takes long runs in another thread or process.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from tula.engine.figures import CycleOutcome, Snapshot
+from tula.engine.statistics import CycleOutcome
 from tula.model.config import Backend, Config
-from tula.model.event import Event
+from tula.model.event import EventPage
 from tula.model.flow import Flow
 from tula.model.health import BackendName
 from tula.model.problem import PlacedProblem
@@ -30,12 +29,12 @@ class ControlError(Exception):
 
 
 class NoSuchBackendError(ControlError):
-    """The document that runs has no such backend; ``near`` are names that may be meant."""
+    """The running configuration has no such backend; ``near`` are names that may be meant."""
 
     def __init__(self, backend: BackendName, near: tuple[str, ...] = ()) -> None:
         name = "/".join(backend)
-        mend = f"; did you mean {' or '.join(near)}?" if near else ""
-        super().__init__(f"no backend {name} in the document that runs{mend}")
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        super().__init__(f"no backend {name} in the running configuration{hint}")
         self.backend = backend
         self.near = near
 
@@ -54,18 +53,19 @@ class BusyError(ControlError):
 
 @dataclass(frozen=True, slots=True)
 class ApplyOutcome:
-    """What came of a document. With problems nothing has changed, and the last good one runs."""
+    """The result of apply or plan. With problems nothing has changed, and the configuration
+    before goes on."""
 
     changed: bool = False
-    steps: tuple[Mapping[str, Any], ...] = ()
-    """as ``tula.engine.steps.describe_steps`` gives them"""
+    steps: bytes = b"[]"
+    """JSON, as ``tula.engine.steps.render_steps`` gives it"""
     problems: tuple[PlacedProblem, ...] = ()
     warnings: tuple[PlacedProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The file's text is refused since then, for these reasons; an older document runs."""
+    """The file's configuration was refused, for these reasons; an older one runs."""
 
     since: float
     problems: tuple[PlacedProblem, ...]
@@ -80,48 +80,52 @@ class Cycle:
     outcome: CycleOutcome
     error: str = ""
     reaction: float | None = None
-    """seconds from a check's decision until the kernel had what follows from it, if one did"""
+    """seconds from a health check's verdict until the kernel was changed by it, if it was"""
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonFacts:
     """The daemon itself, for ``describe_status``. Times are in seconds since the epoch.
 
-    ``problems`` is what it cannot do now though it runs, a line each.
+    ``problems`` is what does not work now though the daemon runs, a line each.
     """
 
     pid: int
     started: float
-    document: Path
+    file: Path
     accepted_at: float | None = None
     refused: Refusal | None = None
+    deferred: str = ""
+    """why the file's configuration is not taken yet, though nothing is wrong with it"""
     problems: tuple[str, ...] = ()
+    digest: str | None = None
+    """SHA-256 of the accepted configuration's text"""
     last_cycle: Cycle | None = None
     version: str = __version__
 
 
 class Control(Protocol):
-    """The running daemon, as its faces see it.
+    """The running daemon.
 
-    Every method may raise BusyError. Those that change return when it is on the disk and the
-    kernel has it; they raise KernelError or StateError when that failed. What is on the disk by
-    then goes on to be tried.
+    Every method may raise BusyError. Those that change something return when it is on the disk
+    and in the kernel; they raise KernelError or StateError when that failed. What is on the disk
+    by then is tried again.
     """
 
-    async def status(self) -> dict[str, Any]:
-        """The object of ``tula status --json``, by ``describe_status``."""
+    async def status(self) -> bytes:
+        """The JSON that ``tula status --json`` prints, by ``describe_status``."""
 
-    async def events(self, after: int | None, limit: int) -> list[Event]:
-        """As ``tula.model.event.choose_events`` chooses them."""
+    async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
+        """As ``EventLog.page`` chooses them."""
 
     async def trace(self, flow: Flow, datagram: int | None) -> Trace:
-        """Where a flow goes by the kernel's tables, else by the document that runs.
+        """Where a flow goes by the kernel's tables, else by the running configuration.
 
         With ``datagram``, where a later fragment of that datagram goes.
         """
 
     async def drain(self, backend: BackendName, deadline: float | None) -> None:
-        """No new connections; those that it has go on, at most ``deadline`` seconds from now.
+        """Stops new connections; existing ones go on, at most ``deadline`` seconds from now.
 
         Raises NoSuchBackendError, as all that name a backend.
         """
@@ -130,29 +134,29 @@ class Control(Protocol):
         """Takes ``drain`` back; nothing happens when it was not drained."""
 
     async def disable(self, backend: BackendName) -> None:
-        """No connections at all: those that it has are given up, their flows chosen anew."""
+        """Stops all traffic: existing connections move to other backends, which reset them."""
 
     async def enable(self, backend: BackendName) -> None:
         """Takes ``disable`` back; nothing happens when it was not disabled."""
 
     async def set_weight(self, backend: BackendName, weight: int | None) -> None:
-        """Another weight (0 to 65535) than the document's; None: the document's again."""
+        """Overrides the configuration's weight (0 to 65535); None: the configuration's again."""
 
     async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
-        """Reads the document's file again and brings the kernel to it; what SIGHUP does.
+        """Reads the configuration file again and brings the kernel to it, as SIGHUP does.
 
         ``source`` is the text that the caller means; raises RefusedError when the file holds
         another. ``force`` allows a service to take this machine's SSH port.
         """
 
     async def plan(self, source: bytes | None, force: bool) -> ApplyOutcome:
-        """What a document would change here, or None: the one that runs; changes nothing.
+        """What a configuration would change here, or None: the running one; changes nothing.
 
-        By the backends' health as it is, so that what is down on purpose is no difference.
+        Uses the backends' present health, so what is down on purpose is no difference.
         """
 
-    async def metrics(self) -> Snapshot:
-        """The figures now."""
+    async def metrics(self) -> bytes:
+        """The text that Prometheus reads."""
 
 
 def find_backend(config: Config, name: BackendName) -> Backend:

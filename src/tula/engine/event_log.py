@@ -1,14 +1,18 @@
-"""What happened lately, kept for whoever asks, and told to the journal."""
+"""The daemon's latest events: kept for whoever asks, and written to the journal."""
 
 from __future__ import annotations
 
+import secrets
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 
-from tula.model.event import Event, EventKind
+from tula.model.event import Event, EventKind, EventPage, choose_events
+from tula.model.health import Standing, State
+from tula.plan.standing import Standings
 
 KEPT = 2000
 _LOUD = frozenset(
@@ -16,33 +20,95 @@ _LOUD = frozenset(
         EventKind.BACKEND_DOWN,
         EventKind.BACKEND_WARNING,
         EventKind.CYCLE_FAILED,
-        EventKind.DOCUMENT_REFUSED,
-        EventKind.KERNEL_MENDED,
+        EventKind.CONFIGURATION_REFUSED,
+        EventKind.KERNEL_REPAIRED,
         EventKind.PANIC_STARTED,
+        EventKind.TASK_FAILED,
     }
 )
 
 
 class EventLog:
-    """The last events; nothing is written when nothing happens."""
+    """The last events; nothing is written when nothing happens.
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    Any thread may add events and read them: numbers and times are given under one lock, so the
+    order of the list is that of the numbers, and of the clock.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time, epoch: str | None = None) -> None:
+        """``clock`` tells seconds since the epoch; ``epoch`` names this log among those of other
+        runs of the daemon, by default a random name."""
         self._clock = clock
+        self._lock = threading.Lock()
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._number = 0
         self._log = structlog.get_logger("tula")
+        self.epoch = secrets.token_hex(8) if epoch is None else epoch
 
     @property
     def events(self) -> list[Event]:
         """The last ones, the oldest first."""
-        return list(self._events)
+        with self._lock:
+            return list(self._events)
+
+    def page(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
+        """Events as ``choose_events`` chooses them; all, for a reader who knows another epoch."""
+        if epoch is not None and epoch != self.epoch:
+            after = 0
+        return EventPage(self.epoch, tuple(choose_events(self.events, after, limit)))
 
     def add(
         self, kind: EventKind, subject: str = "", message: str = "", evidence: str = ""
     ) -> None:
         """Something happened now."""
-        self._number += 1
-        self._events.append(Event(self._number, self._clock(), kind, subject, message, evidence))
+        with self._lock:
+            self._number += 1
+            now = self._clock()
+            self._events.append(Event(self._number, now, kind, subject, message, evidence))
         told = {"subject": subject, "message": message, "evidence": evidence}
         shown = {name: text for name, text in told.items() if text}
         (self._log.warning if kind in _LOUD else self._log.info)(str(kind), **shown)
+
+
+_KINDS = {
+    State.UP: EventKind.BACKEND_UP,
+    State.DOWN: EventKind.BACKEND_DOWN,
+    State.DISABLED: EventKind.DISABLED,
+    State.DRAINING: EventKind.DRAINED,
+}
+
+
+def state_events(before: Standings, after: Standings) -> Iterator[tuple[EventKind, str, str, str]]:
+    """An event's kind, subject, message and evidence for each backend whose state changed, and
+    for each service that began or ended to panic."""
+    for name, standing in after.of.items():
+        old = before.of.get(name)
+        if old is standing or old is None or old.state is standing.state:
+            continue
+        kind = _kind(old, standing)
+        if kind is not None:
+            message = f"was {old.state}, is {standing.state}"
+            yield kind, "/".join(name), message, standing.reason
+    for service in sorted(after.panicking - before.panicking):
+        yield (
+            EventKind.PANIC_STARTED,
+            service,
+            "too few backends are up: all of them serve, whatever their checks say",
+            "",
+        )
+    for service in sorted(before.panicking - after.panicking):
+        yield EventKind.PANIC_ENDED, service, "enough backends are up again", ""
+
+
+def _kind(old: Standing, new: Standing) -> EventKind | None:
+    if old.state is State.DRAINING and new.state is State.DISABLED:
+        return EventKind.DRAIN_ENDED
+    if new.state is State.UP and old.state is State.DISABLED:
+        return EventKind.ENABLED
+    if new.state is State.UP and old.state is State.DRAINING:
+        return EventKind.UNDRAINED
+    if new.state is State.UNKNOWN:
+        return {State.DISABLED: EventKind.ENABLED, State.DRAINING: EventKind.UNDRAINED}.get(
+            old.state
+        )
+    return _KINDS[new.state]

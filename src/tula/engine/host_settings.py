@@ -19,8 +19,8 @@ from tula.plan.probes import ProbePlan
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What came of it. ``problems`` are what the machine refused.
+class SettingsOutcome:
+    """The result of ``HostSettings.ensure``. ``problems`` are what the machine refused.
 
     Unless it is ``routed``, nothing may be probed through the data path: the probe of a VIP that
     another balancer holds would go there, and be answered by a backend of its choice.
@@ -32,6 +32,18 @@ class Settled:
     closed: frozenset[str] = frozenset()
     """The interfaces on which answers from IPv4 VIPs cannot come in."""
     changed: bool = False
+
+
+def settings_changed(made: Mapping[str, str], sysctls: Sysctls) -> bool:
+    """Whether somebody else changed a setting that ``HostSettings`` made: the kernel does not tell
+    of all of them."""
+    for name, value in made.items():
+        try:
+            if sysctls.read(name) != value:
+                return True
+        except KernelError:
+            return True
+    return False
 
 
 class HostSettings:
@@ -48,7 +60,7 @@ class HostSettings:
         self._store = store
         self._made: dict[str, str] = {}
 
-    def ensure(self, plan: ProbePlan, interfaces: Collection[str]) -> Settled:
+    def ensure(self, plan: ProbePlan, interfaces: Collection[str]) -> SettingsOutcome:
         """Has what the plan needs and nothing else; ``interfaces`` are all of the machine's."""
         problems: list[str] = []
         changes: list[bool] = []
@@ -71,11 +83,12 @@ class HostSettings:
             changes.append(self._set(name, ChangedSysctl(present[name], value), problems))
         self._made = {n: v for n, v in wanted.items() if self._read(n, []) == v}
         closed = self._closed(needs, problems)
-        return Settled(tuple(problems), routed, closed, any(changes))
+        return SettingsOutcome(tuple(problems), routed, closed, any(changes))
 
-    def undone(self) -> bool:
-        """Whether somebody has changed a setting since: the kernel does not tell of all of them."""
-        return any(self._read(name, []) != value for name, value in self._made.items())
+    @property
+    def made(self) -> Mapping[str, str]:
+        """The sysctls that were set, with their values; replaced as a whole by ``ensure``."""
+        return self._made
 
     def remove(self) -> list[str]:
         """Takes everything back; a setting that somebody else changed since stays."""

@@ -61,6 +61,10 @@ class Reader:
             totals[name] = totals.get(name, Count()) + count
         return Stats(totals, found.counters, found.tables)
 
+    def revision(self) -> int:
+        """The data path's; any change by anyone makes it another."""
+        return self._path.revision()
+
     def endpoints(self, config: Config) -> Mapping[IPAddress, TunnelEndpoints]:
         """Between which addresses the tunnels are, by the backends' endpoints."""
         if all(service.forwarding is Forwarding.L2 for service in config.services):

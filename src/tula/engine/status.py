@@ -31,7 +31,7 @@ def describe_status(
     *,
     standings: Mapping[BackendName, Standing] | None = None,
     findings: Mapping[BackendName, Health] | None = None,
-    held: Mapping[BackendName, int] | None = None,
+    connections: Mapping[BackendName, int] | None = None,
     panics: Collection[str] = (),
     daemon: DaemonFacts | None = None,
 ) -> dict[str, Any]:
@@ -40,11 +40,12 @@ def describe_status(
     ``counts`` are by (service, Backend.key); ``named`` are those of the data path as a whole,
     such as packets that came for a service without a backend; ``endpoints`` by ``outer_address``.
 
-    The rest is the daemon's: ``held`` the connections of each backend, None while they are not
-    known; ``panics`` the services whose backends all serve, since so few are up.
+    The rest is known only to the daemon: ``connections`` of each backend (none where it is not
+    named), None while they are not counted; ``panics``: the services whose backends all serve,
+    since too few are up.
     """
     tunnels = _Tunnels(config.tunnels, endpoints or {})
-    live = _Live(standings or {}, findings or {}, held)
+    live = _Live(standings or {}, findings or {}, connections)
     by_service: dict[str, Count] = {}
     for (service, _), count in counts.items():
         by_service[service] = by_service.get(service, Count()) + count
@@ -69,6 +70,8 @@ def describe_status(
         "connections": {
             table.name: {"entries": table.entries, "size": table.size} for table in tables
         },
+        "configuration": None if daemon is None else _configuration(daemon),
+        "kernel": None if daemon is None else _kernel(daemon),
         "daemon": None if daemon is None else _daemon(daemon),
     }
 
@@ -81,6 +84,7 @@ def _service(service: VirtualService, total: Count) -> dict[str, Any]:
         "ports": [str(ports) for ports in service.ports] or ["any"],
         "forwarding": str(service.forwarding),
         "scheduler": str(service.scheduler),
+        "path": "nftables",
         "packets": total.packets,
         "bytes": total.bytes,
     }
@@ -88,11 +92,11 @@ def _service(service: VirtualService, total: Count) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """What only the daemon knows of backends; without it, what the document says."""
+    """What only the daemon knows of backends; without it, what the configuration says."""
 
     standings: Mapping[BackendName, Standing]
     findings: Mapping[BackendName, Health]
-    held: Mapping[BackendName, int] | None
+    connections: Mapping[BackendName, int] | None
 
     def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any]:
         name = (service.name, backend.name)
@@ -105,7 +109,7 @@ class _Live:
             "reason": standing.reason,
             "since": finding.since if finding is not None else None,
             "effective_weight": standing.weight,
-            "connections": None if self.held is None else self.held.get(name, 0),
+            "connections": None if self.connections is None else self.connections.get(name, 0),
             "warning": finding.warning if finding is not None else "",
         }
 
@@ -116,7 +120,7 @@ class _Tunnels:
     endpoints: Mapping[IPAddress, TunnelEndpoints]
 
     def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any] | None:
-        """What the other end must know; None for l2, and where there is no way to it."""
+        """What the other endpoint must know; None for l2, and where no route leads to it."""
         endpoints = self.endpoints.get(outer_address(backend))
         if service.forwarding is Forwarding.L2 or endpoints is None:
             return None
@@ -144,14 +148,29 @@ def _backend(backend: Backend, count: Count) -> dict[str, Any]:
     }
 
 
+def _configuration(facts: DaemonFacts) -> dict[str, Any]:
+    return {
+        "digest": facts.digest,
+        "accepted": facts.accepted_at,
+        "file_differs": facts.refused is not None or bool(facts.deferred),
+    }
+
+
+def _kernel(facts: DaemonFacts) -> dict[str, Any]:
+    """Whether the kernel is as the running configuration wants it, as of the last cycle."""
+    cycle = facts.last_cycle
+    failed = [cycle.error] if cycle is not None and cycle.error else []
+    return {"in_sync": cycle is not None and not failed, "differences": failed}
+
+
 def _daemon(facts: DaemonFacts) -> dict[str, Any]:
     refused, cycle = facts.refused, facts.last_cycle
     return {
         "pid": facts.pid,
         "version": facts.version,
         "started": facts.started,
-        "document": {
-            "path": str(facts.document),
+        "configuration": {
+            "path": str(facts.file),
             "accepted_at": facts.accepted_at,
             "refused": None
             if refused is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,3 +13,12 @@ from tula.engine.change import Change
 def describe_steps(change: Change) -> list[dict[str, Any]]:
     """The ``steps`` of ``tula apply --json``, in the order in which they are done."""
     return [asdict(step) for step in change.steps()]
+
+
+def render_steps(steps: Iterable[Mapping[str, Any]]) -> bytes:
+    """The steps as a JSON array.
+
+    One step at a time: the encoder holds the interpreter's lock for as long as a call takes, and
+    a large change has some ten thousand steps.
+    """
+    return ("[" + ", ".join(json.dumps(step) for step in steps) + "]").encode()

@@ -154,7 +154,12 @@ class Checker:
 
     def describe(self) -> list[ProbeView]:
         """How each probe stands."""
-        return [probe.view() for probe in self._probes.values()]
+        return self.views()()
+
+    def views(self) -> Callable[[], list[ProbeView]]:
+        """``describe`` for another thread: what is returned may be called there."""
+        probes = list(self._probes.values())
+        return lambda: [probe.view() for probe in probes]
 
     def lateness(self) -> Lateness:
         """How late probes started."""

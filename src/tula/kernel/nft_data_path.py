@@ -165,6 +165,9 @@ class NftDataPath:
         ruleset = self._nftables.observe()
         return NftObservation(revision, ruleset, self._tunnels.observe())
 
+    def revision(self) -> Revision:
+        return self._nftables.generation()
+
     def observe_presence(self) -> NftObservation:
         """Enough to remove all of it, also what a newer Tula made."""
         revision = self._nftables.generation()

@@ -1,34 +1,36 @@
-"""A snapshot as families of metrics."""
+"""Statistics as families of metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isinf
 
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     SummaryMetricFamily,
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from tula.engine.figures import CycleOutcome, Snapshot
+from tula.engine.statistics import CycleOutcome, Statistics
 from tula.model.health import State
 from tula.model.stats import NO_BACKEND
 from tula.version import __version__
 
 DROPS = frozenset({NO_BACKEND})
-"""The counters of packets that are dropped; the others tell of ways that packets take."""
+"""The counters of packets that are dropped; the others count packets by an unusual path."""
 
 _SERVICE, _BACKEND = ["service"], ["service", "backend"]
 
 
-class SnapshotCollector(Collector):
-    """Yields the families of one snapshot, in a fixed order."""
+class StatisticsCollector(Collector):
+    """Yields the families of one moment, in a fixed order."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
 
     def collect(self) -> Iterator[Metric]:
         """All families; those without a sample are there with their help."""
@@ -38,7 +40,7 @@ class SnapshotCollector(Collector):
         yield from self._probes()
         yield from self._cycles()
         yield from self._data_path()
-        yield from self._document()
+        yield from self._configuration()
 
     def _services(self) -> Iterator[Metric]:
         packets = CounterMetricFamily(
@@ -50,7 +52,7 @@ class SnapshotCollector(Collector):
         panic = GaugeMetricFamily(
             "tula_service_panic", "1 while all backends serve since few are up.", labels=_SERVICE
         )
-        for service in self._snapshot.services:
+        for service in self._statistics.services:
             labels = [service.service]
             packets.add_metric(labels, service.count.packets)
             size.add_metric(labels, service.count.bytes)
@@ -59,7 +61,9 @@ class SnapshotCollector(Collector):
 
     def _backends(self) -> Iterator[Metric]:
         state = GaugeMetricFamily(
-            "tula_backend_state", "1 for the state that it is in.", labels=[*_BACKEND, "state"]
+            "tula_backend_state",
+            "1 for the state that the backend is in.",
+            labels=[*_BACKEND, "state"],
         )
         weight = GaugeMetricFamily(
             "tula_backend_weight", "Its share of new connections.", labels=_BACKEND
@@ -74,7 +78,7 @@ class SnapshotCollector(Collector):
         flaps = CounterMetricFamily(
             "tula_backend_flaps", "How often it went up or down.", labels=_BACKEND
         )
-        for backend in self._snapshot.backends:
+        for backend in self._statistics.backends:
             labels = [backend.service, backend.backend]
             for each in State:
                 state.add_metric([*labels, str(each)], int(backend.state is each))
@@ -88,36 +92,49 @@ class SnapshotCollector(Collector):
 
     def _probes(self) -> Iterator[Metric]:
         labels = [*_BACKEND, "check"]
+        durations = HistogramMetricFamily(
+            "tula_probe_duration_seconds", "How long the probes took.", labels=_SERVICE
+        )
+        for service in self._statistics.services:
+            if service.durations is not None:
+                buckets = [
+                    ("+Inf" if isinf(bound) else str(bound), count)
+                    for bound, count in service.durations.buckets
+                ]
+                durations.add_metric([service.service], buckets, service.durations.seconds)
+        yield durations
         seconds = GaugeMetricFamily(
-            "tula_probe_seconds", "How long the last probe took.", labels=labels
+            "tula_probe_last_duration_seconds", "How long the last probe took.", labels=labels
         )
         failures = CounterMetricFamily(
             "tula_probe_failures", "Probes that did not pass.", labels=labels
         )
-        for backend in self._snapshot.backends:
+        for backend in self._statistics.backends:
             for probe in backend.probes:
                 values = [backend.service, backend.backend, probe.check]
                 if probe.seconds is not None:
                     seconds.add_metric(values, probe.seconds)
                 failures.add_metric(values, probe.failures)
         yield from (seconds, failures)
-        late = self._snapshot.late
+        lateness = self._statistics.lateness
         yield SummaryMetricFamily(
             "tula_probe_late_seconds",
             "How long after its time each probe was started.",
-            count_value=late.starts,
-            sum_value=late.seconds,
+            count_value=lateness.starts,
+            sum_value=lateness.seconds,
         )
         yield GaugeMetricFamily(
             "tula_probe_late_worst_seconds",
             "The latest start of a probe in the last minute or two.",
-            late.worst,
+            lateness.worst,
         )
 
     def _cycles(self) -> Iterator[Metric]:
-        cycles = self._snapshot.cycles
+        cycles = self._statistics.cycles
         ended = CounterMetricFamily(
-            "tula_reconcile_cycles", "Cycles of the reconciler, by their end.", labels=["outcome"]
+            "tula_reconcile_cycles",
+            "Cycles of the reconciler, by their outcome.",
+            labels=["outcome"],
         )
         for outcome in CycleOutcome:
             ended.add_metric([str(outcome)], cycles.outcomes.get(outcome, 0))
@@ -130,7 +147,7 @@ class SnapshotCollector(Collector):
         )
         yield SummaryMetricFamily(
             "tula_reaction_seconds",
-            "From a check's decision until the kernel had what follows.",
+            "From a health check's verdict until the kernel was changed.",
             count_value=cycles.reactions,
             sum_value=cycles.reaction_seconds,
         )
@@ -139,15 +156,23 @@ class SnapshotCollector(Collector):
             "Cycles that failed.",
             cycles.outcomes.get(CycleOutcome.FAILED, 0),
         )
+        restarts = CounterMetricFamily(
+            "tula_task_restarts",
+            "Background tasks that failed and were restarted.",
+            labels=["task"],
+        )
+        for name, count in sorted(self._statistics.restarts.items()):
+            restarts.add_metric([name], count)
+        yield restarts
 
     def _data_path(self) -> Iterator[Metric]:
         dropped = CounterMetricFamily(
             "tula_dropped_packets", "Packets that no backend got.", labels=["cause"]
         )
         passed = CounterMetricFamily(
-            "tula_path_packets", "Packets that took an unusual way.", labels=["path"]
+            "tula_path_packets", "Packets that took an unusual path.", labels=["path"]
         )
-        for name, count in sorted(self._snapshot.named.items()):
+        for name, count in sorted(self._statistics.named.items()):
             family = dropped if name in DROPS else passed
             family.add_metric([name], count.packets)
         entries = GaugeMetricFamily(
@@ -156,21 +181,22 @@ class SnapshotCollector(Collector):
         size = GaugeMetricFamily(
             "tula_flow_table_size", "Flows that the table can hold.", labels=["table"]
         )
-        for table in self._snapshot.tables:
+        for table in self._statistics.tables:
             if table.entries is not None:
                 entries.add_metric([table.name], table.entries)
             size.add_metric([table.name], table.size)
         yield from (dropped, passed, entries, size)
 
-    def _document(self) -> Iterator[Metric]:
+    def _configuration(self) -> Iterator[Metric]:
         accepted = GaugeMetricFamily(
-            "tula_document_accepted_timestamp", "When the document that runs was accepted."
+            "tula_configuration_accepted_timestamp_seconds",
+            "When the running configuration was accepted.",
         )
-        if self._snapshot.document_accepted is not None:
-            accepted.add_metric([], self._snapshot.document_accepted)
+        if self._statistics.configuration_accepted is not None:
+            accepted.add_metric([], self._statistics.configuration_accepted)
         yield accepted
         yield GaugeMetricFamily(
-            "tula_document_refused",
-            "1 while the file is refused and an older document runs.",
-            int(self._snapshot.document_refused),
+            "tula_configuration_refused",
+            "1 while the file is refused and an older configuration runs.",
+            int(self._statistics.configuration_refused),
         )

@@ -12,8 +12,8 @@ class EventKind(StrEnum):
 
     DAEMON_STARTED = "daemon-started"
     DAEMON_STOPPED = "daemon-stopped"
-    DOCUMENT_ACCEPTED = "document-accepted"
-    DOCUMENT_REFUSED = "document-refused"
+    CONFIGURATION_ACCEPTED = "configuration-accepted"
+    CONFIGURATION_REFUSED = "configuration-refused"
     BACKEND_UP = "backend-up"
     BACKEND_DOWN = "backend-down"
     BACKEND_DIAGNOSED = "backend-diagnosed"
@@ -21,9 +21,9 @@ class EventKind(StrEnum):
     BACKEND_WARNING = "backend-warning"
     """something that does not count yet, such as a certificate that expires soon"""
     DRAINED = "drained"
-    """the operator takes a backend out of the choice"""
+    """the operator gives a backend no new connections"""
     DRAIN_ENDED = "drain-ended"
-    """its deadline is past: what it had left was given up"""
+    """no connection is left, or the deadline is past: what was left is given up"""
     UNDRAINED = "undrained"
     DISABLED = "disabled"
     ENABLED = "enabled"
@@ -31,10 +31,12 @@ class EventKind(StrEnum):
     PANIC_STARTED = "panic-started"
     """so few backends of a service are up that all serve"""
     PANIC_ENDED = "panic-ended"
-    KERNEL_MENDED = "kernel-mended"
-    """the kernel was not as it should have been: somebody else changed it"""
+    KERNEL_REPAIRED = "kernel-repaired"
+    """the kernel was not as Tula had left it: somebody else changed it"""
     CYCLE_FAILED = "cycle-failed"
     CYCLE_RECOVERED = "cycle-recovered"
+    TASK_FAILED = "task-failed"
+    """a background task of the daemon failed, and is started again"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,21 @@ class Event:
     evidence: str = ""
 
 
-def choose_events(events: Sequence[Event], after: int | None, limit: int) -> list[Event]:
-    """The first ``limit`` events behind number ``after``; without it, the last ``limit`` ones.
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Some of a daemon's events, the oldest first.
 
-    A number that is still to come is one of an earlier daemon: all of this one's are new then.
+    ``epoch`` names the daemon's run: numbers mean something only together with it.
+    """
+
+    epoch: str
+    events: tuple[Event, ...]
+
+
+def choose_events(events: Sequence[Event], after: int | None, limit: int) -> list[Event]:
+    """The first ``limit`` events after number ``after``; without it, the last ``limit`` ones.
+
+    A number that is still to come is one of an earlier daemon: all events are new then.
     """
     if limit <= 0 or not events:
         return []

@@ -59,6 +59,9 @@ def test_events_behind_a_number_and_the_last_ones(api: TestClient, control: Fake
     assert numbers("?after=4") == [5]
     assert numbers("?after=5") == []
     assert numbers("?after=77") == [1, 2, 3, 4, 5], "a number of an earlier daemon"
+    assert api.get("/events").json()["epoch"] == "first"
+    assert numbers("?after=4&epoch=first") == [5]
+    assert numbers("?after=4&epoch=earlier") == [1, 2, 3, 4, 5], "not those behind its own 4 alone"
 
 
 def test_trace(api: TestClient) -> None:
@@ -140,7 +143,9 @@ def test_no_such_backend(api: TestClient) -> None:
     assert answer.status_code == 404
     (error,) = errors(answer)
     assert error["near"][0] == "web/b1"
-    assert error["message"].startswith("no backend web/b11 in the document that runs; did you mean")
+    assert error["message"].startswith(
+        "no backend web/b11 in the running configuration; did you mean"
+    )
 
 
 YAML = {"Content-Type": "application/yaml; charset=utf-8"}

@@ -13,7 +13,7 @@ from click.testing import Result
 
 from support.fake_control import NOW, STEP, FakeControl, make_events
 from tula.engine.control import ApplyOutcome, BusyError, Cycle, Refusal
-from tula.engine.figures import CycleOutcome
+from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.model.errors import KernelError
 from tula.model.health import Health, Standing, State
@@ -119,15 +119,18 @@ def test_what_the_operator_says(
         (["drain", "web"], "'web': give SERVICE/BACKEND, such as web/cache-1"),
         (["drain", "/b1"], "give SERVICE/BACKEND"),
         (["enable", "web/b1/x"], "give SERVICE/BACKEND"),
-        (
-            ["drain", "web/b1", "--deadline", "soon"],
-            "invalid time 'soon'; give one such as",
-        ),
+        (["drain", "web/b1", "--deadline", "soon"], "--deadline: invalid time 'soon'; give one"),
         (["drain", "web/b1", "--deadline", "0"], "--deadline: 0 is out of range"),
         (["weight", "web/b1", "65536"], "invalid weight '65536'; give 0 to 65535, or configured"),
         (["weight", "web/b1", "٣"], "invalid weight"),
-        (["drain", "web/b11"], "no backend web/b11 in the document that runs; did you mean web/b1"),
-        (["drain", "w b/b1"], "no backend w b/b1 in the document that runs; did you mean web/b1?"),
+        (
+            ["drain", "web/b11"],
+            "no backend web/b11 in the running configuration; did you mean web/b1",
+        ),
+        (
+            ["drain", "w b/b1"],
+            "no backend w b/b1 in the running configuration; did you mean web/b1?",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -158,11 +161,11 @@ def test_a_daemon_that_cannot(
 def test_drain_waits_until_no_connection_is_left(
     tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon.held = {B1: 2}
+    daemon.connections = {B1: 2}
 
     def one_less(_: float) -> None:
-        assert daemon.held is not None
-        daemon.held[B1] -= 1
+        assert daemon.connections is not None
+        daemon.connections[B1] -= 1
 
     monkeypatch.setattr("tula.cli.operate.time.sleep", one_less)
     result = tula("drain", "web/b1", "--wait")
@@ -177,7 +180,7 @@ def test_drain_waits_until_no_connection_is_left(
 def test_a_drain_that_ends_otherwise(
     tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon.held = {B1: 2}
+    daemon.connections = {B1: 2}
 
     def deadline(_: float) -> None:
         daemon.standings[B1] = Standing(State.DISABLED, 0, present=False)
@@ -221,15 +224,15 @@ def test_events_are_followed(
         daemon.error = BusyError("the daemon starts") if step == "fails" else None
         if step == "more":
             daemon.happened = make_events(3)
-        elif step == "again":  # a new daemon, whose numbers begin anew
-            daemon.happened = make_events(1)
+        elif step == "again":  # a new daemon, whose numbers begin again, and are beyond the last
+            daemon.happened, daemon.epoch = make_events(5), "second"
         elif step == "end":
             raise KeyboardInterrupt
 
     monkeypatch.setattr("tula.cli.events.time.sleep", next_look)
     result = tula("events", "--follow", "--json")
     numbers = [json.loads(line)["number"] for line in result.stdout.splitlines()]
-    assert numbers == [1, 2, 3, 1]
+    assert numbers == [1, 2, 3, 1, 2, 3, 4, 5]
     assert result.stderr == "tula: the daemon starts; waiting for it\n"
     assert result.exit_code == 130
 
@@ -255,13 +258,27 @@ def test_apply_of_another_document(tula: Call, daemon: FakeControl, tmp_path: Pa
     assert daemon.done == []
 
 
-def test_a_broken_document_does_not_reach_the_daemon(
+def test_a_configuration_is_parsed_by_the_daemon_alone(
     tula: Call, daemon: FakeControl, tmp_path: Path
 ) -> None:
-    (tmp_path / "bad.yaml").write_text("services: {}\nfrobs: 1\n")
+    """The command only reads it: parsing ten thousand services takes seconds, once is enough."""
+    text = "services: {}\nfrobs: 1\n"
+    (tmp_path / "bad.yaml").write_text(text)
+    daemon.file = text.encode()
+    for command in ("apply", "plan"):
+        result = tula(command, "-f", "DOC/bad.yaml")
+        assert (result.exit_code, result.stderr) == (0, "")
+    daemon.outcome = ApplyOutcome(problems=(PlacedProblem("unknown key", "frobs", 2, 1),))
     result = tula("apply", "-f", "DOC/bad.yaml")
     assert result.exit_code == 2
-    assert f"{tmp_path}/bad.yaml:2:1: frobs: unknown key" in result.stderr
+    assert result.stderr == f"{tmp_path}/bad.yaml:2:1: frobs: unknown key\n"
+
+
+def test_a_file_that_cannot_be_read(tula: Call, daemon: FakeControl, tmp_path: Path) -> None:
+    for command in ("apply", "plan"):
+        result = tula(command, "-f", "DOC/none.yaml")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"{tmp_path}/none.yaml: ")
     assert daemon.done == []
 
 
@@ -294,7 +311,7 @@ def test_warnings_of_the_daemons_document(tula: Call, daemon: FakeControl) -> No
 def test_clear_leaves_it_to_who_stops_the_daemon(tula: Call) -> None:
     result = tula("clear")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "would put all back; stop it first: systemctl stop tula\n" in result.stderr
+    assert "would restore it all; stop it first: systemctl stop tula\n" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -371,5 +388,5 @@ def test_status_is_loud_first(
     ]
     answer = json.loads(tula("status", "--json").stdout)
     assert answer["services"][0]["panic"] is True
-    assert answer["daemon"]["document"]["refused"]["problems"][0]["line"] == 2
+    assert answer["daemon"]["configuration"]["refused"]["problems"][0]["line"] == 2
     assert answer["daemon"]["last_cycle"]["outcome"] == "failed"

@@ -55,12 +55,12 @@ def test_a_daemon(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"", "ended while it was asked"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "ended while it was asked"),
+        (b"", "ended before it answered"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "ended before it answered"),
         (b"HTTP/1.1 200 OK\r\n\r\n<html>", "what answers there is not Tula's daemon"),
         (b"HTTP/1.1 404 No\r\n\r\n{}", "what answers there is not Tula's daemon"),
         (b'HTTP/1.1 500 No\r\n\r\n{"errors": []}', "what answers there is not Tula's daemon"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}", "ended while it was asked"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}", "ended before it answered"),
     ],
 )
 def test_what_answers_is_no_daemon(tmp_path: Path, answer: bytes, words: str) -> None:

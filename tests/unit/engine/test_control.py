@@ -31,7 +31,7 @@ def test_names_that_may_be_meant(name: tuple[str, str], near: tuple[str, ...]) -
     with pytest.raises(NoSuchBackendError) as error:
         find_backend(CONFIG, name)
     assert error.value.near == near
-    assert str(error.value).endswith(f"did you mean {near[0]}?" if near else "that runs")
+    assert str(error.value).endswith(f"did you mean {near[0]}?" if near else "configuration")
 
 
 def test_a_placed_problem_reads_as_the_line() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tula.engine.host_settings import HostSettings
+from tula.engine.host_settings import HostSettings, settings_changed
 from tula.engine.store import SYSCTLS, ChangedSysctl, Store
 from tula.kernel.fake import FakeProbeRoute, FakeSysctls
 from tula.model.errors import StateError
@@ -57,13 +57,13 @@ def test_what_is_needed_is_set_once_and_taken_back(machine: Machine) -> None:
 def test_what_somebody_undoes_is_noticed_and_made_again(machine: Machine) -> None:
     settings = machine.settings
     assert settings.ensure(HERE, LINKS).changed
-    assert not settings.undone()
+    assert not settings_changed(settings.made, machine.sysctls)
     assert not settings.ensure(HERE, LINKS).changed
     name, made = machine.sysctls.writes[-1]
     machine.sysctls.values[name] = "1" if made != "1" else "0"
-    assert settings.undone()
+    assert settings_changed(settings.made, machine.sysctls)
     assert settings.ensure(HERE, LINKS).changed
-    assert not settings.undone()
+    assert not settings_changed(settings.made, machine.sysctls)
     machine.route.versions.clear()
     assert settings.ensure(HERE, LINKS).changed, "rule and route too"
 

@@ -4,45 +4,52 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tula.engine.figures import (
-    BackendFigures,
-    CycleFigures,
+from tula.engine.statistics import (
+    BackendStatistics,
     CycleOutcome,
-    LateFigures,
-    ProbeFigures,
-    ServiceFigures,
-    Snapshot,
+    CycleStatistics,
+    DurationStatistics,
+    LatenessStatistics,
+    ProbeStatistics,
+    ServiceStatistics,
+    Statistics,
 )
 from tula.metrics.render import render_metrics
 from tula.model.health import State
 from tula.model.stats import Count, TableUse
 from tula.version import __version__
 
-FULL = Snapshot(
-    services=(ServiceFigures("web", Count(7, 700), panic=True),),
+FULL = Statistics(
+    services=(
+        ServiceStatistics(
+            *("web", Count(7, 700), True),
+            DurationStatistics(((0.1, 3), (float("inf"), 4)), 1.25),
+        ),
+    ),
     backends=(
-        BackendFigures(
+        BackendStatistics(
             *("web", "b1", State.UP, 50, Count(4, 400)),
             connections=3,
             flaps=2,
-            probes=(ProbeFigures("http", 0.25, 5), ProbeFigures("tcp")),
+            probes=(ProbeStatistics("http", 0.25, 5), ProbeStatistics("tcp")),
         ),
-        BackendFigures("web", "b2", State.DOWN, 0),
+        BackendStatistics("web", "b2", State.DOWN, 0),
     ),
-    cycles=CycleFigures({CycleOutcome.CHANGED: 2, CycleOutcome.FAILED: 1}, 1.5, 2, 0.25),
-    late=LateFigures(10, 0.5, 0.25),
+    cycles=CycleStatistics({CycleOutcome.CHANGED: 2, CycleOutcome.FAILED: 1}, 1.5, 2, 0.25),
+    lateness=LatenessStatistics(10, 0.5, 0.25),
     named={"no_backend": Count(9, 900), "icmp_steered": Count(1, 100)},
     tables=(TableUse("tcp4", 12, 262144), TableUse("udp4", None, 262144)),
-    document_accepted=1_800_000_000.0,
+    restarts={"drift-detection": 3},
+    configuration_accepted=1_800_000_000.0,
 )
 
 Labels = tuple[tuple[str, str], ...]
 
 
-def samples(snapshot: Snapshot) -> dict[tuple[str, Labels], float]:
+def samples(statistics: Statistics) -> dict[tuple[str, Labels], float]:
     """All samples by name and labels; every family has a help text."""
     found = {}
-    for family in text_string_to_metric_families(render_metrics(snapshot).decode()):
+    for family in text_string_to_metric_families(render_metrics(statistics).decode()):
         assert family.documentation, family.name
         for sample in family.samples:
             key = (sample.name, tuple(sorted(sample.labels.items())))
@@ -67,7 +74,7 @@ def test_every_figure() -> None:
     }
     cycles = {
         ("tula_reconcile_cycles_total", labels(outcome=outcome)): count
-        for outcome, count in {"unchanged": 0, "changed": 2, "mended": 0, "failed": 1}.items()
+        for outcome, count in {"unchanged": 0, "changed": 2, "repaired": 0, "failed": 1}.items()
     }
     assert samples(FULL) == {
         ("tula_build_info", labels(version=__version__)): 1,
@@ -84,7 +91,11 @@ def test_every_figure() -> None:
         ("tula_backend_bytes_total", b2): 0,
         ("tula_backend_flaps_total", b1): 2,
         ("tula_backend_flaps_total", b2): 0,
-        ("tula_probe_seconds", http): 0.25,
+        ("tula_probe_last_duration_seconds", http): 0.25,
+        ("tula_probe_duration_seconds_bucket", labels(service="web", le="0.1")): 3,
+        ("tula_probe_duration_seconds_bucket", labels(service="web", le="+Inf")): 4,
+        ("tula_probe_duration_seconds_count", labels(service="web")): 4,
+        ("tula_probe_duration_seconds_sum", labels(service="web")): 1.25,
         ("tula_probe_failures_total", http): 5,
         ("tula_probe_failures_total", tcp): 0,
         ("tula_probe_late_seconds_count", ()): 10,
@@ -96,18 +107,19 @@ def test_every_figure() -> None:
         ("tula_reaction_seconds_count", ()): 2,
         ("tula_reaction_seconds_sum", ()): 0.25,
         ("tula_reconcile_failures_total", ()): 1,
+        ("tula_task_restarts_total", labels(task="drift-detection")): 3,
         ("tula_dropped_packets_total", labels(cause="no_backend")): 9,
         ("tula_path_packets_total", labels(path="icmp_steered")): 1,
         ("tula_flow_table_entries", labels(table="tcp4")): 12,
         ("tula_flow_table_size", labels(table="tcp4")): 262144,
         ("tula_flow_table_size", labels(table="udp4")): 262144,
-        ("tula_document_accepted_timestamp", ()): 1_800_000_000.0,
-        ("tula_document_refused", ()): 0,
+        ("tula_configuration_accepted_timestamp_seconds", ()): 1_800_000_000.0,
+        ("tula_configuration_refused", ()): 0,
     }
 
 
 def test_a_daemon_that_has_nothing_yet() -> None:
-    found = samples(Snapshot())
+    found = samples(Statistics())
     assert ("tula_build_info", (("version", __version__),)) in found
     assert not [name for name, _ in found if name.startswith(("tula_backend", "tula_service"))]
 

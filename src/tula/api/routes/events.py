@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from tula.api.door import Door
+from tula.api.dependencies import Daemon
 from tula.model.event import EventKind
 
 router = APIRouter(tags=["events"])
@@ -27,23 +27,26 @@ class EventBody(BaseModel):
 
 
 class EventsBody(BaseModel):
-    """Events, the oldest first."""
+    """Events, the oldest first; numbers belong to the `epoch`, the daemon's run."""
 
+    epoch: str
     events: list[EventBody]
 
 
 @router.get("/events")
 async def events(
-    control: Door,
+    control: Daemon,
     after: Annotated[int | None, Query(ge=0)] = None,
+    epoch: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
 ) -> EventsBody:
-    """The events behind number `after`, or the last ones without it.
+    """The events after number `after` of this `epoch`, or the last ones without a number.
 
-    A number that no event has yet is one of an earlier daemon: all of this one's are told.
+    With another daemon's epoch, or a number that no event has yet, all events are new.
     """
-    found = await control.events(after, limit)
+    page = await control.events(after, limit, epoch)
     return EventsBody(
+        epoch=page.epoch,
         events=[
             EventBody(
                 number=event.number,
@@ -53,6 +56,6 @@ async def events(
                 message=event.message,
                 evidence=event.evidence,
             )
-            for event in found
-        ]
+            for event in page.events
+        ],
     )

@@ -1,23 +1,23 @@
-"""How services, backends and the daemon stand."""
+"""The state of services, backends and the daemon."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
-from tula.api.door import Door
+from tula.api.dependencies import Daemon
 from tula.version import __version__
 
 router = APIRouter(tags=["status"])
 
 
 @router.get("/status")
-async def status(control: Door) -> JSONResponse:
+async def status(control: Daemon) -> Response:
     """What `tula status --json` prints."""
-    return JSONResponse(await control.status())
+    return Response(await control.status(), media_type="application/json")
 
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """The daemon answers. How well it does its work is told by status, under `daemon`."""
+    """The daemon answers. How well it works is in the status, under `daemon`."""
     return {"status": "ok", "version": __version__}

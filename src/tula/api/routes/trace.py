@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, IPvAnyAddress
 
-from tula.api.door import Door
+from tula.api.dependencies import Daemon
 from tula.model.config import Protocol
 from tula.model.flow import Flow
 
@@ -27,7 +27,7 @@ Port = Annotated[int, Query(ge=0, le=65535)]
 
 @router.get("/trace")
 async def trace(
-    control: Door,
+    control: Daemon,
     vip: IPvAnyAddress,
     port: Port,
     client: IPvAnyAddress,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tula.daemon.notify import READY, notify, reloading
+from tula.daemon.systemd import READY, notify, reloading
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -1,4 +1,4 @@
-"""What the routes share: the door to the daemon, and names in a path."""
+"""What the routes share: the daemon behind them, and names in a path."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def backend_of(
     return service, backend
 
 
-Door = Annotated[Control, Depends(control_of)]
-Named = Annotated[BackendName, Depends(backend_of)]
+Daemon = Annotated[Control, Depends(control_of)]
+PathBackend = Annotated[BackendName, Depends(backend_of)]

@@ -12,7 +12,7 @@ class Trigger(StrEnum):
     """Why a cycle is wanted."""
 
     START = "start"
-    DOCUMENT = "document"
+    CONFIGURATION = "configuration"
     OVERRIDE = "override"
     HEALTH = "health"
     KERNEL = "kernel"
@@ -20,7 +20,7 @@ class Trigger(StrEnum):
     TIME = "time"
     """a slow start's step, a drain's deadline"""
     DRIFT = "drift"
-    """a look from time to time"""
+    """a full comparison from time to time"""
 
     @property
     def compares(self) -> bool:
@@ -29,8 +29,8 @@ class Trigger(StrEnum):
 
     @property
     def asked_for(self) -> bool:
-        """Whether a person waits for it: no growing wait stands before that."""
-        return self in (Trigger.START, Trigger.DOCUMENT, Trigger.OVERRIDE)
+        """Whether a person waits for it: it does not wait for the backoff after failures."""
+        return self in (Trigger.START, Trigger.CONFIGURATION, Trigger.OVERRIDE)
 
 
 # A dead machine fails many probes within moments, and a link that goes takes routes and
@@ -45,7 +45,7 @@ def wait_after(failures: int) -> float:
     return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 10))
 
 
-class Pending:
+class TriggerQueue:
     """The triggers since the last cycle, and when to act on them."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Pending:
         self._rested = now + min(seconds, _LONGEST_REST)
 
     def failed(self, now: float) -> None:
-        """It did not: the next one compares everything, after a wait that doubles each time."""
+        """The cycle failed: the next one compares everything, after a wait that doubles."""
         wait = wait_after(self._failures)
         self._failures += 1
         self._not_before = now + wait

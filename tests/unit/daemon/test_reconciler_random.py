@@ -1,14 +1,19 @@
-"""Whatever happens in whatever order, it ends at what the document and the health mean.
+"""Whatever happens in whatever order, it ends at what the configuration and the health mean.
 
-A machine of values is played any sequence of documents, findings, overrides, failures of kernel
-and disk, foreign changes and restarts. After each calm the kernel is compared with a plain reading
-of the contract, written down here without the planner.
+A machine of values is played any sequence of configurations, findings, overrides, failures of
+kernel and disk, foreign changes and restarts; any call of any adapter may fail. After each calm
+the kernel is compared with a plain reading of the contract, written down here without the planner.
+Threads read the published snapshots all the while: none is half made, and none ever changes.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
+import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +31,15 @@ from hypothesis.stateful import (
 )
 
 from support.builders import FakeMachine, ids_of
-from tula.config.load import parse_document
-from tula.daemon.reconciler import Reconciler
+from support.daemon import make_writer
+from support.failures import Failures
+from tula.config.load import DocumentError, parse_document
+from tula.daemon.reconciler import place_problems
+from tula.daemon.snapshot import Snapshot
+from tula.daemon.writer import Writer
 from tula.dataplane.nft.ids import Ids, backend_id, split_id
 from tula.dataplane.nft.ruleset import MapName
-from tula.engine.balancer import Balancer
-from tula.engine.event_log import EventLog
-from tula.engine.figures import CycleOutcome
+from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
@@ -91,6 +98,61 @@ class Meaning:
     takes_new: bool
 
 
+def check(snapshot: Snapshot) -> None:
+    """Whatever is published fits together."""
+    document, standings, applied = snapshot.document, snapshot.standings.of, snapshot.applied
+    if document is None:
+        assert not standings
+        return
+    names = {(s.name, b.name) for s in document.config.services for b in s.backends}
+    assert not standings or standings.keys() == names, "standings are of the configuration"
+    if applied is not None:
+        services = {service.name for service in document.config.services}
+        assert {service.name for service in applied.config.services} <= services
+        assert services >= set(snapshot.remembered.retired)
+        assert applied.receipt.own <= snapshot.own_revisions
+    assert snapshot.shares.keys() <= {s.name for s in document.config.services}
+
+
+class SnapshotReader:
+    """A thread that reads what a writer publishes, for as long as it is not stopped."""
+
+    def __init__(self, writer: Callable[[], Writer]) -> None:
+        self._writer = writer
+        self._ending = threading.Event()
+        self._error: AssertionError | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it, and raises what it found."""
+        self._ending.set()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        seen: list[tuple[Snapshot, dict[Any, Any], dict[Any, Any]]] = []
+        writer, last = self._writer(), 0
+        try:
+            while not self._ending.is_set():
+                if self._writer() is not writer:
+                    writer, last = self._writer(), 0
+                    continue
+                snapshot = writer.snapshot
+                assert snapshot.revision >= last, "revisions grow"
+                if snapshot.revision > last:
+                    last = snapshot.revision
+                    check(snapshot)
+                    copies = dict(snapshot.standings.of), dict(snapshot.overrides)
+                    seen.append((snapshot, *copies))
+                time.sleep(0.0001)
+            for snapshot, standings, overrides in seen:
+                assert (snapshot.standings.of, snapshot.overrides) == (standings, overrides)
+        except AssertionError as error:
+            self._error = error
+
+
 class Machine(RuleBasedStateMachine):
     """One balancer's life."""
 
@@ -107,21 +169,28 @@ class Machine(RuleBasedStateMachine):
         self.calm = False
         self.foreign = False
         """Somebody changed something, and no cycle has compared all since."""
-        self.reconciler = self.new()
+        self.failures = Failures()
+        self.writer = self.new()
+        self.reader = SnapshotReader(lambda: self.writer)
 
     def teardown(self) -> None:
+        self.reader.stop()
         shutil.rmtree(self.directory)
 
-    def new(self) -> Reconciler:
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the writer has published."""
+        return self.writer.snapshot
+
+    def new(self) -> Writer:
         """A daemon that starts: nothing is left but the kernel and the disk."""
-        clock = lambda: self.now  # noqa: E731
-        balancer = self.balancer = Balancer(self.kernel.adapters, self.store, clock)
-        made = Reconciler(balancer, self.store, EventLog(clock), clock)
-        made.start()
+        adapters = self.failures.wrap(self.kernel)
+        made = make_writer(adapters, self.store, lambda: self.now)
+        made.cycle(dict(self.findings))
         return made
 
     def cycle(self, compare: bool) -> None:
-        result = self.reconciler.cycle(dict(self.findings), compare=compare)
+        result = self.writer.cycle(dict(self.findings), compare=compare)
         if result.outcome is not CycleOutcome.FAILED:
             self.foreign = self.foreign and not compare
             self.calm = not self.foreign
@@ -129,10 +198,11 @@ class Machine(RuleBasedStateMachine):
     @rule(source=st.sampled_from(DOCUMENTS))
     def a_document_is_offered(self, source: bytes) -> None:
         self.calm = False
-        config = parse_document(source).config
+        document = parse_document(source)
+        config = document.config
         with suppress(KernelError, StateError, ProblemsError):
             try:
-                self.reconciler.offer(source, dict(self.findings))
+                self.writer.apply(document, dict(self.findings))
             except Exception:
                 assert self.store.document() == self.accepted, "the old one stays"
                 raise
@@ -140,17 +210,22 @@ class Machine(RuleBasedStateMachine):
             names = {(s.name, b.name) for s in config.services for b in s.backends}
             if not self.store.full:
                 self.overrides = {n: o for n, o in self.overrides.items() if n in names}
-            self.overrides = dict(self.reconciler.overrides)
+            self.overrides = dict(self.snapshot.overrides)
 
     @rule(source=st.sampled_from(WRONG))
     def a_wrong_document_is_refused(self, source: bytes) -> None:
         table = self.kernel.nftables.table
-        with pytest.raises(Exception, match=r".") as refused:
-            self.reconciler.offer(source, dict(self.findings))
-        assert not isinstance(refused.value, (KernelError, AssertionError))
+        self.failures.due = None
+        try:
+            document = parse_document(source)
+        except DocumentError as error:
+            self.writer.refuse(place_problems(error, error.positions))
+        else:
+            with pytest.raises(ProblemsError):
+                self.writer.apply(document, dict(self.findings))
         assert self.kernel.nftables.table == table
         assert self.store.document() == self.accepted
-        assert self.reconciler.refused is not None
+        assert self.snapshot.refused is not None
 
     @initialize(source=st.sampled_from(DOCUMENTS))
     def the_first_document(self, source: bytes) -> None:
@@ -180,7 +255,7 @@ class Machine(RuleBasedStateMachine):
         override = Override(drain, disable, weight, self.now, until)
         self.calm = False
         try:
-            self.reconciler.override(name, override)
+            self.writer.override(name, lambda _: override, dict(self.findings))
         except StateError:
             assert self.store.full
             assert self.store.overrides() == self.overrides
@@ -240,15 +315,20 @@ class Machine(RuleBasedStateMachine):
     def the_kernel_refuses(self, refuses: bool) -> None:
         self.kernel.nftables.refuse = "Device or resource busy" if refuses else ""
 
+    @rule(calls=st.integers(0, 12))
+    def some_call_will_fail(self, calls: int) -> None:
+        self.failures.due = calls
+
     @rule(full=st.booleans())
     def the_disk_is_full(self, full: bool) -> None:
         self.store.full = full
 
     @rule()
     def it_is_killed_and_started(self) -> None:
-        self.reconciler = self.new()
-        assert dict(self.reconciler.overrides) == self.overrides
-        document = self.reconciler.document
+        self.failures.due = None
+        self.writer = self.new()
+        assert dict(self.snapshot.overrides) == self.overrides
+        document = self.snapshot.document
         assert (document.source.encode() if document else None) == self.accepted
         self.calm = False
 
@@ -304,7 +384,7 @@ class Machine(RuleBasedStateMachine):
     def names(self) -> dict[int, BackendName]:
         """Backends by their ids in the kernel."""
         assert self.accepted is not None
-        applied = self.balancer.applied
+        applied = self.snapshot.applied
         ids = ids_of(self.store)
         if applied is not None:
             assert isinstance(applied.receipt.memory, Ids)
@@ -349,7 +429,16 @@ class Machine(RuleBasedStateMachine):
         return found
 
 
-TestMachine = Machine.TestCase
+class TestMachine(Machine.TestCase):
+    """Threads take turns some thousand times more often than usual."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        self.addCleanup(sys.setswitchinterval, interval)
+
+
 TestMachine.settings = settings(
     max_examples=80,
     stateful_step_count=30,

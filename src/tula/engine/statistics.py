@@ -1,6 +1,7 @@
-"""The daemon's figures at one moment, as ``/metrics`` tells them. Totals never fall while it runs.
+"""The daemon's statistics at one moment, as ``/metrics`` shows them.
 
-Times are in seconds since the epoch, durations in seconds.
+Totals never fall while the daemon runs. Times are in seconds since the epoch, durations in
+seconds.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from tula.model.stats import Count, TableUse
 
 
 class CycleOutcome(StrEnum):
-    """How a reconciler's cycle ended."""
+    """How one cycle of the reconciler ended."""
 
     UNCHANGED = "unchanged"
     CHANGED = "changed"
-    """something was wanted that was not before"""
-    MENDED = "mended"
-    """the kernel was not as it had been left"""
+    """the desired state had changed, and the kernel with it"""
+    REPAIRED = "repaired"
+    """the kernel was not as the daemon had left it"""
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeFigures:
+class ProbeStatistics:
     """One check of one backend; ``check`` tells the checks of a backend apart: its type, and a
     number where the service has several of it (``http``, ``http-2``)."""
 
@@ -33,10 +34,12 @@ class ProbeFigures:
     seconds: float | None = None
     """how long the last probe took; None before the first"""
     failures: int = 0
+    flaps: int = 0
+    """how often the check's result changed between passing and failing"""
 
 
 @dataclass(frozen=True, slots=True)
-class BackendFigures:
+class BackendStatistics:
     """One backend of one service."""
 
     service: str
@@ -48,33 +51,44 @@ class BackendFigures:
     connections: int | None = None
     flaps: int = 0
     """how often it went up or down"""
-    probes: tuple[ProbeFigures, ...] = ()
+    probes: tuple[ProbeStatistics, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceFigures:
-    """One service; its count includes backends that are gone."""
+class DurationStatistics:
+    """How long probes took: ``buckets`` are (upper bound, probes that took no longer), the last
+    one unbounded; ``seconds`` is the sum over all probes."""
+
+    buckets: tuple[tuple[float, int], ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatistics:
+    """One service; its count includes backends that have been removed."""
 
     service: str
     count: Count = field(default_factory=Count)
     panic: bool = False
+    durations: DurationStatistics | None = None
+    """of its probes; None for a service that is not checked"""
 
 
 @dataclass(frozen=True, slots=True)
-class CycleFigures:
+class CycleStatistics:
     """The reconciler's cycles since the daemon started."""
 
     outcomes: Mapping[CycleOutcome, int] = field(default_factory=dict)
     seconds: float = 0.0
-    """all of them together"""
+    """the sum over all cycles"""
     reactions: int = 0
-    """how often the kernel was changed by what a check decided"""
+    """how often a health check's verdict changed the kernel"""
     reaction_seconds: float = 0.0
-    """from the decision until the kernel had it, all of them together"""
+    """from the verdict until the kernel was changed, the sum over all of them"""
 
 
 @dataclass(frozen=True, slots=True)
-class LateFigures:
+class LatenessStatistics:
     """By how much probes started late; ``worst`` is of the last minute or two."""
 
     starts: int = 0
@@ -83,16 +97,18 @@ class LateFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Statistics:
     """Everything that is counted."""
 
-    services: tuple[ServiceFigures, ...] = ()
-    backends: tuple[BackendFigures, ...] = ()
-    cycles: CycleFigures = field(default_factory=CycleFigures)
-    late: LateFigures = field(default_factory=LateFigures)
+    services: tuple[ServiceStatistics, ...] = ()
+    backends: tuple[BackendStatistics, ...] = ()
+    cycles: CycleStatistics = field(default_factory=CycleStatistics)
+    lateness: LatenessStatistics = field(default_factory=LatenessStatistics)
     named: Mapping[str, Count] = field(default_factory=dict)
     """the data path's own counters, by name, such as ``no_backend``"""
     tables: tuple[TableUse, ...] = ()
-    document_accepted: float | None = None
-    document_refused: bool = False
-    """the file is refused, and an older document runs"""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    """background tasks that failed and were started again, by name"""
+    configuration_accepted: float | None = None
+    configuration_refused: bool = False
+    """the file was refused, and an older configuration runs"""

@@ -1,0 +1,276 @@
+"""The answers to what is asked of the daemon, from what is published and what the kernel counts.
+
+Pure but for what the kernel is asked, and the same in a thread of the daemon and in a process
+beside it (``tula.daemon.readers``). Nothing here is shared with the writer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tula.config.errors import place
+from tula.config.load import Document, DocumentError, Positions, parse_document
+from tula.daemon.reconciler import place_problems
+from tula.daemon.snapshot import Connections
+from tula.engine.balancer import Balancer
+from tula.engine.control import ApplyOutcome, DaemonFacts
+from tula.engine.reader import Adapters, Reader
+from tula.engine.statistics import (
+    BackendStatistics,
+    CycleStatistics,
+    DurationStatistics,
+    LatenessStatistics,
+    ProbeStatistics,
+    ServiceStatistics,
+    Statistics,
+)
+from tula.engine.status import describe_status
+from tula.engine.steps import describe_steps, render_steps
+from tula.engine.store import Remembered, Store
+from tula.metrics.render import render_metrics
+from tula.model.config import Config
+from tula.model.flow import Flow
+from tula.model.health import BackendName, Health, Override, Standing, State
+from tula.model.problem import ProblemsError
+from tula.model.stats import BackendKey, Count, Stats
+from tula.plan.standing import Standings, effective_config, plan_standings
+from tula.plan.trace import Trace
+
+Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    """``tula status``: answered with JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsRequest:
+    """``/metrics``: answered with Prometheus's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRequest:
+    """``tula trace``: answered with a Trace."""
+
+    flow: Flow
+    datagram: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CountRequest:
+    """Connections by service and Backend.key; None if counting takes over ``limit`` seconds."""
+
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """``tula plan`` of a configuration's text, or of the running one: an ApplyOutcome."""
+
+    source: bytes | None
+    force: bool
+
+
+Request = StatusRequest | MetricsRequest | TraceRequest | CountRequest | PlanRequest
+Answer = bytes | Trace | ApplyOutcome | Mapping[BackendKey, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What an answer is made of; ``now`` and ``entered`` are by the boot clock."""
+
+    document: Document
+    """the accepted configuration"""
+    now: float
+    facts: DaemonFacts
+    standings: Mapping[BackendName, Standing] = field(default_factory=dict)
+    """as the last change left them in the kernel"""
+    panicking: frozenset[str] = frozenset()
+    findings: Mapping[BackendName, Health] = field(default_factory=dict)
+    overrides: Mapping[BackendName, Override] = field(default_factory=dict)
+    entered: Mapping[BackendName, float] = field(default_factory=dict)
+    connections: Connections | None = None
+    remembered: Remembered = field(default_factory=Remembered)
+    revision: int | None = None
+    """the data path's, as the last change left it"""
+    probes: Probes = field(default_factory=dict)
+    cycles: CycleStatistics = field(default_factory=CycleStatistics)
+    lateness: LatenessStatistics = field(default_factory=LatenessStatistics)
+    durations: Mapping[str, DurationStatistics] = field(default_factory=dict)
+    """of the probes, by service"""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        """The configuration's values."""
+        return self.document.config
+
+
+NO_CONFIGURATION = Document(Config((), ()), "", Positions(), [])
+"""Before a configuration was ever accepted."""
+
+
+class _Published(Store):
+    """What a view says in place of the state directory, which a change may be about to replace."""
+
+    def __init__(self, remembered: Remembered, document: bytes | None = None) -> None:
+        super().__init__(Path("/nonexistent"))
+        self._published = remembered
+        self._document = document
+
+    def remembered(self) -> Remembered:
+        return self._published
+
+    def document(self) -> bytes | None:
+        return self._document
+
+
+class Answers:
+    """Answers one request after the other; keeps what makes the next answer cheaper or right."""
+
+    def __init__(self, kernel: Adapters) -> None:
+        self._kernel = kernel
+        self._latest = Standings()
+        self._totals: Mapping[BackendKey, Count] = {}
+
+    def answer(self, request: Request, view: View) -> Answer:
+        """The answer. Raises KernelError and StateError."""
+        match request:
+            case CountRequest(limit):
+                return self._reader(view).connections(limit)
+            case StatusRequest():
+                return self._status(view)
+            case MetricsRequest():
+                return render_metrics(self._statistics(view))
+            case TraceRequest(flow, datagram):
+                reader = self._reader(view)
+                entry = reader.find_entry(flow, datagram)
+                config = effective_config(view.config, view.standings)
+                return reader.trace(config, flow, entry, later_fragment=datagram is not None)
+            case PlanRequest():
+                return self._plan(request, view)
+
+    def _reader(self, view: View) -> Reader:
+        return Reader(self._kernel, _Published(view.remembered))
+
+    def _status(self, view: View) -> bytes:
+        reader = self._reader(view)
+        stats = self._stats(reader, view)
+        answer = describe_status(
+            view.config,
+            stats.backends,
+            stats.counters,
+            stats.tables,
+            reader.endpoints(view.config),
+            standings=self._standings(view),
+            findings=view.findings,
+            connections=view.connections,
+            panics=view.panicking,
+            daemon=view.facts,
+        )
+        return json.dumps(answer).encode()
+
+    def _standings(self, view: View) -> Mapping[BackendName, Standing]:
+        """How backends stand in the kernel, with the reasons of the latest findings."""
+        self._latest = plan_standings(
+            view.config, view.findings, view.overrides, view.now, view.entered, self._latest
+        )
+        # What is found now is true of the kernel only after the next cycle.
+        return {
+            name: newer
+            if (standing := view.standings.get(name)) is None or newer.state is standing.state
+            else standing
+            for name, newer in self._latest.of.items()
+        }
+
+    def _stats(self, reader: Reader, view: View) -> Stats:
+        """What is counted, which never falls because of a change that is under way.
+
+        Elements that leave take their counters along, and the writer publishes what they counted
+        only when it is done. Until then, the data path's revision is not the published one, and
+        each total is at least what it was.
+        """
+        stats = reader.stats()
+        if view.revision != reader.revision():
+            last, found = self._totals, stats.backends
+            kept = {key: count for key, count in last.items() if key not in found}
+            grown = {key: _larger(count, last.get(key, Count())) for key, count in found.items()}
+            stats = replace(stats, backends=kept | grown)
+        self._totals = stats.backends
+        return stats
+
+    def _plan(self, request: PlanRequest, view: View) -> ApplyOutcome:
+        document = view.document
+        try:
+            if request.source is not None:
+                document = parse_document(request.source)
+            accepted = view.document.source.encode()
+            balancer = Balancer(
+                self._kernel, _Published(view.remembered, accepted), lambda: view.now
+            )
+            standings = plan_standings(
+                document.config, view.findings, view.overrides, view.now, view.entered
+            )
+            change = balancer.plan(
+                document.config,
+                document.source.encode(),
+                force=request.force,
+                standings=standings.of,
+            )
+        except DocumentError as error:
+            return ApplyOutcome(problems=place_problems(error, error.positions))
+        except ProblemsError as error:
+            return ApplyOutcome(problems=place_problems(error, document.positions))
+        warnings = tuple(place(warning, document.positions) for warning in document.warnings)
+        return ApplyOutcome(bool(change), render_steps(describe_steps(change)), (), warnings)
+
+    def _statistics(self, view: View) -> Statistics:
+        stats, facts = self._stats(self._reader(view), view), view.facts
+        counts = stats.backends
+        return Statistics(
+            services=tuple(_services(view, counts)),
+            backends=tuple(_backends(view, counts)),
+            cycles=view.cycles,
+            lateness=view.lateness,
+            named=stats.counters,
+            tables=stats.tables,
+            restarts=view.restarts,
+            configuration_accepted=facts.accepted_at,
+            configuration_refused=facts.refused is not None or bool(facts.deferred),
+        )
+
+
+def _larger(one: Count, other: Count) -> Count:
+    return replace(one, packets=max(one.packets, other.packets), bytes=max(one.bytes, other.bytes))
+
+
+def _services(view: View, counts: Mapping[BackendKey, Count]) -> Iterable[ServiceStatistics]:
+    totals: dict[str, Count] = {}
+    for (name, _), count in counts.items():
+        totals[name] = totals.get(name, Count()) + count
+    for service in view.config.services:
+        name = service.name
+        total, panic = totals.get(name, Count()), name in view.panicking
+        yield ServiceStatistics(name, total, panic, view.durations.get(name))
+
+
+def _backends(view: View, counts: Mapping[tuple[str, str], Count]) -> Iterable[BackendStatistics]:
+    unknown = Standing(State.UNKNOWN, 0, present=True)
+    for service in view.config.services:
+        for backend in service.backends:
+            name = (service.name, backend.name)
+            standing, probes = view.standings.get(name, unknown), view.probes.get(name, ())
+            yield BackendStatistics(
+                service=service.name,
+                backend=backend.name,
+                state=standing.state,
+                weight=standing.weight,
+                count=counts.get((service.name, backend.key), Count()),
+                connections=None if view.connections is None else view.connections.get(name, 0),
+                flaps=sum(probe.flaps for probe in probes),
+                probes=probes,
+            )

@@ -1,0 +1,124 @@
+"""How many connections each backend has: counted now and then while somebody needs to know."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from tula.daemon.snapshot import Connections, Snapshot
+from tula.engine.event_log import EventLog
+from tula.model.event import EventKind
+from tula.model.health import BackendName, State
+from tula.model.stats import BackendKey
+from tula.plan.least import least_shares, whole_shares
+from tula.plan.standing import Shares
+
+_EVERY = 2.0
+_SHARE = 20
+"""Counting makes the kernel walk its tables: it then rests this many times as long as it took."""
+LIMIT = 5.0
+"""Seconds after which a count is given up: the tables are too large (see docs/operations.md)."""
+
+_TOO_MANY = (
+    "too many connections to count, or the kernel does not tell: least-connections goes by weight"
+)
+
+Count = Callable[[], Awaitable[Mapping[BackendKey, int] | None]]
+"""Asks the kernel: connections by service and Backend.key; None when that took too long or
+failed."""
+Report = Callable[[Connections | None], Awaitable[None]]
+"""Has the writer act on a count."""
+
+
+class ConnectionCounter:
+    """Counts while a backend drains or a service has the scheduler least-connections.
+
+    Runs in the event loop; the counting itself is done elsewhere, and never waits for the writer.
+    """
+
+    def __init__(self, snapshot: Callable[[], Snapshot], count: Count, report: Report) -> None:
+        self._snapshot = snapshot
+        self._count = count
+        self._report = report
+
+    async def run(self) -> None:
+        """Counts until it is cancelled."""
+        while True:
+            took = await self.step()
+            await asyncio.sleep(max(_EVERY, took * _SHARE))
+
+    async def step(self) -> float:
+        """One count, if it is wanted; the seconds that it took."""
+        if not self._snapshot().wants_connections:
+            if self._snapshot().connections is not None:
+                await self._report(None)
+            return 0.0
+        start = time.monotonic()
+        counts = await self._count()
+        took = time.monotonic() - start
+        await self._report(None if counts is None else name_connections(self._snapshot(), counts))
+        return took
+
+
+def name_connections(snapshot: Snapshot, counts: Mapping[BackendKey, int]) -> Connections:
+    """Connections by the backends' names; those of backends without any are left out."""
+    document = snapshot.document
+    if document is None:
+        return {}
+    return {
+        (service.name, backend.name): counts[service.name, backend.key]
+        for service in document.config.services
+        for backend in service.backends
+        if (service.name, backend.key) in counts
+    }
+
+
+class ConnectionBalance:
+    """What follows from a count: shares of least-connections, drains that are done.
+
+    The writer's: called in its thread.
+    """
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._emptied: set[BackendName] = set()
+        self._least: dict[str, dict[str, float]] = {}
+        self.problems: tuple[str, ...] = ()
+        """Why least-connections cannot go by connections now."""
+
+    def update(self, snapshot: Snapshot, counts: Connections | None) -> Shares | None:
+        """The shares by a new count, or without one; None if those in ``snapshot`` stay."""
+        self._tell_emptied(snapshot, counts)
+        return self._share(snapshot, counts)
+
+    def _share(self, snapshot: Snapshot, counts: Connections | None) -> Shares | None:
+        """Without a count the weights alone decide."""
+        services = snapshot.least_connections
+        self.problems = (_TOO_MANY,) if services and counts is None else ()
+        standings, before = snapshot.standings.of, snapshot.shares
+        wanted: dict[str, Mapping[str, int]] = {}
+        if counts is None:
+            self._least = {}
+            services = ()
+        for service in services:
+            names = {backend.name: (service.name, backend.name) for backend in service.backends}
+            weights = {b: standings[n].weight for b, n in names.items() if n in standings}
+            held = {b: (counts or {}).get(n, 0) for b, n in names.items()}
+            shares = least_shares(weights, held, self._least.get(service.name, {}))
+            self._least[service.name] = shares
+            wanted[service.name] = whole_shares(shares, before.get(service.name, {}))
+        return wanted if wanted != before else None
+
+    def _tell_emptied(self, snapshot: Snapshot, counts: Connections | None) -> None:
+        """A drain ends when nothing is left; the backend stays drained until it is undrained."""
+        draining = {
+            name
+            for name, standing in snapshot.standings.of.items()
+            if standing.state is State.DRAINING
+        }
+        self._emptied &= draining
+        for name in sorted(draining - self._emptied):
+            if counts is not None and not counts.get(name):
+                self._emptied.add(name)
+                self._events.add(EventKind.DRAIN_ENDED, "/".join(name), "no connections are left")

@@ -1,0 +1,210 @@
+"""``Control`` over the daemon in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from tula.config.load import Document
+from tula.daemon.answers import (
+    NO_CONFIGURATION,
+    CountRequest,
+    MetricsRequest,
+    PlanRequest,
+    Probes,
+    Request,
+    StatusRequest,
+    TraceRequest,
+    View,
+)
+from tula.daemon.checks import Checks
+from tula.daemon.loop import ControlLoop
+from tula.daemon.readers import MakeAdapters, Readers
+from tula.daemon.snapshot import Snapshot
+from tula.daemon.supervisor import Supervisor
+from tula.daemon.watch import FileWatch
+from tula.engine.control import ApplyOutcome, BusyError, DaemonFacts, find_backend
+from tula.engine.event_log import EventLog
+from tula.engine.overrides import OverrideChange, override_change
+from tula.engine.statistics import DurationStatistics, LatenessStatistics, ProbeStatistics
+from tula.health.check import ProbeView
+from tula.health.checker import Checker
+from tula.kernel.clock import boot_time
+from tula.model.errors import KernelError
+from tula.model.event import EventKind, EventPage
+from tula.model.flow import Flow
+from tula.model.health import BackendName
+from tula.model.stats import BackendKey
+from tula.plan.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """What a daemon is made of, as far as ``LocalControl`` asks it."""
+
+    loop: ControlLoop
+    checker: Checker
+    checks: Checks
+    events: EventLog
+    watch: FileWatch
+    supervisor: Supervisor
+
+
+class LocalControl:
+    """See ``Control`` for what each method promises."""
+
+    def __init__(self, components: Components, make_adapters: MakeAdapters) -> None:
+        """``make_adapters`` makes the kernel anew, for the readers."""
+        self._components = components
+        self._started = time.time()
+        self._digest: tuple[Document | None, str] = (None, "")
+        self._readers = Readers(make_adapters, self._view)
+
+    def close(self) -> None:
+        """Ends the readers."""
+        self._readers.close()
+
+    async def status(self) -> bytes:
+        self._document()
+        return cast(bytes, await self._readers.ask(StatusRequest()))
+
+    async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
+        return self._components.events.page(after, limit, epoch)
+
+    async def trace(self, flow: Flow, datagram: int | None) -> Trace:
+        if self._components.loop.snapshot.document is None:
+            raise BusyError("the daemon is starting; try again")
+        return cast(Trace, await self._readers.ask(TraceRequest(flow, datagram)))
+
+    async def drain(self, backend: BackendName, deadline: float | None) -> None:
+        await self._override(backend, override_change("drain", boot_time(), deadline=deadline))
+
+    async def undrain(self, backend: BackendName) -> None:
+        await self._override(backend, override_change("undrain", boot_time()))
+
+    async def disable(self, backend: BackendName) -> None:
+        await self._override(backend, override_change("disable", boot_time()))
+
+    async def enable(self, backend: BackendName) -> None:
+        await self._override(backend, override_change("enable", boot_time()))
+
+    async def set_weight(self, backend: BackendName, weight: int | None) -> None:
+        await self._override(backend, override_change("weight", boot_time(), weight=weight))
+        shown = "the configuration's" if weight is None else str(weight)
+        self._components.events.add(EventKind.WEIGHT_SET, "/".join(backend), f"weight: {shown}")
+
+    async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
+        return await self._components.loop.apply(source, force)
+
+    async def plan(self, source: bytes | None, force: bool) -> ApplyOutcome:
+        self._document()
+        return cast(ApplyOutcome, await self._readers.ask(PlanRequest(source, force)))
+
+    async def metrics(self) -> bytes:
+        return cast(bytes, await self._readers.ask(MetricsRequest()))
+
+    async def count_connections(self, limit: float) -> Mapping[BackendKey, int] | None:
+        """Connections by service and Backend.key; None if that takes over ``limit`` seconds."""
+        try:
+            found = await self._readers.ask(CountRequest(limit))
+            return cast("Mapping[BackendKey, int] | None", found)
+        except KernelError:
+            return None
+
+    def _document(self) -> Document:
+        snapshot = self._components.loop.snapshot
+        if snapshot.document is None:
+            last = snapshot.last_cycle
+            why = snapshot.deferred or (last.error if last is not None else "")
+            raise BusyError(
+                f"the daemon has no configuration yet: {why or 'it is starting; try again'}"
+            )
+        return snapshot.document
+
+    async def _override(self, backend: BackendName, change: OverrideChange) -> None:
+        find_backend(self._document().config, backend)
+        await self._components.loop.override(backend, change)
+
+    def _view(self, request: Request) -> Callable[[], View]:
+        """Takes what only the event loop may ask for; the rest is done in the reader's thread."""
+        components = self._components
+        snapshot, findings = components.loop.snapshot, components.checks.findings()
+        restarts, late = components.supervisor.restarts, components.checker.lateness()
+        durations = components.checker.probe_durations()
+        describe, applied = components.checker.views(), snapshot.applied
+
+        if isinstance(request, CountRequest):
+            # Only the numbers in use count: a process that counts need not know the configuration.
+            return lambda: View(
+                NO_CONFIGURATION, 0.0, self._facts(Snapshot()), remembered=snapshot.remembered
+            )
+
+        counted = isinstance(request, MetricsRequest)
+
+        def make() -> View:
+            probes, took = (describe(), durations) if counted else ([], {})
+            return View(
+                document=snapshot.document or NO_CONFIGURATION,
+                now=boot_time(),
+                facts=self._facts(snapshot),
+                standings=snapshot.standings.of,
+                panicking=snapshot.standings.panicking,
+                findings=findings,
+                overrides=snapshot.overrides,
+                entered=snapshot.entered,
+                connections=snapshot.connections,
+                remembered=snapshot.remembered,
+                revision=None if applied is None else applied.receipt.revision,
+                probes=probe_statistics(probes),
+                cycles=snapshot.cycles,
+                lateness=LatenessStatistics(late.starts, late.seconds, late.worst),
+                durations={
+                    name: DurationStatistics(each.cumulative, each.seconds)
+                    for name, each in took.items()
+                },
+                restarts=restarts,
+            )
+
+        return make
+
+    def _facts(self, snapshot: Snapshot) -> DaemonFacts:
+        path, deferred = self._components.watch.path, snapshot.deferred
+        waiting = (f"{path} is not taken yet: {deferred}",) if deferred else ()
+        return DaemonFacts(
+            pid=os.getpid(),
+            started=self._started,
+            file=path,
+            accepted_at=snapshot.accepted_at,
+            refused=snapshot.refused,
+            deferred=deferred,
+            problems=waiting + snapshot.problems,
+            digest=self._digest_of(snapshot.document),
+            last_cycle=snapshot.last_cycle,
+        )
+
+    def _digest_of(self, document: Document | None) -> str | None:
+        if document is None:
+            return None
+        known, digest = self._digest
+        if known is not document:
+            digest = hashlib.sha256(document.source.encode()).hexdigest()
+            self._digest = (document, digest)
+        return digest
+
+
+def probe_statistics(views: Iterable[ProbeView]) -> Probes:
+    """The probes by backend; a backend's probes of one kind are numbered."""
+    found: dict[BackendName, list[ProbeStatistics]] = {}
+    numbers: dict[tuple[BackendName, str], int] = {}
+    for view in views:
+        seconds = view.outcome.seconds if view.outcome is not None else None
+        for name in view.backends:
+            number = numbers[name, view.kind] = numbers.get((name, view.kind), 0) + 1
+            check = view.kind if number == 1 else f"{view.kind}-{number}"
+            probe = ProbeStatistics(check, seconds, view.failed, view.flaps)
+            found.setdefault(name, []).append(probe)
+    return {name: tuple(probes) for name, probes in found.items()}

@@ -1,0 +1,320 @@
+"""The control loop: gathers triggers, and has the writer run a cycle for them in its thread.
+
+Everything here is called in the event loop. The writer's work runs in one thread of its own, one
+piece after the other; what came of it is read from the snapshot that it publishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from tula.config.errors import place
+from tula.config.load import Document, DocumentError, parse_document
+from tula.daemon.checks import Checks
+from tula.daemon.reconciler import CycleResult, place_problems
+from tula.daemon.snapshot import Connections, Snapshot
+from tula.daemon.supervisor import Supervisor
+from tula.daemon.triggers import Trigger, TriggerQueue, wait_after
+from tula.daemon.watch import FileWatch
+from tula.daemon.writer import Offer, Writer
+from tula.engine.control import ApplyOutcome, BusyError, RefusedError
+from tula.engine.host_settings import settings_changed
+from tula.engine.overrides import OverrideChange
+from tula.engine.steps import describe_steps, render_steps
+from tula.kernel.clock import boot_time
+from tula.kernel.events import Events, EventSource
+from tula.kernel.sysctls import Sysctls
+from tula.model.errors import KernelError
+from tula.model.health import BackendName
+from tula.model.problem import PlacedProblem, ProblemsError
+
+DRIFT = 60.0
+"""Seconds between comparisons of the whole kernel state when nothing happens."""
+_SETTINGS = 0.5
+"""Seconds between looks at the few sysctls that were set: no event tells of ``accept_local``."""
+
+_T = TypeVar("_T")
+
+
+class ControlLoop:
+    """Schedules the writer. ``run`` starts it; the other methods are requests meanwhile."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        checks: Checks,
+        events: EventSource,
+        watch: FileWatch,
+        sysctls: Sysctls,
+        supervisor: Supervisor,
+        *,
+        drift: float = DRIFT,
+    ) -> None:
+        """``drift``: seconds between full comparisons when nothing happens."""
+        self._writer = writer
+        self._checks = checks
+        self._events = events
+        self._watch = watch
+        self._sysctls = sysctls
+        self._supervisor = supervisor
+        self._drift = drift
+        self._queue = TriggerQueue()
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._turn = asyncio.Lock()
+        self._busy_since: float | None = None
+        self._file_wanted = asyncio.Event()
+        self._offer: Offer = None
+        self._tries = {Trigger.CONFIGURATION: 0, Trigger.KERNEL: 0}
+        self._heard = Events()
+        self._timer: asyncio.TimerHandle | None = None
+        self._retries: dict[Trigger, asyncio.TimerHandle] = {}
+        self.started = asyncio.Event()
+        """Set once the first cycle is done, however it ended."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the writer published last."""
+        return self._writer.snapshot
+
+    def busy_seconds(self) -> float:
+        """For how long the writer has been at its present piece of work; 0 when it has none."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def trigger(self, trigger: Trigger) -> None:
+        """Asks for a cycle; for one of the configuration, once the file has been read."""
+        if trigger is Trigger.CONFIGURATION:
+            self._file_wanted.set()
+        else:
+            self._note(trigger)
+
+    def _note(self, trigger: Trigger) -> None:
+        self._queue.note(trigger, time.monotonic())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Runs cycles until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        for fileno in self._events.filenos():
+            loop.add_reader(fileno, self._hear)
+        try:
+            self._offer = await asyncio.to_thread(self._read_file)
+            self.trigger(Trigger.START)
+            async with asyncio.TaskGroup() as tasks:
+                for name, task in (
+                    ("file-watch", self._watch_file),
+                    ("file-reader", self._read_when_wanted),
+                    ("drift-detection", self._look_for_drift),
+                    ("settings", self._look_at_settings),
+                ):
+                    tasks.create_task(self._supervisor.keep(name, task), name=name)
+                while True:
+                    await self._until_due()
+                    await self._cycle()
+        finally:
+            for fileno in self._events.filenos():
+                loop.remove_reader(fileno)
+            for timer in (self._timer, *self._retries.values()):
+                if timer is not None:
+                    timer.cancel()
+
+    def close(self) -> None:
+        """Waits for the end of the writer's present work; after that it has ended."""
+        self._thread.shutdown(wait=True)
+
+    async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
+        """What ``tula apply`` and ``tula reload`` ask for; see ``Control.apply``."""
+        if not self.started.is_set():
+            raise BusyError("the daemon is starting; try again")
+        text = self._watch.read()
+        if isinstance(text, str):
+            return ApplyOutcome(problems=(PlacedProblem(text),))
+        offer = await asyncio.to_thread(self._parse, text if source is None else source)
+        ours = source is None or source == text
+        if not isinstance(offer, Document):
+            if ours:
+                await self._in_writer(lambda: self._writer.refuse(offer))
+            return ApplyOutcome(problems=offer)
+        if not ours:
+            raise RefusedError(
+                (f"the daemon runs {self._watch.path}, which has other content; change that file",)
+            )
+        findings = self._checks.findings()
+        try:
+            change, result = await self._in_writer(
+                lambda: self._writer.apply(offer, findings, force=force)
+            )
+        except ProblemsError as error:
+            return ApplyOutcome(problems=place_problems(error, offer.positions))
+        finally:
+            self._retry(Trigger.CONFIGURATION, bool(self.snapshot.deferred))
+        self._settle(result)
+
+        def describe() -> ApplyOutcome:
+            warnings = tuple(place(warning, offer.positions) for warning in offer.warnings)
+            return ApplyOutcome(bool(change), render_steps(describe_steps(change)), (), warnings)
+
+        return await asyncio.to_thread(describe)
+
+    async def override(self, backend: BackendName, change: OverrideChange) -> None:
+        """Changes the operator's override of a backend; returns when the kernel has it.
+
+        Raises StateError, and then nothing has changed, and KernelError: then it is tried again.
+        """
+        findings = self._checks.findings()
+        result = await self._in_writer(lambda: self._writer.override(backend, change, findings))
+        self._settle(result)
+        if result.error:
+            raise KernelError(result.error)
+
+    async def count(self, connections: Connections | None) -> None:
+        """Has the writer act on a count of connections."""
+        findings = self._checks.findings()
+        result = await self._in_writer(lambda: self._writer.count(connections, findings))
+        if result is not None:
+            self._settle(result)
+
+    async def _in_writer(self, work: Callable[[], _T]) -> _T:
+        """Runs a piece of the writer's work when those before it have ended, and follows it."""
+        async with self._turn:
+            self._busy_since = time.monotonic()
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            finally:
+                self._busy_since = None
+                self._follow()
+
+    async def _until_due(self) -> None:
+        while True:
+            self._wake.clear()
+            due = self._queue.due()
+            wait = None if due is None else due - time.monotonic()
+            if wait is not None and wait <= 0:
+                return
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait)
+            except TimeoutError:
+                return
+
+    async def _cycle(self) -> None:
+        triggers = self._queue.take()
+        offer, self._offer = self._offer, None
+        compare = any(trigger.compares for trigger in triggers)
+        findings, decided = self._checks.findings(), self._checks.take_decided()
+        result = await self._in_writer(
+            lambda: self._writer.cycle(findings, compare=compare, offer=offer, decided=decided)
+        )
+        if result.error and self._offer is None:
+            self._offer = offer
+        self._settle(result)
+        self.started.set()
+
+    async def _read_when_wanted(self) -> None:
+        """Reads the file beside the writer: a large one takes seconds to parse, and health checks
+        need the writer meanwhile."""
+        while True:
+            await self._file_wanted.wait()
+            self._file_wanted.clear()
+            self._offer = await asyncio.to_thread(self._read_file)
+            self._note(Trigger.CONFIGURATION)
+
+    def _read_file(self) -> Offer:
+        text = self._watch.read()
+        return (PlacedProblem(text),) if isinstance(text, str) else self._parse(text)
+
+    def _parse(self, text: bytes) -> Document | tuple[PlacedProblem, ...]:
+        accepted = self.snapshot.document
+        if accepted is not None and accepted.source.encode() == text:
+            return accepted
+        try:
+            return parse_document(text)
+        except DocumentError as error:
+            return place_problems(error, error.positions)
+
+    def _settle(self, result: CycleResult) -> None:
+        """Plans the next try of what failed, all of it or a part."""
+        now = time.monotonic()
+        if result.error:
+            self._queue.failed(now)
+            self._wake.set()
+        else:
+            self._queue.succeeded(now, result.seconds)
+        self._retry(Trigger.KERNEL, result.warned)
+        self._retry(Trigger.CONFIGURATION, bool(self.snapshot.deferred))
+
+    def _retry(self, trigger: Trigger, wanted: bool) -> None:
+        """Asks for a trigger after a wait that doubles each time; nothing else waits for it."""
+        if not wanted:
+            self._tries[trigger] = 0
+        elif trigger not in self._retries:
+
+            def again() -> None:
+                del self._retries[trigger]
+                self.trigger(trigger)
+
+            wait = wait_after(self._tries[trigger])
+            self._tries[trigger] += 1
+            self._retries[trigger] = asyncio.get_running_loop().call_later(wait, again)
+
+    def _follow(self) -> None:
+        """What the loop does after each piece of the writer's work."""
+        self._checks.follow(self.snapshot)
+        self._set_timer()
+        self._judge()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        until = self.snapshot.standings.until
+        if until is not None:
+            loop = asyncio.get_running_loop()
+            # asyncio's clock stands still while the machine is suspended: after that, the look for
+            # drift comes first.
+            wait = max(0.01, until - boot_time())
+            self._timer = loop.call_later(wait, self.trigger, Trigger.TIME)
+
+    def _hear(self) -> None:
+        try:
+            heard = self._events.drain()
+        except KernelError:
+            heard = Events(lost=True)
+        before = self._heard
+        self._heard = Events(
+            before.network or heard.network,
+            before.generations + heard.generations,
+            before.lost or heard.lost,
+        )
+        if not self._turn.locked():
+            self._judge()
+
+    def _judge(self) -> None:
+        """Has the kernel compared if somebody else has changed something."""
+        heard, self._heard = self._heard, Events()
+        foreign = set(heard.generations) - self.snapshot.own_revisions
+        if heard.network or heard.lost or foreign:
+            self.trigger(Trigger.KERNEL)
+
+    async def _watch_file(self) -> None:
+        async for _ in self._watch.changes():
+            self.trigger(Trigger.CONFIGURATION)
+
+    async def _look_for_drift(self) -> None:
+        while True:
+            await asyncio.sleep(self._drift)
+            self.trigger(Trigger.DRIFT)
+
+    async def _look_at_settings(self) -> None:
+        while True:
+            await asyncio.sleep(_SETTINGS)
+            planned = self.snapshot.checks
+            if planned is None or not planned.settings:
+                continue
+            changed = await asyncio.to_thread(settings_changed, planned.settings, self._sysctls)
+            if changed and not self._turn.locked() and self.snapshot.checks is planned:
+                self.trigger(Trigger.KERNEL)

@@ -1,0 +1,188 @@
+"""``python -m tula.daemon.reader_process FD``: answers in place of the daemon, beside it.
+
+The interpreter's lock is one for all threads of a process: what computes for long would delay a
+failover from any thread of the daemon. So large answers are made in a process of their own. It is
+sent only what has changed since its last request, ends when the daemon does, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from itertools import islice
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tula.config.load import Document, parse_document
+from tula.daemon.answers import NO_CONFIGURATION, Answers, Request, View
+from tula.engine.reader import Adapters
+from tula.engine.store import Remembered
+from tula.model.errors import KernelError, StateError
+
+_NICE = 5
+"""The daemon itself comes first when there are too few processors."""
+_CHUNK = 500
+"""Entries in a message: pickling one keeps the daemon's other threads waiting, for 1 ms or so."""
+_MAPS = ("standings", "findings", "overrides", "entered", "connections", "probes", "durations")
+
+_PATH = "path."
+
+Maps = dict[str, Mapping[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Entries of one of the view's mappings that are new or changed, and keys that are gone."""
+
+    name: str
+    changed: Mapping[Any, Any]
+    gone: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request with what is small of the view; ``source`` only if it is another than before."""
+
+    request: Request
+    source: bytes | None = None
+    rest: Mapping[str, Any] = field(default_factory=dict)
+    path: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Sent:
+    """What a reader process knows: the sender's side."""
+
+    def __init__(self) -> None:
+        self._maps: Maps = {}
+        self._document: Document | None = None
+
+    def messages(self, request: Request, view: View) -> Iterator[Entries | Ask]:
+        """The messages that bring the receiver to the view, the request last."""
+        for name, mapping in _maps_of(view).items():
+            yield from self._changes(name, mapping)
+        source = None
+        if view.document is not self._document:
+            source, self._document = view.document.source.encode(), view.document
+        names = {f.name for f in fields(view)} - {*_MAPS, "remembered", "document"}
+        rest: dict[str, Any] = {name: getattr(view, name) for name in names}
+        rest["counted"] = view.connections is not None
+        path = view.remembered.path.items()
+        small = {name: {} if isinstance(value, Mapping) else value for name, value in path}
+        yield Ask(request, source, rest, small)
+
+    def _changes(self, name: str, now: Mapping[Any, Any]) -> Iterator[Entries]:
+        before = self._maps.get(name, {})
+        if now is before:
+            return
+        missing = object()
+        changed = (
+            (key, value)
+            for key, value in now.items()
+            if (old := before.get(key, missing)) is not value and old != value
+        )
+        while chunk := dict(islice(changed, _CHUNK)):
+            yield Entries(name, chunk)
+        gone = tuple(before.keys() - now.keys())
+        if gone:
+            yield Entries(name, {}, gone)
+        self._maps[name] = now
+
+
+class Received:
+    """The same, on the receiver's side."""
+
+    def __init__(self) -> None:
+        self._maps: dict[str, dict[Any, Any]] = {}
+        self._document = NO_CONFIGURATION
+
+    def take(self, entries: Entries) -> None:
+        """Notes what has changed. Mappings that an answer may have kept are not touched."""
+        kept = dict(self._maps.get(entries.name, {}))
+        kept.update(entries.changed)
+        for key in entries.gone:
+            kept.pop(key, None)
+        self._maps[entries.name] = kept
+
+    def view(self, ask: Ask) -> View:
+        """The view of a request."""
+        if ask.source is not None:
+            self._document = parse_document(ask.source) if ask.source else NO_CONFIGURATION
+        rest = dict(ask.rest)
+        counted = rest.pop("counted")
+        maps: dict[str, Any] = {name: self._maps.get(name, {}) for name in _MAPS}
+        if not counted:
+            maps["connections"] = None
+        path = {name: self._maps.get(_PATH + name, value) for name, value in ask.path.items()}
+        remembered = Remembered(path, self._maps.get("retired", {}))
+        return View(document=self._document, remembered=remembered, **maps, **rest)
+
+
+def _maps_of(view: View) -> Maps:
+    maps: Maps = {name: getattr(view, name) or {} for name in _MAPS}
+    for name, value in view.remembered.path.items():
+        if isinstance(value, Mapping):
+            maps[_PATH + name] = value
+    return {**maps, "retired": view.remembered.retired}
+
+
+def send(connection: Connection, messages: Iterable[Entries | Ask]) -> None:
+    """Sends them. Raises OSError when the other side has gone."""
+    for message in messages:
+        connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+
+def serve(connection: Connection, kernel: Adapters) -> None:
+    """Answers until the other side closes the connection."""
+    answers, received = Answers(kernel), Received()
+    while True:
+        try:
+            message = pickle.loads(connection.recv_bytes())
+        except (EOFError, ConnectionError):
+            return
+        if isinstance(message, Entries):
+            received.take(message)
+            continue
+        answer: object
+        try:
+            answer = answers.answer(message.request, received.view(message))
+        except (KernelError, StateError) as error:
+            answer = error
+        except Exception as error:
+            answer = RuntimeError(f"{type(error).__name__}: {error}")
+        try:
+            _reply(connection, answer)
+        except ConnectionError:
+            return
+
+
+def _reply(connection: Connection, answer: object) -> None:
+    raw = isinstance(answer, bytes)
+    connection.send_bytes(b"raw" if raw else b"pickled")
+    connection.send_bytes(answer if isinstance(answer, bytes) else pickle.dumps(answer))
+
+
+def receive(connection: Connection) -> object:
+    """An answer; an error is returned, too. Raises EOFError and OSError without the other side."""
+    raw = connection.recv_bytes() == b"raw"
+    body = connection.recv_bytes()
+    return body if raw else pickle.loads(body)
+
+
+def main() -> None:
+    """Serves the connection whose file descriptor is the only argument."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for the daemon
+    os.nice(_NICE)
+    connection = Connection(int(sys.argv[1]))
+    make_adapters = pickle.loads(connection.recv_bytes())
+    serve(connection, make_adapters())
+
+
+if __name__ == "__main__":
+    # By its own name, so that what was pickled there is known here.
+    from tula.daemon import reader_process
+
+    reader_process.main()

@@ -1,0 +1,81 @@
+"""What the one writer publishes: the daemon's whole state at one moment, which never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tula.config.load import Document
+from tula.engine.change import Applied
+from tula.engine.control import Cycle, Refusal
+from tula.engine.statistics import CycleStatistics
+from tula.engine.store import Remembered
+from tula.health.check import Check
+from tula.model.config import Scheduler, VirtualService
+from tula.model.health import BackendName, Health, Override
+from tula.model.monitor import HealthPolicy
+from tula.plan.standing import Shares, Standings
+
+Connections = Mapping[BackendName, int]
+"""How many connections each backend has; those that have none may be left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChecks:
+    """What is to be probed; ``policies`` are by service.
+
+    ``settings`` are the sysctls that were set for it, ``problems`` what keeps something from
+    being probed.
+    """
+
+    checks: tuple[Check, ...] = ()
+    policies: Mapping[str, HealthPolicy] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state after one piece of the writer's work; a later one has a higher ``revision``.
+
+    Nothing in it is changed after it was published. ``standings`` and ``applied`` belong to
+    ``document``, and are what the last change left in the kernel.
+    """
+
+    revision: int = 0
+    document: Document | None = None
+    """the accepted configuration"""
+    accepted_at: float | None = None
+    refused: Refusal | None = None
+    deferred: str = ""
+    """why the file's configuration is not taken yet; it is tried again"""
+    standings: Standings = field(default_factory=Standings)
+    overrides: Mapping[BackendName, Override] = field(default_factory=dict)
+    entered: Mapping[BackendName, float] = field(default_factory=dict)
+    """when backends came back up, for slow start"""
+    shares: Shares = field(default_factory=dict)
+    connections: Connections | None = None
+    """by the last count; None while nobody needs it, or it cannot be had"""
+    applied: Applied | None = None
+    """what the kernel was brought to; None while that is not known"""
+    remembered: Remembered = field(default_factory=Remembered)
+    """the numbers in use, and the counters of what left the kernel"""
+    own_revisions: frozenset[int] = frozenset()
+    """the latest revisions of the data path that this process made"""
+    problems: tuple[str, ...] = ()
+    adopted: Mapping[BackendName, Health] = field(default_factory=dict)
+    """the backends that were down when the daemon before this one ended"""
+    checks: PlannedChecks | None = None
+    last_cycle: Cycle | None = None
+    cycles: CycleStatistics = field(default_factory=CycleStatistics)
+
+    @property
+    def least_connections(self) -> tuple[VirtualService, ...]:
+        """The services of that scheduler, with the configuration's weights."""
+        services = self.document.config.services if self.document is not None else ()
+        return tuple(s for s in services if s.scheduler is Scheduler.LEAST_CONNECTIONS)
+
+    @property
+    def wants_connections(self) -> bool:
+        """Whether somebody waits for backends to be empty, or a scheduler needs the count."""
+        return any(o.drain for o in self.overrides.values()) or bool(self.least_connections)

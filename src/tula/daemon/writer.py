@@ -1,0 +1,230 @@
+"""The one writer: owns everything that changes, and publishes an immutable snapshot of it.
+
+All methods run in the writer's thread, one after the other (see ``tula.daemon.loop``), and each
+publishes what it has changed by one assignment to ``snapshot`` before it returns. Everybody else
+reads only that, from any thread and without a lock.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+import structlog
+
+from tula.config.load import Document
+from tula.daemon.checks import CheckPlanner
+from tula.daemon.connection_counts import ConnectionBalance
+from tula.daemon.reconciler import CycleResult, Findings, Reconciler
+from tula.daemon.snapshot import Connections, Snapshot
+from tula.engine.balancer import Balancer
+from tula.engine.change import Change
+from tula.engine.control import Cycle
+from tula.engine.event_log import EventLog
+from tula.engine.overrides import OverrideChange
+from tula.engine.statistics import CycleOutcome, CycleStatistics
+from tula.model.errors import KernelError, StateError
+from tula.model.health import BackendName, Health, Override
+from tula.model.problem import PlacedProblem, ProblemsError
+
+Offer = Document | tuple[PlacedProblem, ...] | None
+"""What the file holds: a configuration, or the problems that keep it from being one; None: nobody
+has looked."""
+
+_ADOPTED = "was down when the daemon before this one ended"
+_REVISIONS = 100
+"""So many of its own revisions are remembered: only the latest may still be heard of."""
+
+
+class Writer:
+    """Composes what changes: the reconciler, the planned checks, the balance of connections."""
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        reconciler: Reconciler,
+        checks: CheckPlanner,
+        events: EventLog,
+        aside: Callable[[], AbstractContextManager[None]],
+        *,
+        force: bool = False,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """``aside`` keeps the daemon's own changes of many elements from being heard (see
+        ``EventSource.aside``); ``force`` allows the file to take this machine's SSH port; ``wall``
+        tells seconds since the epoch."""
+        self._balancer = balancer
+        self._reconciler = reconciler
+        self._checks = checks
+        self._balance = ConnectionBalance(events)
+        self._aside = aside
+        self._force = force
+        self._wall = wall
+        self._adopted: Mapping[BackendName, Health] = {}
+        self._started = False
+        self._connections: Connections | None = None
+        self._last: Cycle | None = None
+        self._cycles = CycleStatistics()
+        self._revisions: deque[int] = deque(maxlen=_REVISIONS)
+        self.snapshot = Snapshot()
+
+    def cycle(
+        self,
+        findings: Findings,
+        *,
+        compare: bool = False,
+        offer: Offer = None,
+        decided: float | None = None,
+    ) -> CycleResult:
+        """One cycle, of the file's configuration if that is another one than the accepted.
+
+        ``decided``: when the first verdict was reached that this cycle acts on (monotonic). Never
+        raises: whatever fails is told in the result, and the next cycle compares everything.
+        """
+        with self._publishing():
+            try:
+                with self._aside():
+                    result = self._cycle(findings, compare, offer)
+            except (KernelError, StateError) as error:
+                result = self._reconciler.fail(str(error))
+            except Exception as error:
+                # A bug must not end health checks and failover for good: it is a failed cycle.
+                structlog.get_logger("tula").error("bug", traceback=traceback.format_exc())
+                result = self._reconciler.fail(f"internal error: {error!r}")
+            self._record(result, decided)
+            return result
+
+    def apply(
+        self, document: Document, findings: Findings, *, force: bool = False
+    ) -> tuple[Change, CycleResult]:
+        """Accepts a configuration. Raises as ``Reconciler.accept`` does; is a cycle, too."""
+        with self._publishing(), self._aside():
+            start = time.perf_counter()
+            change = self._reconciler.accept(document, findings, force=force)
+            result = self._accepted(change, start)
+            self._record(result, None)
+            return change, result
+
+    def refuse(self, problems: tuple[PlacedProblem, ...]) -> None:
+        """The file's configuration has these problems."""
+        with self._publishing():
+            self._reconciler.refuse(problems)
+
+    def override(
+        self, backend: BackendName, change: OverrideChange, findings: Findings
+    ) -> CycleResult:
+        """Changes the operator's override of a backend, and brings the kernel to it.
+
+        Raises StateError, and then nothing has changed.
+        """
+        with self._publishing():
+            before = self._reconciler.overrides.get(backend, Override())
+            self._reconciler.override(backend, change(before))
+            return self.cycle(findings)
+
+    def count(self, counts: Connections | None, findings: Findings) -> CycleResult | None:
+        """Takes a new count of connections; None: there is none. Acts on shares that moved, and
+        returns what came of that."""
+        with self._publishing():
+            self._connections = counts
+            moved = self._balance.update(self.snapshot, counts)
+            if moved is None:
+                return None
+            self._reconciler.shares = moved
+            return self.cycle(findings)
+
+    def _cycle(self, findings: Findings, compare: bool, offer: Offer) -> CycleResult:
+        if not self._started:
+            compare = True
+            self._reconciler.start()
+            now = self._wall()
+            down = self._reconciler.adopted()
+            self._adopted = {name: Health(False, now, _ADOPTED) for name in down}
+            findings = {**self._adopted, **findings}
+            self._started = True
+        start = time.perf_counter()
+        change = None if offer is None else self._offer(offer, findings)
+        if change is not None:
+            # Accepting has read and compared everything: a second cycle would find nothing.
+            return self._accepted(change, start)
+        result = self._reconciler.cycle(findings, compare=compare)
+        self._plan_checks(compare or offer is not None)
+        return result
+
+    def _offer(
+        self, offer: Document | tuple[PlacedProblem, ...], findings: Findings
+    ) -> Change | None:
+        """What was changed for the file's configuration, if it is accepted and was not before."""
+        if not isinstance(offer, Document):
+            self._reconciler.refuse(offer)
+            return None
+        accepted = self._reconciler.document
+        if accepted is not None and accepted.source == offer.source:
+            self._reconciler.still_accepted()
+            return None
+        try:
+            return self._reconciler.accept(offer, findings, force=self._force)
+        except (ProblemsError, KernelError, StateError):
+            return None  # the reconciler has told it
+
+    def _accepted(self, change: Change, start: float) -> CycleResult:
+        self._plan_checks(settle=True)
+        outcome = CycleOutcome.CHANGED if change else CycleOutcome.UNCHANGED
+        warned = bool(self._reconciler.warnings)
+        return CycleResult(outcome, time.perf_counter() - start, change, warned=warned)
+
+    def _plan_checks(self, settle: bool) -> None:
+        document, applied = self._reconciler.document, self._balancer.applied
+        if applied is not None and document is not None:
+            self._checks.plan(document.config, applied, settle=settle)
+
+    def _record(self, result: CycleResult, decided: float | None) -> None:
+        reaction = None
+        cycles = self._cycles
+        reactions, seconds = cycles.reactions, cycles.reaction_seconds
+        if decided is not None and result.committed is not None:
+            reaction = result.committed - decided
+            reactions, seconds = reactions + 1, seconds + reaction
+        outcomes = {**cycles.outcomes}
+        outcomes[result.outcome] = outcomes.get(result.outcome, 0) + 1
+        self._cycles = CycleStatistics(
+            outcomes, cycles.seconds + result.seconds, reactions, seconds
+        )
+        self._last = Cycle(self._wall(), result.seconds, result.outcome, result.error, reaction)
+
+    @contextmanager
+    def _publishing(self) -> Iterator[None]:
+        """Publishes what was changed inside, whatever came of it."""
+        try:
+            yield
+        finally:
+            self._publish()
+
+    def _publish(self) -> None:
+        reconciler, balancer, checks = self._reconciler, self._balancer, self._checks.planned
+        for revision in sorted(reconciler.own_revisions.difference(self._revisions)):
+            self._revisions.append(revision)
+        problems = reconciler.problems + reconciler.warnings + self._balance.problems
+        self.snapshot = Snapshot(
+            revision=self.snapshot.revision + 1,
+            document=reconciler.document,
+            accepted_at=reconciler.accepted_at,
+            refused=reconciler.refused,
+            deferred=reconciler.deferred,
+            standings=reconciler.standings,
+            overrides=reconciler.overrides,
+            entered=reconciler.entered,
+            shares=reconciler.shares,
+            connections=self._connections,
+            applied=balancer.applied,
+            remembered=balancer.last_remembered,
+            own_revisions=frozenset(self._revisions),
+            problems=problems + (checks.problems if checks is not None else ()),
+            adopted=self._adopted,
+            checks=checks,
+            last_cycle=self._last,
+            cycles=self._cycles,
+        )

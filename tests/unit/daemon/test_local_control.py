@@ -1,0 +1,180 @@
+"""What API and command line get from a daemon in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.daemon import CONFIG, FakeChecker, FakeDaemon
+from support.documents import render_document
+from tula.daemon.checks import Checks
+from tula.daemon.local_control import Components, LocalControl, probe_statistics
+from tula.daemon.loop import ControlLoop
+from tula.daemon.supervisor import Supervisor
+from tula.daemon.watch import FileWatch
+from tula.engine.control import BusyError, NoSuchBackendError
+from tula.engine.statistics import ProbeStatistics
+from tula.health.check import Outcome, ProbeView
+from tula.model.config import Protocol
+from tula.model.errors import StateError
+from tula.model.event import EventKind
+from tula.model.flow import Flow
+from tula.model.health import ProbeTarget
+
+B0 = ("web", "b0")
+VIP = CONFIG.services[0].vips[0]
+
+
+class Scene:
+    """A daemon on fakes, and what it is asked by."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "tula.yaml"
+        path.write_text(render_document(CONFIG))
+        self.daemon = FakeDaemon(directory / "state", CONFIG)
+        checker, supervisor = FakeChecker(), Supervisor(self.daemon.events)
+        checks, watch = Checks(checker), FileWatch(path)  # type: ignore[arg-type]
+        machine = self.daemon.machine
+        self.loop = ControlLoop(
+            *(self.daemon.writer, checks, self.daemon.kernel_events, watch, machine.sysctls),
+            supervisor,
+        )
+        components = Components(
+            self.loop,
+            checker,  # type: ignore[arg-type]
+            checks,
+            self.daemon.events,
+            watch,
+            supervisor,
+        )
+        self.control = LocalControl(components, lambda: machine.adapters)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[LocalControl]:
+        task = asyncio.create_task(self.loop.run())
+        try:
+            await self.loop.started.wait()
+            yield self.control
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self.loop.close()
+            await asyncio.to_thread(self.control.close)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(main())
+
+
+async def backend(control: LocalControl, number: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(await control.status())["services"][0]["backends"][number]
+    return found
+
+
+def test_before_there_is_a_configuration(scene: Scene) -> None:
+    async def main() -> None:
+        flow = Flow(VIP, 1, VIP, 80, Protocol.TCP)
+        for asked in (
+            scene.control.status(),
+            scene.control.plan(None, False),
+            scene.control.trace(flow, None),
+            scene.control.drain(B0, None),
+        ):
+            with pytest.raises(BusyError):
+                await asked
+        assert b"tula_build_info" in await scene.control.metrics()
+        await asyncio.to_thread(scene.control.close)
+
+    run(main)
+
+
+def test_status_says_which_configuration_runs(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running() as control:
+            status = json.loads(await control.status())
+            assert len(status["configuration"]["digest"]) == 64
+            assert status["configuration"]["file_differs"] is False
+            assert status["configuration"]["accepted"] == 1000.0
+            assert status["kernel"] == {"in_sync": True, "differences": []}
+            assert status["services"][0]["path"] == "nftables"
+            assert status["daemon"]["configuration"]["path"].endswith("tula.yaml")
+
+    run(main)
+
+
+def test_overrides_are_in_the_kernel_and_in_the_status_when_they_return(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running() as control:
+            await control.drain(B0, 600.0)
+            assert (await backend(control))["state"] == "draining"
+            await control.undrain(B0)
+            await control.disable(B0)
+            assert (await backend(control))["state"] == "disabled"
+            await control.enable(B0)
+            await control.set_weight(B0, 7)
+            assert (await backend(control))["effective_weight"] == 7
+            await control.set_weight(B0, None)
+            told = [e.message for e in scene.daemon.events.events if e.kind is EventKind.WEIGHT_SET]
+            assert told == ["weight: 7", "weight: the configuration's"]
+            with pytest.raises(NoSuchBackendError):
+                await control.drain(("web", "b9"), None)
+
+    run(main)
+
+
+def test_an_override_that_the_disk_refuses_is_none(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StateError("No space left on device")
+
+    async def main() -> None:
+        async with scene.running() as control:
+            monkeypatch.setattr(scene.daemon.store, "save_overrides", full)
+            with pytest.raises(StateError):
+                await control.disable(B0)
+            assert (await backend(control))["state"] == "unknown"
+
+    run(main)
+
+
+def test_plan_trace_events_and_counts(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running() as control:
+            assert not (await control.plan(None, False)).changed
+            found = await control.trace(Flow(VIP, 1234, VIP, 80, Protocol.TCP), None)
+            assert found.service == "web"
+            page = await control.events(None, 10)
+            assert (await control.events(page.events[-1].number, 10, page.epoch)).events == ()
+            assert (await control.events(10**6, 10, "another")).events == page.events
+            assert await control.count_connections(1.0) == {}
+            assert await control.count_connections(0.0) is None
+
+    run(main)
+
+
+def test_probes_of_one_kind_are_numbered() -> None:
+    def view(kind: str, seconds: float | None) -> ProbeView:
+        outcome = None if seconds is None else Outcome(True, "", seconds)
+        return ProbeView(
+            kind, ProbeTarget(VIP), (B0, ("api", "b0")), True, outcome, 1, 0, 2, 3, 0.0
+        )
+
+    found = probe_statistics([view("http", 0.1), view("tcp", None), view("http", 0.2)])
+    wanted = (
+        ProbeStatistics("http", 0.1, 2, 3),
+        ProbeStatistics("tcp", None, 2, 3),
+        ProbeStatistics("http-2", 0.2, 2, 3),
+    )
+    assert found == {B0: wanted, ("api", "b0"): wanted}

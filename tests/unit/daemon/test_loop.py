@@ -1,0 +1,346 @@
+"""The control loop around a writer on the fake kernel: what triggers a cycle, and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.builders import make_backend, make_config, make_service
+from support.daemon import FakeChecker, FakeDaemon
+from support.documents import render_document
+from tula.daemon.checks import Checks
+from tula.daemon.loop import ControlLoop
+from tula.daemon.snapshot import Snapshot
+from tula.daemon.supervisor import Supervisor
+from tula.daemon.triggers import Trigger
+from tula.daemon.watch import FileWatch
+from tula.engine.control import BusyError, RefusedError
+from tula.engine.statistics import CycleOutcome
+from tula.kernel.events import Events
+from tula.model.config import Config
+from tula.model.errors import KernelError
+from tula.model.event import EventKind
+from tula.model.health import Health, Override, State
+from tula.model.monitor import HealthMonitor, TcpProbe
+
+TCP = HealthMonitor(TcpProbe())
+CONFIG = make_config(make_service(backends=[make_backend(0), make_backend(1)], health=[TCP]))
+OTHER = make_config(make_service(backends=[make_backend(0)], health=[TCP]))
+B0 = ("web", "b0")
+
+
+class Scene:
+    """A loop, its file, and everything around it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "tula.yaml"
+        self.write(CONFIG)
+        self.daemon = FakeDaemon(directory / "state", CONFIG)
+        self.checker = FakeChecker()
+        self.kernel = self.daemon.machine.nftables
+        self.supervisor = Supervisor(self.daemon.events, lambda _: asyncio.sleep(0.01))
+        self.loop = ControlLoop(
+            self.daemon.writer,
+            Checks(self.checker),  # type: ignore[arg-type]
+            self.daemon.kernel_events,
+            FileWatch(self.path),
+            self.daemon.machine.sysctls,
+            self.supervisor,
+            drift=3600.0,
+        )
+
+    def write(self, config: Config) -> None:
+        self.path.write_text(render_document(config))
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.loop.snapshot
+
+    @property
+    def cycles(self) -> int:
+        return sum(self.snapshot.cycles.outcomes.values())
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Waits for it; the test's own time limit ends a wait in vain."""
+        while not condition():
+            await asyncio.sleep(0.002)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.loop.run())
+        try:
+            await self.loop.started.wait()
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self.loop.close()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(work())
+
+
+def test_it_starts_with_the_files_configuration_in_one_cycle(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running():
+            assert scene.snapshot.document is not None
+            assert scene.snapshot.document.config == CONFIG
+            assert scene.cycles == 1
+            assert len(scene.kernel.transactions) == 1
+            assert scene.checker.sets == 1
+
+    run(main)
+
+
+def test_a_verdict_reaches_the_kernel_and_is_timed(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running():
+            scene.checker.decide(B0, up=False)
+            scene.loop.trigger(Trigger.HEALTH)
+            await scene.until(lambda: scene.cycles == 2)
+            assert scene.snapshot.standings.of[B0].state is State.DOWN
+            last = scene.snapshot.last_cycle
+            assert last is not None
+            assert last.outcome is CycleOutcome.CHANGED
+            assert last.reaction is not None
+            assert scene.snapshot.cycles.reactions == 1
+
+    run(main)
+
+
+def test_apply_is_one_cycle(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running():
+            scene.write(OTHER)
+            before = len(scene.kernel.transactions)
+            outcome = await scene.loop.apply(render_document(OTHER).encode(), force=False)
+            assert outcome.changed
+            assert scene.snapshot.document is not None
+            assert scene.snapshot.document.config == OTHER
+            assert scene.cycles == 2
+            assert len(scene.kernel.transactions) > before
+            observe, looks = scene.kernel.observe, list[int]()
+
+            def look() -> Any:
+                looks.append(1)
+                return observe()
+
+            scene.kernel.observe = look  # type: ignore[method-assign]
+            again = await scene.loop.apply(None, force=False)
+            assert not again.changed
+            assert len(looks) == 1, "the kernel is read once"
+
+    run(main)
+
+
+def test_apply_tells_problems_with_their_places_and_changes_nothing(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running():
+            had = scene.snapshot.document
+            scene.path.write_text("services: {}\nfrobs: 1\n")
+            (problem, *_) = (await scene.loop.apply(None, force=False)).problems[-1:]
+            assert (problem.line, problem.path) == (2, "frobs")
+            assert scene.snapshot.refused is not None
+            assert scene.snapshot.document is had
+            with pytest.raises(RefusedError, match="has other content; change that file"):
+                await scene.loop.apply(render_document(OTHER).encode(), force=False)
+            scene.write(CONFIG)
+            assert not (await scene.loop.apply(None, force=False)).problems
+            assert scene.snapshot.refused is None
+
+    run(main)
+
+
+def test_what_is_deferred_is_tried_again(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running():
+            scene.write(OTHER)
+            scene.kernel.refuse = "Device or resource busy"
+            with pytest.raises(KernelError):
+                await scene.loop.apply(None, force=False)
+            assert "busy" in scene.snapshot.deferred
+            scene.kernel.refuse = ""
+            await scene.until(lambda: not scene.snapshot.deferred)
+            assert scene.snapshot.document is not None
+            assert scene.snapshot.document.config == OTHER
+
+    run(main)
+
+
+def test_a_failure_is_tried_again_and_told_once(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running():
+            scene.kernel.refuse = "Device or resource busy"
+            with pytest.raises(KernelError):
+                await scene.loop.override(B0, lambda _: Override(disable=True))
+            assert scene.snapshot.applied is None
+            assert scene.snapshot.overrides == {B0: Override(disable=True)}, "it is on the disk"
+            scene.kernel.refuse = ""
+            await scene.until(lambda: scene.snapshot.applied is not None)
+            assert scene.snapshot.standings.of[B0].state is State.DISABLED
+            kinds = [event.kind for event in scene.daemon.events.events]
+            assert kinds.count(EventKind.CYCLE_FAILED) == 1
+            assert kinds.count(EventKind.CYCLE_RECOVERED) == 1
+
+    run(main)
+
+
+def test_a_bug_in_a_cycle_is_a_failed_cycle_and_health_goes_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with scene.running():
+
+            def bug(*_: object, **__: object) -> None:
+                raise ZeroDivisionError
+
+            with monkeypatch.context() as patched:
+                patched.setattr(scene.daemon.reconciler, "cycle", bug)
+                scene.loop.trigger(Trigger.DRIFT)
+                await scene.until(lambda: scene.snapshot.last_cycle.error)  # type: ignore[union-attr]
+            assert "internal error: ZeroDivisionError()" in scene.snapshot.last_cycle.error  # type: ignore[union-attr]
+            await scene.until(lambda: not scene.snapshot.last_cycle.error)  # type: ignore[union-attr]
+
+    run(main)
+
+
+def test_foreign_changes_are_compared_and_own_ones_are_not(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running():
+            own = scene.kernel.generation()
+            scene.daemon.kernel_events.waiting = Events(generations=(own,))
+            scene.loop._hear()
+            await asyncio.sleep(0.2)
+            assert scene.cycles == 1
+            scene.kernel.meddle(None)
+            scene.daemon.kernel_events.waiting = Events(generations=(scene.kernel.generation(),))
+            scene.loop._hear()
+            await scene.until(lambda: scene.cycles > 1)
+            assert scene.kernel.table is not None
+            assert scene.snapshot.last_cycle is not None
+            assert scene.snapshot.last_cycle.outcome is CycleOutcome.REPAIRED
+
+    run(main)
+
+
+def test_what_failed_after_the_change_is_shown_and_tried_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    async def main() -> None:
+        async with scene.running():
+            balancer = scene.daemon.machine.balancer
+            reconcile, left = balancer.reconcile, ["cannot announce 10.0.0.100"]
+
+            def warns(*arguments: Any) -> Any:
+                repair = reconcile(*arguments)
+                return replace(repair, warnings=(left.pop(),) if left else ())
+
+            monkeypatch.setattr(balancer, "reconcile", warns)
+            scene.loop.trigger(Trigger.KERNEL)
+            await scene.until(lambda: scene.snapshot.problems)
+            assert scene.snapshot.problems == ("cannot announce 10.0.0.100",)
+            assert scene.snapshot.last_cycle is not None
+            assert not scene.snapshot.last_cycle.error, "the change is made"
+            await scene.until(lambda: not scene.snapshot.problems)
+
+    run(main)
+
+
+def test_nobody_can_apply_before_the_first_cycle(scene: Scene) -> None:
+    async def main() -> None:
+        with pytest.raises(BusyError):
+            await scene.loop.apply(None, force=False)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("drift-detection", "_look_for_drift"),
+        ("settings", "_look_at_settings"),
+        ("file-watch", "_watch_file"),
+        ("file-reader", "_read_when_wanted"),
+    ],
+)
+def test_a_side_task_that_fails_is_told_and_goes_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, name: str, method: str
+) -> None:
+    task, failures = getattr(scene.loop, method), ["one"]
+
+    async def fails_once() -> None:
+        if failures:
+            failures.clear()
+            raise ZeroDivisionError
+        await task()
+
+    monkeypatch.setattr(scene.loop, method, fails_once)
+
+    async def main() -> None:
+        async with scene.running():
+            await scene.until(lambda: scene.supervisor.restarts.get(name))
+            told = [e for e in scene.daemon.events.events if e.kind is EventKind.TASK_FAILED]
+            assert [event.subject for event in told] == [name]
+            scene.write(OTHER)
+            scene.loop.trigger(Trigger.CONFIGURATION)
+            await scene.until(lambda: scene.snapshot.document.config == OTHER)  # type: ignore[union-attr]
+
+    run(main)
+
+
+def test_a_busy_writer_is_seen_and_reading_does_not_wait_for_it(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running():
+            inside, go_on = threading.Event(), threading.Event()
+            observe = scene.kernel.observe
+
+            def slowly() -> Any:
+                inside.set()
+                go_on.wait(60)
+                return observe()
+
+            scene.kernel.observe = slowly  # type: ignore[method-assign]
+            assert scene.loop.busy_seconds() == 0.0
+            scene.loop.trigger(Trigger.DRIFT)
+            await scene.until(inside.is_set)
+            assert scene.loop.busy_seconds() > 0.0
+            assert scene.snapshot.applied is not None
+            go_on.set()
+            await scene.until(lambda: scene.cycles == 2)
+            assert scene.loop.busy_seconds() == 0.0
+
+    run(main)
+
+
+def test_findings_are_those_adopted_until_something_is_probed(scene: Scene) -> None:
+    checks = Checks(scene.checker)  # type: ignore[arg-type]
+    adopted = {B0: Health(False, 1.0)}
+    checks.follow(Snapshot(adopted=adopted))
+    assert checks.findings() == adopted
+
+    async def main() -> None:
+        async with scene.running():
+            planned = scene.snapshot.checks
+            assert planned is not None
+            sets = scene.checker.sets
+            checks.follow(Snapshot(adopted=adopted, checks=planned))
+            assert scene.checker.adopted == adopted, "they start as down"
+            assert checks.findings() == {}
+            checks.follow(Snapshot(checks=planned))
+            assert scene.checker.sets == sets + 1, "the same plan is no news"
+
+    run(main)
