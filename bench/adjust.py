@@ -16,15 +16,15 @@ from pathlib import Path
 import yaml
 
 from tula.cli.common import open_balancer, open_store
-from tula.config.load import load_document
+from tula.config.load import load_config
 from tula.engine.balancer import Balancer
 from tula.lab import Lab
-from tula.model.health import BackendName, Standing, State
+from tula.model.health import BackendName, BackendStatus, State
 
-_UP, _DOWN = Standing(State.UP, 100, True), Standing(State.DOWN, 0, False)
+_UP, _DOWN = BackendStatus(State.UP, 100, True), BackendStatus(State.DOWN, 0, False)
 
 
-def document(services: int, backends: int) -> str:
+def configuration(services: int, backends: int) -> str:
     """Services with four each of so many backends."""
     groups = backends // 4
     return yaml.safe_dump(
@@ -66,16 +66,16 @@ def row(balancer: Balancer, name: str, all_up: list[BackendName], moved: list[Ba
     up = dict.fromkeys(all_up, _UP)
     down = {**up, **dict.fromkeys(moved, _DOWN)}
     cells: list[str] = []
-    for standings, back in ((down, up), (up, down)):
+    for statuses, back in ((down, up), (up, down)):
         own, programs = [], []
         for _ in range(10):
             meter = Meter()
-            balancer.adjust(standings)
+            balancer.adjust(statuses)
             first, second = meter.read()
             own.append(first)
             programs.append(second)
             balancer.adjust(back)
-        balancer.adjust(standings)
+        balancer.adjust(statuses)
         cells.append(f"{statistics.mean(own):.0f} + {statistics.mean(programs):.0f} ms")
     return f"| {name} | " + " | ".join(cells) + " |"
 
@@ -86,8 +86,8 @@ def rows(services: int, backends: int) -> Iterable[str]:
     with tempfile.TemporaryDirectory() as folder, Lab() as lab:
         lb = lab.host("lb", lab.switch("switch"), "10.0.0.2/8")
         path = Path(folder, "tula.yaml")
-        path.write_text(document(services, backends))
-        config = load_document(path).config
+        path.write_text(configuration(services, backends))
+        config = load_config(path).config
         names = [(s.name, b.name) for s in config.services for b in s.backends]
         with lb.enter():
             balancer = open_balancer(open_store(Path(folder, "state")))

@@ -91,7 +91,7 @@ class Readers:
                 pass
 
 
-def document(services: int, backends: str, fast: int) -> dict[str, Any]:
+def configuration(services: int, backends: str, fast: int) -> dict[str, Any]:
     """Services with four backends each; the first few are checked often."""
     often = {"interval": "100ms", "timeout": "100ms", "rise": 1, "fall": 1}
     seldom = {"interval": "5s", "rise": 1, "fall": 2}
@@ -120,7 +120,7 @@ def measure(services: int, planned: int, rounds: int, events: int) -> tuple[list
     """Seconds from a verdict to the kernel, without readers and with them."""
     import yaml
 
-    large = yaml.safe_dump(document(planned, "10.0.1.", 0)).encode()
+    large = yaml.safe_dump(configuration(planned, "10.0.1.", 0)).encode()
     found: tuple[list[float], list[float]] = ([], [])
     with tempfile.TemporaryDirectory() as folder, Lab() as lab:
         switch = lab.switch("switch")
@@ -135,7 +135,7 @@ def measure(services: int, planned: int, rounds: int, events: int) -> tuple[list
             "type filter hook input priority 0;\n"
             "ip daddr @down tcp flags syn reject with tcp reset\n}\n}\n",
         )
-        daemon = Daemon(lb, document(services, "10.0.1.", _FAST), Path(folder))
+        daemon = Daemon(lb, configuration(services, "10.0.1.", _FAST), Path(folder))
         try:
             wait_until(lambda: daemon.figures().up == _HOSTS * services, 120.0, "all up")
             readers = Readers(daemon, large)

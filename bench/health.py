@@ -122,7 +122,7 @@ def deaths(rounds: int) -> list[str]:
         for backend in network.backends:
             serve_tcp(backend, ports)
             serve_udp(backend, ports)
-        daemon = Daemon(network.lb, _document(network), Path(folder))
+        daemon = Daemon(network.lb, _configuration(network), Path(folder))
         try:
             wait_until(lambda: daemon.figures().up == 3 * len(_CASES), 60.0, "all backends up")
             with traffic(network.client, network.vip4, ports):
@@ -154,7 +154,7 @@ def _death(network: Network, daemon: Daemon, number: int, ports: list[int]) -> l
     return lasted
 
 
-def _document(network: Network) -> dict[str, Any]:
+def _configuration(network: Network) -> dict[str, Any]:
     backends = {
         host.name: {"address": next(a for a in host.addresses("eth0") if ":" not in a)}
         for host in network.backends
@@ -193,7 +193,7 @@ def decisions(rounds: int, services: int, backends: int) -> list[str]:
         hosts = [lab.host(f"h{n}", switch, f"10.0.0.{n + 3}/8") for n in range(4)]
         for number, host in enumerate(hosts):
             _prepare(lb, host, [_address(group, number) for group in range(groups)], vips)
-        document = {
+        configuration = {
             "interfaces": ["eth0"],
             "services": {
                 f"s{n}": {
@@ -210,7 +210,7 @@ def decisions(rounds: int, services: int, backends: int) -> list[str]:
         }
         for host in hosts:
             answering(host)
-        daemon = Daemon(lb, document, Path(folder))
+        daemon = Daemon(lb, configuration, Path(folder))
         try:
             wait_until(lambda: daemon.figures().up == 4 * services, 60.0, "all backends up")
             sharing = [vips[n] for n in range(0, services, groups)]

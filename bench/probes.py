@@ -48,11 +48,11 @@ class Figures:
 
 
 class Daemon:
-    """``tula run`` in a host, by a document."""
+    """``tula run`` in a host, by a configuration."""
 
-    def __init__(self, host: Host, document: dict[str, Any], folder: Path) -> None:
+    def __init__(self, host: Host, configuration: dict[str, Any], folder: Path) -> None:
         path, self._log = folder / "tula.yaml", folder / "daemon.log"
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        path.write_text(yaml.safe_dump(configuration, sort_keys=False))
         self._socket = Path(host.environment()["TULA_RUN_DIR"], "tula.sock")
         self.client = Client(self._socket)
         with self._log.open("w") as output:
@@ -169,7 +169,7 @@ def add_backends(lab: Lab, count: int, vips: list[str]) -> tuple[Host, Host]:
     return lb, backends
 
 
-def document(count: int, kind: str, interval: str) -> dict[str, Any]:
+def configuration(count: int, kind: str, interval: str) -> dict[str, Any]:
     """Ten services that share out the backends, each asked through the data path."""
     each = count // _SERVICES
     return {
@@ -200,7 +200,7 @@ def probing(count: int, kind: str, interval: str) -> Iterator[Daemon]:
     with tempfile.TemporaryDirectory() as folder, Lab() as lab:
         lb, backends = add_backends(lab, count, _vips())
         answering(backends)
-        daemon = Daemon(lb, document(count, kind, interval), Path(folder))
+        daemon = Daemon(lb, configuration(count, kind, interval), Path(folder))
         try:
             wait_until(lambda: daemon.figures().up == count, 60.0, "all backends up")
             yield daemon

@@ -72,10 +72,10 @@ class Tula:
     def prepare(self, rig: Rig) -> None:
         path = rig.lb.directory / "bench.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.document(rig))
+        path.write_text(self.configuration(rig))
         rig.lb.tula("apply", "-f", path, timeout=600)
 
-    def document(self, rig: Rig) -> str:
+    def configuration(self, rig: Rig) -> str:
         """YAML as JSON, which it includes, but for the backends: an anchor keeps it short."""
         traffic = rig.traffic
         backends = {f"b{n}": {"address": a} for n, a in enumerate(rig.addresses())}

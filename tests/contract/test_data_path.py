@@ -25,11 +25,11 @@ from tula.lab import Lab, require_private_namespace
 from tula.model.config import Config, PortRange, Protocol, Scheduler
 from tula.model.errors import KernelError, StaleError
 from tula.model.flow import Flow
-from tula.model.health import BackendName, Standing, State
+from tula.model.health import BackendName, BackendStatus, State
 from tula.model.host import HostView
+from tula.plan.backend_status import NO_SHARES
 from tula.plan.desired import Plan, adjust_plan, plan_desired
-from tula.plan.reach import plan_reach
-from tula.plan.standing import NO_SHARES
+from tula.plan.routes import plan_routes
 
 B = [make_backend(number) for number in range(3)]
 VIPS = ("10.0.0.100", "2001:db8::100")
@@ -38,8 +38,8 @@ WEB = make_config(
     make_service("dns", VIPS, [PortRange(53, 53)], B[:2], [Protocol.UDP], Scheduler.WRR),
 )
 LESS = make_config(make_service("web", VIPS, backends=B[:2]))
-DOWN = Standing(State.DOWN, 0, False)
-UP = Standing(State.UP, 100, True)
+DOWN = BackendStatus(State.DOWN, 0, False)
+UP = BackendStatus(State.UP, 100, True)
 FLOW = Flow(ip_address("10.0.0.77"), 4711, ip_address(VIPS[0]), 80, Protocol.TCP)
 
 
@@ -53,10 +53,12 @@ class Subject:
     remove: Callable[[], None]
     refuse: Callable[[bool], None]
 
-    def plan(self, config: Config, standings: dict[BackendName, Standing] | None = None) -> Plan:
-        reach = plan_reach(config, self.host, force=True)
+    def plan(
+        self, config: Config, statuses: dict[BackendName, BackendStatus] | None = None
+    ) -> Plan:
+        routes = plan_routes(config, self.host, force=True)
         host = replace(self.host, links=dict(self.host.links))
-        return plan_desired(config, host, reach, standings or {}, NO_SHARES)
+        return plan_desired(config, host, routes, statuses or {}, NO_SHARES)
 
     def bring(self, plan: Plan, memory: Any = None) -> Receipt:
         """To the plan, by an observation."""
@@ -178,8 +180,8 @@ def test_a_commit_on_another_revision_does_nothing_and_says_so(subject: Subject)
 def test_a_receipt_is_enough_when_only_weights_moved(subject: Subject) -> None:
     path, plan = subject.path, subject.plan(WEB)
     receipt = subject.bring(plan)
-    for standings in ({("web", "b0"): DOWN}, {("web", "b0"): DOWN, ("dns", "b1"): DOWN}, {}):
-        plan = adjust_plan(plan, standings or {("web", "b0"): UP}, NO_SHARES)
+    for statuses in ({("web", "b0"): DOWN}, {("web", "b0"): DOWN, ("dns", "b1"): DOWN}, {}):
+        plan = adjust_plan(plan, statuses or {("web", "b0"): UP}, NO_SHARES)
         change = path.diff(receipt, plan.state, receipt.memory)
         assert change
         receipt = path.commit(change, receipt.revision)

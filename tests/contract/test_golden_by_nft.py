@@ -15,7 +15,7 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Host]:
-    """A namespace with the interfaces that the golden documents name."""
+    """A namespace with the interfaces that the golden configurations name."""
     with Lab() as lab:
         switch = lab.switch("switch")
         host = lab.host("lb", switch, "10.0.0.2/16")

@@ -23,7 +23,7 @@ from tula.model.errors import KernelError
 from tula.model.host import HostAddress, HostView, OwnedAddress, Route
 
 NEAR, FAR = make_backend(0), ip_address("192.0.2.1")
-DOCUMENT = make_config(make_service(backends=[NEAR]))
+CONFIGURATION = make_config(make_service(backends=[NEAR]))
 ON_SECOND = ip_address("10.1.0.9")
 SECOND = Route("unicast", "eth1", source=ip_address("10.1.0.2"))
 OWN = {4: ip_address("10.0.0.2"), 6: ip_address("2001:db8::2")}
@@ -34,7 +34,7 @@ VIPS = [ip_address("10.0.0.100"), ip_address("2001:db8::100")]
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
     """The machine of ``make_host``."""
     if request.param == "fake":
-        host = make_host(DOCUMENT)
+        host = make_host(CONFIGURATION)
         routes = {**host.routes, ON_SECOND: SECOND}
         yield FakeNetwork(replace(host, routes=routes))
         return

@@ -35,7 +35,7 @@ def four_backends() -> Iterator[Network]:
 
 @pytest.fixture
 def serving(four_backends: Network, tmp_path: Path) -> Iterator[Serving]:
-    """Three of them serve, by a document just applied to a balancer without any past."""
+    """Three of them serve, by a configuration just applied to a balancer without any past."""
     with Serving(four_backends, tmp_path / "tula.yaml") as made:
         made.start_over()
         made.apply()

@@ -1,4 +1,4 @@
-"""apply brings the kernel to the document, whatever was there, and then says that nothing changed.
+"""apply brings the kernel to the configuration, and then says that nothing changed.
 
 ::
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.snapshots import files, marks, observe, snapshot
 from tula.lab import Host, Lab, Network, flat, flows, serve_tcp
 
@@ -29,37 +29,39 @@ def network(lab: Lab) -> Network:
 
 
 @pytest.fixture
-def document(network: Network, tmp_path: Path) -> Path:
+def configuration(network: Network, tmp_path: Path) -> Path:
     """web on TCP 80, on both VIPs, served by all three."""
-    return write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
+    return write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
 
 
 def state_of(host: Host) -> Path:
     return Path(host.environment()["TULA_STATE_DIR"])
 
 
-def test_a_second_apply_says_that_nothing_changed(network: Network, document: Path) -> None:
+def test_a_second_apply_says_that_nothing_changed(network: Network, configuration: Path) -> None:
     lb = network.lb
     before = snapshot(lb), files(state_of(lb))
-    planned = call_tula(lb, "plan", "-f", document)
-    assert call_tula(lb, "plan", "-f", document, "--exit-code", check=False).returncode == 3
-    assert json.loads(call_tula(lb, "plan", "-f", document, "--json").stdout)["changed"] is True
+    planned = call_tula(lb, "plan", "-f", configuration)
+    assert call_tula(lb, "plan", "-f", configuration, "--exit-code", check=False).returncode == 3
+    assert (
+        json.loads(call_tula(lb, "plan", "-f", configuration, "--json").stdout)["changed"] is True
+    )
     assert (snapshot(lb), files(state_of(lb))) == before, "plan only tells"
 
-    done = call_tula(lb, "apply", "-f", document)
+    done = call_tula(lb, "apply", "-f", configuration)
     assert (done.stdout, done.stderr) == (planned.stdout, "")
     assert "+ address 10.9.0.100  (on eth0)" in done.stdout
     after = snapshot(lb), files(state_of(lb))
     assert after != before
 
-    assert call_tula(lb, "apply", "-f", document).stdout == "nothing changed\n"
-    assert call_tula(lb, "plan", "-f", document, "--exit-code").stdout == "nothing to change\n"
+    assert call_tula(lb, "apply", "-f", configuration).stdout == "nothing changed\n"
+    assert call_tula(lb, "plan", "-f", configuration, "--exit-code").stdout == "nothing to change\n"
     assert json.loads(call_tula(lb, "apply", "--json").stdout) == {"changed": False, "steps": []}
     assert (snapshot(lb), files(state_of(lb))) == after
 
 
 def test_without_a_file_the_last_applied_document_is_meant(
-    network: Network, document: Path
+    network: Network, configuration: Path
 ) -> None:
     lb = network.lb
     refused = call_tula(lb, "apply", check=False)
@@ -70,9 +72,9 @@ def test_without_a_file_the_last_applied_document_is_meant(
     )
     assert observe(lb) is None
 
-    call_tula(lb, "apply", "-f", document)
+    call_tula(lb, "apply", "-f", configuration)
     applied = snapshot(lb)
-    document.write_text("frobs: 1\n")  # what is being written is not meant
+    configuration.write_text("frobs: 1\n")  # what is being written is not meant
     lb.run(["nft", "delete", "table", "netdev", "tula"])
     assert call_tula(lb, "plan", "--exit-code", check=False).returncode == 3
     assert "+ table netdev tula" in call_tula(lb, "apply").stdout
@@ -80,12 +82,12 @@ def test_without_a_file_the_last_applied_document_is_meant(
 
 
 def test_after_a_reboot_the_state_directory_brings_all_back(
-    network: Network, document: Path
+    network: Network, configuration: Path
 ) -> None:
     lb = network.lb
     for backend in network.backends:
         serve_tcp(backend, [80])
-    call_tula(lb, "apply", "-f", document)
+    call_tula(lb, "apply", "-f", configuration)
     applied, ids = snapshot(lb), marks(lb)
     chosen = {vip: flows(network.client, vip, 80, 50) for vip in network.vips}
     lb.run(["nft", "flush", "ruleset"])
@@ -106,22 +108,22 @@ def test_ids_stay(network: Network, tmp_path: Path, lost: str) -> None:
     first, second, third = network.backends
     old = service_of(network, ports=[81], backends=backends_of(second))
     web = service_of(network, backends=backends_of(third, second, first))
-    tula.apply(write_document(tmp_path / "first.yaml", {"old": old, "web": web}))
-    document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
-    tula.apply(document)
+    tula.apply(write_config(tmp_path / "first.yaml", {"old": old, "web": web}))
+    configuration = write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
+    tula.apply(configuration)
     before = marks(lb)
     assert len(before) == 6, "three backends, two families"
     if lost == "state directory":
         shutil.rmtree(state_of(lb))
     elif lost == "kernel":
         lb.run(["nft", "delete", "table", "netdev", "tula"])
-    tula.apply(document)
+    tula.apply(configuration)
     assert marks(lb) == before
-    assert not tula.apply(document)
+    assert not tula.apply(configuration)
     # These are no numbers that a machine without memory would give.
     shutil.rmtree(state_of(lb))
     lb.run(["nft", "delete", "table", "netdev", "tula"])
-    tula.apply(document)
+    tula.apply(configuration)
     assert marks(lb) != before
 
 
@@ -130,7 +132,7 @@ def test_a_freed_id_is_not_given_to_the_next(network: Network, tmp_path: Path) -
     first, second, third = network.backends
     for number, hosts in enumerate([(first, second), (first,), (first, third), (first, second)]):
         web = service_of(network, vip=network.vip4, backends=backends_of(*hosts))
-        tula.apply(write_document(tmp_path / f"{number}.yaml", {"web": web}))
+        tula.apply(write_config(tmp_path / f"{number}.yaml", {"web": web}))
         seen.append({address: mark for (_, address), mark in marks(network.lb).items()})
     assert len({step["10.9.0.11"] for step in seen}) == 1
     assert seen[2]["10.9.0.13"] != seen[0]["10.9.0.12"]
@@ -142,10 +144,10 @@ def test_ids_move_with_the_mark_range(network: Network, tmp_path: Path) -> None:
     for backend in network.backends:
         serve_tcp(backend, [80])
     services = {"web": service_of(network)}
-    tula.apply(write_document(tmp_path / "tula.yaml", services))
+    tula.apply(write_config(tmp_path / "tula.yaml", services))
     assert {mark >> 16 for mark in marks(lb).values()} == {1}
     chosen = flows(network.client, network.vip4, 80, 50)
-    moved = write_document(
+    moved = write_config(
         tmp_path / "moved.yaml", services, marks={"first": 0x50000000, "last": 0x5FFFFFFF}
     )
     tula.apply(moved)

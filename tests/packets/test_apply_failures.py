@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import InProcess
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.own_mounts import after_mounts
 from support.snapshots import files, snapshot
 from support.wrapped_nft import tula_with, wrapped_environment
@@ -68,7 +68,7 @@ def network(lab: Lab) -> Network:
 @pytest.fixture
 def first(network: Network, tmp_path: Path) -> Path:
     """web on both VIPs."""
-    return write_document(tmp_path / "first.yaml", {"web": service_of(network)})
+    return write_config(tmp_path / "first.yaml", {"web": service_of(network)})
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ def second(network: Network, tmp_path: Path) -> Path:
         "web": service_of(network, vip=network.vip4),
         "api": service_of(network, vip=["10.9.0.101", "fd09::101"]),
     }
-    return write_document(tmp_path / "second.yaml", services)
+    return write_config(tmp_path / "second.yaml", services)
 
 
-CASES = [(failure, "a document") for failure in FAILURES]
+CASES = [(failure, "a configuration") for failure in FAILURES]
 CASES += [("the kernel refuses", "nothing"), ("the disk is full", "nothing")]
 
 
@@ -97,7 +97,7 @@ def test_what_was_is_still_there(
     lb, (script, mounts, words) = network.lb, FAILURES[failure]
     environment = wrapped_environment(lb, tmp_path / "bin", script)
     state, saved = Path(environment["TULA_STATE_DIR"]), tmp_path / "saved"
-    if before == "a document":
+    if before == "a configuration":
         InProcess(lb).apply(first)
         serve_tcp(network.backends[0], [80])
         serve_tcp(network.backends[1], [80])
@@ -113,7 +113,7 @@ def test_what_was_is_still_there(
     assert re.match(f"tula: {words.format(state=state)}", done.stderr)
     assert snapshot(lb) == held
     kept = {name: text for name, text in files(state).items() if not name.endswith(".new")}
-    if before == "a document":
+    if before == "a configuration":
         assert kept == remembered
         assert {tcp_ask(network.client, vip, 80)[:7] for vip in network.vips} == {"backend"}
     assert InProcess(lb).apply(second), "what was in the way is gone"
@@ -126,8 +126,8 @@ def test_an_address_that_cannot_be_added(network: Network, first: Path, tmp_path
     vips = ["10.9.0.101", "10.9.0.102", "fd09::101"]
     api = service_of(network, vip=vips, announce="eth1")
     services = {"web": service_of(network), "api": api}
-    document = write_document(tmp_path / "api.yaml", services, interfaces=("eth0", "eth1"))
-    done = lb.tula("apply", "-f", document, check=False)
+    configuration = write_config(tmp_path / "api.yaml", services, interfaces=("eth0", "eth1"))
+    done = lb.tula("apply", "-f", configuration, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "tula: cannot add fd09::101 on eth1: IPv6 is off there "
@@ -152,5 +152,5 @@ def test_an_interface_that_is_down_gets_its_vip(network: Network, tmp_path: Path
     lb = network.lb
     lb.set_link("eth1", False)
     api = service_of(network, vip="10.7.0.100", announce="eth1")
-    document = write_document(tmp_path / "api.yaml", {"api": api}, interfaces=("eth0", "eth1"))
-    assert "+ address 10.7.0.100  (on eth1)" in lb.tula("apply", "-f", document).stdout
+    configuration = write_config(tmp_path / "api.yaml", {"api": api}, interfaces=("eth0", "eth1"))
+    assert "+ address 10.7.0.100  (on eth1)" in lb.tula("apply", "-f", configuration).stdout

@@ -23,7 +23,7 @@ import pytest
 
 from support.asking import Asking
 from support.in_process import InProcess
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.locks import lock_of, waiting_for
 from support.snapshots import observe, pieces, snapshot
 from support.wrapped_nft import tula_with, wrapped_environment
@@ -45,7 +45,7 @@ def network(lab: Lab) -> Network:
 @pytest.fixture
 def few(network: Network, tmp_path: Path) -> Path:
     """web alone."""
-    return write_document(tmp_path / "few.yaml", {"web": service_of(network)})
+    return write_config(tmp_path / "few.yaml", {"web": service_of(network)})
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def many(network: Network, tmp_path: Path) -> Path:
     """web, and six services on VIPs of their own."""
     vips = {f"api-{n}": [f"10.9.0.{100 + n}", f"fd09::{100 + n}"] for n in range(1, 7)}
     services = {name: service_of(network, vip=vip) for name, vip in vips.items()}
-    return write_document(tmp_path / "many.yaml", {"web": service_of(network), **services})
+    return write_config(tmp_path / "many.yaml", {"web": service_of(network), **services})
 
 
 @pytest.mark.timeout(900)
@@ -105,7 +105,7 @@ def test_killed_around_the_change(
         again = lb.tula("apply", "-f", many)
         assert (again.stdout == "nothing changed\n") is (moment == "after")
         assert not tula.plan(many)
-        assert lb.tula("apply").stdout == "nothing changed\n", "the document is accepted"
+        assert lb.tula("apply").stdout == "nothing changed\n", "the configuration is accepted"
         asking.wait()
     assert asking.failures == []
 
@@ -117,10 +117,10 @@ def test_half_of_a_change_is_none(network: Network, tmp_path: Path) -> None:
         f"{'long-' * 11}{port}": service_of(network, vip=network.vip4, ports=[port], backends=one)
         for port in range(1, 801)  # the first 64 kB of the text are "add chain" lines alone
     }
-    document = write_document(tmp_path / "tula.yaml", services)
+    configuration = write_config(tmp_path / "tula.yaml", services)
     script = 'kill -9 $PPID; "$NFT" "$@"; echo $? > "$DIR/done"'
     environment = wrapped_environment(lb, tmp_path / "bin", script)
-    assert tula_with(lb, environment, "apply", "-f", document).returncode == -9
+    assert tula_with(lb, environment, "apply", "-f", configuration).returncode == -9
     done = tmp_path / "bin" / "done"
     wait_until(lambda: done.exists() and done.read_text() == "0\n", timeout=60)
     table = observe(lb)
@@ -129,9 +129,9 @@ def test_half_of_a_change_is_none(network: Network, tmp_path: Path) -> None:
     assert len(chains) == 800
     assert {len(chain.rules) for chain in chains} == {len(chains[0].rules)} != {0}
     # The VIP comes after the rules where there were none: the next apply takes it.
-    assert not InProcess(lb).plan(document).path
-    assert InProcess(lb).apply(document).change.vips
-    assert not InProcess(lb).plan(document)
+    assert not InProcess(lb).plan(configuration).path
+    assert InProcess(lb).apply(configuration).change.vips
+    assert not InProcess(lb).plan(configuration)
 
 
 # ── Two at once ──────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import InProcess
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.snapshots import marks, pieces
 from tula.lab import Lab, Network, flat
 
@@ -28,9 +28,9 @@ def network(lab: Lab) -> Network:
 
 
 @pytest.fixture
-def document(network: Network, tmp_path: Path) -> Path:
+def configuration(network: Network, tmp_path: Path) -> Path:
     """web on TCP 80, on both VIPs, served by all three."""
-    return write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
+    return write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
 
 
 TABLE = "netdev tula"
@@ -58,9 +58,11 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("commands", ALTERED.values(), ids=ALTERED.keys())
-def test_what_was_altered_is_put_right(network: Network, document: Path, commands: str) -> None:
+def test_what_was_altered_is_put_right(
+    network: Network, configuration: Path, commands: str
+) -> None:
     lb, tula = network.lb, InProcess(network.lb)
-    tula.apply(document)
+    tula.apply(configuration)
     listed = pieces(lb)
     rule = re.search(
         r"jhash ip saddr .* handle (\d+)",
@@ -69,15 +71,15 @@ def test_what_was_altered_is_put_right(network: Network, document: Path, command
     assert rule
     lb.run(["nft", "-f", "-"], input=commands.format(t=TABLE, h=rule[1]).replace("; ", "\n"))
     assert pieces(lb) != listed
-    assert tula.apply(document)
+    assert tula.apply(configuration)
     assert pieces(lb) == listed
-    assert not tula.apply(document)
+    assert not tula.apply(configuration)
 
 
-def test_a_backend_that_was_sent_elsewhere(network: Network, document: Path) -> None:
+def test_a_backend_that_was_sent_elsewhere(network: Network, configuration: Path) -> None:
     """The kernel's word counts for ids, so the backend gets another one, and its packets."""
     lb, tula = network.lb, InProcess(network.lb)
-    tula.apply(document)
+    tula.apply(configuration)
     addresses = {who[1] for who in marks(lb)}
     element = '{ 0x00010002 comment "web" : 10.9.0.99 }'
     lines = [f"delete element {TABLE} nexthop4_1024 {{ 0x00010002 }}"]
@@ -86,6 +88,6 @@ def test_a_backend_that_was_sent_elsewhere(network: Network, document: Path) -> 
         input="\n".join([*lines, f"add element {TABLE} nexthop4_1024 {element}"]),
     )
     assert {who[1] for who in marks(lb)} != addresses
-    tula.apply(document)
+    tula.apply(configuration)
     assert {who[1] for who in marks(lb)} == addresses
-    assert not tula.apply(document)
+    assert not tula.apply(configuration)

@@ -29,7 +29,7 @@ import pytest
 from support import udp_load
 from support.changing_services import ChangingServices
 from support.in_process import InProcess
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.queues import queue_drops
 from tula.lab import Lab, Network, flat, wait_until
 from tula.lab.process import Process
@@ -126,21 +126,23 @@ def _output(process: Process) -> str:
 
 
 def test_other_services_change_and_nothing_is_lost(network: Network, tmp_path: Path) -> None:
-    document = tmp_path / "tula.yaml"
+    configuration = tmp_path / "tula.yaml"
     constant = measured(network)
-    write_document(document, constant, **QUICK)
-    network.lb.tula("apply", "-f", document)
+    write_config(configuration, constant, **QUICK)
+    network.lb.tula("apply", "-f", configuration)
     here, changed = InProcess(network.lb), 0
     dropped = queue_drops()
     end = start_load(network)
-    for step, (services, interfaces) in enumerate(ChangingServices(network).documents(APPLIES)):
+    for step, (services, interfaces) in enumerate(
+        ChangingServices(network).configurations(APPLIES)
+    ):
         everything = list({**services, **constant}.items())
         random.Random(step).shuffle(everything)
-        write_document(document, dict(everything), interfaces, **QUICK)
+        write_config(configuration, dict(everything), interfaces, **QUICK)
         if step % BY_COMMAND:
-            changed += bool(here.apply(document))
+            changed += bool(here.apply(configuration))
         else:
-            answer = network.lb.tula("apply", "-f", document, "--json")
+            answer = network.lb.tula("apply", "-f", configuration, "--json")
             changed += json.loads(answer.stdout)["changed"]
     stream, downloads = end()
     dropped = queue_drops() - dropped

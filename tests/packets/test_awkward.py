@@ -27,7 +27,7 @@ from scapy.packet import Raw
 
 from support.crafted import Crafted, arrivals, wait_arrivals
 from support.in_process import InProcess
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import FAMILIES, watching
 from tula.lab import Lab, Network, flat, send_frame, serve_tcp, serve_udp
 
@@ -66,7 +66,7 @@ class Balanced(Crafted):
 
     def __init__(self, network: Network, directory: Path) -> None:
         super().__init__(network)
-        self._document = directory / "tula.yaml"
+        self._configuration = directory / "tula.yaml"
         self.lb.run(["nft", "delete", "table", "netdev", "tula"], check=False)
         self.apply()
 
@@ -76,7 +76,7 @@ class Balanced(Crafted):
             backends[drained]["weight"] = 0
         both = {"protocol": ["tcp", "udp"], "backends": backends}
         services = {"web": service_of(self.network, **both, **keys)}
-        InProcess(self.lb).apply(write_document(self._document, services))
+        InProcess(self.lb).apply(write_config(self._configuration, services))
 
     def goes_to(self, packet: Any) -> str:
         """The one backend that received the packet, which ends in TAIL."""

@@ -92,7 +92,7 @@ def test_a_bare_machine_serves_by_what_is_printed(
     lab: Lab, tmp_path: Path, form: str, kind: str, outer: int
 ) -> None:
     joined = Joined(lab, tmp_path, kind, outer, backends=1 if "TULA_VM" in os.environ else 2)
-    joined.document()
+    joined.configuration()
     for host in joined.backends:
         host.write_sysctl("net.ipv4.conf.default.rp_filter", 1)  # as many machines have it
         boot = follow(joined, host, form, tmp_path)
@@ -142,4 +142,4 @@ def offer(joined: Joined, *tunnels: str) -> None:
     web = joined.services.pop("web")
     for port, tunnel in enumerate(tunnels, 80):
         joined.services[tunnel] = {**web, "ports": [port], "tunnel": tunnel}
-    joined.document()
+    joined.configuration()

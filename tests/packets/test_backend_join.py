@@ -104,27 +104,27 @@ def test_the_balancer_alone_answers_for_the_vips(bare: Joined) -> None:
 def test_a_changed_document_changes_only_what_differs(bare: Joined) -> None:
     host = bare.backends[0]
     before = machine(host)
-    agent(host, "join", "-f", bare.document())
-    assert agent(host, "join", "-f", bare.document())["steps"] == []
+    agent(host, "join", "-f", bare.configuration())
+    assert agent(host, "join", "-f", bare.configuration())["steps"] == []
     web = bare.services["web"]
     web["vip"] = ["10.9.0.101", "fd09::100"]
-    steps = agent(host, "join", "-f", bare.document())["steps"]
+    steps = agent(host, "join", "-f", bare.configuration())["steps"]
     assert [(step["verb"], step["name"]) for step in steps] == [
         ("add", "10.9.0.101 on lo"),
         ("remove", "10.9.0.100 on lo"),
     ]
     bare.services["far"] = {**web, "ports": [81], "forwarding": "l3", "tunnel": "vxlan"}
-    steps = agent(host, "join", "-f", bare.document())["steps"]
+    steps = agent(host, "join", "-f", bare.configuration())["steps"]
     assert [(step["verb"], step["what"]) for step in steps] == [
         ("add", "table"),
         ("add", "device"),
         ("add", "address"),
     ]
     # A second balancer: the filter alone, in one transaction.
-    path = bare.document(load_balancers={"lb1": "10.9.0.2", "lb2": "10.9.0.3"})
+    path = bare.configuration(load_balancers={"lb1": "10.9.0.2", "lb2": "10.9.0.3"})
     assert [step["what"] for step in agent(host, "join", "-f", path)["steps"]] == ["table"]
     del bare.services["far"]
-    verbs = {step["verb"] for step in agent(host, "join", "-f", bare.document())["steps"]}
+    verbs = {step["verb"] for step in agent(host, "join", "-f", bare.configuration())["steps"]}
     assert verbs == {"remove"}
     agent(host, "leave")
     assert differences(before, machine(host)) == {}
@@ -135,7 +135,7 @@ def test_what_somebody_spoilt_is_told_and_mended(
 ) -> None:
     joined = Joined(lab, tmp_path_factory.mktemp("joined"), "vxlan", 4)
     host = joined.backends[0]
-    path = joined.document()
+    path = joined.configuration()
     agent(host, "join", "-f", path)
     spoil = {
         "10.9.0.100 on lo": "ip address del 10.9.0.100/32 dev lo",
@@ -178,11 +178,11 @@ def test_what_the_machine_had_of_its_own_stays(
     ):
         host.run(command.split())
     before = machine(host)
-    path = joined.document()
+    path = joined.configuration()
     agent(host, "join", "-f", path)
     serve_tcp(host, [80], joined.network.vips)
     joined.services["web"]["backends"].pop("backend-2")
-    joined.balancer.apply(joined.document())
+    joined.balancer.apply(joined.configuration())
     for vip in joined.network.vips:  # with strict filtering on all other interfaces
         assert len(flows(joined.client, vip, 80, range(20000, 20010))) == 10
     assert host.read_sysctl("net.ipv4.conf.all.rp_filter") == "1"
@@ -201,7 +201,7 @@ def _counted(text: object, word: str) -> object:
 
 
 def test_wrong_input_changes_nothing(bare: Joined) -> None:
-    host, path = bare.backends[0], bare.document()
+    host, path = bare.backends[0], bare.configuration()
     before = machine(host)
     stranger = bare.client
     said = agent(stranger, "join", "-f", path, status=2)["error"]

@@ -16,7 +16,7 @@ import pytest
 from support import killed_join
 from support.in_process import InProcess
 from support.joined import KINDS, Joined, agent
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.machines import differences, machine
 from support.packets import address_of
 from support.spoofed import encapsulated, question, send_by
@@ -44,9 +44,9 @@ def state_of(host: Host) -> Path:
     return Path(host.environment()["TULA_STATE_DIR"])
 
 
-def killed(host: Host, document: Path, number: int) -> bool:
+def killed(host: Host, configuration: Path, number: int) -> bool:
     """Joins and is killed before a command; whether there were so many."""
-    command = [sys.executable, killed_join.__file__, str(number), state_of(host), document]
+    command = [sys.executable, killed_join.__file__, str(number), state_of(host), configuration]
     done = host.run(command, check=False)
     assert done.returncode == -9, done.stderr
     return "all commands" not in done.stdout
@@ -58,7 +58,7 @@ def test_a_join_that_was_killed_is_finished_or_taken_back(
     lab: Lab, tmp_path: Path, kind: str, outer: int
 ) -> None:
     joined = Joined(lab, tmp_path, kind, outer, backends=1)
-    host, path = joined.backends[0], joined.document()
+    host, path = joined.backends[0], joined.configuration()
     before, number = machine(host), 0
     while killed(host, path, number):
         agent(host, "leave")
@@ -136,13 +136,13 @@ def test_a_balancer_that_is_a_backend_of_another(lab: Lab, tmp_path: Path) -> No
     network = flat(lab, backends=2)
     lb, other = network.lb, lab.host("lb-2", network.lan, "10.9.0.3/24", "fd09::3/64")
     lab.ready()
-    own = write_document(tmp_path / "own.yaml", {"web": service_of(network)})
+    own = write_config(tmp_path / "own.yaml", {"web": service_of(network)})
     foreign = {"vip": ["10.9.0.110", "fd09::110"], "ports": [80], "forwarding": "l2"}
     foreign["backends"] = {
         "first": {"address": [address_of(lb, 4), address_of(lb, 6)]},
         "second": {"address": [address_of(network.backends[0], v) for v in (4, 6)]},
     }
-    theirs = write_document(tmp_path / "theirs.yaml", {"api": foreign})
+    theirs = write_config(tmp_path / "theirs.yaml", {"api": foreign})
     InProcess(lb).apply(own)
     before = machine(lb)
     agent(lb, "join", "-f", theirs)
@@ -180,7 +180,7 @@ def test_a_backend_of_two_balancers_with_a_document_each(lab: Lab, tmp_path: Pat
     other = lab.host("lb-2", network.lan, "10.9.0.3/24", gateway=["10.9.0.1"])
     lab.ready()
     second = {**joined.services["web"], "vip": "10.9.0.110"}
-    path = write_document(
+    path = write_config(
         tmp_path / "second.yaml",
         {"api": second},
         load_balancers={"lb2": "10.9.0.3"},
@@ -188,7 +188,7 @@ def test_a_backend_of_two_balancers_with_a_document_each(lab: Lab, tmp_path: Pat
         maglev={"slots": 251},
     )
     before = machine(host)
-    agent(host, "join", "-f", joined.document(), "-f", path)
+    agent(host, "join", "-f", joined.configuration(), "-f", path)
     joined.balancer.apply(joined.path)
     InProcess(other).apply(path)
     serve_tcp(host, [80], [*network.vips, "10.9.0.110"])

@@ -1,4 +1,4 @@
-"""Files that are no documents and commands that are none: exit status 2, and nothing changed.
+"""Files that are no configurations and commands that are none: exit status 2, and nothing changed.
 
 ::
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.snapshots import unchanged
 from tula.lab import Host, Lab, flat
 
@@ -24,15 +24,15 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture
 def untouched(lab: Lab, tmp_path: Path) -> Iterator[Host]:
-    """The balancer with a good document applied; nothing of it may change."""
+    """The balancer with a good configuration applied; nothing of it may change."""
     network = flat(lab, clients=0, backends=1)
-    InProcess(network.lb).apply(write_document(tmp_path / "ok.yaml", {"web": service_of(network)}))
+    InProcess(network.lb).apply(write_config(tmp_path / "ok.yaml", {"web": service_of(network)}))
     with unchanged(network.lb):
         yield network.lb
 
 
 def make_unreadable(path: Path, kind: str) -> str:
-    """Puts something there that is no document, and returns what must be said of it."""
+    """Puts something there that is no configuration, and returns what must be said of it."""
     if kind == "a directory":
         path.mkdir()
     elif kind == "a FIFO":

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from support.documents import BAD
+from support.configurations import BAD
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.snapshots import observe, unchanged
 from tula.lab import Host, Lab, Network, flat, serve_tcp, tcp_ask
 
@@ -36,8 +36,8 @@ def network(lab: Lab) -> Network:
 
 @pytest.fixture
 def untouched(network: Network, tmp_path: Path) -> Iterator[Host]:
-    """The balancer with a good document applied; nothing of it may change."""
-    InProcess(network.lb).apply(write_document(tmp_path / "ok.yaml", {"web": service_of(network)}))
+    """The balancer with a good configuration applied; nothing of it may change."""
+    InProcess(network.lb).apply(write_config(tmp_path / "ok.yaml", {"web": service_of(network)}))
     with unchanged(network.lb):
         yield network.lb
 
@@ -120,7 +120,7 @@ MISFITS: dict[str, tuple[dict[str, object], str]] = {
 def misfit(network: Network, path: Path, keys: dict[str, object]) -> Path:
     given = {"vip": "10.9.0.101", "ports": [81], "backends": NEAR, **keys}
     interfaces = tuple(given.pop("interfaces", ["eth0"]))  # type: ignore[call-overload]
-    return write_document(path / "misfit.yaml", {"web": service_of(network, **given)}, interfaces)
+    return write_config(path / "misfit.yaml", {"web": service_of(network, **given)}, interfaces)
 
 
 @pytest.mark.parametrize(("keys", "words"), MISFITS.values(), ids=MISFITS.keys())

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.snapshots import observe, snapshot, sysctls
 from tula.lab import Lab, Network, flat, serve_tcp, tcp_ask
 
@@ -85,8 +85,8 @@ def network(lab: Lab) -> Network:
 
 
 @pytest.fixture
-def document(network: Network, tmp_path: Path) -> Path:
-    return write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
+def configuration(network: Network, tmp_path: Path) -> Path:
+    return write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
 
 
 def answered(network: Network) -> bool:
@@ -95,7 +95,7 @@ def answered(network: Network) -> bool:
 
 
 def test_the_machine_is_as_before_the_first_apply(
-    network: Network, document: Path, tmp_path: Path
+    network: Network, configuration: Path, tmp_path: Path
 ) -> None:
     lb = network.lb
     lb.run(["nft", "-f", "-"], input=FOREIGN_TABLES)
@@ -106,14 +106,14 @@ def test_the_machine_is_as_before_the_first_apply(
     assert all(before.values()), "there is something of every kind"
     assert len(set_before) > 500
 
-    call_tula(lb, "apply", "-f", document)
+    call_tula(lb, "apply", "-f", configuration)
     assert answered(network)
     during = snapshot(lb)
     for name, text in before.items():
         assert set(text.splitlines()) <= set(during[name].splitlines()), "untouched beside ours"
     assert sysctls(lb) == set_before
     other = service_of(network, vip=["10.9.0.100", "10.9.0.102"], ports="any")
-    call_tula(lb, "apply", "-f", write_document(tmp_path / "other.yaml", {"other": other}))
+    call_tula(lb, "apply", "-f", write_config(tmp_path / "other.yaml", {"other": other}))
 
     done = call_tula(lb, "clear")
     assert done.stdout.splitlines() == [
@@ -125,11 +125,11 @@ def test_the_machine_is_as_before_the_first_apply(
     assert sysctls(lb) == set_before
 
 
-def test_a_vip_that_was_there_is_used_and_stays(network: Network, document: Path) -> None:
+def test_a_vip_that_was_there_is_used_and_stays(network: Network, configuration: Path) -> None:
     lb = network.lb
     lb.add_address("eth0", "10.9.0.100/24", "fd09::100/64")
     before = snapshot(lb)
-    done = call_tula(lb, "apply", "-f", document)
+    done = call_tula(lb, "apply", "-f", configuration)
     assert "address" not in done.stdout
     assert snapshot(lb)["addresses"] == before["addresses"]
     assert answered(network)
@@ -137,12 +137,12 @@ def test_a_vip_that_was_there_is_used_and_stays(network: Network, document: Path
     assert snapshot(lb) == before
 
 
-def test_clear_again_and_clear_of_nothing(network: Network, document: Path) -> None:
+def test_clear_again_and_clear_of_nothing(network: Network, configuration: Path) -> None:
     lb = network.lb
     before = snapshot(lb)
     assert call_tula(lb, "clear").stdout == "nothing to remove\n"
     assert snapshot(lb) == before
-    InProcess(lb).apply(document)
+    InProcess(lb).apply(configuration)
     as_json = json.loads(call_tula(lb, "clear", "--json").stdout)
     assert as_json["changed"] is True
     assert {(step["verb"], step["what"]) for step in as_json["steps"]} == {
@@ -153,12 +153,12 @@ def test_clear_again_and_clear_of_nothing(network: Network, document: Path) -> N
     assert snapshot(lb) == before
 
 
-def test_the_document_is_put_aside_and_named(network: Network, document: Path) -> None:
+def test_the_document_is_put_aside_and_named(network: Network, configuration: Path) -> None:
     lb = network.lb
-    InProcess(lb).apply(document)
+    InProcess(lb).apply(configuration)
     call_tula(lb, "clear")
     aside = Path(lb.environment()["TULA_STATE_DIR"]) / "cleared.yaml"
-    assert aside.read_bytes() == document.read_bytes()
+    assert aside.read_bytes() == configuration.read_bytes()
     refused = call_tula(lb, "apply", check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
@@ -171,10 +171,10 @@ def test_the_document_is_put_aside_and_named(network: Network, document: Path) -
 
 
 @pytest.mark.parametrize("gone", ["state", "table", "addresses", "interface"])
-def test_clear_needs_none_of_the_parts(network: Network, document: Path, gone: str) -> None:
+def test_clear_needs_none_of_the_parts(network: Network, configuration: Path, gone: str) -> None:
     lb = network.lb
     before = snapshot(lb)
-    InProcess(lb).apply(document)
+    InProcess(lb).apply(configuration)
     if gone == "state":
         shutil.rmtree(lb.environment()["TULA_STATE_DIR"])
     elif gone == "table":

@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from support import churn_load
-from support.lab_documents import backends_of
+from support.lab_configurations import backends_of
 from support.queues import queue_drops
 from support.serving import Serving
 from tula.lab import Lab, Network, flat
@@ -144,7 +144,7 @@ def test_backends_come_and_go_and_those_that_stay_lose_nothing(
 ) -> None:
     serving = Serving(network, tmp_path / "tula.yaml", ports=[PORT])
     serving.web["backends"] = backends_of(*network.backends)
-    serving.document["maglev"] = {"slots": 2039}  # what takes most of an apply's time
+    serving.configuration["maglev"] = {"slots": 2039}  # what takes most of an apply's time
     serving.apply()
     churn = Churn(serving)
     dropped = queue_drops()

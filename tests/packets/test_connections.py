@@ -1,4 +1,4 @@
-"""Connections stay with their backend through every change of the document.
+"""Connections stay with their backend through every change of the configuration.
 
 ::
 
@@ -7,8 +7,8 @@
          │                       │                │   (VIPs on lo)
     ═════╧═══════════════════════╧════════════════╧═════  lan
 
-The first three backends serve at the start. Each test changes the document under flows that are
-open, and asks over each of them again.
+The first three backends serve at the start. Each test changes the configuration under
+flows that are open, and asks over each of them again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from support.lab_documents import backends_of
+from support.lab_configurations import backends_of
 from support.packets import FAMILIES
 from support.serving import Held, Serving
 
@@ -71,17 +71,17 @@ def any_port(serving: Serving) -> None:
 
 def adding_a_service(serving: Serving) -> None:
     others = serving.service(ports=[81], backends=backends_of(serving.network.backends[3]))
-    serving.document["services"] = {"api": others, "web": serving.web}
+    serving.configuration["services"] = {"api": others, "web": serving.web}
 
 
 def renaming_the_service(serving: Serving) -> None:
     reweighing(serving)
-    serving.document["services"] = {"other": serving.web}
+    serving.configuration["services"] = {"other": serving.web}
 
 
 def giving_the_port_away(serving: Serving) -> None:
     others = serving.service(backends=backends_of(serving.network.backends[3]))
-    serving.document["services"] = {"api": others, "web": serving.web | {"ports": [81]}}
+    serving.configuration["services"] = {"api": others, "web": serving.web | {"ports": [81]}}
 
 
 def another_affinity(serving: Serving) -> None:
@@ -89,7 +89,7 @@ def another_affinity(serving: Serving) -> None:
 
 
 def another_hash(serving: Serving) -> None:
-    serving.document["maglev"] = {"seed": 1, "slots": 509}
+    serving.configuration["maglev"] = {"seed": 1, "slots": 509}
 
 
 def losing_the_state(serving: Serving) -> None:
@@ -100,11 +100,11 @@ def losing_the_state(serving: Serving) -> None:
 def outgrowing_the_maps(serving: Serving) -> None:
     many = {f"far-{n}": {"address": f"10.50.{n >> 8}.{n & 255}"} for n in range(2, 1200)}
     extra = serving.service(vip=[serving.network.vip4], ports=[9], backends=many)
-    serving.document["services"]["many"] = extra
+    serving.configuration["services"]["many"] = extra
 
 
 def other_times(serving: Serving) -> None:
-    serving.document["connections"] = {"tcp": "1h", "udp": "30s", "tcp_half_open": "5s"}
+    serving.configuration["connections"] = {"tcp": "1h", "udp": "30s", "tcp_half_open": "5s"}
 
 
 MOVING = [

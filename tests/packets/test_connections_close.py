@@ -18,7 +18,7 @@ from scapy.layers.inet import TCP
 from scapy.layers.l2 import Ether
 
 from support.entries import Held4, entries4
-from support.lab_documents import backends_of
+from support.lab_configurations import backends_of
 from support.packets import FAMILIES, ip_to, vip_of
 from support.serving import Serving, silent
 from tula.dataplane.nft.shared_chains import HOT

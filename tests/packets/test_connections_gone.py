@@ -12,7 +12,7 @@ from __future__ import annotations
 import pytest
 
 from support.entries import entries4
-from support.lab_documents import backends_of
+from support.lab_configurations import backends_of
 from support.packets import FAMILIES
 from support.serving import ALL_TCP, Held, Serving, broken, silent
 from tula.lab import (
@@ -117,7 +117,7 @@ def test_a_client_that_uses_its_port_again_is_served_at_once(
 def test_an_idle_connection_outlives_every_short_timeout_and_a_change_of_weights(
     serving: Serving,
 ) -> None:
-    serving.document["connections"] = {"tcp_half_open": "1s", "udp": "1s", "tcp": "2h"}
+    serving.configuration["connections"] = {"tcp_half_open": "1s", "udp": "1s", "tcp": "2h"}
     serving.apply()
     held = Held(serving)
     # The UDP flows' entries are gone once the short timeouts have passed.

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import address_of
 from tula.lab import (
     Capture,
@@ -43,7 +43,7 @@ class Ledger:
     def __init__(self, network: Network, directory: Path) -> None:
         self.network = network
         self._tula = InProcess(network.lb)
-        self._document = directory / "tula.yaml"
+        self._configuration = directory / "tula.yaml"
         self._sent: dict[str, dict[str, Count]] = {name: {} for name in PORTS}
         """By service, then by the host that answered."""
         self._port = 20000
@@ -51,8 +51,8 @@ class Ledger:
             serve_udp(backend, PORTS.values())
 
     def apply(self, **services: dict[str, Any]) -> None:
-        """A document of these services."""
-        self._tula.apply(write_document(self._document, services))
+        """A configuration of these services."""
+        self._tula.apply(write_config(self._configuration, services))
 
     def send(self, service: str, *sizes: int) -> None:
         """A datagram of each size to each VIP, each from a port of its own."""
@@ -113,8 +113,8 @@ def test_services_that_share_backends_count_apart_and_exactly(ledger: Ledger) ->
 
 def test_tcp_counts_are_what_came_in_at_the_balancer(lab: Lab, tmp_path: Path) -> None:
     network = flat(lab)
-    document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
-    call_tula(network.lb, "apply", "-f", document)
+    configuration = write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
+    call_tula(network.lb, "apply", "-f", configuration)
     for backend in network.backends:
         serve_http(backend)
     upload = tmp_path / "upload"

@@ -1,4 +1,4 @@
-"""The daemon: it keeps the kernel true to the document and to the health of the backends.
+"""The daemon: it keeps the kernel true to the configuration and to the health of the backends.
 
 ::
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES, vip_of
 from support.running import Running
 from tula.lab import Lab, Network, flat, flows, serve_tcp
@@ -33,9 +33,9 @@ def network() -> Iterator[Network]:
         yield made
 
 
-def document(network: Network, path: Path, **keys: object) -> Path:
+def configuration(network: Network, path: Path, **keys: object) -> Path:
     web = service_of(network, **{"health": QUICK, **keys})
-    return write_document(path / "tula.yaml", {"web": web})
+    return write_config(path / "tula.yaml", {"web": web})
 
 
 _ports = iter(range(20000, 60000, 60))
@@ -51,7 +51,7 @@ def answering(network: Network, family: int) -> set[str]:
 def test_a_backend_that_stops_serving_is_left_and_comes_back(
     network: Network, tmp_path: Path
 ) -> None:
-    with Running(network.lb, document(network, tmp_path)) as daemon:
+    with Running(network.lb, configuration(network, tmp_path)) as daemon:
         daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
         for family in FAMILIES:
             assert answering(network, family) == {"backend-1", "backend-2", "backend-3"}
@@ -70,7 +70,7 @@ def test_the_first_probes_of_backends_that_nobody_asked_before_pass(
     network: Network, tmp_path: Path
 ) -> None:
     network.lb.run(["ip", "neigh", "flush", "all"])
-    path = document(network, tmp_path, health={**QUICK, "rise": 1, "fall": 1})
+    path = configuration(network, tmp_path, health={**QUICK, "rise": 1, "fall": 1})
     with Running(network.lb, path) as daemon:
         daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
         assert "backend-down" not in {event["kind"] for event in daemon.events()}

@@ -7,7 +7,7 @@
     ═════╧═══════════════════════════════════════════╧═══════════════╧═════  lan
 
 Backends 3 to 6 die (their server is killed, the VIP removed, the cable pulled), are disabled and
-taken out of the document; all six are drained and reweighed. Half a minute and three times
+taken out of the configuration; all six are drained and reweighed. Half a minute and three times
 ``kill -9``; with TULA_SOAK=1 ten minutes and twenty (``make soak``).
 """
 

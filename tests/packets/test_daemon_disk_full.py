@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import call_tula
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.own_mounts import after_mounts
 from support.packets import FAMILIES, vip_of
 from support.running import Running
@@ -39,18 +39,18 @@ def network(lab: Lab) -> Network:
 @pytest.fixture
 def daemon(network: Network, tmp_path: Path) -> Iterator[Running]:
     """It runs, with mounts of its own."""
-    document = put(network, tmp_path, 100)
-    with Running(network.lb, document, before=after_mounts(SMALL)) as made:
+    configuration = put(network, tmp_path, 100)
+    with Running(network.lb, configuration, before=after_mounts(SMALL)) as made:
         made.wait_for(backend_1="up", backend_2="up", backend_3="up")
         yield made
 
 
 def put(network: Network, directory: Path, weight: int) -> Path:
-    """The document, known by its weight of backend-3."""
+    """The configuration, known by its weight of backend-3."""
     first, second, third = network.backends
     backends = {**backends_of(first, second), **backends_of(third, weight=weight)}
     web = service_of(network, health=QUICK, backends=backends)
-    return write_document(directory / "tula.yaml", {"web": web})
+    return write_config(directory / "tula.yaml", {"web": web})
 
 
 def fill(daemon: Running) -> Path:
@@ -114,8 +114,8 @@ def test_forwarding_and_health_go_on(network: Network, daemon: Running, tmp_path
 def test_a_start_that_finds_no_room_says_why(network: Network, tmp_path: Path) -> None:
     """And runs as soon as there is room."""
     script = f'{SMALL}; cp /dev/zero "$TULA_STATE_DIR/filling" 2>/dev/null || true'
-    document = put(network, tmp_path, 100)
-    daemon = Running(network.lb, document, before=after_mounts(script))
+    configuration = put(network, tmp_path, 100)
+    daemon = Running(network.lb, configuration, before=after_mounts(script))
     daemon.spawn()
     wait_until(lambda: "No space left" in daemon.log, 60)
     asked = call_tula(network.lb, "status", check=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import vip_of
 from support.running import Running
 from tula.lab import Lab, Network, TcpFlow, ask_all, flat, flows, serve_tcp, tcp_flows
@@ -35,8 +35,8 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 def daemon(network: Network, tmp_path: Path) -> Iterator[Running]:
-    document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
-    with Running(network.lb, document) as running:
+    configuration = write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
+    with Running(network.lb, configuration) as running:
         yield running
     call_tula(network.lb, "clear")
 

@@ -22,13 +22,13 @@ import pytest
 from support import accepting
 from support.asking import Asking
 from support.in_process import InProcess, call_tula
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.locks import lock_of, waiting_for
 from support.running import Running
 from support.snapshots import marks, snapshot
 from support.wrapped_nft import wrapped_environment
 from tula.cli.client import Client, DaemonError, NoDaemonError, backend_path
-from tula.config.load import parse_document
+from tula.config.load import parse_config
 from tula.engine.overrides import changed_overrides, override_change
 from tula.engine.store import Store
 from tula.kernel.nftables import KernelNftables
@@ -69,14 +69,14 @@ def test_what_is_accepted_is_there_after_any_end(network: Network, tmp_path: Pat
     vips = {f"api-{n}": [f"10.9.0.{100 + n}", f"fd09::{100 + n}"] for n in range(1, 4)}
     extra = {name: service_of(network, vip=vip) for name, vip in vips.items()}
     web = service_of(network)
-    documents = [
-        write_document(tmp_path / "a.yaml", {"web": web}),
-        write_document(tmp_path / "b.yaml", {"web": {**web, "scheduler": "wrr"}, **extra}),
-        write_document(tmp_path / "c.yaml", {"web": {**web, "ports": [80, 81]}}),
+    configurations = [
+        write_config(tmp_path / "a.yaml", {"web": web}),
+        write_config(tmp_path / "b.yaml", {"web": {**web, "scheduler": "wrr"}, **extra}),
+        write_config(tmp_path / "c.yaml", {"web": {**web, "ports": [80, 81]}}),
     ]
     program = [sys.executable, str(accepting.__file__), str(store_of(lb).directory)]
     done = lb.run(
-        [*program, str(LIVES), "11", *map(str, documents)],
+        [*program, str(LIVES), "11", *map(str, configurations)],
         timeout=800,
         check=False,
     )
@@ -90,7 +90,7 @@ def test_what_is_accepted_is_there_after_any_end(network: Network, tmp_path: Pat
 
 @dataclass(frozen=True)
 class Said:
-    """A document by the weight that it gives to backend-3, and the overrides."""
+    """A configuration by the weight that it gives to backend-3, and the overrides."""
 
     weight: int
     overrides: dict[BackendName, Override]
@@ -105,11 +105,13 @@ class Said:
 
 
 class Operator(threading.Thread):
-    """Puts documents in place and says things of backends, until nobody answers any more."""
+    """Puts configurations in place and says things of backends, until nobody answers any more."""
 
-    def __init__(self, client: Client, network: Network, document: Path, said: Said, seed: int):
+    def __init__(
+        self, client: Client, network: Network, configuration: Path, said: Said, seed: int
+    ):
         super().__init__()
-        self._client, self._network, self._document = client, network, document
+        self._client, self._network, self._configuration = client, network, configuration
         self._chance = random.Random(seed)
         self.accepted = said
         self.begun = said
@@ -128,7 +130,7 @@ class Operator(threading.Thread):
     def _speak(self) -> None:
         if self._chance.random() < 0.4:
             self.begun = replace(self.accepted, weight=self.accepted.weight + 1)
-            put(self._document, self._network, self.begun.weight)
+            put(self._configuration, self._network, self.begun.weight)
             if self._chance.random() < 0.5:
                 self._client.apply(None, False)
             while self._weight() != self.begun.weight:
@@ -150,33 +152,33 @@ class Operator(threading.Thread):
         return next(int(b["weight"]) for b in backends if b["name"] == "backend-3")
 
 
-def put(document: Path, network: Network, weight: int) -> None:
+def put(configuration: Path, network: Network, weight: int) -> None:
     """The file replaced as a whole, as configuration tools do."""
     first, second, third = network.backends
     backends = {**backends_of(first, second), **backends_of(third, weight=weight)}
     web = service_of(network, backends=backends)
-    write_document(document.with_suffix(".new"), {"web": web}).replace(document)
+    write_config(configuration.with_suffix(".new"), {"web": web}).replace(configuration)
 
 
 def on_disk(host: Host) -> Said:
     store = store_of(host)
-    source = store.document()
+    source = store.configuration()
     assert source is not None
-    (service,) = parse_document(source).config.services
+    (service,) = parse_config(source).config.services
     weight = next(b.weight for b in service.backends if b.name == "backend-3")
     return Said(weight, store.overrides())
 
 
 @pytest.mark.timeout(1800)
 def test_the_daemon_is_killed_while_it_is_told_things(network: Network, tmp_path: Path) -> None:
-    lb, document, chance = network.lb, tmp_path / "tula.yaml", random.Random(5)
-    put(document, network, 100)
+    lb, configuration, chance = network.lb, tmp_path / "tula.yaml", random.Random(5)
+    put(configuration, network, 100)
     said, answers, busy = Said(100, {}), 0, 0
-    daemon = Running(lb, document)
+    daemon = Running(lb, configuration)
     daemon.start()
     with Asking(network.client, network.vips, 80) as asking:
         for number in range(KILLS):
-            operator = Operator(daemon.client(), network, document, said, number)
+            operator = Operator(daemon.client(), network, configuration, said, number)
             operator.start()
             time.sleep(chance.uniform(0, 0.6))  # any moment
             daemon.kill()
@@ -199,7 +201,7 @@ def test_the_daemon_is_killed_while_it_is_told_things(network: Network, tmp_path
                 name: expected_state(said.overrides.get(("web", name.split("/")[1])))
                 for name in daemon.backends()
             }
-            assert not InProcess(lb).plan(document)
+            assert not InProcess(lb).plan(configuration)
             asking.wait(2)
     assert asking.failures == []
     print(f"{KILLS} kills, {answers} things accepted before; {busy} in the middle of one")
@@ -218,14 +220,14 @@ def test_a_change_under_way_is_waited_for(network: Network, tmp_path: Path) -> N
     lb = network.lb
     backends = backends_of(network.backends[0])
     web = service_of(network, backends=backends)
-    document = write_document(tmp_path / "tula.yaml", {"web": web})
+    configuration = write_config(tmp_path / "tula.yaml", {"web": web})
     script = """
     [ -e "$DIR/armed" ] || exec "$NFT" "$@"
     rm "$DIR/armed"; kill -9 $PPID
     until [ -e "$DIR/go" ]; do sleep 0.01; done; exec "$NFT" "$@"
     """
     path = wrapped_environment(lb, tmp_path / "bin", script)["PATH"]
-    daemon = Running(lb, document, before=("env", f"PATH={path}"))
+    daemon = Running(lb, configuration, before=("env", f"PATH={path}"))
     daemon.start()
     for verb in ("drain", "undrain"):  # the start is over: from now on nothing is read before
         daemon.client().send("POST", backend_path("web", "backend-1", verb), {})
@@ -241,7 +243,7 @@ def test_a_change_under_way_is_waited_for(network: Network, tmp_path: Path) -> N
     (tmp_path / "bin" / "go").touch()
     daemon.wait_until_it_answers()
     assert daemon.states() == {"web/backend-1": "disabled"}
-    assert not InProcess(lb).plan(document)
+    assert not InProcess(lb).plan(configuration)
     daemon.stop()
 
 
@@ -250,9 +252,9 @@ def test_a_new_daemon_changes_nothing_that_is_right(network: Network, tmp_path: 
     lb, client = network.lb, network.client
     web = service_of(network, health=QUICK)
     api = service_of(network, vip=["10.9.0.101", "fd09::101"])
-    document = write_document(tmp_path / "tula.yaml", {"web": web, "api": api})
+    configuration = write_config(tmp_path / "tula.yaml", {"web": web, "api": api})
     lost = network.backends[1]
-    with Running(lb, document) as daemon:
+    with Running(lb, configuration) as daemon:
         wait_until(lambda: list(daemon.states().values()).count("up") == 3, 60)
         for vip in network.vips:
             lost.remove_address("lo", f"{vip}/{128 if ':' in vip else 32}")

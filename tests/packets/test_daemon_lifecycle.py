@@ -1,4 +1,4 @@
-"""The daemon's start and end, by documents good and bad, and who else may change what it keeps.
+"""The daemon's start and end, by configurations good and bad, and who else may change things.
 
 ::
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.running import Running
 from support.snapshots import observe, snapshot
 from tula.lab import Lab, Network, flat, flows, serve_tcp, wait_until
@@ -33,9 +33,9 @@ def network(lab: Lab) -> Network:
 
 
 def put(network: Network, directory: Path, *ports: int) -> Path:
-    """The document, with web on these ports."""
+    """The configuration, with web on these ports."""
     web = service_of(network, ports=list(ports))
-    return write_document(directory / "tula.yaml", {"web": web})
+    return write_config(directory / "tula.yaml", {"web": web})
 
 
 def put_wrong(directory: Path) -> Path:
@@ -54,15 +54,18 @@ def refused(daemon: Running) -> str:
 
 
 def test_a_start_with_nothing_good_ends_with_the_errors(network: Network, tmp_path: Path) -> None:
-    lb, document = network.lb, tmp_path / "tula.yaml"
+    lb, configuration = network.lb, tmp_path / "tula.yaml"
     before = snapshot(lb)
     for put_in_place, words in [
-        (lambda: None, f"{document}: no such file"),
-        (lambda: put_wrong(tmp_path), f"{document}:3:1: frobs: unknown key"),
-        (lambda: document.write_text("interfaces: [eth7]\nservices: {}\n"), f"{document}:1:"),
+        (lambda: None, f"{configuration}: no such file"),
+        (lambda: put_wrong(tmp_path), f"{configuration}:3:1: frobs: unknown key"),
+        (
+            lambda: configuration.write_text("interfaces: [eth7]\nservices: {}\n"),
+            f"{configuration}:1:",
+        ),
     ]:
         put_in_place()
-        done = lb.tula("run", "-f", document, check=False)
+        done = lb.tula("run", "-f", configuration, check=False)
         assert done.returncode == 2
         told = [line for line in done.stderr.splitlines() if not line.startswith("timestamp=")]
         assert len(told) == 1, done.stderr
@@ -72,57 +75,57 @@ def test_a_start_with_nothing_good_ends_with_the_errors(network: Network, tmp_pa
 
 def test_the_last_good_document_runs_on(network: Network, tmp_path: Path) -> None:
     """Refused or missing, while it runs and at its start; and what is good again is taken."""
-    lb, document = network.lb, put(network, tmp_path, 80)
-    with Running(lb, document) as daemon:
+    lb, configuration = network.lb, put(network, tmp_path, 80)
+    with Running(lb, configuration) as daemon:
         put_wrong(tmp_path)
         wait_until(lambda: refused(daemon).startswith("unknown key"), 60)
         assert served(network)
         for gone in (False, True):
             if gone:
-                document.unlink()
+                configuration.unlink()
             daemon.stop()
             daemon.start()  # after a reboot there is no more than after this
             assert served(network)
             words = "no such file" if gone else "unknown key"
             assert refused(daemon).lower().startswith(words)
             loud = call_tula(lb, "status").stderr
-            assert loud.startswith(f"WARNING: {document} has been refused since ")
+            assert loud.startswith(f"WARNING: {configuration} has been refused since ")
             assert loud.endswith("; the previous configuration still runs\n")
             assert words in daemon.log.lower().split("configuration-refused")[-1]
         put(network, tmp_path, 80, 81)
         wait_until(lambda: daemon.status()["services"][0]["ports"] == ["80", "81"], 60)
         assert refused(daemon) == ""
         assert call_tula(lb, "status").stderr == ""
-        assert not InProcess(lb).plan(document)
+        assert not InProcess(lb).plan(configuration)
 
 
 def test_sighup_reads_the_document(network: Network, tmp_path: Path) -> None:
     """Even where nobody would notice that it is another one."""
-    document = put(network, tmp_path, 80)
-    with Running(network.lb, document) as daemon:
-        stamp = document.stat()
-        text = document.read_text().replace("- 80", "- 81")
-        with document.open("r+") as handle:
+    configuration = put(network, tmp_path, 80)
+    with Running(network.lb, configuration) as daemon:
+        stamp = configuration.stat()
+        text = configuration.read_text().replace("- 80", "- 81")
+        with configuration.open("r+") as handle:
             handle.write(text)
-        os.utime(document, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        os.utime(configuration, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
         os.kill(daemon.pid, signal.SIGHUP)
         wait_until(lambda: daemon.status()["services"][0]["ports"] == ["81"], 60)
 
 
 def test_who_else_would_change_things_is_refused(network: Network, tmp_path: Path) -> None:
-    lb, document = network.lb, put(network, tmp_path, 80)
-    with Running(lb, document) as daemon:
+    lb, configuration = network.lb, put(network, tmp_path, 80)
+    with Running(lb, configuration) as daemon:
         state = lb.environment()["TULA_STATE_DIR"]
         before = snapshot(lb)
         elsewhere = ("--run-dir", tmp_path / "elsewhere")
         for options in ((), elsewhere):
-            second = call_tula(lb, "run", "-f", document, *options, check=False)
+            second = call_tula(lb, "run", "-f", configuration, *options, check=False)
             assert second.returncode == 1
             assert second.stderr == f"tula: {state}: a daemon runs here already\n"
             cleared = call_tula(lb, "clear", *options, check=False)
             assert (cleared.returncode, cleared.stdout) == (1, "")
             assert cleared.stderr.count("\n") == 1
-        third = lb.tula("run", "-f", document, "--state-dir", tmp_path / "state", check=False)
+        third = lb.tula("run", "-f", configuration, "--state-dir", tmp_path / "state", check=False)
         assert third.returncode == 1
         told = [line for line in third.stderr.splitlines() if not line.startswith("timestamp=")]
         assert told == [
@@ -134,13 +137,13 @@ def test_who_else_would_change_things_is_refused(network: Network, tmp_path: Pat
             assert "a daemon runs here, and does not listen on" in done.stderr
 
         other = tmp_path / "other.yaml"
-        other.write_text(document.read_text().replace("- 80", "- 81"))
+        other.write_text(configuration.read_text().replace("- 80", "- 81"))
         applied = call_tula(lb, "apply", "-f", other, check=False)
         assert (applied.returncode, applied.stdout) == (2, "")
         assert applied.stderr == (
-            f"tula: the daemon runs {document}, which has other content; change that file\n"
+            f"tula: the daemon runs {configuration}, which has other content; change that file\n"
         )
-        assert call_tula(lb, "apply", "-f", document).stdout == "nothing changed\n"
+        assert call_tula(lb, "apply", "-f", configuration).stdout == "nothing changed\n"
         assert snapshot(lb) == before
         assert daemon.problems == ""
 
@@ -148,9 +151,9 @@ def test_who_else_would_change_things_is_refused(network: Network, tmp_path: Pat
 @pytest.mark.parametrize("clears", [False, True], ids=["sigterm", "clear-on-exit"])
 def test_the_end(network: Network, tmp_path: Path, clears: bool) -> None:
     """Traffic goes on without it, unless that was not wanted."""
-    lb, document = network.lb, put(network, tmp_path, 80)
+    lb, configuration = network.lb, put(network, tmp_path, 80)
     bare = snapshot(lb)
-    daemon = Running(lb, document, *(["--clear-on-exit"] if clears else []))
+    daemon = Running(lb, configuration, *(["--clear-on-exit"] if clears else []))
     daemon.start()
     assert served(network)
     running = snapshot(lb)

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from support.in_process import InProcess
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import FAMILIES, vip_of
 from support.running import Running
 from support.snapshots import pieces, snapshot
@@ -110,14 +110,14 @@ def ready(network: Network, path: Path) -> Path:
     for scope in ("all", "eth0"):
         network.lb.write_sysctl(f"net/ipv4/conf/{scope}/rp_filter", 0)
     web = service_of(network, protocol=["tcp", "udp"], health=QUICK)
-    return write_document(path / "tula.yaml", {"web": web})
+    return write_config(path / "tula.yaml", {"web": web})
 
 
 class Watched:
     """A daemon with flows that must live, and what it told of its mending."""
 
-    def __init__(self, daemon: Running, network: Network, document: Path) -> None:
-        self.daemon, self.network, self.document = daemon, network, document
+    def __init__(self, daemon: Running, network: Network, configuration: Path) -> None:
+        self.daemon, self.network, self.configuration = daemon, network, configuration
         self.lb = network.lb
         self._here = InProcess(network.lb)
         self.tcp: dict[int, list[TcpFlow]] = {}
@@ -148,9 +148,9 @@ class Watched:
         return max(event["number"] for event in self.daemon.events())
 
     def nothing_to_do(self) -> bool:
-        """What ``tula plan`` says, where the machine has all that the document names."""
+        """What ``tula plan`` says, where the machine has all that the configuration names."""
         try:
-            return not self._here.plan(self.document)
+            return not self._here.plan(self.configuration)
         except ProblemsError:
             return False
 
@@ -171,10 +171,10 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with Lab() as lab:
         network = flat(lab)
-        document = ready(network, tmp_path_factory.mktemp("mends"))
-        with Running(network.lb, document, *SELDOM) as daemon:
+        configuration = ready(network, tmp_path_factory.mktemp("mends"))
+        with Running(network.lb, configuration, *SELDOM) as daemon:
             daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
-            made = Watched(daemon, network, document)
+            made = Watched(daemon, network, configuration)
             made.open_flows()
             yield made
 
@@ -302,10 +302,10 @@ def test_one_of_two_cards_is_gone_and_the_other_goes_on(lab: Lab, tmp_path: Path
         serve_udp(host, [80])
     backends = backends_of(*network.backends, *far)
     web = service_of(network, protocol=["tcp", "udp"], health=QUICK, backends=backends)
-    document = write_document(tmp_path / "tula.yaml", {"web": web}, ("eth0", "eth1"))
+    configuration = write_config(tmp_path / "tula.yaml", {"web": web}, ("eth0", "eth1"))
     ups = {"backend_1": "up", "backend_2": "up"}
-    with Running(lb, document, *SELDOM) as daemon:
-        watched = Watched(daemon, network, document)
+    with Running(lb, configuration, *SELDOM) as daemon:
+        watched = Watched(daemon, network, configuration)
         daemon.wait_for(**ups, far_1="up", far_2="up")
         near = {"backend-1", "backend-2"}
         opened = {f: tcp_flows(network.client, vip_of(network, f), 80, TCP_PORTS) for f in FAMILIES}
@@ -355,11 +355,11 @@ def test_a_tunnel_that_is_deleted(lab: Lab, tmp_path: Path) -> None:
     network, lb = made.network, made.lb
     made.web["health"] = {**QUICK, "interval": "1s", "timeout": "900ms", "fall": 5}
     made.web["ports"] = [80]
-    document = made.document()
+    configuration = made.configuration()
     made.prepare()
     made.serve()
-    with Running(lb, document, *SELDOM) as daemon:
-        watched = Watched(daemon, network, document)
+    with Running(lb, configuration, *SELDOM) as daemon:
+        watched = Watched(daemon, network, configuration)
         daemon.wait_for(within=60.0, backend_1="up", backend_2="up")
         opened = {f: tcp_flows(network.client, vip_of(network, f), 80, TCP_PORTS) for f in FAMILIES}
         before = {f: ask_all(each) for f, each in opened.items()}

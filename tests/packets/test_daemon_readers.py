@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from support.in_process import call_tula
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.running import Running
 from tula.lab import Lab, flat, wait_until
 
@@ -49,8 +49,8 @@ def test_readers_beside_the_daemon(lab: Lab, tmp_path: Path) -> None:
         if address != network.vip4:
             backends[f"absent-{address}".replace(".", "-")] = {"address": address, "weight": 0}
     service = service_of(network, vip=[network.vip4], backends=backends)
-    document = write_document(tmp_path / "tula.yaml", {"web": service})
-    with Running(network.lb, document) as daemon:
+    configuration = write_config(tmp_path / "tula.yaml", {"web": service})
+    with Running(network.lb, configuration) as daemon:
         assert len(daemon.backends()) == 210
         (reader,) = children(daemon.pid)
         assert b"tula.daemon.reader_process" in Path(f"/proc/{reader}/cmdline").read_bytes()

@@ -23,7 +23,7 @@ from scapy.layers.l2 import ARP, Ether
 
 from support import udp_load
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES, vip_of
 from support.queues import queue_drops
 from support.running import Running
@@ -69,7 +69,7 @@ def daemon(network: Network, tmp_path: Path) -> Running:
     """Not started. Taking turns: a flow whose entry is lost would be chosen anew."""
     keys: dict[str, Any] = {"protocol": ["tcp", "udp"], "scheduler": "rr"}
     web = service_of(network, ports=[80, STREAMED], health=QUICK, **keys)
-    return Running(network.lb, write_document(tmp_path / "tula.yaml", {"web": web}))
+    return Running(network.lb, write_config(tmp_path / "tula.yaml", {"web": web}))
 
 
 class Flows:
@@ -286,7 +286,7 @@ def test_a_newer_ruleset_is_left_as_it_is(network: Network, daemon: Running) -> 
         lb.run(["nft", "-f", "-"], input="\n".join(lines))
         before = kernel(lb)
         for words in (("plan", "-f"), ("apply", "-f")):
-            done = call_tula(lb, *words, daemon.document, check=False)
+            done = call_tula(lb, *words, daemon.configuration, check=False)
             assert done.returncode == 1
             assert f"is of a newer Tula (schema {SCHEMA + 1}, this one knows {SCHEMA})" in (
                 done.stderr

@@ -17,10 +17,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES, PROTOCOLS, address_of
 from support.serving import vip_of
-from tula.config.load import parse_document
+from tula.config.load import parse_config
 from tula.dataplane.port import DataPath, Receipt
 from tula.engine.assemble import kernel_data_path, vip_owners
 from tula.kernel.announce import KernelAnnouncer
@@ -29,15 +29,15 @@ from tula.lab import Lab, LabError, Network, flat, flows, serve_tcp, serve_udp, 
 from tula.lab.clients import ask_all
 from tula.model.config import Protocol
 from tula.model.flow import Flow, FlowEntry
-from tula.model.health import Standing, State
+from tula.model.health import BackendStatus, State
+from tula.plan.backend_status import NO_SHARES
 from tula.plan.desired import Plan, adjust_plan, plan_desired
-from tula.plan.reach import backend_addresses, plan_reach
-from tula.plan.standing import NO_SHARES
+from tula.plan.routes import backend_addresses, plan_routes
 
 pytestmark = pytest.mark.kernel
 
 IMPLEMENTATIONS: dict[str, Callable[[], DataPath]] = {"nft": kernel_data_path}
-DOWN = Standing(State.DOWN, 0, False)
+DOWN = BackendStatus(State.DOWN, 0, False)
 
 
 @dataclass
@@ -89,15 +89,15 @@ def site(
         serve_tcp(backend, [80])
         serve_udp(backend, [80])
     service = service_of(network, protocol=["tcp", "udp"])
-    file = write_document(tmp_path_factory.mktemp("lb") / "tula.yaml", {"web": service})
-    config = parse_document(file.read_bytes()).config
+    file = write_config(tmp_path_factory.mktemp("lb") / "tula.yaml", {"web": service})
+    config = parse_config(file.read_bytes()).config
     with network.lb.enter():
         path, kernel = IMPLEMENTATIONS[request.param](), KernelNetwork()
         vips = vip_owners(kernel, KernelAnnouncer())
         host = kernel.view(backend_addresses(config))
-        reach = plan_reach(config, host)
-        assert not reach.problems
-        plan = plan_desired(config, host, reach, {}, NO_SHARES)
+        routes = plan_routes(config, host)
+        assert not routes.problems
+        plan = plan_desired(config, host, routes, {}, NO_SHARES)
         have = path.observe()
         change = path.diff(have, plan.state, path.recall({}))
         receipt = path.commit(change, have.revision)

@@ -112,7 +112,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
                 lab = flat_lab if kind == "l2" else routed_lab
                 joined = Joined(lab, tmp_path_factory.mktemp(kind), kind, 4, backends=1)
                 host = joined.backends[0]
-                agent(host, "join", "-f", joined.document())
+                agent(host, "join", "-f", joined.configuration())
                 serve_tcp(host, [80], ["0.0.0.0", "::"])
                 serve_udp(host, [80], ["0.0.0.0", "::"])
                 made[kind] = joined
@@ -167,7 +167,7 @@ def test_who_listens_and_where_answers_go(lab: Lab, tmp_path: Path) -> None:
     joined = Joined(lab, tmp_path, "l2", 4, backends=1)
     joined.services["web"]["protocol"] = "tcp"
     host = joined.backends[0]
-    agent(host, "join", "-f", joined.document())
+    agent(host, "join", "-f", joined.configuration())
     assert {f["id"] for f in doctor(host, joined.path)} == {"not-listening"}
     own = serve_tcp(host, [80], [address_of(host, 4), address_of(host, 6)])
     found = doctor(host, joined.path)
@@ -176,7 +176,7 @@ def test_who_listens_and_where_answers_go(lab: Lab, tmp_path: Path) -> None:
     own.close()
     serve_tcp(host, [80], joined.network.vips)
     assert doctor(host, joined.path) == []
-    assert doctor(host) == [], "by the document that it has joined"
+    assert doctor(host) == [], "by the configuration that it has joined"
     host.add_route("default", address_of(joined.lb, 4))
     found = doctor(host, joined.path)
     assert {f["id"] for f in found} == {"answers-through-balancer"}
@@ -194,7 +194,7 @@ def test_who_listens_and_where_answers_go(lab: Lab, tmp_path: Path) -> None:
 def test_tunnels_of_other_kinds(lab: Lab, tmp_path: Path, kind: str, outer: int) -> None:
     joined = Joined(lab, tmp_path, kind, outer, backends=1)
     host = joined.backends[0]
-    agent(host, "join", "-f", joined.document())
+    agent(host, "join", "-f", joined.configuration())
     serve_tcp(host, [80], ["0.0.0.0", "::"])
     serve_udp(host, [80], ["0.0.0.0", "::"])
     assert doctor(host, joined.path) == []

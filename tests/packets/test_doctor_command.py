@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.doctor import Setup, l2_setup
-from support.lab_documents import service_of
+from support.lab_configurations import service_of
 from tula.lab import Lab, flat, serve_tcp
 from tula.lab.topologies import prepare_backend
 

@@ -13,7 +13,7 @@ import pytest
 
 from support.doctor import Setup, balancers, l2_setup, l3_setup
 from support.in_process import call_tula
-from support.lab_documents import service_of
+from support.lab_configurations import service_of
 from support.running import Running
 from support.snapshots import sysctls
 from tula.lab import Lab, flat, routed, serve_tcp, wait_until

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.doctor import Fault, Setup, check_found, l2_setup
-from support.lab_documents import write_document
+from support.lab_configurations import write_config
 from tula.lab import Host, Lab, serve_tcp
 
 pytestmark = pytest.mark.kernel
@@ -298,7 +298,7 @@ FAULTS = [
         also=frozenset({"drift"}),
     ),
     Fault("cleared", lambda setup: setup.here.clear(), "not-applied", "here"),
-    Fault("other-document", _another_document, "not-applied", "here"),
+    Fault("other-configuration", _another_document, "not-applied", "here"),
     Fault(
         "flushed",
         lambda setup: setup.lb.run(["nft", "flush", "chain", "netdev", "tula", "in.eth0"]),
@@ -341,6 +341,6 @@ def test_where_clients_packets_are_lost_is_where_the_doctor_says(lab: Lab, tmp_p
     setup = l2_setup(lab, tmp_path)
     setup.here.clear()
     setup.first.remove_address("lo", "10.9.0.100/32")
-    write_document(setup.path, setup.services)
+    write_config(setup.path, setup.services)
     found = {(finding["id"], finding["where"]) for finding in setup.examine()}
     assert found == {("not-applied", "here"), ("vip-missing", "backend-1")}

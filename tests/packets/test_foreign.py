@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES, vip_of
 from support.running import Running
 from support.snapshots import pieces
@@ -43,7 +43,7 @@ PORTS = range(32000, 32030)
 @dataclass
 class Served:
     network: Network
-    document: Path
+    configuration: Path
     tcp: dict[int, list[TcpFlow]]
     answers: dict[int, dict[int, str]]
 
@@ -60,11 +60,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             serve_tcp(backend, [80])
             serve_udp(backend, [80])
         web = service_of(network, protocol=["tcp", "udp"], scheduler="rr")
-        document = write_document(tmp_path_factory.mktemp("lb") / "tula.yaml", {"web": web})
-        call_tula(network.lb, "apply", "-f", document)
+        configuration = write_config(tmp_path_factory.mktemp("lb") / "tula.yaml", {"web": web})
+        call_tula(network.lb, "apply", "-f", configuration)
         vips = {family: vip_of(network, family) for family in FAMILIES}
         tcp = {family: tcp_flows(network.client, vip, 80, PORTS) for family, vip in vips.items()}
-        made = Served(network, document, tcp, {})
+        made = Served(network, configuration, tcp, {})
         made.answers = {f: {**ask_all(opened)} for f, opened in tcp.items()}
         yield made
 
@@ -101,10 +101,10 @@ def test_it_goes_and_connections_stay(served: Served, commands: str) -> None:
     before = pieces(lb)
     lb.run(["nft", "-f", "-"], input=commands.format(t=TABLE).replace("; add", "\nadd"))
     assert pieces(lb) != before
-    planned = call_tula(lb, "plan", "-f", served.document).stdout
+    planned = call_tula(lb, "plan", "-f", served.configuration).stdout
     assert "no changes" not in planned
     call_tula(lb, "status")
-    call_tula(lb, "apply", "-f", served.document)
+    call_tula(lb, "apply", "-f", served.configuration)
     assert pieces(lb) == before
     for family in FAMILIES:
         assert ask_all(served.tcp[family]) == served.answers[family]
@@ -113,9 +113,9 @@ def test_it_goes_and_connections_stay(served: Served, commands: str) -> None:
 
 def test_a_daemon_starts_beside_it_and_removes_it(lab: Lab, tmp_path: Path) -> None:
     network = flat(lab, clients=1)
-    document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
-    call_tula(network.lb, "apply", "-f", document)
+    configuration = write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
+    call_tula(network.lb, "apply", "-f", configuration)
     before = pieces(network.lb)
     network.lb.run(["nft", SET.format(t=TABLE)])
-    with Running(network.lb, document):
+    with Running(network.lb, configuration):
         wait_until(lambda: pieces(network.lb) == before, 20.0, "the table as it was")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 
 from support.in_process import call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import ASK, FAMILIES, PROTOCOLS, address_of, udp_socket, watching
 from tula.lab import VIP4, VIP6, Lab, Network, flat, serve_http, serve_tcp, serve_udp
 
@@ -51,8 +51,8 @@ def site(
     with Lab() as lab:
         network = flat(lab, vips=[*NAMES.values(), *WEB.values(), *BIG.values()])
         service = service_of(network, protocol=["tcp", "udp"], ports=ports)
-        document = write_document(tmp_path_factory.mktemp("lb") / "tula.yaml", {"web": service})
-        call_tula(network.lb, "apply", "-f", document)
+        configuration = write_config(tmp_path_factory.mktemp("lb") / "tula.yaml", {"web": service})
+        call_tula(network.lb, "apply", "-f", configuration)
         for backend in network.backends:
             serve_tcp(backend, asked, list(NAMES.values()))
             serve_udp(backend, asked, list(NAMES.values()))

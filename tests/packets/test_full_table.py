@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import pytest
 
 from support.flood import flood
-from support.lab_documents import backends_of
+from support.lab_configurations import backends_of
 from support.packets import FAMILIES, PROTOCOLS, vip_of
 from support.serving import Held, Serving
 
@@ -28,7 +28,7 @@ SIZE, SOURCES = 1024, 100_000
 
 @pytest.fixture
 def small(serving: Serving) -> Serving:
-    serving.document["connections"] = {"size": SIZE}
+    serving.configuration["connections"] = {"size": SIZE}
     serving.apply()
     return serving
 

@@ -20,7 +20,7 @@ import pytest
 
 from support.crafted import Crafted
 from support.in_process import InProcess
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import Watch, address_of, vip_of, watching
 from support.random_packets import Places, RandomPackets, may_be_forwarded, packed
 from tula.lab import Lab, TcpFlow, flat, send_frame, serve_tcp, serve_udp, tcp_flow, udp_ask
@@ -75,7 +75,7 @@ def test_random_packets(lab: Lab, tmp_path: Path) -> None:
         "web": service_of(network),
         "dns": service_of(network, protocol="udp", ports=[53]),
     }
-    InProcess(network.lb).apply(write_document(tmp_path / "tula.yaml", services))
+    InProcess(network.lb).apply(write_config(tmp_path / "tula.yaml", services))
     network.lb.run(["nft", "-f", "-"], input=MARKED)
     crafted = Crafted(network)
     for family, length in ((4, 24), (6, 64)):

@@ -28,7 +28,7 @@ from scapy.packet import Raw
 from support.crafted import Crafted
 from support.icmp_errors import ERRORS, error, inside, reached
 from support.in_process import InProcess
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import FAMILIES, PROTOCOLS, address_of, udp_socket, vip_of, watching
 from tula.lab import Lab, Network, flat, flows, serve_tcp, serve_udp, tcp_flows, udp_ask, wait_until
 
@@ -58,8 +58,8 @@ def apply(network: Network, directory: Path, first: int = 100, **top: Any) -> No
         name: service_of(network, protocol=["tcp", "udp"], ports=ports, backends=backends)
         for name, ports in SERVICES.items()
     }
-    document = write_document(directory / "tula.yaml", services, **top)
-    InProcess(network.lb).apply(document)
+    configuration = write_config(directory / "tula.yaml", services, **top)
+    InProcess(network.lb).apply(configuration)
 
 
 def flush_tables(network: Network) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from support.fou import FouPort, add_fou_port, list_fou_ports
 from support.in_process import InProcess
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from tula.lab import Host, Lab, Network, flat, flows, serve_tcp, serve_udp
 
 pytestmark = pytest.mark.kernel
@@ -118,8 +118,8 @@ def test_a_document_is_applied_and_its_backends_answer(lab: Lab, tmp_path: Path)
     network = flat(lab)
     for backend in network.backends:
         serve_tcp(backend, [80])
-    document = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
-    InProcess(network.lb).apply(document)
+    configuration = write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
+    InProcess(network.lb).apply(configuration)
     for vip in (network.vip4, network.vip6):
         answers = flows(network.client, vip, 80, 30, "tcp")
         assert set(answers.values()) == {backend.name for backend in network.backends}

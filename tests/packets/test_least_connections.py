@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES, vip_of
 from support.running import Running
 from tula.lab import Lab, TcpFlow, ask_all, flat, serve_tcp, tcp_flows, wait_until
@@ -36,7 +36,7 @@ def test_new_connections_go_to_who_has_few_until_all_are_even(lab: Lab, tmp_path
         )
         for family in FAMILIES
     }
-    path = write_document(tmp_path / "tula.yaml", services)
+    path = write_config(tmp_path / "tula.yaml", services)
     full, *empty = [[f"{service}/backend-{n}" for service in services] for n in (1, 2, 3)]
     opened: dict[int, list[TcpFlow]] = {family: [] for family in FAMILIES}
 

@@ -22,7 +22,7 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 
 from support.in_process import call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES, Seen, Watch, address_of, ip_to, vip_of, watching
 from tula.lab import (
     Capture,
@@ -55,8 +55,8 @@ table inet foreign {
 
 def apply(network: Network, directory: Path, **keys: Any) -> None:
     """One service, by the command."""
-    document = write_document(directory / "tula.yaml", {"web": service_of(network, **keys)})
-    call_tula(network.lb, "apply", "-f", document)
+    configuration = write_config(directory / "tula.yaml", {"web": service_of(network, **keys)})
+    call_tula(network.lb, "apply", "-f", configuration)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES, vip_of
 from support.running import Running
 from support.snapshots import files, snapshot
@@ -33,8 +33,8 @@ def network(lab: Lab) -> Network:
 
 
 @pytest.fixture
-def document(network: Network, tmp_path: Path) -> Path:
-    made = write_document(tmp_path / "tula.yaml", {"web": service_of(network)})
+def configuration(network: Network, tmp_path: Path) -> Path:
+    made = write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
     InProcess(network.lb).apply(made)
     return made
 
@@ -51,7 +51,7 @@ def states(network: Network) -> dict[str, str]:
     return {backend["name"]: backend["state"] for backend in web["backends"]}
 
 
-def test_what_is_said_holds_and_a_daemon_takes_it_up(network: Network, document: Path) -> None:
+def test_what_is_said_holds_and_a_daemon_takes_it_up(network: Network, configuration: Path) -> None:
     lb = network.lb
     open_flows = tcp_flows(network.client, network.vip4, 80, 60)
     assert {a.split()[0] for a in ask_all(open_flows).values()} == {
@@ -75,9 +75,9 @@ def test_what_is_said_holds_and_a_daemon_takes_it_up(network: Network, document:
     traced = call_tula(lb, "trace", f"{network.vip4}:80", "--client", "10.9.0.77:1234").stdout
     assert traced.startswith("web/backend-3: ")
     assert call_tula(lb, "plan").stdout == "nothing to change\n"
-    assert call_tula(lb, "apply", "-f", document).stdout == "nothing changed\n"
+    assert call_tula(lb, "apply", "-f", configuration).stdout == "nothing changed\n"
 
-    with Running(lb, document) as daemon:
+    with Running(lb, configuration) as daemon:
         assert daemon.states() == {f"web/{name}": state for name, state in shown.items()}
         assert daemon.backends()["web/backend-3"]["effective_weight"] == 7
         call_tula(lb, "enable", "web/backend-2")
@@ -86,7 +86,7 @@ def test_what_is_said_holds_and_a_daemon_takes_it_up(network: Network, document:
     call_tula(lb, "weight", "web/backend-3", "document")
     assert answering(network) == {"backend-1", "backend-2", "backend-3"}
     assert set(states(network).values()) == {"unknown"}
-    assert not InProcess(lb).plan(document)
+    assert not InProcess(lb).plan(configuration)
 
 
 @pytest.mark.usefixtures("document")
@@ -95,7 +95,7 @@ def test_what_cannot_be_said_changes_nothing(network: Network) -> None:
     state = Path(lb.environment()["TULA_STATE_DIR"])
     before = snapshot(lb), files(state)
     for arguments, status, words in [
-        (["drain", "web/backend-7"], 2, "no backend web/backend-7 in the document that runs"),
+        (["drain", "web/backend-7"], 2, "no backend web/backend-7 in the configuration that runs"),
         (["drain", "web/backend-1", "--deadline", "5m"], 1, "--deadline needs the daemon"),
         (["drain", "web/backend-1", "--wait"], 1, "--wait needs the daemon"),
     ]:

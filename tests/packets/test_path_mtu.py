@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import InProcess
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES, udp_socket, vip_of
 from tula.lab import Lab, Network, routed, serve_http, serve_udp, wait_until
 
@@ -45,10 +45,10 @@ def network(lab: Lab, tmp_path: Path) -> Network:
     for backend in made.backends:
         serve_http(backend, 80)
         serve_udp(backend, [80])
-    document = write_document(
+    configuration = write_config(
         tmp_path / "tula.yaml", {"web": service_of(made, protocol=["tcp", "udp"])}
     )
-    InProcess(made.lb).apply(document)
+    InProcess(made.lb).apply(configuration)
     return made
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import FAMILIES, PROTOCOLS, address_of, read_packets, vip_of
 from tula.kernel.announce import advertisement, arp_announcement
 from tula.lab import (
@@ -87,9 +87,9 @@ def apply(
 ) -> Path:
     """One service for both protocols."""
     service = service_of(network, **{"vip": list(VIPS), "protocol": ["tcp", "udp"], **keys})
-    document = write_document(directory / "tula.yaml", {"web": service}, interfaces)
-    InProcess(network.lb).apply(document)
-    return document
+    configuration = write_config(directory / "tula.yaml", {"web": service}, interfaces)
+    InProcess(network.lb).apply(configuration)
+    return configuration
 
 
 def who_answers(client: Host, vip: str, count: int = 60) -> Counter[str]:
@@ -190,7 +190,7 @@ def test_apply_mends_what_an_interface_made_anew_broke(
     network: Network, tmp_path: Path, ifname: str, which: slice
 ) -> None:
     lb, backends = network.lb, network.backends[which]
-    document = apply(network, tmp_path, backends=backends_of(*backends))
+    configuration = apply(network, tmp_path, backends=backends_of(*backends))
     before = [who_answers(network.client, vip) for vip in VIPS]
     index = lb.index(ifname)
     lb.remove_interface(ifname)
@@ -199,9 +199,11 @@ def test_apply_mends_what_an_interface_made_anew_broke(
     network.lab.ready()
     assert lb.index(ifname) != index
     assert some_answers(network.client, VIPS[0]) < 20, "it is broken"
-    assert json.loads(call_tula(lb, "apply", "--json").stdout)["changed"], "of the last document"
+    assert json.loads(call_tula(lb, "apply", "--json").stdout)["changed"], (
+        "of the last configuration"
+    )
     assert [who_answers(network.client, vip) for vip in VIPS] == before
-    assert not InProcess(lb).apply(document)
+    assert not InProcess(lb).apply(configuration)
 
 
 def test_a_vip_that_is_routed_here_is_on_no_interface(network: Network, tmp_path: Path) -> None:

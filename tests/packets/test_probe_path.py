@@ -27,7 +27,7 @@ from scapy.layers.inet import TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from support.lab_documents import backends_of
+from support.lab_configurations import backends_of
 from support.packets import FAMILIES, address_of, is_of, read_packets
 from support.probing import (
     ALL_VIPS,

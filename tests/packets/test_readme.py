@@ -39,7 +39,7 @@ def blocks() -> list[str]:
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
 
-def document() -> str:
+def configuration() -> str:
     (found,) = re.findall(
         r"cat > /etc/tula/tula.yaml <<'EOF'\n(.*?)EOF\n", "".join(blocks()), re.DOTALL
     )
@@ -74,7 +74,7 @@ def test_from_three_bare_machines_to_the_first_answer(lab: Lab, tmp_path: Path, 
     for cache in caches:
         serve_http(cache, [80], ["0.0.0.0"])
     path = tmp_path / "tula.yaml"
-    text = document()
+    text = configuration()
     if kind != "l2":
         text = text.replace("forwarding: l2", f"forwarding: l3\n    tunnel: {kind}")
     path.write_text(text)

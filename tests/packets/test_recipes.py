@@ -6,8 +6,8 @@
        │           │                                           │
     ═══╧═══════════╧═══════════════════════════════════════════╧════  10.0.0.0/24, 2001:db8::/64
 
-Each answer goes straight from the backend to the client, and the document's health checks, which
-go by way of the VIP, pass at both backends.
+Each answer goes straight from the backend to the client, and the configuration's health checks,
+which go through the VIP, pass at both backends.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections import Counter
 
 import pytest
 
-from support.lab_documents import backends_of
+from support.lab_configurations import backends_of
 from support.packets import FAMILIES, PROTOCOLS
 from support.serving import Answers, Held, Serving
 from tula.lab import ask_all
@@ -116,7 +116,7 @@ def test_a_lost_table_is_no_loss_to_a_hash(serving: Serving, scheduler: str) -> 
 def test_without_the_table_of_connections_a_hash_still_balances(
     serving: Serving, scheduler: str
 ) -> None:
-    serving.document["connections"] = {"enabled": False}
+    serving.configuration["connections"] = {"enabled": False}
     weigh(serving, scheduler, 100, 100, 100)
     for family in FAMILIES:
         for protocol in PROTOCOLS:
@@ -129,6 +129,6 @@ def test_without_the_table_of_connections_a_hash_still_balances(
 def test_the_table_of_connections_is_turned_off_and_on_again(serving: Serving) -> None:
     held = Held(serving)
     for enabled in (False, True):
-        serving.document["connections"] = {"enabled": enabled}
+        serving.configuration["connections"] = {"enabled": enabled}
         assert serving.apply()
         assert held.answers() == held.backends, "nothing else changed: the hash finds them"

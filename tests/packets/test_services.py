@@ -25,7 +25,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from support.in_process import InProcess
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import (
     ASK,
     FAMILIES,
@@ -62,8 +62,8 @@ def serve(network: Network, *ports: int) -> None:
 
 
 def apply(network: Network, directory: Path, services: dict[str, Any]) -> None:
-    """Writes the document and applies it."""
-    InProcess(network.lb).apply(write_document(directory / "tula.yaml", services))
+    """Writes the configuration and applies it."""
+    InProcess(network.lb).apply(write_config(directory / "tula.yaml", services))
 
 
 def test_every_port_of_a_list_on_every_vip(lab: Lab, tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ import pytest
 
 from support.builders import trace_flow
 from support.in_process import InProcess, call_tula
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import FAMILIES, PROTOCOLS, vip_of
-from tula.config.load import load_document
+from tula.config.load import load_config
 from tula.lab import Lab, Network, flat, flows, serve_tcp, serve_udp
 from tula.model.config import Config, Protocol
 from tula.model.flow import Flow
@@ -58,20 +58,20 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture(autouse=True)
 def _tables_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trace makes its Maglev table anew; hundreds of flows of one document need it once."""
+    """A trace makes its Maglev table anew; hundreds of flows of one configuration need it once."""
     monkeypatch.setattr(trace, "maglev_table", lru_cache(maglev_table))
 
 
 def apply(network: Network, directory: Path, top: dict[str, Any], **keys: Any) -> Path:
-    """Applies a document of one service for both protocols, and returns it.
+    """Applies a configuration of one service for both protocols, and returns it.
 
     Without flow tables: here it is the choice that is proven, for ports that come up again.
     """
     top = {"connections": {"enabled": False}, **top}
     service = service_of(network, protocol=["tcp", "udp"], **keys)
-    document = write_document(directory / "tula.yaml", {"web": service}, **top)
-    InProcess(network.lb).apply(document)
-    return document
+    configuration = write_config(directory / "tula.yaml", {"web": service}, **top)
+    InProcess(network.lb).apply(configuration)
+    return configuration
 
 
 def ask(network: Network, family: int, protocol: str, seed: int = 1, count: int = FLOWS) -> Asked:
@@ -90,7 +90,7 @@ def ask(network: Network, family: int, protocol: str, seed: int = 1, count: int 
 
 
 def traced(config: Config, vip: str, protocol: str, asked: Asked) -> Asked:
-    """The same flows through the document."""
+    """The same flows through the configuration."""
     return {
         (client, port): trace_flow(
             config,
@@ -117,7 +117,7 @@ def test_trace_names_the_backend_of_200_of_200_flows(
     network: Network, tmp_path: Path, settings: str
 ) -> None:
     top, keys = SETTINGS[settings]
-    config = load_document(apply(network, tmp_path, top, **keys)).config
+    config = load_config(apply(network, tmp_path, top, **keys)).config
     for family in FAMILIES:
         for protocol in PROTOCOLS:
             answered = ask(network, family, protocol)
@@ -161,7 +161,7 @@ def test_flows_follow_weights_1_2_3(network: Network, tmp_path: Path, family: in
         name: backends_of(network.backend(name), weight=weight)[name]
         for name, weight in weights.items()
     }
-    config = load_document(apply(network, tmp_path, {}, backends=backends)).config
+    config = load_config(apply(network, tmp_path, {}, backends=backends)).config
     answered: Asked = {}
     for seed in range(6):
         answered |= ask(network, family, "udp", seed, 500)

@@ -36,7 +36,7 @@ def test_a_flow_held_against_the_hash(serving: Serving, family: int, protocol: s
         "backend": mine[port],
         "reason": f"web takes port 80; {HELD}",
     }
-    # A new flow goes by hash; and what the document would do is another question.
+    # A new flow goes by hash; and what the configuration would do is another question.
     assert "maglev hashes" in serving.trace(family, 40000, protocol)["reason"]
     asked = serving.trace(family, port, protocol, "-f", serving.path)
     assert asked["backend"] == serving.by_hash(family, protocol, port) != mine[port]

@@ -28,7 +28,7 @@ import pytest
 
 from support import udp_load
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import address_of, read_packets
 from support.queues import queue_drops
 from support.tunnelled import Outside, Tunnelled, make_backend
@@ -105,19 +105,21 @@ def nothing_lost(found: dict[str, dict[str, Any]], dropped: int) -> None:
 
 
 def test_a_service_moves_into_a_tunnel_and_back(lab: Lab, tmp_path: Path) -> None:
-    network, document = flat(lab), tmp_path / "tula.yaml"
+    network, configuration = flat(lab), tmp_path / "tula.yaml"
     here = InProcess(network.lb)
     by_mac, in_vxlan = {"forwarding": "l2"}, {"forwarding": "l3", "tunnel": "vxlan"}
-    write_document(document, services(network, in_vxlan, by_mac))
-    here.apply(document)
+    write_config(configuration, services(network, in_vxlan, by_mac))
+    here.apply(configuration)
     for backend in network.backends:
-        make_backend(backend, document)
+        make_backend(backend, configuration)
     start_echoes(network.backends, network.vips)
     before = queue_drops()
     end = start_streams(network.client, network.vips, 1000)
     for step in range(CHANGES):
-        write_document(document, services(network, by_mac if step % 2 == 0 else in_vxlan, by_mac))
-        assert here.apply(document)
+        write_config(
+            configuration, services(network, by_mac if step % 2 == 0 else in_vxlan, by_mac)
+        )
+        assert here.apply(configuration)
     nothing_lost(end(), queue_drops() - before)
 
 
@@ -146,15 +148,15 @@ def test_a_tunnel_becomes_one_of_another_kind(lab: Lab, tmp_path: Path) -> None:
 @pytest.mark.link_kinds("sit", "ipip", "vxlan")
 def test_services_of_all_ways_stand_side_by_side(lab: Lab, tmp_path: Path) -> None:
     """The same backends by their MACs, in IPIP and in VXLAN; a service counts its own."""
-    network, document = flat(lab, backends=2), tmp_path / "tula.yaml"
+    network, configuration = flat(lab, backends=2), tmp_path / "tula.yaml"
     ways = {
         80: {"forwarding": "l2"},
         81: {"forwarding": "l3", "tunnel": "ipip"},
         82: {"forwarding": "l3", "tunnel": "vxlan"},
     }
     protocols = ["tcp", "udp"]
-    write_document(
-        document,
+    write_config(
+        configuration,
         {
             f"s{port}": service_of(network, ports=[port], protocol=protocols, **way)
             for port, way in ways.items()
@@ -162,9 +164,9 @@ def test_services_of_all_ways_stand_side_by_side(lab: Lab, tmp_path: Path) -> No
         maglev={"slots": 251},
     )
     here = InProcess(network.lb)
-    here.apply(document)
+    here.apply(configuration)
     for backend in network.backends:
-        make_backend(backend, document)
+        make_backend(backend, configuration)
         serve_tcp(backend, ways)
         serve_udp(backend, ways)
     with Capture(network.backends[0]) as capture:
@@ -214,14 +216,14 @@ def test_fragments_take_the_tunnel_too(lab: Lab, tmp_path: Path, tunnel: str) ->
 def test_a_kernel_that_lacks_a_kind_says_so_before_anything_changes(
     lab: Lab, tmp_path: Path
 ) -> None:
-    """Where it has all kinds, the same document is applied."""
+    """Where it has all kinds, the same configuration is applied."""
     made = Tunnelled(lab, tmp_path, "ipip", 4)
     with made.lb.enter():
         lacking = KernelTunnels().missing(kinds_of(made.tunnel, ip_address("10.7.0.11"), 4))
         assert KernelTunnels().missing({"vxlan", "nonsense"}) == {"nonsense"}
     links = made.lb.run(["ip", "-br", "link"]).stdout
     assert "tula" not in links, "asking makes nothing"
-    write_document(made.path, made.services)
+    write_config(made.path, made.services)
     done = call_tula(made.lb, "apply", "-f", made.path, check=False)
     if lacking:
         assert done.returncode == 2
@@ -249,7 +251,7 @@ def test_many_backends(lab: Lab, tmp_path: Path, tunnel: str) -> None:
     first = time.monotonic() - start
     made.web["backends"]["b7"]["address"] = "10.7.9.9"
     start = time.monotonic()
-    change = made.here.plan(made.document())
+    change = made.here.plan(made.configuration())
     made.apply()
     one = time.monotonic() - start
     print(f"{count} backends over {tunnel}: from nothing {first:.1f} s, one changed {one:.1f} s")

@@ -20,7 +20,7 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
 from support.in_process import InProcess
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import FAMILIES, Seen, Watch, ip_to, vip_of, watching
 from tula.lab import Host, Lab, Network, flat, flows, send_frame, serve_udp, wait_until
 
@@ -36,8 +36,8 @@ def second_balancer(network: Network) -> Host:
 
 def apply(host: Host, directory: Path, service: dict[str, Any]) -> None:
     """One service for one balancer."""
-    document = write_document(directory / f"{host.name}.yaml", {"dns": service})
-    InProcess(host).apply(document)
+    configuration = write_config(directory / f"{host.name}.yaml", {"dns": service})
+    InProcess(host).apply(configuration)
 
 
 def packets_of(host: Host) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.running import Running
 from support.sandbox import Sandbox
 from support.unit_file import SHIPPED, UnitFile
@@ -55,7 +55,7 @@ def network(lab: Lab) -> Network:
 @pytest.fixture
 def sandbox(network: Network, unit: UnitFile, tmp_path: Path) -> Sandbox:
     made = Sandbox(network.lb, unit, tmp_path)
-    write_document(made.document, {"web": service_of(network)})
+    write_config(made.configuration, {"web": service_of(network)})
     return made
 
 
@@ -92,7 +92,7 @@ class Unit(Running):
     """The daemon as the unit runs it."""
 
     def __init__(self, network: Network, sandbox: Sandbox) -> None:
-        super().__init__(network.lb, sandbox.document)
+        super().__init__(network.lb, sandbox.configuration)
         self.sandbox = sandbox
 
     def launch(self, output: int) -> Process:
@@ -122,7 +122,7 @@ def test_the_daemon_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
     sandbox = Sandbox(network.lb, unit, tmp_path)
     web = service_of(network, health=QUICK)
     job = service_of(network, vip="10.9.0.101", health=SCRIPT, announce=False)
-    write_document(sandbox.document, {"web": web, "job": job})
+    write_config(sandbox.configuration, {"web": web, "job": job})
     before = network.lb.read_sysctl("net.ipv4.conf.eth0.accept_local")
     with Unit(network, sandbox) as daemon:
         wait_until(lambda: daemon.states()["web/backend-1"] == "up", 60)
@@ -171,7 +171,7 @@ def test_where_sysctls_are_read_only(two: Network, unit: UnitFile, tmp_path: Pat
     sandbox = Sandbox(network.lb, unit, tmp_path, sysctls=False)
     four = service_of(network, vip=network.vip4, health=QUICK)
     six = service_of(network, vip=network.vip6, health=QUICK)
-    write_document(sandbox.document, {"four": four, "six": six})
+    write_config(sandbox.configuration, {"four": four, "six": six})
     with Unit(network, sandbox) as daemon:
         wait_until(lambda: daemon.states()["six/backend-1"] == "up", 60)
         wait_until(lambda: daemon.states()["six/backend-2"] == "up", 60)

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from support.in_process import InProcess
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.snapshots import snapshot
 from tula.lab import Host, Lab, Network, flat
 from tula.lab.process import Completed
@@ -45,11 +45,11 @@ def as_nobody(host: Host, directory: Path, *arguments: str) -> Completed:
 
 @pytest.fixture
 def directory(network: Network) -> Iterator[Path]:
-    """A place that everyone may read, with a document; pytest's own is closed to others."""
+    """A place that everyone may read, with a configuration; pytest's own is closed to others."""
     with TemporaryDirectory() as name:
         made = Path(name)
         made.chmod(0o755)
-        write_document(made / "tula.yaml", {"web": service_of(network)}).chmod(0o644)
+        write_config(made / "tula.yaml", {"web": service_of(network)}).chmod(0o644)
         yield made
 
 
@@ -58,10 +58,10 @@ CASES = [("closed", "apply"), *(("open", name) for name in ("apply", "clear", "p
 
 def test_what_needs_root_says_so(network: Network, directory: Path) -> None:
     """With a state directory that cannot be written, and with one that can."""
-    lb, document, state = network.lb, directory / "tula.yaml", directory / "state"
-    InProcess(lb).apply(document)
+    lb, configuration, state = network.lb, directory / "tula.yaml", directory / "state"
+    InProcess(lb).apply(configuration)
     state.mkdir()
-    (state / "document.yaml").write_bytes(document.read_bytes())
+    (state / "document.yaml").write_bytes(configuration.read_bytes())
     before = snapshot(lb)
     for rights, command in CASES:
         os.chown(state, *((65534, 65534) if rights == "open" else (0, 0)))
@@ -71,14 +71,14 @@ def test_what_needs_root_says_so(network: Network, directory: Path) -> None:
         assert done.stderr.endswith("; this needs root (CAP_NET_ADMIN and CAP_NET_RAW)\n")
         assert done.stderr.count("\n") == 1
     assert snapshot(lb) == before
-    assert (state / "document.yaml").read_bytes() == document.read_bytes()
+    assert (state / "document.yaml").read_bytes() == configuration.read_bytes()
 
 
 def test_what_does_not_need_root(network: Network, directory: Path) -> None:
-    """A document can be checked, and a flow traced, by anyone."""
-    document = str(directory / "tula.yaml")
-    checked = as_nobody(network.lb, directory, "check", "-f", document)
+    """A configuration can be checked, and a flow traced, by anyone."""
+    configuration = str(directory / "tula.yaml")
+    checked = as_nobody(network.lb, directory, "check", "-f", configuration)
     assert (checked.returncode, checked.stderr) == (0, "")
     flow = ["10.9.0.100:80", "--client", "10.9.0.9:1234"]
-    traced = as_nobody(network.lb, directory, "trace", *flow, "-f", document)
+    traced = as_nobody(network.lb, directory, "trace", *flow, "-f", configuration)
     assert traced.stdout.startswith("web/backend-1: ")

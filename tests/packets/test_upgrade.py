@@ -103,10 +103,10 @@ def test_500_connections_ids_and_counts_go_on(lab: Lab, tmp_path: Path) -> None:
     assert not json.loads(lb.tula("apply", "-f", OLD / "tula.yaml", "--json").stdout)["changed"]
 
     # By its entry, not by chance: neither hash nor round robin chooses a drained backend.
-    document = yaml.safe_load((OLD / "tula.yaml").read_text())
-    document["services"]["hashed"]["backends"]["backend-1"]["weight"] = 0
-    document["services"]["round-robin"]["backends"]["backend-1"]["weight"] = 0
+    configuration = yaml.safe_load((OLD / "tula.yaml").read_text())
+    configuration["services"]["hashed"]["backends"]["backend-1"]["weight"] = 0
+    configuration["services"]["round-robin"]["backends"]["backend-1"]["weight"] = 0
     drained = tmp_path / "tula.yaml"
-    drained.write_text(yaml.safe_dump(document))
+    drained.write_text(yaml.safe_dump(configuration))
     lb.tula("apply", "-f", drained)
     assert connections.answers() == before

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.packets import watching
 from tula.lab import Lab, Network, flat, serve_tcp, tcp_ask
 
@@ -33,7 +33,7 @@ GOALS = {4: ["10.9.0.201", "192.0.2.1", "203.0.113.1"], 6: ["fd09::201", "2001:d
 @pytest.fixture
 def network(lab: Lab, tmp_path: Path) -> Network:
     made = flat(lab, clients=1, backends=1, vips=VIPS)
-    write_document(tmp_path / "tula.yaml", {"web": service_of(made)})
+    write_config(tmp_path / "tula.yaml", {"web": service_of(made)})
     return made
 
 

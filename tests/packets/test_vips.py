@@ -17,7 +17,7 @@ import pytest
 
 from support.arp_nd import announcements_of, answers_for, neighbour, probes_for, settled
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.snapshots import snapshot
 from tula.lab import (
     Capture,
@@ -53,10 +53,10 @@ def serve(network: Network) -> None:
         serve_tcp(backend, [80])
 
 
-def document(network: Network, path: Path, **keys: object) -> Path:
+def configuration(network: Network, path: Path, **keys: object) -> Path:
     """web, with these keys, where eth0 and eth1 are listed as far as they are there."""
     listed = tuple(name for name in network.lb.interfaces() if name != "lo")
-    return write_document(path / "tula.yaml", {"web": service_of(network, **keys)}, listed)
+    return write_config(path / "tula.yaml", {"web": service_of(network, **keys)}, listed)
 
 
 def held(host: Host) -> dict[str, list[str]]:
@@ -70,7 +70,7 @@ def held(host: Host) -> dict[str, list[str]]:
 
 
 def test_it_answers_for_them_and_nobody_else_does(network: Network, tmp_path: Path) -> None:
-    call_tula(network.lb, "apply", "-f", document(network, tmp_path))
+    call_tula(network.lb, "apply", "-f", configuration(network, tmp_path))
     assert held(network.lb) == {"eth0": ["10.9.0.100/32", "fd09::100/128"]}
     network.client.run(["ip", "neigh", "flush", "dev", "eth0"])
     with Capture(network.client) as capture:
@@ -83,7 +83,7 @@ def test_it_answers_for_them_and_nobody_else_does(network: Network, tmp_path: Pa
 
 
 def test_taking_one_is_announced_once(network: Network, tmp_path: Path) -> None:
-    lb, path = network.lb, document(network, tmp_path)
+    lb, path = network.lb, configuration(network, tmp_path)
     with Capture(network.client) as capture:
         call_tula(lb, "apply", "-f", path)
         told = announcements_of(lb.mac(), settled(lb, capture))
@@ -92,7 +92,7 @@ def test_taking_one_is_announced_once(network: Network, tmp_path: Path) -> None:
         assert call_tula(lb, "apply", "-f", path).stdout == "nothing changed\n"
         assert announcements_of(lb.mac(), settled(lb, capture)) == []
         more = [*network.vips, "10.9.0.101", "fd09::101"]
-        call_tula(lb, "apply", "-f", document(network, tmp_path, vip=more))
+        call_tula(lb, "apply", "-f", configuration(network, tmp_path, vip=more))
         told = announcements_of(lb.mac(), settled(lb, capture))
     assert sorted(told) == sorted(more[2:]), "only what is new"
 
@@ -111,7 +111,7 @@ def test_the_neighbours_follow_at_once(network: Network, tmp_path: Path, family:
     assert neighbour(client, vip) == old.mac()
     with pytest.raises(LabError):
         tcp_ask(client, vip, 80, timeout=0.2)
-    InProcess(lb).apply(document(network, tmp_path))
+    InProcess(lb).apply(configuration(network, tmp_path))
     wait_until(lambda: neighbour(client, vip) == lb.mac(), timeout=10, what="the new MAC")
     assert tcp_ask(client, vip, 80).startswith("backend")
 
@@ -125,7 +125,7 @@ def test_no_duplicate_address_detection(network: Network, tmp_path: Path) -> Non
     network.lab.ready()
     second.add_address("eth0", "fd09::100/128")
     with Capture(network.client) as capture:
-        InProcess(lb).apply(document(network, tmp_path))
+        InProcess(lb).apply(configuration(network, tmp_path))
         shown = lb.run(["ip", "-6", "address", "show", "dev", "eth0", "to", "fd09::100"]).stdout
         assert "fd09::100/128" in shown
         assert "tentative" not in shown
@@ -149,7 +149,7 @@ def test_a_routed_vip_is_nobodys_address(lab: Lab, tmp_path: Path, family: int) 
     network.router.add_route(vip, "10.9.0.2" if family == 4 else "fd09::2")
     before = snapshot(lb)["addresses"]
     with Capture(network.backends[0]) as capture:
-        InProcess(lb).apply(document(network, tmp_path, vip=vip, announce=False))
+        InProcess(lb).apply(configuration(network, tmp_path, vip=vip, announce=False))
         assert announcements_of(lb.mac(), settled(lb, capture)) == []
     assert snapshot(lb)["addresses"] == before
     assert tcp_ask(network.client, vip, 80).startswith("backend")
@@ -162,19 +162,19 @@ def test_a_vip_moves_between_interfaces(network: Network, tmp_path: Path) -> Non
     for name in ("eth1", "eth0", "eth1", True):
         where = "eth0" if name is True else str(name)
         with Capture(witnesses[where]) as capture:
-            tula.apply(document(network, tmp_path, announce=name))
+            tula.apply(configuration(network, tmp_path, announce=name))
             told = announcements_of(macs[where], settled(lb, capture, where))
         assert sorted(told) == sorted(network.vips)
         assert held(lb) == {where: ["10.9.0.100/32", "fd09::100/128"]}
-        assert not tula.apply(document(network, tmp_path, announce=name))
+        assert not tula.apply(configuration(network, tmp_path, announce=name))
     assert tcp_ask(network.client, network.vip4, 80).startswith("backend")
     assert tcp_ask(network.client, network.vip6, 80).startswith("backend")
 
 
 def test_a_vip_that_leaves_the_document_goes(network: Network, tmp_path: Path) -> None:
     lb, tula, client = network.lb, InProcess(network.lb), network.client
-    tula.apply(document(network, tmp_path))
-    tula.apply(document(network, tmp_path, vip=network.vip4))
+    tula.apply(configuration(network, tmp_path))
+    tula.apply(configuration(network, tmp_path, vip=network.vip4))
     assert held(lb) == {"eth0": ["10.9.0.100/32"]}
     client.run(["ip", "neigh", "flush", "dev", "eth0"])
     assert tcp_ask(client, network.vip4, 80).startswith("backend")

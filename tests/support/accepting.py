@@ -1,7 +1,7 @@
-"""Takes documents and overrides, is killed at random moments, and looks at what is there then.
+"""Takes configurations and overrides, is killed at random moments, and looks what is there then.
 
-``python accepting.py STATE LIVES SEED DOCUMENT…`` in a network namespace of its own: each life is
-a process that does what the daemon does around a reconciler, on the real kernel, until it is
+``python accepting.py STATE LIVES SEED CONFIGURATION…`` in a network namespace of its own: each life
+is a process that does what the daemon does around a reconciler, on the real kernel, until it is
 killed. Prints how many were killed while something was under way; ends with 1 at the first loss.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from tula.cli.common import kernel_adapters
-from tula.config.load import parse_document
+from tula.config.load import parse_config
 from tula.daemon.reconciler import Reconciler
 from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
@@ -39,17 +39,17 @@ LONGEST = 0.25
 class Known:
     """What must be there: accepted for certain, and what may have been accepted."""
 
-    documents: list[int] = field(default_factory=lambda: [0])
+    configurations: list[int] = field(default_factory=lambda: [0])
     overrides: list[dict[BackendName, Override]] = field(default_factory=lambda: [{}])
 
 
 class Program:
     """The lives, and what is looked at between them."""
 
-    def __init__(self, state: Path, seed: int, documents: list[Path]) -> None:
+    def __init__(self, state: Path, seed: int, configurations: list[Path]) -> None:
         self.store = Store(state)
-        self.sources = [path.read_bytes() for path in documents]
-        config = parse_document(self.sources[0]).config
+        self.sources = [path.read_bytes() for path in configurations]
+        config = parse_config(self.sources[0]).config
         self.names = [(s.name, b.name) for s in config.services for b in s.backends]
         self.seed = seed
         self.chance = random.Random(seed)
@@ -97,11 +97,11 @@ class Program:
             said = lines.read().decode().splitlines()
         for line in said:
             if line == "accepted":
-                known = Known(known.documents[-1:], known.overrides[-1:])
+                known = Known(known.configurations[-1:], known.overrides[-1:])
                 continue
             kind, at, *words = line.split()
             if kind == "document":
-                known.documents.append(int(at))
+                known.configurations.append(int(at))
             else:
                 before = known.overrides[-1]
                 others = {n: o for n, o in before.items() if n != self.names[int(at)]}
@@ -114,23 +114,23 @@ class Program:
     def look(self, known: Known) -> Known:
         """What is there by the disk, and whether the kernel comes to just that."""
         with self.store.locked():  # an nft that is under way comes to its end
-            document, overrides = self.store.document(), self.store.overrides()
-        assert document in [self.sources[at] for at in known.documents], known
+            configuration, overrides = self.store.configuration(), self.store.overrides()
+        assert configuration in [self.sources[at] for at in known.configurations], known
         assert overrides in known.overrides, (overrides, known)
-        status = os.waitpid(in_child(lambda: self.start_again(document)), 0)[1]
+        status = os.waitpid(in_child(lambda: self.start_again(configuration)), 0)[1]
         assert status == 0, "see above"
-        found = Known([self.sources.index(document)], [overrides])
-        begun = len(known.documents) + len(known.overrides) > 2
-        self.there += begun and found == Known(known.documents[-1:], known.overrides[-1:])
+        found = Known([self.sources.index(configuration)], [overrides])
+        begun = len(known.configurations) + len(known.overrides) > 2
+        self.there += begun and found == Known(known.configurations[-1:], known.overrides[-1:])
         return found
 
-    def start_again(self, document: bytes) -> None:
+    def start_again(self, configuration: bytes) -> None:
         reconciler, balancer = self.reconciler()
         result = reconciler.cycle({}, compare=True)
         assert result.outcome is not CycleOutcome.FAILED, result
         assert reconciler.problems == ()
         before = KernelNftables().generation()
-        change = balancer.plan(parse_document(document).config, document)
+        change = balancer.plan(parse_config(configuration).config, configuration)
         assert not change, describe_steps(change)
         assert reconciler.cycle({}, compare=True).outcome is CycleOutcome.UNCHANGED
         assert KernelNftables().generation() == before
@@ -159,11 +159,11 @@ def in_child(work: Callable[[], None]) -> int:
     return pid
 
 
-def main(state: str, lives: str, seed: str, *documents: str) -> None:
+def main(state: str, lives: str, seed: str, *configurations: str) -> None:
     """See above."""
     require_private_namespace()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    program = Program(Path(state), int(seed), [Path(path) for path in documents])
+    program = Program(Path(state), int(seed), [Path(path) for path in configurations])
 
     def first() -> None:
         program.reconciler()[0].offer(program.sources[0], {})

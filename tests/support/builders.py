@@ -39,9 +39,9 @@ from tula.model.desired import DesiredState
 from tula.model.flow import Flow, FlowEntry
 from tula.model.host import HostAddress, HostView, Link, Route
 from tula.model.monitor import HealthMonitor, TcpProbe
+from tula.plan.backend_status import NO_SHARES
 from tula.plan.desired import plan_desired
-from tula.plan.reach import backend_addresses, plan_reach
-from tula.plan.standing import NO_SHARES
+from tula.plan.routes import backend_addresses, plan_routes
 from tula.plan.trace import Trace, plan_trace
 
 MACS = {"eth0": bytes.fromhex("020000000001"), "eth1": bytes.fromhex("020000000002")}
@@ -84,7 +84,7 @@ def make_service(
 
 
 def make_config(*services: VirtualService, interfaces: Iterable[str] = ("eth0",)) -> Config:
-    """A document of these services."""
+    """A configuration of these services."""
     return Config(interfaces=tuple(interfaces), services=services)
 
 
@@ -128,9 +128,9 @@ def make_state(
 ) -> DesiredState:
     """The desired state of a configuration on ``host``, which must have no problems with it."""
     host = host or make_host(config)
-    reach = plan_reach(config, host)
-    assert force or not reach.problems, reach.problems
-    return plan_desired(config, host, reach, {}, NO_SHARES).state
+    routes = plan_routes(config, host)
+    assert force or not routes.problems, routes.problems
+    return plan_desired(config, host, routes, {}, NO_SHARES).state
 
 
 def ids_of(store: Store) -> Ids:
@@ -166,7 +166,7 @@ def make_numbered(
 
 
 def make_ruleset(config: Config, have: Ruleset | None = None, ids: Ids | None = None) -> Ruleset:
-    """The table's content for a document."""
+    """The table's content for a configuration."""
     return build_ruleset(make_numbered(config, ids=ids), have.maps if have else ()).ruleset
 
 
@@ -199,7 +199,7 @@ _PORTS = (PortRange(53, 53), PortRange(80, 80), PortRange(8000, 8010), PortRange
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
-    """Small valid documents that often differ in just a few places."""
+    """Small valid configurations that often differ in just a few places."""
     services = []
     free = {(vip, protocol, ports) for vip in _VIPS for protocol in Protocol for ports in _PORTS}
     for name in draw(st.sets(st.sampled_from(["api", "dns", "web"]))):

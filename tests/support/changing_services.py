@@ -6,12 +6,12 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from support.lab_documents import backends_of
+from support.lab_configurations import backends_of
 from tula.lab import Network
 
 
 class ChangingServices:
-    """The other services of one document after the next, drawn at random."""
+    """The other services of one configuration after the next, drawn at random."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -22,7 +22,7 @@ class ChangingServices:
             for n in range(2, 1102)
         }
 
-    def documents(self, count: int) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    def configurations(self, count: int) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
         """Services and interfaces; some outgrow the maps of those before."""
         for step in range(count):
             services = {f"s{n}": self._service(n) for n in range(6) if self._drawn.random() < 0.35}

@@ -1,4 +1,4 @@
-"""What happens to a daemon's backends, documents and to itself, and who was there when."""
+"""What happens to a daemon's backends, configurations and to itself, and who was there when."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from support import churn_load
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.running import Running
 from tula.cli.client import DaemonError, NoDaemonError, backend_path
 from tula.lab import Network, wait_until
@@ -80,7 +80,7 @@ class DaemonChurn:
         self._servers[name] = server
 
     def write(self) -> None:
-        """The document as it is now, in place of the old one at once."""
+        """The configuration as it is now, in place of the old one at once."""
         web = service_of(
             self.network,
             protocol=["tcp", "udp"],
@@ -92,7 +92,7 @@ class DaemonChurn:
         if self._second:
             services["second"] = {**web, "ports": [PORT + 1]}
             del services["second"]["health"]
-        aside = write_document(self._path.with_suffix(".new"), services, maglev={"slots": 2039})
+        aside = write_config(self._path.with_suffix(".new"), services, maglev={"slots": 2039})
         aside.replace(self._path)
 
     def _open(self, name: str) -> Away | None:
@@ -297,7 +297,7 @@ class DaemonChurn:
             listed = {b["name"] for b in services["web"]}
             return listed == wanted and ("second" in services) == self._second
 
-        wait_until(taken, 30.0, "the document")
+        wait_until(taken, 30.0, "the configuration")
 
     # What came of it
 

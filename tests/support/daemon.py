@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from support.builders import FakeMachine, make_backend, make_config, make_service
-from support.documents import render_document
-from tula.config.load import parse_document
+from support.configurations import render_config
+from tula.config.load import parse_config
 from tula.daemon.checks import CheckPlanner
 from tula.daemon.connection_counts import name_connections
 from tula.daemon.reconciler import Reconciler
@@ -112,9 +112,9 @@ class FakeDaemon:
 
     def accept(self, config: Config) -> None:
         """Has it start and accept a configuration."""
-        document = parse_document(render_document(config))
-        assert not self.writer.cycle({}, offer=document).error
-        assert self.writer.snapshot.document is document
+        configuration = parse_config(render_config(config))
+        assert not self.writer.cycle({}, offer=configuration).error
+        assert self.writer.snapshot.configuration is configuration
 
     def count(self) -> Connections:
         """The connections of the fake kernel, by backend."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import service_of, write_document
+from support.lab_configurations import service_of, write_config
 from support.snapshots import snapshot
 from support.tunnelled import Tunnelled
 from tula.lab import Host, Lab, Network, TcpServer, routed, serve_tcp, serve_udp
@@ -49,7 +49,7 @@ class Setup:
 
     def write(self) -> None:
         """Writes the configuration as it is now."""
-        write_document(self.path, self.services, self.interfaces, **self.top)
+        write_config(self.path, self.services, self.interfaces, **self.top)
 
     def apply(self) -> None:
         """Writes and applies it."""

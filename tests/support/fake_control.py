@@ -21,7 +21,7 @@ from tula.engine.steps import render_steps
 from tula.metrics.render import render_metrics
 from tula.model.event import Event, EventKind, EventPage, choose_events
 from tula.model.flow import Flow
-from tula.model.health import BackendName, Health, Standing, State
+from tula.model.health import BackendName, BackendStatus, Health, State
 from tula.plan.trace import Trace
 
 CONFIG = make_config(make_service(backends=[make_backend(1), make_backend(2)]))
@@ -52,7 +52,7 @@ class FakeControl:
     file: bytes = b"the daemon's own text"
     outcome: ApplyOutcome = field(default_factory=lambda: ApplyOutcome(True, render_steps([STEP])))
     facts: DaemonFacts = field(default_factory=make_facts)
-    standings: dict[BackendName, Standing] = field(default_factory=dict)
+    statuses: dict[BackendName, BackendStatus] = field(default_factory=dict)
     findings: dict[BackendName, Health] = field(default_factory=dict)
     connections: dict[BackendName, int] | None = None
     panics: Sequence[str] = ()
@@ -76,7 +76,7 @@ class FakeControl:
             CONFIG,
             {},
             {},
-            standings=self.standings,
+            statuses=self.statuses,
             findings=self.findings,
             connections=self.connections,
             panics=self.panics,
@@ -96,7 +96,7 @@ class FakeControl:
 
     async def drain(self, backend: BackendName, deadline: float | None) -> None:
         self._change("drain", backend, deadline)
-        self.standings[backend] = Standing(State.DRAINING, 0, present=True, reason="drained")
+        self.statuses[backend] = BackendStatus(State.DRAINING, 0, present=True, reason="drained")
 
     async def undrain(self, backend: BackendName) -> None:
         self._change("undrain", backend)

@@ -1,4 +1,4 @@
-"""The golden rulesets: documents, and the text that nft is given for them.
+"""The golden rulesets: configurations, and the text that nft is given for them.
 
 Their machine is the one of ``make_host``: eth0 with 10.0.0.2/16 and 2001:db8::2/64, eth1 with
 10.1.0.2/24 and 2001:db8:1::2/64. A folder holds ``tula.yaml``, for a change also the
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from support.builders import make_host, make_numbered, number_config
 from support.schema_1 import as_schema_1, table_of_schema_1
-from tula.config.load import parse_document
+from tula.config.load import parse_config
 from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.ids import Ids
@@ -21,7 +21,7 @@ from tula.dataplane.nft.recover import recover_ids
 from tula.dataplane.nft.ruleset import Ruleset
 from tula.dataplane.nft.transaction import render_transaction
 from tula.model.config import Config
-from tula.plan.reach import backend_addresses
+from tula.plan.routes import backend_addresses
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SECOND = [ip_network("10.1.0.0/24"), ip_network("2001:db8:1::/64")]
@@ -48,7 +48,7 @@ def render_golden(folder: Path) -> tuple[str, str]:
 
 
 def _build(path: Path, have: Ruleset | None, known: Ids) -> tuple[Ruleset, Ids]:
-    config = parse_document(path.read_bytes()).config
+    config = parse_config(path.read_bytes()).config
     host = make_host(config, second=_on_second(config))
     ids = number_config(config, known, host=host)
     desired = make_numbered(config, host, ids)

@@ -18,7 +18,7 @@ from support.applications import (
     record,
 )
 from support.health_matrix import EMULATED, PATIENCE
-from support.lab_documents import backends_of, write_document
+from support.lab_configurations import backends_of, write_config
 from support.packets import FAMILIES, address_of, vip_of
 from support.probe_servers import certificate
 from support.running import Running
@@ -146,7 +146,7 @@ def running_applications(directory: Path) -> Iterator[Applications]:
             }
             for (kind, via, family), port in PORTS.items()
         }
-        path = write_document(directory / "tula.yaml", services, maglev={"slots": 251})
+        path = write_config(directory / "tula.yaml", services, maglev={"slots": 251})
         daemon = Running(network.lb, path)
         made = Applications(network, daemon, certificate(directory, NAME, days=5))
         with daemon:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from support.health_names import AT_THE_VIP, SERVICES, Named, wanted_reason
-from support.lab_documents import write_document
+from support.lab_configurations import write_config
 from support.packets import FAMILIES, address_of
 from support.running import Running
 from support.tunnelled import make_backend
@@ -154,7 +154,7 @@ class HealthMatrix:
         if self.tunnel:
             balancers = {f"lb{v}": address_of(self.network.lb, v) for v in FAMILIES}
             top["load_balancers"] = balancers
-        write_document(self.path, services, **top)
+        write_config(self.path, services, **top)
 
     def _at_vips(self, host: Host) -> None:
         """Everything that can be wrong with one VIP or one port."""

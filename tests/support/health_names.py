@@ -24,7 +24,7 @@ WHAT = {"here": tuple(PORTS), "routed": ("missing",), "held": AT_THE_VIP, "away"
 
 
 class Named(NamedTuple):
-    """A service's name: ``str`` of it is in the document."""
+    """A service's name: ``str`` of it is in the configuration."""
 
     place: str
     what: str

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tula.cli.common import open_balancer, open_store
 from tula.cli.main import app
-from tula.config.load import load_document, parse_document
+from tula.config.load import load_config, parse_config
 from tula.engine.change import Change, Outcome
 from tula.engine.status import describe_status
 from tula.lab import Host, LabError
@@ -27,15 +27,15 @@ class InProcess:
         self.store = open_store(Path(host.environment()["TULA_STATE_DIR"]))
         self.balancer = open_balancer(self.store)
 
-    def apply(self, document: Path) -> Outcome:
-        """Brings the host's kernel to the document."""
-        loaded = load_document(document)
+    def apply(self, configuration: Path) -> Outcome:
+        """Brings the host's kernel to the configuration."""
+        loaded = load_config(configuration)
         with self._host.enter():
             return self.balancer.apply(loaded.config, loaded.source.encode())
 
-    def plan(self, document: Path) -> Change:
+    def plan(self, configuration: Path) -> Change:
         """What that would change."""
-        loaded = load_document(document)
+        loaded = load_config(configuration)
         with self._host.enter():
             return self.balancer.plan(loaded.config, loaded.source.encode())
 
@@ -45,18 +45,18 @@ class InProcess:
             return self.balancer.clear()
 
     def trace(self, flow: Flow) -> Trace:
-        """Where a flow goes by the applied document and the kernel's tables."""
+        """Where a flow goes by the applied configuration and the kernel's tables."""
         with self._host.enter():
             entry = self.balancer.find_entry(flow)
         return self.balancer.trace(self._config(), flow, entry)
 
     def _config(self) -> Config:
-        source = self.store.document()
+        source = self.store.configuration()
         assert source is not None
-        return parse_document(source).config
+        return parse_config(source).config
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """The services of the applied document by name."""
+        """The services of the applied configuration by name."""
         config = self._config()
         with self._host.enter():
             stats = self.balancer.stats()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from support.in_process import InProcess, call_tula
-from support.lab_documents import write_document
+from support.lab_configurations import write_config
 from support.packets import address_of
 from support.tunnelled import LINK_KINDS
 from tula.lab import Host, Lab, Network, flat, remote
@@ -56,15 +56,15 @@ class Joined:
         versions = (4, 6) if self.kind == "l2" else (self.outer,)
         return {"address": [address_of(host, version) for version in versions]}
 
-    def document(self, **top: Any) -> Path:
-        """Writes the document as it is now."""
+    def configuration(self, **top: Any) -> Path:
+        """Writes the configuration as it is now."""
         balancers = {f"lb{v}": address_of(self.lb, v) for v in (4, 6)}
         keys = {"load_balancers": balancers, "maglev": {"slots": 251}, **top}
-        return write_document(self.path, self.services, **keys)
+        return write_config(self.path, self.services, **keys)
 
     def join(self) -> None:
         """All backends, then the balancer."""
-        path = self.document()
+        path = self.configuration()
         for host in self.backends:
             agent(host, "join", "-f", path)
         self.balancer.apply(path)

@@ -1,7 +1,7 @@
 """``tula backend join`` that is killed before the command of a given number, for its tests.
 
-Run as a program: ``python killed_join.py NUMBER STATE_DIRECTORY DOCUMENT``. Before command 0 only
-the record is on the disk; a number behind the last command kills before the last record.
+Run as a program: ``python killed_join.py NUMBER STATE_DIRECTORY CONFIGURATION``. Before command 0
+only the record is on the disk; a number behind the last command kills before the last record.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from tula.agent.agent import Agent
 from tula.agent.identity import find_role
 from tula.agent.record import Record, RecordFile, Source
-from tula.config.load import load_document
+from tula.config.load import load_config
 from tula.kernel.backend_host import KernelBackendHost
 from tula.kernel.network import KernelNetwork
 from tula.model.backend_setup import BackendFacts
@@ -47,10 +47,10 @@ class Killed(KernelBackendHost):
 
 def main() -> None:
     number, state, path = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-    document = load_document(path)
+    configuration = load_config(path)
     here = {held.address.ip for held in KernelNetwork().view(()).addresses}
-    role = find_role(str(path), document.config, here)
-    record = Record((Source(str(path), document.source),))
+    role = find_role(str(path), configuration.config, here)
+    record = Record((Source(str(path), configuration.source),))
     Agent(Killed(number), RecordFile(state)).join([role], record)
 
 

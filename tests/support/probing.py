@@ -17,9 +17,9 @@ from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import ICMPv6EchoRequest
 
 from support.in_process import InProcess
-from support.lab_documents import write_document
+from support.lab_configurations import write_config
 from tula.cli.common import open_store
-from tula.config.load import load_document
+from tula.config.load import load_config
 from tula.engine.assemble import kernel_data_path
 from tula.engine.host_settings import HostSettings
 from tula.kernel.network import KernelNetwork
@@ -28,7 +28,7 @@ from tula.kernel.sysctls import KernelSysctls
 from tula.lab import Host
 from tula.model.health import ProbeTarget
 from tula.plan.probes import PlannedProbe, ProbePlan, plan_probes, probe_destinations
-from tula.plan.reach import backend_addresses, plan_reach
+from tula.plan.routes import backend_addresses, plan_routes
 
 VIPS = {
     "here": ("10.9.0.100", "fd09::100"),
@@ -72,20 +72,22 @@ class Probing:
         self.settings = HostSettings(KernelProbeRoute(), KernelSysctls(), store)
 
     def apply(self) -> None:
-        """The document, then what the machine needs for its probes."""
-        self.here.apply(write_document(self.path, self.services, **self.top))
+        """The configuration, then what the machine needs for its probes."""
+        self.here.apply(write_config(self.path, self.services, **self.top))
         self.plan_only()
         assert self.ensure() == []
 
     def plan_only(self) -> ProbePlan:
         """Plans the probes anew, by the machine as it is."""
-        config = load_document(self.path).config
+        config = load_config(self.path).config
         with self.lb.enter():
             host = KernelNetwork().view(backend_addresses(config) | probe_destinations(config))
-        reach = plan_reach(config, host)
+        routes = plan_routes(config, host)
         path = kernel_data_path()
         memory = path.recall(self._store.remembered().path)
-        self.plan = plan_probes(config, host, reach, lambda *name: path.probe_socket(*name, memory))
+        self.plan = plan_probes(
+            config, host, routes, lambda *name: path.probe_socket(*name, memory)
+        )
         assert self.plan.problems == ()
         return self.plan
 

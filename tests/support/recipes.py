@@ -18,7 +18,7 @@ from typing import NamedTuple
 from support.debian import Debian
 from support.joined import agent
 from support.running import Running
-from tula.config.load import load_document
+from tula.config.load import load_config
 from tula.lab import Capture, Lab
 
 _PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -27,9 +27,9 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Recipe(NamedTuple):
-    """A section's document, and its scripts for backends in their order."""
+    """A section's configuration, and its scripts for backends in their order."""
 
-    document: str
+    configuration: str
     scripts: list[str]
 
 
@@ -38,18 +38,18 @@ def read_recipe(title: str) -> Recipe:
     _, _, behind = _PAGE.read_text().partition(f"\n## {title}\n")
     section, _, _ = behind.partition("\n## ")
     blocks = _BLOCK.findall(section)
-    (document,) = (text for kind, text in blocks if kind == "yaml")
-    return Recipe(document, [text for kind, text in blocks if kind == "sh"])
+    (configuration,) = (text for kind, text in blocks if kind == "yaml")
+    return Recipe(configuration, [text for kind, text in blocks if kind == "sh"])
 
 
 class Cooked:
-    """A lab with the recipe's machines; ``vips`` are the document's."""
+    """A lab with the recipe's machines; ``vips`` are the configuration's."""
 
     def __init__(self, lab: Lab, folder: Path, recipe: Recipe) -> None:
         self.folder = folder
         self.path = folder / "tula.yaml"
-        self.path.write_text(recipe.document)
-        config = load_document(self.path).config
+        self.path.write_text(recipe.configuration)
+        config = load_config(self.path).config
         (service,) = config.services
         self.name = service.name
         self.vips = [str(vip) for vip in service.vips]

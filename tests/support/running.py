@@ -23,18 +23,18 @@ Backends = dict[str, dict[str, Any]]
 
 
 class Running:
-    """``tula run`` in a host, by a document's file; ``log`` is what it said."""
+    """``tula run`` in a host, by a configuration's file; ``log`` is what it said."""
 
     def __init__(
-        self, host: Host, document: Path, *options: str, before: tuple[str, ...] = ()
+        self, host: Host, configuration: Path, *options: str, before: tuple[str, ...] = ()
     ) -> None:
         """``before`` is the program that becomes the daemon."""
         self._before = before
         self.host = host
-        self.document = document
+        self.configuration = configuration
         self._options = options
         self._process: Process | None = None
-        self._output = document.with_name("daemon.log")
+        self._output = configuration.with_name("daemon.log")
 
     def __enter__(self) -> Self:
         self.start()
@@ -73,7 +73,7 @@ class Running:
 
     def launch(self, output: int) -> Process:
         """Its process."""
-        command = [sys.executable, "-m", "tula", "run", "-f", self.document, *self._options]
+        command = [sys.executable, "-m", "tula", "run", "-f", self.configuration, *self._options]
         return self.host.popen(
             [*self._before, *command], stdout=output, stderr=output, env=self.host.environment()
         )
@@ -84,7 +84,7 @@ class Running:
         return Path(self.host.environment()["TULA_RUN_DIR"])
 
     def wait_until_it_answers(self, within: float = _START) -> None:
-        """Until it has a document and says how that stands."""
+        """Until it has a configuration and says how that stands."""
         try:
             wait_until(self._answers, within, "the daemon")
         except LabError as error:
@@ -161,7 +161,7 @@ class Running:
         wait_until(lambda: part in self.problems, within, f"a problem: {part}")
 
     def wait_for_weight(self, backend: str, weight: int, within: float = 60.0) -> None:
-        """Waits until a document runs that gives ``service/backend`` this weight."""
+        """Waits until a configuration runs that gives ``service/backend`` this weight."""
         wait_until(lambda: self.backends()[backend]["weight"] == weight, within, f"{weight}")
 
     def events(self) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from tula.lab import Host
 from tula.lab.process import Completed, Process
 
 STATE, RUN, PROGRAMS = "/var/lib", "/run", "/opt"
-DOCUMENT = f"{PROGRAMS}/etc/tula.yaml"
+CONFIGURATION = f"{PROGRAMS}/etc/tula.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Sandbox:
     def __init__(
         self, host: Host, unit: UnitFile, directory: Path, *, sysctls: bool = True
     ) -> None:
-        """``directory`` is the test's own; the document is its ``etc/tula.yaml``.
+        """``directory`` is the test's own; the configuration is its ``etc/tula.yaml``.
 
         Without ``sysctls`` /proc/sys is read-only, as in many containers.
         """
@@ -63,8 +63,8 @@ class Sandbox:
             f"{STATE}/{state}": directory / "state",
             f"{RUN}/{run}": directory / "run",
         }
-        self.document = directory / "etc" / "tula.yaml"
-        self.document.parent.mkdir()
+        self.configuration = directory / "etc" / "tula.yaml"
+        self.configuration.parent.mkdir()
         for path in self._writable.values():
             path.mkdir()
             os.chown(path, self._uid, self._uid)
@@ -82,7 +82,7 @@ class Sandbox:
         assert first.endswith("/bin/tula")
         return [
             "tula",
-            *(DOCUMENT if word == "/etc/tula/tula.yaml" else word for word in arguments),
+            *(CONFIGURATION if word == "/etc/tula/tula.yaml" else word for word in arguments),
         ]
 
     def run(self, *command: str, check: bool = True) -> Completed:
@@ -117,7 +117,7 @@ class Sandbox:
             "python": sys.base_prefix,
             "src": str(Path(tula.__file__).parents[1]),
             "site": str(Path(yaml.__file__).parents[1]),
-            "etc": str(self.document.parent),
+            "etc": str(self.configuration.parent),
         }
         python = f"{PROGRAMS}/python/bin/python{sys.version_info.major}.{sys.version_info.minor}"
         start = [python, "-m", "tula"] if command[0] == "tula" else [python]

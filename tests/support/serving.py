@@ -1,4 +1,4 @@
-"""A network of the lab that balances by a document, changed step by step."""
+"""A network of the lab that balances by a configuration, changed step by step."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any, Self
 
 from support.builders import trace_flow
 from support.in_process import InProcess, call_tula
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import vip_of
-from tula.config.load import load_document
+from tula.config.load import load_config
 from tula.lab import Host, LabError, Network, TcpFlow, ask_all, flows, tcp_flows
 from tula.model.config import Protocol
 from tula.model.flow import Flow
 
-Document = dict[str, Any]
-"""The document's keys; its services are by name, "web" is the one that is asked."""
+LoadedConfig = dict[str, Any]
+"""The configuration's keys; its services are by name, "web" is the one that is asked."""
 Answers = dict[int, str]
 """By the client's port: who answered."""
 
@@ -36,7 +36,7 @@ class Serving:
         self.path = path
         self._here = InProcess(self.lb)
         self._opened: list[TcpFlow] = []
-        self.document: Document = {"services": {"web": self.service(**keys)}}
+        self.configuration: LoadedConfig = {"services": {"web": self.service(**keys)}}
 
     def __enter__(self) -> Self:
         return self
@@ -58,16 +58,16 @@ class Serving:
     @property
     def web(self) -> dict[str, Any]:
         """The service that is asked; change it, then apply."""
-        found: dict[str, Any] = self.document["services"]["web"]
+        found: dict[str, Any] = self.configuration["services"]["web"]
         return found
 
     def apply(self, by_command: bool = False) -> bool:
-        """Brings the balancer to the document; whether anything changed."""
-        document = write_document(self.path, **self.document)
+        """Brings the balancer to the configuration; whether anything changed."""
+        configuration = write_config(self.path, **self.configuration)
         if by_command:
-            applied = self.lb.tula("apply", "-f", document, "--json").stdout
+            applied = self.lb.tula("apply", "-f", configuration, "--json").stdout
             return bool(json.loads(applied)["changed"])
-        return bool(self._here.apply(document))
+        return bool(self._here.apply(configuration))
 
     def forget_state(self) -> None:
         """What a lost disk does."""
@@ -114,7 +114,7 @@ class Serving:
         """The backend that the kernel's table holds for the first client's flow, by its name."""
         with self.lb.enter():
             found = self._here.balancer.find_entry(self._flow(family, protocol, port))
-        backends = load_document(self.path).config.services[0].backends
+        backends = load_config(self.path).config.services[0].backends
         return next((b.name for b in backends if found and b.key == found.backend), None)
 
     def _flow(self, family: int, protocol: str, port: int) -> Flow:
@@ -122,8 +122,8 @@ class Serving:
         return Flow(client, port, vip, 80, Protocol(protocol))
 
     def by_hash(self, family: int, protocol: str, port: int) -> str | None:
-        """Where the document sends a flow that no table holds."""
-        config = load_document(self.path).config
+        """Where the configuration sends a flow that no table holds."""
+        config = load_config(self.path).config
         return trace_flow(config, self._flow(family, protocol, port)).backend
 
     def status(self) -> dict[str, Any]:

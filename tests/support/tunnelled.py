@@ -1,4 +1,4 @@
-"""A network whose backends are behind a router, reached by tunnels that the document asks for."""
+"""A network whose backends are behind a router, reached by the configuration's tunnels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet
 
 from support.in_process import InProcess
-from support.lab_documents import write_document
+from support.lab_configurations import write_config
 from support.packets import address_of
 from tula.agent.instructions import plan_instructions
-from tula.config.load import load_document
+from tula.config.load import load_config
 from tula.lab import Host, Lab, remote, serve_tcp, serve_udp
 from tula.model.config import Tunnel
 
@@ -75,15 +75,15 @@ class Tunnelled:
         found: dict[str, Any] = self.services["web"]
         return found
 
-    def document(self) -> Path:
+    def configuration(self) -> Path:
         """Writes it as it is now."""
         balancers = {f"lb{v}": address_of(self.lb, v) for v in (4, 6)}
         keys = {"load_balancers": balancers, "maglev": {"slots": self.slots}}
-        return write_document(self.path, self.services, **keys)
+        return write_config(self.path, self.services, **keys)
 
     def apply(self) -> bool:
-        """Brings the balancer to the document; whether anything changed."""
-        return bool(self.here.apply(self.document()))
+        """Brings the balancer to the configuration; whether anything changed."""
+        return bool(self.here.apply(self.configuration()))
 
     def prepare(self) -> None:
         """Makes hosts into backends, letter by letter as the instructions say."""
@@ -102,9 +102,9 @@ class Tunnelled:
             serve_udp(backend, [80])
 
 
-def make_backend(host: Host, document: Path, only: str = "") -> None:
+def make_backend(host: Host, configuration: Path, only: str = "") -> None:
     """Runs the instructions for the backend of this name; ``only`` those with this word."""
-    steps = plan_instructions(load_document(document).config, host.name)
+    steps = plan_instructions(load_config(configuration).config, host.name)
     assert steps is not None
     commands = [command for step in steps for command in step.commands if only in command]
     host.run(["sh", "-e", "-c", "\n".join(commands)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from support.crafted import Crafted
 from support.in_process import InProcess
-from support.lab_documents import backends_of, service_of, write_document
+from support.lab_configurations import backends_of, service_of, write_config
 from tula.lab import Lab, Network, flat, serve_udp
 
 PORTS = {"one": 53, "two": 54}
@@ -17,7 +17,7 @@ WAYS: dict[str, Any] = {
     "by hash": {"connections": {"enabled": False}},
     "in turn": {"defaults": {"scheduler": "rr"}},
 }
-"""Keys of the document: how a backend is chosen, and held."""
+"""Keys of the configuration: how a backend is chosen, and held."""
 
 
 def two_services(lab: Lab) -> Network:
@@ -50,5 +50,5 @@ class TwoServices:
             services[name] = service_of(
                 self.network, protocol="udp", ports=[PORTS[name]], backends=backends
             )
-        document = write_document(self._directory / "tula.yaml", services, **self._top)
-        InProcess(self.network.lb).apply(document)
+        configuration = write_config(self._directory / "tula.yaml", services, **self._top)
+        InProcess(self.network.lb).apply(configuration)

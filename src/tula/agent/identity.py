@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from tula.agent.plan import Role, role_by_addresses, role_by_name
 from tula.agent.record import Record, Source
-from tula.config.load import DocumentError, parse_document
+from tula.config.load import ConfigError, parse_config
 from tula.model.config import Config, IPAddress
 from tula.model.errors import KernelError
 
@@ -48,8 +48,8 @@ def roles_of(record: Record, addresses: Collection[IPAddress]) -> Sequence[Role]
 
 def _role(source: Source, addresses: Collection[IPAddress]) -> Role:
     try:
-        config = parse_document(source.text).config
-    except DocumentError as error:
+        config = parse_config(source.text).config
+    except ConfigError as error:
         raise KernelError(
             f"the configuration joined from {source.file} is not valid for this version of Tula: "
             f"{error.problems[0].message}; join again with -f"

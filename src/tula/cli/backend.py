@@ -19,7 +19,7 @@ from tula.cli.common import (
     fail,
     print_json,
     print_table,
-    read_document,
+    read_config,
     warn,
 )
 from tula.cli.instructions import instructions
@@ -210,10 +210,10 @@ def _roles(
         return record, roles_of(record, here)
     sources, roles = [], []
     for file in files:
-        document = read_document(file)
-        warn(str(file), document)
-        roles.append(find_role(str(file), document.config, here, name))
-        sources.append(Source(str(file.absolute()), document.source, name))
+        configuration = read_config(file)
+        warn(str(file), configuration)
+        roles.append(find_role(str(file), configuration.config, here, name))
+        sources.append(Source(str(file.absolute()), configuration.source, name))
     return Record(tuple(sources), addresses=tuple(sorted(map(str, here)))), roles
 
 

@@ -18,7 +18,7 @@ from tula.cli.common import (
     MaybeFile,
     RunDir,
     StateDir,
-    document_of,
+    config_of,
     errors,
     fail,
     open_balancer,
@@ -57,10 +57,12 @@ def plan(
             raise typer.Exit(DIFFERENT)
         return
     store = open_store(state_dir)
-    name, document = document_of(file, store)
-    warn(name, document)
-    with errors(), problems(name, document):
-        change = open_balancer(store).plan(document.config, document.source.encode(), force=force)
+    name, configuration = config_of(file, store)
+    warn(name, configuration)
+    with errors(), problems(name, configuration):
+        change = open_balancer(store).plan(
+            configuration.config, configuration.source.encode(), force=force
+        )
     _show(change, json, "nothing to change")
     if change and exit_code:
         raise typer.Exit(DIFFERENT)
@@ -83,11 +85,11 @@ def apply(
         _apply_by(daemon, source, force, json, str(file) if file is not None else None)
         return
     store = open_store(state_dir)
-    name, document = document_of(file, store)
-    warn(name, document)
+    name, configuration = config_of(file, store)
+    warn(name, configuration)
     balancer = open_balancer(store)
-    with errors(), problems(name, document):
-        outcome = balancer.apply(document.config, document.source.encode(), force=force)
+    with errors(), problems(name, configuration):
+        outcome = balancer.apply(configuration.config, configuration.source.encode(), force=force)
     for warning in outcome.warnings:
         print(f"warning: {warning}; run tula apply again", file=sys.stderr)
     if outcome.unsaved:

@@ -15,30 +15,30 @@ def check(file: File, json: Json = False) -> None:
 
     What depends on this machine (interfaces, on-link backends) is only a warning.
     """
-    from tula.config.load import DocumentError, describe, load_document
+    from tula.config.load import ConfigError, describe, load_config
     from tula.engine.assemble import kernel_data_path
     from tula.kernel.network import KernelNetwork
-    from tula.plan.reach import backend_addresses, plan_reach, takes_own_address
+    from tula.plan.routes import backend_addresses, plan_routes, takes_own_address
 
     try:
-        document = load_document(file)
-    except DocumentError as error:
+        loaded = load_config(file)
+    except ConfigError as error:
         lines = [describe(str(file), problem, error.positions) for problem in error.problems]
         if json:
             print_json({"valid": False, "problems": lines, "warnings": []})
             raise typer.Exit(WRONG) from None
         fail(WRONG, *lines)
-    config = document.config
+    config = loaded.config
     with errors():
         network = KernelNetwork()
         host = network.view(backend_addresses(config))
         if takes_own_address(config, host):
             host = replace(host, ssh_ports=network.ssh_ports())
-    here = plan_reach(config, host).problems
+    here = plan_routes(config, host).problems
     with errors():
         here += kernel_data_path().unsupported(config)
-    warnings = [describe(str(file), problem, document.positions) for problem in document.warnings]
-    warnings += [f"on this machine: {describe(str(file), p, document.positions)}" for p in here]
+    warnings = [describe(str(file), problem, loaded.positions) for problem in loaded.warnings]
+    warnings += [f"on this machine: {describe(str(file), p, loaded.positions)}" for p in here]
     if json:
         print_json({"valid": True, "problems": [], "warnings": warnings})
         return

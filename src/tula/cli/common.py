@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from tula.config.load import Document, DocumentError
+    from tula.config.load import ConfigError, LoadedConfig
     from tula.engine.balancer import Balancer
     from tula.engine.reader import Adapters
     from tula.engine.store import Store
@@ -95,7 +95,7 @@ def has_rights() -> bool:
 
 
 @contextmanager
-def problems(file: str, document: Document) -> Iterator[None]:
+def problems(file: str, configuration: LoadedConfig) -> Iterator[None]:
     """Turns problems of a configuration on this machine into lines and exit status 2."""
     from tula.config.load import describe
     from tula.model.problem import ProblemsError
@@ -103,27 +103,29 @@ def problems(file: str, document: Document) -> Iterator[None]:
     try:
         yield
     except ProblemsError as error:
-        fail(WRONG, *(describe(file, problem, document.positions) for problem in error.problems))
+        fail(
+            WRONG, *(describe(file, problem, configuration.positions) for problem in error.problems)
+        )
 
 
-def read_document(file: Path) -> Document:
+def read_config(file: Path) -> LoadedConfig:
     """Load a configuration file; problems are printed, one a line, with exit status 2."""
-    from tula.config.load import DocumentError, load_document
+    from tula.config.load import ConfigError, load_config
 
     try:
-        return load_document(file)
-    except DocumentError as error:
+        return load_config(file)
+    except ConfigError as error:
         _refuse(str(file), error)
 
 
-def applied_document(store: Store) -> tuple[str, Document]:
+def applied_config(store: Store) -> tuple[str, LoadedConfig]:
     """The last applied configuration with its path for messages; exit status 2 if there is none."""
-    from tula.config.load import DocumentError, parse_document
-    from tula.engine.store import CLEARED, DOCUMENT
+    from tula.config.load import ConfigError, parse_config
+    from tula.engine.store import CLEARED, CONFIGURATION
 
-    name = str(store.directory / DOCUMENT)
+    name = str(store.directory / CONFIGURATION)
     with errors():
-        source = store.document()
+        source = store.configuration()
     if source is None:
         aside = store.directory / CLEARED
         hint = f"; it was cleared, and is kept in {aside}" if aside.exists() else ""
@@ -131,28 +133,28 @@ def applied_document(store: Store) -> tuple[str, Document]:
             WRONG, f"tula: no configuration has been applied here{hint}; name one with -f tula.yaml"
         )
     try:
-        return name, parse_document(source)
-    except DocumentError as error:  # by another version of Tula, or edited in place
+        return name, parse_config(source)
+    except ConfigError as error:  # by another version of Tula, or edited in place
         _refuse(name, error)
 
 
-def _refuse(name: str, error: DocumentError) -> NoReturn:
+def _refuse(name: str, error: ConfigError) -> NoReturn:
     from tula.config.load import describe
 
     fail(WRONG, *(describe(name, problem, error.positions) for problem in error.problems))
 
 
-def document_of(file: Path | None, store: Store) -> tuple[str, Document]:
+def config_of(file: Path | None, store: Store) -> tuple[str, LoadedConfig]:
     """The configuration of this file, or the last applied one, with its path for messages."""
-    return (str(file), read_document(file)) if file is not None else applied_document(store)
+    return (str(file), read_config(file)) if file is not None else applied_config(store)
 
 
-def warn(file: str, document: Document) -> None:
+def warn(file: str, configuration: LoadedConfig) -> None:
     """Prints a configuration's warnings to standard error."""
     from tula.config.load import describe
 
-    for problem in document.warnings:
-        print("warning: " + describe(file, problem, document.positions), file=sys.stderr)
+    for problem in configuration.warnings:
+        print("warning: " + describe(file, problem, configuration.positions), file=sys.stderr)
 
 
 def open_balancer(store: Store) -> Balancer:

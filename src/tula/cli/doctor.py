@@ -17,7 +17,7 @@ from tula.cli.common import (
     MaybeFile,
     RunDir,
     StateDir,
-    document_of,
+    config_of,
     errors,
     fail,
     has_rights,
@@ -30,7 +30,7 @@ from tula.cli.daemon import daemon_of
 
 if TYPE_CHECKING:
     from tula.cli.client import Client
-    from tula.config.load import Document
+    from tula.config.load import LoadedConfig
     from tula.doctor.run import Report
     from tula.engine.store import Store
     from tula.model.finding import Finding
@@ -59,16 +59,16 @@ def doctor(
     if not has_rights():
         fail(FAILED, "tula: doctor needs root (CAP_NET_ADMIN and CAP_NET_RAW)")
     store = open_store(state_dir)
-    document = _document(file, store)
+    configuration = _configuration(file, store)
     daemon = daemon_of(run_dir)
     with errors():
         observed = observe_machine(
-            document.config,
-            document.source.encode(),
+            configuration.config,
+            configuration.source.encode(),
             f"-f {file}" if file is not None else "",
             kernel_adapters(),
             store,
-            lambda: _pending_changes(daemon, store, document, file is not None),
+            lambda: _pending_changes(daemon, store, configuration, file is not None),
         )
         report = examine(observed, patience)
     if json:
@@ -79,24 +79,24 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
-def _document(file: Path | None, store: Store) -> Document:
+def _configuration(file: Path | None, store: Store) -> LoadedConfig:
     """The named configuration, else the applied one, else the one that this machine joined."""
     from tula.agent.record import RecordFile
-    from tula.config.load import DocumentError, parse_document
+    from tula.config.load import ConfigError, parse_config
 
     with errors():
-        applied = store.document() is not None
+        applied = store.configuration() is not None
         record = RecordFile(store.directory).read()
     if file is None and not applied and record is not None and len(record.sources) == 1:
         try:
-            return parse_document(record.sources[0].text)
-        except DocumentError:
+            return parse_config(record.sources[0].text)
+        except ConfigError:
             pass  # from another version of Tula: it must be named with -f
-    return document_of(file, store)[1]
+    return config_of(file, store)[1]
 
 
 def _pending_changes(
-    daemon: Client | None, store: Store, document: Document, named: bool
+    daemon: Client | None, store: Store, configuration: LoadedConfig, named: bool
 ) -> Sequence[str] | None:
     """What apply would change; None when the configuration does not fit this machine.
 
@@ -106,12 +106,14 @@ def _pending_changes(
     from tula.engine.steps import describe_steps
     from tula.model.problem import ProblemsError
 
-    source = document.source.encode()
+    source = configuration.source.encode()
     try:
         if daemon is not None:
             steps: list[dict[str, Any]] = daemon.plan(source if named else None, True)["steps"]
         else:
-            steps = describe_steps(open_balancer(store).plan(document.config, source, force=True))
+            steps = describe_steps(
+                open_balancer(store).plan(configuration.config, source, force=True)
+            )
     except (ProblemsError, DaemonError, NoDaemonError):
         return None
     return [f"{step['verb']} {step['what']} {step['name']}" for step in steps]

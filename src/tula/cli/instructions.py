@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tula.cli.common import WRONG, File, Json, fail, print_json, read_document, warn
+from tula.cli.common import WRONG, File, Json, fail, print_json, read_config, warn
 
 if TYPE_CHECKING:
     from tula.agent.boot_files import BootPlan
@@ -36,17 +36,17 @@ def instructions(
     from tula.agent.instructions import plan_instructions
     from tula.agent.plan import role_by_name
 
-    document = read_document(file)
-    warn(str(file), document)
-    role = role_by_name(document.config, backend)
+    configuration = read_config(file)
+    warn(str(file), configuration)
+    role = role_by_name(configuration.config, backend)
     if role is None:
-        names = {b.name for service in document.config.services for b in service.backends}
+        names = {b.name for service in configuration.config.services for b in service.backends}
         known = ", ".join(sorted(names)[:20]) or "none"
         fail(WRONG, f"tula: no backend {backend!r} in {file}; its backends are: {known}")
     if format_ is not Format.IP:
         _print_boot(_boot_plan(role, format_), json)
         return
-    steps = plan_instructions(document.config, backend) or ()
+    steps = plan_instructions(configuration.config, backend) or ()
     if json:
         print_json([{"why": step.why, "commands": list(step.commands)} for step in steps])
         return

@@ -17,7 +17,7 @@ from tula.cli.common import (
     WRONG,
     RunDir,
     StateDir,
-    applied_document,
+    applied_config,
     duration,
     errors,
     fail,
@@ -128,16 +128,16 @@ def offline_override(state_dir: Path, name: tuple[str, str], verb: str, body: An
     from tula.kernel.clock import boot_time
 
     store = open_store(state_dir)
-    file, document = applied_document(store)
+    file, configuration = applied_config(store)
     try:
-        find_backend(document.config, name)
+        find_backend(configuration.config, name)
     except NoSuchBackendError as error:
         fail(WRONG, f"tula: {error}")
     change = override_change(verb, boot_time(), **(body or {}))
-    with errors(), problems(file, document):
-        repair = open_balancer(store).override(document.config, name, change)
+    with errors(), problems(file, configuration):
+        repair = open_balancer(store).override(configuration.config, name, change)
     for problem in repair.problems:
-        print(f"warning: {describe(file, problem, document.positions)}", file=sys.stderr)
+        print(f"warning: {describe(file, problem, configuration.positions)}", file=sys.stderr)
     if repair.unsaved:
         print(f"warning: not saved on disk: {repair.unsaved}", file=sys.stderr)
 

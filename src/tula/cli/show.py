@@ -17,8 +17,8 @@ from tula.cli.common import (
     MaybeFile,
     RunDir,
     StateDir,
-    applied_document,
-    document_of,
+    applied_config,
+    config_of,
     errors,
     fail,
     open_balancer,
@@ -29,7 +29,7 @@ from tula.cli.daemon import daemon_errors, daemon_of
 
 if TYPE_CHECKING:
     from tula.model.config import IPAddress
-    from tula.model.health import Standing
+    from tula.model.health import BackendStatus
 
 
 def status(
@@ -57,26 +57,26 @@ def _status_here(state_dir: Path) -> dict[str, Any]:
     from tula.engine.status import describe_status
 
     store = open_store(state_dir)
-    _, document = applied_document(store)
+    _, configuration = applied_config(store)
     with errors():
         balancer = open_balancer(store)
-        standings = balancer.without_monitors(document.config)
+        statuses = balancer.without_monitors(configuration.config)
         stats = balancer.stats()
         return describe_status(
-            document.config,
+            configuration.config,
             stats.backends,
             stats.counters,
             stats.tables,
-            balancer.endpoints(document.config),
-            standings={name: _without_reason(s) for name, s in standings.items()},
+            balancer.endpoints(configuration.config),
+            statuses={name: _without_reason(s) for name, s in statuses.items()},
         )
 
 
-def _without_reason(standing: Standing) -> Standing:
+def _without_reason(status: BackendStatus) -> BackendStatus:
     """Without a daemon nothing is checked; that needs no reason in every line."""
     from tula.model.health import State
 
-    return replace(standing, reason="") if standing.state is State.UNKNOWN else standing
+    return replace(status, reason="") if status.state is State.UNKNOWN else status
 
 
 def trace(
@@ -106,7 +106,7 @@ def trace(
     """
     from tula.model.config import Protocol
     from tula.model.flow import Flow
-    from tula.plan.standing import effective_config
+    from tula.plan.backend_status import effective_config
 
     vip, port = _endpoint(target, "VIP:PORT")
     address, client_port = _endpoint(client, "--client")
@@ -130,9 +130,9 @@ def trace(
             )
     else:
         store = open_store(state_dir)
-        _, document = document_of(file, store)
+        _, configuration = config_of(file, store)
         flow = Flow(address, client_port, vip, port, Protocol(protocol))
-        entry, config = None, document.config
+        entry, config = None, configuration.config
         balancer = open_balancer(store)
         if file is None:
             with errors():

@@ -14,7 +14,7 @@ _BARE = re.compile(r"[A-Za-z0-9_.:/+-]{1,40}")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
-class DocumentError(ProblemsError):
+class ConfigError(ProblemsError):
     """A configuration that is refused: all its problems, by position, and where its parts are."""
 
     def __init__(self, problems: list[Problem], positions: Positions) -> None:

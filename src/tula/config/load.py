@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from tula.config.compose import compose
-from tula.config.errors import BrokenError, DocumentError, by_position, describe, place, shown
+from tula.config.errors import BrokenError, ConfigError, by_position, describe, place, shown
 from tula.config.fields import Strict, given, settings_of, value_of
-from tula.config.models import DocumentModel, ServiceModel
+from tula.config.models import ConfigModel, ServiceModel
 from tula.config.pydantic_errors import problems_of, without
 from tula.config.rules import across_problems, size_problems, top_problems
 from tula.config.service_rules import service_problems
@@ -24,12 +24,12 @@ from tula.model.problem import Path as Place
 from tula.model.problem import Problem
 
 __all__ = [
-    "Document",
-    "DocumentError",
+    "ConfigError",
+    "LoadedConfig",
     "Positions",
     "describe",
-    "load_document",
-    "parse_document",
+    "load_config",
+    "parse_config",
     "place",
 ]
 
@@ -37,7 +37,7 @@ _ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class Document:
+class LoadedConfig:
     """A configuration without problems: its value, its text, where its parts are, and warnings."""
 
     config: Config
@@ -46,10 +46,10 @@ class Document:
     warnings: list[Problem]
 
 
-def load_document(path: Path) -> Document:
+def load_config(path: Path) -> LoadedConfig:
     """Read and validate a configuration file.
 
-    Raises DocumentError: with all problems by position, or with one problem and
+    Raises ConfigError: with all problems by position, or with one problem and
     ``positions.known`` False when the file is missing, unreadable, or not a regular file. Does
     not wait on pipes, and reads no more than 16 MiB.
     """
@@ -57,11 +57,11 @@ def load_document(path: Path) -> Document:
         data = read_bytes(path)
     except BrokenError as error:
         raise _broken(error) from None
-    return parse_document(data)
+    return parse_config(data)
 
 
-def parse_document(text: str | bytes) -> Document:
-    """Validate a configuration; bytes are UTF-8. Raises DocumentError with all its problems."""
+def parse_config(text: str | bytes) -> LoadedConfig:
+    """Validate a configuration; bytes are UTF-8. Raises ConfigError with all its problems."""
     try:
         source = decode(text)
         root, problems = compose(source)
@@ -71,13 +71,13 @@ def parse_document(text: str | bytes) -> Document:
     config, found, warnings = _validate(root, positions)
     problems.extend(found)
     if problems or config is None:
-        raise DocumentError(by_position(problems, positions), positions)
-    return Document(config, source, positions, by_position(warnings, positions))
+        raise ConfigError(by_position(problems, positions), positions)
+    return LoadedConfig(config, source, positions, by_position(warnings, positions))
 
 
-def _broken(error: BrokenError) -> DocumentError:
+def _broken(error: BrokenError) -> ConfigError:
     # The text has no tree whose paths could be asked for, so the whole is placed at the error.
-    return DocumentError([Problem((), error.message)], Positions(whole=error.mark))
+    return ConfigError([Problem((), error.message)], Positions(whole=error.mark))
 
 
 def _validate(
@@ -117,7 +117,7 @@ def _read(root: MapNode, positions: Positions) -> tuple[dict[str, Any], list[Pro
     unreadable: list[Place] = []
     for _ in range(_ROUNDS):
         try:
-            return given(DocumentModel.model_validate(tree)), problems or []
+            return given(ConfigModel.model_validate(tree)), problems or []
         except ValidationError as error:
             found, cuts = problems_of(error, positions)
             # What fails only once its invalid parts are gone is no error of the user's.

@@ -176,8 +176,8 @@ ServiceModel = derive(
         ),
     },
 )
-DocumentModel = derive(
-    "DocumentModel",
+ConfigModel = derive(
+    "ConfigModel",
     first_paragraph(Config),
     {
         **keys_of(settings_of(Config), partial=True),

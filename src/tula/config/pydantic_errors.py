@@ -12,7 +12,7 @@ from tula.config.fields import settings_of
 from tula.config.models import (
     BackendModel,
     CheckModel,
-    DocumentModel,
+    ConfigModel,
     HealthModel,
     MonitorModel,
     ServiceModel,
@@ -23,7 +23,7 @@ from tula.model.config import Config
 from tula.model.problem import Path, Problem
 
 _MODELS: dict[Path, type[BaseModel]] = {
-    (): DocumentModel,
+    (): ConfigModel,
     ("defaults",): ServiceModel,
     ("services", "*"): ServiceModel,
     ("services", "*", "backends", "*"): BackendModel,

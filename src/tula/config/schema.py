@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tula.config.addresses import NAME
-from tula.config.models import DocumentModel
+from tula.config.models import ConfigModel
 from tula.config.service_rules import REQUIRED_KEYS
 
 
@@ -15,7 +15,7 @@ def json_schema() -> dict[str, object]:
     It says what fields hold. The rules between fields (overlaps, families, doubled addresses)
     are beyond it: ``tula check`` has them.
     """
-    schema: dict[str, Any] = DocumentModel.model_json_schema()
+    schema: dict[str, Any] = ConfigModel.model_json_schema()
     definitions = schema["$defs"]
     _tidy(schema)
     definitions["ServiceModel"]["not"] = {"required": ["health", "checks"]}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tula.config.errors import place
-from tula.config.load import Document, DocumentError, Positions, parse_document
+from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
 from tula.daemon.reconciler import place_problems
 from tula.daemon.snapshot import Connections
 from tula.engine.balancer import Balancer
@@ -33,10 +33,10 @@ from tula.engine.store import Remembered, Store
 from tula.metrics.render import render_metrics
 from tula.model.config import Config
 from tula.model.flow import Flow
-from tula.model.health import BackendName, Health, Override, Standing, State
+from tula.model.health import BackendName, BackendStatus, Health, Override, State
 from tula.model.problem import ProblemsError
 from tula.model.stats import BackendKey, Count, Stats
-from tula.plan.standing import Standings, effective_config, plan_standings
+from tula.plan.backend_status import BackendStatuses, effective_config, plan_backend_statuses
 from tula.plan.trace import Trace
 
 Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
@@ -83,11 +83,11 @@ Answer = bytes | Trace | ApplyOutcome | Mapping[BackendKey, int] | None
 class View:
     """What an answer is made of; ``now`` and ``entered`` are by the boot clock."""
 
-    document: Document
+    configuration: LoadedConfig
     """the accepted configuration"""
     now: float
     facts: DaemonFacts
-    standings: Mapping[BackendName, Standing] = field(default_factory=dict)
+    statuses: Mapping[BackendName, BackendStatus] = field(default_factory=dict)
     """as the last change left them in the kernel"""
     panicking: frozenset[str] = frozenset()
     findings: Mapping[BackendName, Health] = field(default_factory=dict)
@@ -107,26 +107,26 @@ class View:
     @property
     def config(self) -> Config:
         """The configuration's values."""
-        return self.document.config
+        return self.configuration.config
 
 
-NO_CONFIGURATION = Document(Config((), ()), "", Positions(), [])
+NO_CONFIGURATION = LoadedConfig(Config((), ()), "", Positions(), [])
 """Before a configuration was ever accepted."""
 
 
 class _Published(Store):
     """What a view says in place of the state directory, which a change may be about to replace."""
 
-    def __init__(self, remembered: Remembered, document: bytes | None = None) -> None:
+    def __init__(self, remembered: Remembered, configuration: bytes | None = None) -> None:
         super().__init__(Path("/nonexistent"))
         self._published = remembered
-        self._document = document
+        self._configuration = configuration
 
     def remembered(self) -> Remembered:
         return self._published
 
-    def document(self) -> bytes | None:
-        return self._document
+    def configuration(self) -> bytes | None:
+        return self._configuration
 
 
 class Answers:
@@ -134,7 +134,7 @@ class Answers:
 
     def __init__(self, kernel: Adapters) -> None:
         self._kernel = kernel
-        self._latest = Standings()
+        self._latest = BackendStatuses()
         self._totals: Mapping[BackendKey, Count] = {}
 
     def answer(self, request: Request, view: View) -> Answer:
@@ -149,7 +149,7 @@ class Answers:
             case TraceRequest(flow, datagram):
                 reader = self._reader(view)
                 entry = reader.find_entry(flow, datagram)
-                config = effective_config(view.config, view.standings)
+                config = effective_config(view.config, view.statuses)
                 return reader.trace(config, flow, entry, later_fragment=datagram is not None)
             case PlanRequest():
                 return self._plan(request, view)
@@ -166,7 +166,7 @@ class Answers:
             stats.counters,
             stats.tables,
             reader.endpoints(view.config),
-            standings=self._standings(view),
+            statuses=self._statuses(view),
             findings=view.findings,
             connections=view.connections,
             panics=view.panicking,
@@ -174,16 +174,16 @@ class Answers:
         )
         return json.dumps(answer).encode()
 
-    def _standings(self, view: View) -> Mapping[BackendName, Standing]:
+    def _statuses(self, view: View) -> Mapping[BackendName, BackendStatus]:
         """How backends stand in the kernel, with the reasons of the latest findings."""
-        self._latest = plan_standings(
+        self._latest = plan_backend_statuses(
             view.config, view.findings, view.overrides, view.now, view.entered, self._latest
         )
         # What is found now is true of the kernel only after the next cycle.
         return {
             name: newer
-            if (standing := view.standings.get(name)) is None or newer.state is standing.state
-            else standing
+            if (status := view.statuses.get(name)) is None or newer.state is status.state
+            else status
             for name, newer in self._latest.of.items()
         }
 
@@ -204,28 +204,30 @@ class Answers:
         return stats
 
     def _plan(self, request: PlanRequest, view: View) -> ApplyOutcome:
-        document = view.document
+        configuration = view.configuration
         try:
             if request.source is not None:
-                document = parse_document(request.source)
-            accepted = view.document.source.encode()
+                configuration = parse_config(request.source)
+            accepted = view.configuration.source.encode()
             balancer = Balancer(
                 self._kernel, _Published(view.remembered, accepted), lambda: view.now
             )
-            standings = plan_standings(
-                document.config, view.findings, view.overrides, view.now, view.entered
+            statuses = plan_backend_statuses(
+                configuration.config, view.findings, view.overrides, view.now, view.entered
             )
             change = balancer.plan(
-                document.config,
-                document.source.encode(),
+                configuration.config,
+                configuration.source.encode(),
                 force=request.force,
-                standings=standings.of,
+                statuses=statuses.of,
             )
-        except DocumentError as error:
+        except ConfigError as error:
             return ApplyOutcome(problems=place_problems(error, error.positions))
         except ProblemsError as error:
-            return ApplyOutcome(problems=place_problems(error, document.positions))
-        warnings = tuple(place(warning, document.positions) for warning in document.warnings)
+            return ApplyOutcome(problems=place_problems(error, configuration.positions))
+        warnings = tuple(
+            place(warning, configuration.positions) for warning in configuration.warnings
+        )
         return ApplyOutcome(bool(change), render_steps(describe_steps(change)), (), warnings)
 
     def _statistics(self, view: View) -> Statistics:
@@ -259,16 +261,16 @@ def _services(view: View, counts: Mapping[BackendKey, Count]) -> Iterable[Servic
 
 
 def _backends(view: View, counts: Mapping[tuple[str, str], Count]) -> Iterable[BackendStatistics]:
-    unknown = Standing(State.UNKNOWN, 0, present=True)
+    unknown = BackendStatus(State.UNKNOWN, 0, present=True)
     for service in view.config.services:
         for backend in service.backends:
             name = (service.name, backend.name)
-            standing, probes = view.standings.get(name, unknown), view.probes.get(name, ())
+            status, probes = view.statuses.get(name, unknown), view.probes.get(name, ())
             yield BackendStatistics(
                 service=service.name,
                 backend=backend.name,
-                state=standing.state,
-                weight=standing.weight,
+                state=status.state,
+                weight=status.weight,
                 count=counts.get((service.name, backend.key), Count()),
                 connections=None if view.connections is None else view.connections.get(name, 0),
                 flaps=sum(probe.flaps for probe in probes),

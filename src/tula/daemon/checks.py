@@ -55,7 +55,7 @@ class CheckPlanner:
         plan = plan_probes(
             applied.config,
             applied.host,
-            applied.reach,
+            applied.routes,
             partial(self._probe_socket, applied),
         )
         self._resolve(applied)
@@ -67,7 +67,7 @@ class CheckPlanner:
             self.planned = new
 
     def _resolve(self, applied: Applied) -> None:
-        neighbours = probed_neighbours(applied.config, applied.host, applied.reach)
+        neighbours = probed_neighbours(applied.config, applied.host, applied.routes)
         new = neighbours - self._resolved
         if new:
             with suppress(KernelError):  # then the first probes are lost, and the next are not

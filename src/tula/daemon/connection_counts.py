@@ -11,8 +11,8 @@ from tula.engine.event_log import EventLog
 from tula.model.event import EventKind
 from tula.model.health import BackendName, State
 from tula.model.stats import BackendKey
-from tula.plan.least import least_shares, whole_shares
-from tula.plan.standing import Shares
+from tula.plan.backend_status import Shares
+from tula.plan.least_connections import least_shares, whole_shares
 
 _EVERY = 2.0
 _SHARE = 20
@@ -63,12 +63,12 @@ class ConnectionCounter:
 
 def name_connections(snapshot: Snapshot, counts: Mapping[BackendKey, int]) -> Connections:
     """Connections by the backends' names; those of backends without any are left out."""
-    document = snapshot.document
-    if document is None:
+    configuration = snapshot.configuration
+    if configuration is None:
         return {}
     return {
         (service.name, backend.name): counts[service.name, backend.key]
-        for service in document.config.services
+        for service in configuration.config.services
         for backend in service.backends
         if (service.name, backend.key) in counts
     }
@@ -96,14 +96,14 @@ class ConnectionBalance:
         """Without a count the weights alone decide."""
         services = snapshot.least_connections
         self.problems = (_TOO_MANY,) if services and counts is None else ()
-        standings, before = snapshot.standings.of, snapshot.shares
+        statuses, before = snapshot.statuses.of, snapshot.shares
         wanted: dict[str, Mapping[str, int]] = {}
         if counts is None:
             self._least = {}
             services = ()
         for service in services:
             names = {backend.name: (service.name, backend.name) for backend in service.backends}
-            weights = {b: standings[n].weight for b, n in names.items() if n in standings}
+            weights = {b: statuses[n].weight for b, n in names.items() if n in statuses}
             held = {b: (counts or {}).get(n, 0) for b, n in names.items()}
             shares = least_shares(weights, held, self._least.get(service.name, {}))
             self._least[service.name] = shares
@@ -113,9 +113,7 @@ class ConnectionBalance:
     def _tell_emptied(self, snapshot: Snapshot, counts: Connections | None) -> None:
         """A drain ends when nothing is left; the backend stays drained until it is undrained."""
         draining = {
-            name
-            for name, standing in snapshot.standings.of.items()
-            if standing.state is State.DRAINING
+            name for name, status in snapshot.statuses.of.items() if status.state is State.DRAINING
         }
         self._emptied &= draining
         for name in sorted(draining - self._emptied):

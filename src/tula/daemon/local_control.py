@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from tula.config.load import Document
+from tula.config.load import LoadedConfig
 from tula.daemon.answers import (
     NO_CONFIGURATION,
     CountRequest,
@@ -59,7 +59,7 @@ class LocalControl:
         """``make_adapters`` makes the kernel anew, for the readers."""
         self._components = components
         self._started = time.time()
-        self._digest: tuple[Document | None, str] = (None, "")
+        self._digest: tuple[LoadedConfig | None, str] = (None, "")
         self._probes = ProbeTable()
         self._readers = Readers(make_adapters, self._view)
 
@@ -68,14 +68,14 @@ class LocalControl:
         self._readers.close()
 
     async def status(self) -> bytes:
-        self._document()
+        self._configuration()
         return cast(bytes, await self._readers.ask(StatusRequest()))
 
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         return self._components.events.page(after, limit, epoch)
 
     async def trace(self, flow: Flow, datagram: int | None) -> Trace:
-        if self._components.loop.snapshot.document is None:
+        if self._components.loop.snapshot.configuration is None:
             raise BusyError("the daemon is starting; try again")
         return cast(Trace, await self._readers.ask(TraceRequest(flow, datagram)))
 
@@ -100,7 +100,7 @@ class LocalControl:
         return await self._components.loop.apply(source, force)
 
     async def plan(self, source: bytes | None, force: bool) -> ApplyOutcome:
-        self._document()
+        self._configuration()
         return cast(ApplyOutcome, await self._readers.ask(PlanRequest(source, force)))
 
     async def metrics(self) -> bytes:
@@ -114,18 +114,18 @@ class LocalControl:
         except KernelError:
             return None
 
-    def _document(self) -> Document:
+    def _configuration(self) -> LoadedConfig:
         snapshot = self._components.loop.snapshot
-        if snapshot.document is None:
+        if snapshot.configuration is None:
             last = snapshot.last_cycle
             why = snapshot.deferred or (last.error if last is not None else "")
             raise BusyError(
                 f"the daemon has no configuration yet: {why or 'it is starting; try again'}"
             )
-        return snapshot.document
+        return snapshot.configuration
 
     async def _override(self, backend: BackendName, change: OverrideChange) -> None:
-        find_backend(self._document().config, backend)
+        find_backend(self._configuration().config, backend)
         await self._components.loop.override(backend, change)
 
     def _view(self, request: Request) -> Callable[[], View]:
@@ -147,11 +147,11 @@ class LocalControl:
         def make() -> View:
             took = durations if counted else {}
             return View(
-                document=snapshot.document or NO_CONFIGURATION,
+                configuration=snapshot.configuration or NO_CONFIGURATION,
                 now=boot_time(),
                 facts=self._facts(snapshot),
-                standings=snapshot.standings.of,
-                panicking=snapshot.standings.panicking,
+                statuses=snapshot.statuses.of,
+                panicking=snapshot.statuses.panicking,
                 findings=findings,
                 overrides=snapshot.overrides,
                 entered=snapshot.entered,
@@ -181,15 +181,15 @@ class LocalControl:
             refused=snapshot.refused,
             deferred=deferred,
             problems=waiting + snapshot.problems,
-            digest=self._digest_of(snapshot.document),
+            digest=self._digest_of(snapshot.configuration),
             last_cycle=snapshot.last_cycle,
         )
 
-    def _digest_of(self, document: Document | None) -> str | None:
-        if document is None:
+    def _digest_of(self, configuration: LoadedConfig | None) -> str | None:
+        if configuration is None:
             return None
         known, digest = self._digest
-        if known is not document:
-            digest = hashlib.sha256(document.source.encode()).hexdigest()
-            self._digest = (document, digest)
+        if known is not configuration:
+            digest = hashlib.sha256(configuration.source.encode()).hexdigest()
+            self._digest = (configuration, digest)
         return digest

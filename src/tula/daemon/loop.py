@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from tula.config.errors import place
-from tula.config.load import Document, DocumentError, parse_document
+from tula.config.load import ConfigError, LoadedConfig, parse_config
 from tula.daemon.checks import Checks
 from tula.daemon.reconciler import CycleResult, place_problems
 from tula.daemon.snapshot import Connections, Snapshot
@@ -136,7 +136,7 @@ class ControlLoop:
             return ApplyOutcome(problems=(PlacedProblem(text),))
         offer = await asyncio.to_thread(self._parse, text if source is None else source)
         ours = source is None or source == text
-        if not isinstance(offer, Document):
+        if not isinstance(offer, LoadedConfig):
             if ours:
                 await self._in_writer(lambda: self._writer.refuse(offer))
             return ApplyOutcome(problems=offer)
@@ -227,13 +227,13 @@ class ControlLoop:
         text = self._watch.read()
         return (PlacedProblem(text),) if isinstance(text, str) else self._parse(text)
 
-    def _parse(self, text: bytes) -> Document | tuple[PlacedProblem, ...]:
-        accepted = self.snapshot.document
+    def _parse(self, text: bytes) -> LoadedConfig | tuple[PlacedProblem, ...]:
+        accepted = self.snapshot.configuration
         if accepted is not None and accepted.source.encode() == text:
             return accepted
         try:
-            return parse_document(text)
-        except DocumentError as error:
+            return parse_config(text)
+        except ConfigError as error:
             return place_problems(error, error.positions)
 
     def _settle(self, result: CycleResult) -> None:
@@ -271,7 +271,7 @@ class ControlLoop:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        until = self.snapshot.standings.until
+        until = self.snapshot.statuses.until
         if until is not None:
             loop = asyncio.get_running_loop()
             # asyncio's clock stands still while the machine is suspended: after that, the look for

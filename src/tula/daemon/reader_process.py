@@ -18,7 +18,7 @@ from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tula.config.load import Document, parse_document
+from tula.config.load import LoadedConfig, parse_config
 from tula.daemon.answers import NO_CONFIGURATION, Answers, MetricsRequest, Request, View
 from tula.engine.reader import Adapters
 from tula.engine.store import Remembered
@@ -30,7 +30,7 @@ _CHUNK = 500
 """Entries in a message: pickling one keeps the daemon's other threads waiting, for 1 ms or so."""
 _MEASURED = frozenset({"probes", "durations"})
 """What only metrics need; it changes all the time."""
-_MAPS = ("standings", "findings", "overrides", "entered", "connections", "probes", "durations")
+_MAPS = ("statuses", "findings", "overrides", "entered", "connections", "probes", "durations")
 
 _PATH = "path."
 
@@ -61,7 +61,7 @@ class Sent:
 
     def __init__(self) -> None:
         self._maps: Maps = {}
-        self._document: Document | None = None
+        self._configuration: LoadedConfig | None = None
 
     def messages(self, request: Request, view: View) -> Iterator[Entries | Ask]:
         """The messages that bring the receiver to the view, the request last."""
@@ -69,9 +69,9 @@ class Sent:
             if name not in _MEASURED or isinstance(request, MetricsRequest):
                 yield from self._changes(name, mapping)
         source = None
-        if view.document is not self._document:
-            source, self._document = view.document.source.encode(), view.document
-        names = {f.name for f in fields(view)} - {*_MAPS, "remembered", "document"}
+        if view.configuration is not self._configuration:
+            source, self._configuration = view.configuration.source.encode(), view.configuration
+        names = {f.name for f in fields(view)} - {*_MAPS, "remembered", "configuration"}
         rest: dict[str, Any] = {name: getattr(view, name) for name in names}
         rest["counted"] = view.connections is not None
         path = view.remembered.path.items()
@@ -101,7 +101,7 @@ class Received:
 
     def __init__(self) -> None:
         self._maps: dict[str, dict[Any, Any]] = {}
-        self._document = NO_CONFIGURATION
+        self._configuration = NO_CONFIGURATION
 
     def take(self, entries: Entries) -> None:
         """Notes what has changed. Mappings that an answer may have kept are not touched."""
@@ -114,7 +114,7 @@ class Received:
     def view(self, ask: Ask) -> View:
         """The view of a request."""
         if ask.source is not None:
-            self._document = parse_document(ask.source) if ask.source else NO_CONFIGURATION
+            self._configuration = parse_config(ask.source) if ask.source else NO_CONFIGURATION
         rest = dict(ask.rest)
         counted = rest.pop("counted")
         maps: dict[str, Any] = {name: self._maps.get(name, {}) for name in _MAPS}
@@ -122,7 +122,7 @@ class Received:
             maps["connections"] = None
         path = {name: self._maps.get(_PATH + name, value) for name, value in ask.path.items()}
         remembered = Remembered(path, self._maps.get("retired", {}))
-        return View(document=self._document, remembered=remembered, **maps, **rest)
+        return View(configuration=self._configuration, remembered=remembered, **maps, **rest)
 
 
 def _maps_of(view: View) -> Maps:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tula.config.errors import place
-from tula.config.load import Document, DocumentError, Positions, parse_document
+from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
 from tula.engine.balancer import Balancer
 from tula.engine.change import Change, Outcome
 from tula.engine.control import Refusal
@@ -24,12 +24,12 @@ from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
-from tula.plan.standing import (
+from tula.plan.backend_status import (
     NO_SHARES,
+    BackendStatuses,
     Shares,
-    Standings,
     moved_services,
-    plan_standings,
+    plan_backend_statuses,
     returned,
 )
 
@@ -73,12 +73,12 @@ class Reconciler:
         self._overrides: Mapping[BackendName, Override] = {}
         self._failed = ""
         self._settled = False
-        self.document: Document | None = None
+        self.configuration: LoadedConfig | None = None
         self.accepted_at: float | None = None
         self.refused: Refusal | None = None
         self.entered: Mapping[BackendName, float] = {}
         """When backends came back up, for slow start."""
-        self.standings = Standings()
+        self.statuses = BackendStatuses()
         self.shares: Shares = NO_SHARES
         """The shares of least-connections; the next cycle acts on them."""
         self._acted: Shares = NO_SHARES
@@ -98,58 +98,63 @@ class Reconciler:
         """Takes up what the state directory remembers. Raises StateError."""
         with self._store.locked():  # a command that began before there was a daemon may say more
             self._overrides = self._store.overrides()
-            source = self._store.document()
+            source = self._store.configuration()
         if source is None:
             return
         try:
-            self.document = parse_document(source)
-        except DocumentError as error:  # of another version of Tula
+            self.configuration = parse_config(source)
+        except ConfigError as error:  # of another version of Tula
             self.problems = (
                 f"this version of Tula does not read the last accepted configuration: {error}",
             )
 
     def adopted(self) -> frozenset[BackendName]:
         """The backends that the kernel was left without: they were down. Raises KernelError."""
-        return self._balancer.missing(self.document.config) if self.document else frozenset()
+        return (
+            self._balancer.missing(self.configuration.config) if self.configuration else frozenset()
+        )
 
     def offer(self, source: bytes, findings: Findings, *, force: bool = False) -> Change:
         """Accepts a configuration, if it fits this machine, and brings the kernel to it.
 
-        Raises DocumentError and ProblemsError when it is refused, KernelError and StateError when
+        Raises ConfigError and ProblemsError when it is refused, KernelError and StateError when
         it could not be done; the configuration before goes on in each case.
         """
         try:
-            document = parse_document(source)
-        except DocumentError as error:
+            configuration = parse_config(source)
+        except ConfigError as error:
             self.refuse(place_problems(error, error.positions))
             raise
-        return self.accept(document, findings, force=force)
+        return self.accept(configuration, findings, force=force)
 
-    def accept(self, document: Document, findings: Findings, *, force: bool = False) -> Change:
+    def accept(
+        self, configuration: LoadedConfig, findings: Findings, *, force: bool = False
+    ) -> Change:
         """As ``offer``, for a configuration that is parsed."""
-        source = document.source.encode()
+        source = configuration.source.encode()
         try:
-            standings = self._stand(document, findings)
+            statuses = self._stand(configuration, findings)
             self._settled = False  # whatever comes of it, compare all the next time
             shares = self.shares
             outcome = self._balancer.apply(
-                document.config, source, force=force, standings=standings.of, shares=shares
+                configuration.config, source, force=force, statuses=statuses.of, shares=shares
             )
         except ProblemsError as error:
-            self.refuse(place_problems(error, document.positions))
+            self.refuse(place_problems(error, configuration.positions))
             raise
         except (KernelError, StateError) as error:
             self._defer(str(error))
             raise
-        self.document, self.accepted_at, self.refused = document, self._wall(), None
+        self.configuration, self.accepted_at, self.refused = configuration, self._wall(), None
         self.deferred = ""
         self._acted = shares
         self._succeeded()
         self._note(outcome, compared=True)
         self._events.add(
-            EventKind.CONFIGURATION_ACCEPTED, message=f"{len(document.config.services)} services"
+            EventKind.CONFIGURATION_ACCEPTED,
+            message=f"{len(configuration.config.services)} services",
         )
-        self._tell(standings)
+        self._tell(statuses)
         self._forget_overrides()
         return outcome.change
 
@@ -172,18 +177,18 @@ class Reconciler:
         the kernel or the disk refuse.
         """
         start = time.perf_counter()
-        if self.document is None:
+        if self.configuration is None:
             return CycleResult(CycleOutcome.UNCHANGED, 0.0)
-        standings = self._stand(self.document, findings)
+        statuses = self._stand(self.configuration, findings)
         try:
-            repair, repaired, compared = self._act(self.document, standings, compare)
+            repair, repaired, compared = self._act(self.configuration, statuses, compare)
         except (KernelError, StateError, ProblemsError) as error:
             return self.fail(str(error), time.perf_counter() - start)
         self._succeeded()
         self._note(repair, compared)
         if repaired:
             self._events.add(EventKind.KERNEL_REPAIRED, message=_summary(repair.change))
-        self._tell(standings)
+        self._tell(statuses)
         outcome = CycleOutcome.CHANGED if repair.change else CycleOutcome.UNCHANGED
         if repaired:
             outcome = CycleOutcome.REPAIRED
@@ -206,40 +211,42 @@ class Reconciler:
         self._overrides = overrides
 
     def _act(
-        self, document: Document, standings: Standings, compare: bool
+        self, configuration: LoadedConfig, statuses: BackendStatuses, compare: bool
     ) -> tuple[Outcome, bool, bool]:
         """What was done, whether it repaired what somebody else had changed, and whether all of
         the kernel was read for it."""
         shares = self.shares
         if self._settled and not compare:
-            if not moved_services(self.standings.of, standings.of) and shares is self._acted:
+            if not moved_services(self.statuses.of, statuses.of) and shares is self._acted:
                 return Outcome(Change()), False, False
             try:
-                repair = self._balancer.adjust(standings.of, shares)
+                repair = self._balancer.adjust(statuses.of, shares)
                 self._acted = shares
                 return repair, False, False
             except StaleError:
                 pass
         was_settled, self._settled = self._settled, False
-        repair = self._balancer.reconcile(document.config, standings.of, shares)
-        same = standings.of == self.standings.of and shares is self._acted
+        repair = self._balancer.reconcile(configuration.config, statuses.of, shares)
+        same = statuses.of == self.statuses.of and shares is self._acted
         self._acted = shares
         foreign = was_settled and bool(repair.change) and (same or repair.drifted)
         return repair, foreign, True
 
-    def _stand(self, document: Document, findings: Findings) -> Standings:
-        now, config = self._clock(), document.config
-        before, overrides = self.standings, self._overrides
-        standings = plan_standings(config, findings, overrides, now, self.entered, before)
-        back = dict.fromkeys(returned(before.of, standings.of), now)
+    def _stand(self, configuration: LoadedConfig, findings: Findings) -> BackendStatuses:
+        now, config = self._clock(), configuration.config
+        before, overrides = self.statuses, self._overrides
+        statuses = plan_backend_statuses(config, findings, overrides, now, self.entered, before)
+        back = dict.fromkeys(returned(before.of, statuses.of), now)
         if back:
             self.entered = {**self.entered, **back}
-            standings = plan_standings(config, findings, overrides, now, self.entered, standings)
-        return standings
+            statuses = plan_backend_statuses(
+                config, findings, overrides, now, self.entered, statuses
+            )
+        return statuses
 
-    def _tell(self, standings: Standings) -> None:
-        before, self.standings = self.standings, standings
-        for kind, subject, message, evidence in state_events(before, standings):
+    def _tell(self, statuses: BackendStatuses) -> None:
+        before, self.statuses = self.statuses, statuses
+        for kind, subject, message, evidence in state_events(before, statuses):
             self._events.add(kind, subject, message, evidence)
 
     def _succeeded(self) -> None:
@@ -283,7 +290,7 @@ class Reconciler:
 
     def _forget_overrides(self) -> None:
         """Overrides of backends that are no longer configured."""
-        kept = {name: o for name, o in self._overrides.items() if name in self.standings.of}
+        kept = {name: o for name, o in self._overrides.items() if name in self.statuses.of}
         if kept != self._overrides:
             try:
                 self._store.save_overrides(kept)

@@ -178,7 +178,7 @@ async def _announce(parts: Components, listening: asyncio.Event) -> bool:
     """Says that the daemon is ready once it is; False if there is nothing that it could run."""
     await listening.wait()
     await parts.loop.started.wait()
-    while parts.loop.snapshot.document is None:
+    while parts.loop.snapshot.configuration is None:
         refused = parts.loop.snapshot.refused
         if refused is not None:
             path = str(parts.watch.path)

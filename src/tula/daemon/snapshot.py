@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tula.config.load import Document
+from tula.config.load import LoadedConfig
 from tula.engine.change import Applied
 from tula.engine.control import Cycle, Refusal
 from tula.engine.statistics import CycleStatistics
@@ -14,7 +14,7 @@ from tula.health.check import Check
 from tula.model.config import Scheduler, VirtualService
 from tula.model.health import BackendName, Health, Override
 from tula.model.monitor import HealthPolicy
-from tula.plan.standing import Shares, Standings
+from tula.plan.backend_status import BackendStatuses, Shares
 
 Connections = Mapping[BackendName, int]
 """How many connections each backend has; those that have none may be left out."""
@@ -38,18 +38,18 @@ class PlannedChecks:
 class Snapshot:
     """The state after one piece of the writer's work; a later one has a higher ``revision``.
 
-    Nothing in it is changed after it was published. ``standings`` and ``applied`` belong to
-    ``document``, and are what the last change left in the kernel.
+    Nothing in it is changed after it was published. ``statuses`` and ``applied`` belong to
+    ``configuration``, and are what the last change left in the kernel.
     """
 
     revision: int = 0
-    document: Document | None = None
+    configuration: LoadedConfig | None = None
     """the accepted configuration"""
     accepted_at: float | None = None
     refused: Refusal | None = None
     deferred: str = ""
     """why the file's configuration is not taken yet; it is tried again"""
-    standings: Standings = field(default_factory=Standings)
+    statuses: BackendStatuses = field(default_factory=BackendStatuses)
     overrides: Mapping[BackendName, Override] = field(default_factory=dict)
     entered: Mapping[BackendName, float] = field(default_factory=dict)
     """when backends came back up, for slow start"""
@@ -72,7 +72,7 @@ class Snapshot:
     @property
     def least_connections(self) -> tuple[VirtualService, ...]:
         """The services of that scheduler, with the configuration's weights."""
-        services = self.document.config.services if self.document is not None else ()
+        services = self.configuration.config.services if self.configuration is not None else ()
         return tuple(s for s in services if s.scheduler is Scheduler.LEAST_CONNECTIONS)
 
     @property

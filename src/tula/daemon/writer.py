@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import structlog
 
-from tula.config.load import Document
+from tula.config.load import LoadedConfig
 from tula.daemon.checks import CheckPlanner
 from tula.daemon.connection_counts import ConnectionBalance
 from tula.daemon.reconciler import CycleResult, Findings, Reconciler
@@ -30,7 +30,7 @@ from tula.model.errors import KernelError, StateError
 from tula.model.health import BackendName, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
 
-Offer = Document | tuple[PlacedProblem, ...] | None
+Offer = LoadedConfig | tuple[PlacedProblem, ...] | None
 """What the file holds: a configuration, or the problems that keep it from being one; None: nobody
 has looked."""
 
@@ -98,12 +98,12 @@ class Writer:
             return result
 
     def apply(
-        self, document: Document, findings: Findings, *, force: bool = False
+        self, configuration: LoadedConfig, findings: Findings, *, force: bool = False
     ) -> tuple[Change, CycleResult]:
         """Accepts a configuration. Raises as ``Reconciler.accept`` does; is a cycle, too."""
         with self._publishing(), self._aside():
             start = time.perf_counter()
-            change = self._reconciler.accept(document, findings, force=force)
+            change = self._reconciler.accept(configuration, findings, force=force)
             result = self._accepted(change, start)
             self._record(result, None)
             return change, result
@@ -155,13 +155,13 @@ class Writer:
         return result
 
     def _offer(
-        self, offer: Document | tuple[PlacedProblem, ...], findings: Findings
+        self, offer: LoadedConfig | tuple[PlacedProblem, ...], findings: Findings
     ) -> Change | None:
         """What was changed for the file's configuration, if it is accepted and was not before."""
-        if not isinstance(offer, Document):
+        if not isinstance(offer, LoadedConfig):
             self._reconciler.refuse(offer)
             return None
-        accepted = self._reconciler.document
+        accepted = self._reconciler.configuration
         if accepted is not None and accepted.source == offer.source:
             self._reconciler.still_accepted()
             return None
@@ -177,9 +177,9 @@ class Writer:
         return CycleResult(outcome, time.perf_counter() - start, change, warned=warned)
 
     def _plan_checks(self, settle: bool) -> None:
-        document, applied = self._reconciler.document, self._balancer.applied
-        if applied is not None and document is not None:
-            self._checks.plan(document.config, applied, settle=settle)
+        configuration, applied = self._reconciler.configuration, self._balancer.applied
+        if applied is not None and configuration is not None:
+            self._checks.plan(configuration.config, applied, settle=settle)
 
     def _record(self, result: CycleResult, decided: float | None) -> None:
         reaction = None
@@ -210,11 +210,11 @@ class Writer:
         problems = reconciler.problems + reconciler.warnings + self._balance.problems
         self.snapshot = Snapshot(
             revision=self.snapshot.revision + 1,
-            document=reconciler.document,
+            configuration=reconciler.configuration,
             accepted_at=reconciler.accepted_at,
             refused=reconciler.refused,
             deferred=reconciler.deferred,
-            standings=reconciler.standings,
+            statuses=reconciler.statuses,
             overrides=reconciler.overrides,
             entered=reconciler.entered,
             shares=reconciler.shares,

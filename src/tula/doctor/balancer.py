@@ -77,7 +77,7 @@ def check_load_balancers(observed: Observation, _: Responses) -> Iterator[Findin
     known = {address for _, address in observed.config.load_balancers}
     if not known:
         return
-    outers = observed.reach.endpoints.values()
+    outers = observed.routes.endpoints.values()
     unlisted = sorted({str(outer.local) for outer in outers} - set(map(str, known)))
     l3 = any(s.forwarding is Forwarding.L3 for s in observed.config.services)
     if unlisted or not known & observed.addresses:
@@ -109,7 +109,7 @@ def check_source_addresses(observed: Observation, _: Responses) -> Iterator[Find
 
 def check_kernel_state(observed: Observation, _: Responses) -> Iterator[Finding]:
     """The kernel holds what the configuration says."""
-    for owned in observed.reach.held if observed.has_table else ():
+    for owned in observed.routes.held if observed.has_table else ():
         if owned.address not in observed.addresses:
             yield Finding(
                 "vip-not-held", Severity.ERROR, owned.interface,

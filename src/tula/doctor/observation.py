@@ -25,7 +25,7 @@ from tula.model.problem import Problem
 from tula.model.stats import TableUse
 from tula.plan.probe_sysctls import InterfaceRequirement, settings_to_read
 from tula.plan.probes import Sources, plan_probes
-from tula.plan.reach import Reach, backend_addresses, plan_reach
+from tula.plan.routes import Routes, backend_addresses, plan_routes
 
 UNUSED_ADDRESSES: Mapping[int, IPAddress] = {
     4: IPv4Address("192.0.2.1"),
@@ -62,7 +62,7 @@ class Observation:
 
     config: Config
     host: HostView = field(default_factory=HostView)
-    reach: Reach = field(default_factory=Reach)
+    routes: Routes = field(default_factory=Routes)
     links: Mapping[str, LinkState] = field(default_factory=dict)
     options: str = ""
     has_table: bool = True
@@ -104,9 +104,9 @@ class Observation:
         """The interfaces in use that exist: towards clients, backends and VIPs."""
         named = [
             *self.config.interfaces,
-            *(hop.interface for hop in self.reach.hops.values()),
-            *(outer.interface for outer in self.reach.endpoints.values()),
-            *(owned.interface for owned in self.reach.held),
+            *(hop.interface for hop in self.routes.hops.values()),
+            *(outer.interface for outer in self.routes.endpoints.values()),
+            *(owned.interface for owned in self.routes.held),
         ]
         return tuple(name for name in dict.fromkeys(named) if name in self.host.links)
 
@@ -130,17 +130,17 @@ def observe_machine(
 ) -> Observation:
     """Reads the machine; changes nothing. Raises KernelError and StateError."""
     host = kernel.network.view(_destinations(config))
-    reach = plan_reach(config, host, force=True)
+    routes = plan_routes(config, host, force=True)
     stats = Reader(kernel, store).stats()
     full = [count.packets for name, count in stats.counters.items() if name == "table_full"]
     return Observation(
         config=config,
         host=host,
-        reach=reach,
+        routes=routes,
         links=read_link_states(),
         options=options,
         has_table=kernel.path.observe_presence().present,
-        applied=store.document() == source,
+        applied=store.configuration() == source,
         has_daemon=store.has_daemon(),
         pending=pending(),
         unsupported=kernel.path.unsupported(config),
@@ -150,7 +150,7 @@ def observe_machine(
         neighbours=read_neighbours(kernel.sysctls),
         conntrack=read_conntrack(kernel.sysctls),
         chains=read_base_chains(),
-        probe_needs=_probe_needs(config, host, reach),
+        probe_needs=_probe_needs(config, host, routes),
         sysctls=_read_sysctls(host, kernel.sysctls),
     )
 
@@ -163,12 +163,12 @@ def _destinations(config: Config) -> set[IPAddress]:
 
 
 def _probe_needs(
-    config: Config, host: HostView, reach: Reach
+    config: Config, host: HostView, routes: Routes
 ) -> Mapping[str, InterfaceRequirement]:
     """What replies to health checks need of interfaces."""
-    if reach.problems or not any(service.probed for service in config.services):
+    if routes.problems or not any(service.probed for service in config.services):
         return {}
-    return plan_probes(config, host, reach, lambda *_: ProbeSocket(0, 0)).needs or {}
+    return plan_probes(config, host, routes, lambda *_: ProbeSocket(0, 0)).needs or {}
 
 
 def _read_sysctls(host: HostView, sysctls: Sysctls) -> Mapping[str, str]:

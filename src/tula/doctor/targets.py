@@ -180,12 +180,12 @@ def _path(
     """The path of packets for a VIP, and the interface that they leave by."""
     if tunnel is None:
         address = backend.address(vip.version)
-        hop = observed.reach.hops.get(address) if address is not None else None
+        hop = observed.routes.hops.get(address) if address is not None else None
         if hop is None:
             return None
         mac = min(macs.get((hop.interface, hop.address), ()), default=b"")
         return (L2Path(hop.interface, mac), hop.interface) if mac else None
-    outer = observed.reach.endpoints.get(outer_address(backend))
+    outer = observed.routes.endpoints.get(outer_address(backend))
     if outer is None:
         return None
     mac = bytes.fromhex(vxlan_mac(outer.remote).replace(":", ""))

@@ -20,15 +20,15 @@ from tula.engine.store import Remembered, Store
 from tula.kernel.clock import boot_time
 from tula.model.config import Config
 from tula.model.errors import KernelError, StaleError, StateError
-from tula.model.health import BackendName, Override, ProbeSocket, Standing
+from tula.model.health import BackendName, BackendStatus, Override, ProbeSocket
 from tula.model.problem import Problem, ProblemsError
+from tula.plan.backend_status import NO_SHARES, Shares, plan_backend_statuses
 from tula.plan.desired import adjust_plan, plan_desired
 from tula.plan.probes import probe_destinations
-from tula.plan.reach import backend_addresses, plan_reach, takes_own_address
-from tula.plan.standing import NO_SHARES, Shares, plan_standings
+from tula.plan.routes import backend_addresses, plan_routes, takes_own_address
 from tula.plan.usable import unreached_backends, usable_config
 
-StandingsOf = Mapping[BackendName, Standing]
+StatusesOf = Mapping[BackendName, BackendStatus]
 
 _COMMIT_TRIES = 5
 
@@ -62,16 +62,16 @@ class Balancer(Reader):
         source: bytes,
         *,
         force: bool = False,
-        standings: StandingsOf | None = None,
+        statuses: StatusesOf | None = None,
     ) -> Change:
         """What ``apply`` would do; changes nothing."""
-        if standings is None:
-            standings = self.without_monitors(config)
-        return self._prepare(config, standings, force or self._accepted(source)).change
+        if statuses is None:
+            statuses = self.without_monitors(config)
+        return self._prepare(config, statuses, force or self._accepted(source)).change
 
-    def without_monitors(self, config: Config) -> StandingsOf:
+    def without_monitors(self, config: Config) -> StatusesOf:
         """How backends count where nothing is known but the operator's overrides."""
-        return plan_standings(config, {}, self._store.overrides(), self._clock()).of
+        return plan_backend_statuses(config, {}, self._store.overrides(), self._clock()).of
 
     def apply(
         self,
@@ -79,21 +79,21 @@ class Balancer(Reader):
         source: bytes,
         *,
         force: bool = False,
-        standings: StandingsOf | None = None,
+        statuses: StatusesOf | None = None,
         shares: Shares = NO_SHARES,
     ) -> Outcome:
         """Brings the machine to the configuration in one step, and accepts it."""
         with self._store.locked():
-            if standings is None:
-                standings = self.without_monitors(config)
-            prepared = self._prepare(config, standings, force or self._accepted(source), shares)
+            if statuses is None:
+                statuses = self.without_monitors(config)
+            prepared = self._prepare(config, statuses, force or self._accepted(source), shares)
             before = self._remembered()
             # Numbers first, so that a full disk is found before the kernel is changed. Counts
             # last: an element that is still there must not count twice.
             early = Remembered(self._path.dump(prepared.path.memory), before.retired)
             self._remember(before, early)
             try:
-                accept = self._store.prepare_document(source)
+                accept = self._store.prepare_configuration(source)
                 prepared, receipt = self._commit(prepared, strict=True)
             except (KernelError, StateError):
                 # The old configuration goes on, and its counts are found by the old numbers.
@@ -103,14 +103,14 @@ class Balancer(Reader):
             return self._finish(prepared, receipt, early)
 
     def reconcile(
-        self, config: Config, standings: StandingsOf, shares: Shares = NO_SHARES
+        self, config: Config, statuses: StatusesOf, shares: Shares = NO_SHARES
     ) -> Outcome:
         """Brings the machine back to an accepted configuration, as far as it can be.
 
         What the disk does not take is told, and keeps nothing from the kernel.
         """
         with self._store.locked():
-            return self._reconcile(config, standings, shares)
+            return self._reconcile(config, statuses, shares)
 
     def override(
         self, config: Config, name: BackendName, change: Callable[[Override], Override]
@@ -127,10 +127,10 @@ class Balancer(Reader):
                 raise
 
     def _reconcile(
-        self, config: Config, standings: StandingsOf, shares: Shares = NO_SHARES
+        self, config: Config, statuses: StatusesOf, shares: Shares = NO_SHARES
     ) -> Outcome:
         left, self.applied = self.applied, None
-        prepared = self._prepare(config, standings, True, shares, lenient=True)
+        prepared = self._prepare(config, statuses, True, shares, lenient=True)
         drifted = left is not None and self._has_drifted(left, prepared)
         before = self._remembered()
         early = Remembered(self._path.dump(prepared.path.memory), before.retired)
@@ -138,8 +138,8 @@ class Balancer(Reader):
         prepared, receipt = self._commit(prepared, strict=False)
         return replace(self._finish(prepared, receipt, early), drifted=drifted)
 
-    def adjust(self, standings: StandingsOf, shares: Shares = NO_SHARES) -> Outcome:
-        """Brings other standings of the applied configuration's backends to the kernel, no more.
+    def adjust(self, statuses: StatusesOf, shares: Shares = NO_SHARES) -> Outcome:
+        """Brings other statuses of the applied configuration's backends to the kernel, no more.
 
         Nothing is read before it: raises StaleError when somebody else has changed something
         since, and KernelError; then only ``reconcile`` helps.
@@ -150,7 +150,7 @@ class Balancer(Reader):
         if applied is None or applied.receipt.revision is None:
             raise StaleError
         self.applied = None
-        plan = adjust_plan(applied.plan, standings, shares)
+        plan = adjust_plan(applied.plan, statuses, shares)
         memory = applied.receipt.memory
         change = self._path.diff(applied.receipt, plan.state, memory)
         receipt = self._path.commit(change, applied.receipt.revision)
@@ -200,7 +200,7 @@ class Balancer(Reader):
             if failures:
                 raise KernelError("; ".join(failures))
             self.applied = None
-            self._store.clear_document()
+            self._store.clear_configuration()
             self._store.save_remembered(Remembered(self._path.dump(memory)))
             self._unsaved, self.unsaved = None, ""
             if self._store.overrides():
@@ -213,12 +213,12 @@ class Balancer(Reader):
 
     def _accepted(self, source: bytes) -> bool:
         """What was forced once is accepted: a reboot must restore it without asking."""
-        return source == self._store.document()
+        return source == self._store.configuration()
 
     def _prepare(
         self,
         config: Config,
-        standings: StandingsOf,
+        statuses: StatusesOf,
         force: bool,
         shares: Shares = NO_SHARES,
         lenient: bool = False,
@@ -227,8 +227,8 @@ class Balancer(Reader):
         host = self._network.view(backend_addresses(config) | probe_destinations(config))
         if not force and takes_own_address(config, host):
             host = replace(host, ssh_ports=self._network.ssh_ports())
-        reach = plan_reach(config, host, force=force)
-        problems = list(reach.problems)
+        routes = plan_routes(config, host, force=force)
+        problems = list(routes.problems)
         if problems and not lenient:
             raise ProblemsError(problems)
         have = self._path.observe()
@@ -236,14 +236,16 @@ class Balancer(Reader):
             lacking = self._path.unsupported(config, have)
             problems += lacking
             config = usable_config(config, host, {str(p.path[1]) for p in lacking})
-        unreachable = unreached_backends(config, reach)
-        plan = plan_desired(config, host, reach, standings, shares, unreachable)
+        unreachable = unreached_backends(config, routes)
+        plan = plan_desired(config, host, routes, statuses, shares, unreachable)
         path = self._path.diff(have, plan.state, self._memory())
         if not lenient and "tunnels" in path.parts:
             self._require_support(config)
         serving = [service.name for service in plan.state.services if service.maglev is not None]
         change = Change(path, self._vips.diff(host, plan.state.vips, serving))
-        return Prepared(change, path, have, config, host, reach, plan, tuple(problems), unreachable)
+        return Prepared(
+            change, path, have, config, host, routes, plan, tuple(problems), unreachable
+        )
 
     def _require_support(self, config: Config) -> None:
         """Raises ProblemsError for services that this kernel cannot carry."""
@@ -320,7 +322,7 @@ class Balancer(Reader):
             accept()
         except StateError as error:
             # What was written aside may be gone: the next time it is written again.
-            self._unaccepted = (source, lambda: self._store.prepare_document(source)())
+            self._unaccepted = (source, lambda: self._store.prepare_configuration(source)())
             return [f"the configuration runs, and is not accepted on disk: {error}"]
         self._unaccepted = None
         return []

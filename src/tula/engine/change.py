@@ -10,7 +10,7 @@ from tula.model.health import BackendName
 from tula.model.host import HostView
 from tula.model.problem import Problem
 from tula.plan.desired import Plan
-from tula.plan.reach import Reach
+from tula.plan.routes import Routes
 from tula.vip.owner import VipPlan
 
 
@@ -51,7 +51,7 @@ class Applied:
 
     config: Config
     host: HostView
-    reach: Reach
+    routes: Routes
     plan: Plan
     receipt: Receipt
     unreachable: frozenset[BackendName] = frozenset()
@@ -89,20 +89,20 @@ class Prepared:
     have: Observation
     config: Config
     host: HostView
-    reach: Reach
+    routes: Routes
     plan: Plan
     problems: tuple[Problem, ...] = ()
     unreachable: frozenset[BackendName] = frozenset()
 
     def applied(self, receipt: Receipt) -> Applied:
         """What is left once it is made."""
-        return Applied(self.config, self.host, self.reach, self.plan, receipt, self.unreachable)
+        return Applied(self.config, self.host, self.routes, self.plan, receipt, self.unreachable)
 
 
 def routes_moved(left: Applied, found: Prepared) -> bool:
     """Whether the interfaces or the routes to backends are not as they had been."""
     mine, now = (
-        (each.config.interfaces, each.reach.hops, each.reach.endpoints, each.reach.vips)
+        (each.config.interfaces, each.routes.hops, each.routes.endpoints, each.routes.vips)
         for each in (left, found)
     )
     return mine != now

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from tula.model.event import Event, EventKind, EventPage, choose_events
-from tula.model.health import Standing, State
-from tula.plan.standing import Standings
+from tula.model.health import BackendStatus, State
+from tula.plan.backend_status import BackendStatuses
 
 KEPT = 2000
 _LOUD = frozenset(
@@ -78,17 +78,19 @@ _KINDS = {
 }
 
 
-def state_events(before: Standings, after: Standings) -> Iterator[tuple[EventKind, str, str, str]]:
+def state_events(
+    before: BackendStatuses, after: BackendStatuses
+) -> Iterator[tuple[EventKind, str, str, str]]:
     """An event's kind, subject, message and evidence for each backend whose state changed, and
     for each service that began or ended to panic."""
-    for name, standing in after.of.items():
+    for name, status in after.of.items():
         old = before.of.get(name)
-        if old is standing or old is None or old.state is standing.state:
+        if old is status or old is None or old.state is status.state:
             continue
-        kind = _kind(old, standing)
+        kind = _kind(old, status)
         if kind is not None:
-            message = f"was {old.state}, is {standing.state}"
-            yield kind, "/".join(name), message, standing.reason
+            message = f"was {old.state}, is {status.state}"
+            yield kind, "/".join(name), message, status.reason
     for service in sorted(after.panicking - before.panicking):
         yield (
             EventKind.PANIC_STARTED,
@@ -100,7 +102,7 @@ def state_events(before: Standings, after: Standings) -> Iterator[tuple[EventKin
         yield EventKind.PANIC_ENDED, service, "enough backends are up again", ""
 
 
-def _kind(old: Standing, new: Standing) -> EventKind | None:
+def _kind(old: BackendStatus, new: BackendStatus) -> EventKind | None:
     if old.state is State.DRAINING and new.state is State.DISABLED:
         return EventKind.DRAIN_ENDED
     if new.state is State.UP and old.state is State.DISABLED:

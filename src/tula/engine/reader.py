@@ -14,7 +14,7 @@ from tula.model.config import Config, Forwarding, IPAddress
 from tula.model.desired import TunnelEndpoints
 from tula.model.flow import Flow, FlowEntry
 from tula.model.stats import BackendKey, Count, Stats
-from tula.plan.reach import backend_addresses, plan_reach
+from tula.plan.routes import backend_addresses, plan_routes
 from tula.plan.trace import Trace, plan_trace
 from tula.vip.owner import VipOwners
 
@@ -70,7 +70,7 @@ class Reader:
         if all(service.forwarding is Forwarding.L2 for service in config.services):
             return {}
         host = self._network.view(backend_addresses(config))
-        return plan_reach(config, host, force=True).endpoints
+        return plan_routes(config, host, force=True).endpoints
 
     def connections(self, limit: float) -> Mapping[BackendKey, int] | None:
         """How many connections each backend holds; None when counting takes longer."""

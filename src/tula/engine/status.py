@@ -17,7 +17,7 @@ from tula.model.config import (
     VirtualService,
 )
 from tula.model.desired import TunnelEndpoints
-from tula.model.health import BackendName, Health, Standing, State
+from tula.model.health import BackendName, BackendStatus, Health, State
 from tula.model.stats import Count, TableUse
 from tula.plan.tunnels import outer_address, vxlan_mac
 
@@ -29,7 +29,7 @@ def describe_status(
     tables: Iterable[TableUse] = (),
     endpoints: Mapping[IPAddress, TunnelEndpoints] | None = None,
     *,
-    standings: Mapping[BackendName, Standing] | None = None,
+    statuses: Mapping[BackendName, BackendStatus] | None = None,
     findings: Mapping[BackendName, Health] | None = None,
     connections: Mapping[BackendName, int] | None = None,
     panics: Collection[str] = (),
@@ -45,7 +45,7 @@ def describe_status(
     since too few are up.
     """
     tunnels = _Tunnels(config.tunnels, endpoints or {})
-    live = _Live(standings or {}, findings or {}, connections)
+    live = _Live(statuses or {}, findings or {}, connections)
     by_service: dict[str, Count] = {}
     for (service, _), count in counts.items():
         by_service[service] = by_service.get(service, Count()) + count
@@ -94,7 +94,7 @@ def _service(service: VirtualService, total: Count) -> dict[str, Any]:
 class _Live:
     """What only the daemon knows of backends; without it, what the configuration says."""
 
-    standings: Mapping[BackendName, Standing]
+    statuses: Mapping[BackendName, BackendStatus]
     findings: Mapping[BackendName, Health]
     connections: Mapping[BackendName, int] | None
 
@@ -102,13 +102,13 @@ class _Live:
         name = (service.name, backend.name)
         # Nothing checks health without the daemon: in service, but unknown.
         state = State.UNKNOWN if backend.weight else State.DRAINING
-        standing = self.standings.get(name, Standing(state, backend.weight, present=True))
+        status = self.statuses.get(name, BackendStatus(state, backend.weight, present=True))
         finding = self.findings.get(name)
         return {
-            "state": str(standing.state),
-            "reason": standing.reason,
+            "state": str(status.state),
+            "reason": status.reason,
             "since": finding.since if finding is not None else None,
-            "effective_weight": standing.weight,
+            "effective_weight": status.weight,
             "connections": None if self.connections is None else self.connections.get(name, 0),
             "warning": finding.warning if finding is not None else "",
         }

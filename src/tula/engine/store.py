@@ -25,7 +25,7 @@ from tula.model.health import BackendName, Override
 from tula.model.stats import Count
 from tula.plan.probe_sysctls import is_setting
 
-DOCUMENT, CLEARED, MEMORY, LOCK = "document.yaml", "cleared.yaml", "memory.json", "lock"
+CONFIGURATION, CLEARED, MEMORY, LOCK = "document.yaml", "cleared.yaml", "memory.json", "lock"
 OVERRIDES = "overrides.json"
 SYSCTLS = "sysctls.json"
 DAEMON_LOCK = "daemon.lock"
@@ -149,23 +149,23 @@ class Store:
             # compare before its nft has ended.
             os.set_inheritable(file, True)
 
-    def document(self) -> bytes | None:
+    def configuration(self) -> bytes | None:
         """The last accepted configuration; None if there is none. Raises StateError."""
-        return self._read(DOCUMENT)
+        return self._read(CONFIGURATION)
 
-    def prepare_document(self, text: bytes) -> Callable[[], None]:
+    def prepare_configuration(self, text: bytes) -> Callable[[], None]:
         """Writes a configuration under a temporary name; calling the result accepts it.
 
         So a full disk is noticed before the kernel is changed. Both raise StateError.
         """
-        if self.document() == text:
+        if self.configuration() == text:
             return lambda: None
-        return self._write_aside(DOCUMENT, text)
+        return self._write_aside(CONFIGURATION, text)
 
-    def clear_document(self) -> None:
+    def clear_configuration(self) -> None:
         """Renames the configuration, so that nothing applies it again. Raises StateError."""
         try:
-            self._files.rename(DOCUMENT, CLEARED)
+            self._files.rename(CONFIGURATION, CLEARED)
         except FileNotFoundError:
             return
         except OSError as error:

@@ -14,7 +14,7 @@ class Command:
     text: str = ""
 
     def __str__(self) -> str:
-        """As a shell command, with standard input as a here-document."""
+        """As a shell command, with standard input as a here-configuration."""
         line = shlex.join(self.words)
         return f"{line} <<'EOF'\n{self.text}EOF" if self.text else line
 

@@ -57,7 +57,7 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BackendStatus:
     """How a backend counts now.
 
     ``weight`` is its share of new connections. ``present``: the flows that it has stay with it;

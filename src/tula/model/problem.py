@@ -1,4 +1,4 @@
-"""What is wrong with a document, and where."""
+"""What is wrong with a configuration, and where."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault: the place in the document, and a message that names the mend.
+    """One fault: the place in the configuration, and a message that names the mend.
 
-    ``path`` names keys and list positions, outermost first; empty for the whole document.
+    ``path`` names keys and list positions, outermost first; empty for the whole configuration.
     ``on_key`` says that the fault is the last key itself (unknown, doubled), not its value.
     """
 
@@ -33,10 +33,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class PlacedProblem:
-    """A problem as it is told: its path as text, and where in the document it stands.
+    """A problem as it is told: its path as text, and where in the configuration it stands.
 
-    ``path`` is empty for the document as a whole; ``line`` and ``column`` count from 1, and are
-    None when the fault is the file's (missing, a directory) and not the text's.
+    ``path`` is empty for the configuration as a whole; ``line`` and ``column`` count from 1, and
+    are None when the file is the problem (missing, a directory) and not its text.
     """
 
     message: str
@@ -51,7 +51,7 @@ class PlacedProblem:
 
 
 class ProblemsError(Exception):
-    """Input that is wrong; carries every problem found, in the document's order."""
+    """Input that is wrong; carries every problem found, in the configuration's order."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(f"{p.dotted}: {p.message}" for p in problems))

@@ -18,19 +18,19 @@ from tula.model.desired import (
     NewFlows,
     NextHop,
 )
-from tula.model.health import BackendName, Standing
+from tula.model.health import BackendName, BackendStatus
 from tula.model.host import HostView
-from tula.plan.reach import Reach
-from tula.plan.slots import SlotTables
-from tula.plan.standing import (
+from tula.plan.backend_status import (
     Shares,
     absent_backends,
-    away_standings,
     effective_config,
     effective_service,
     moved_services,
     moved_shares,
+    without_route,
 )
+from tula.plan.routes import Routes
+from tula.plan.slots import SlotTables
 from tula.plan.tunnels import outer_address
 
 _NEW_FLOWS = {
@@ -49,10 +49,10 @@ class Plan:
     """
 
     config: Config
-    standings: Mapping[BackendName, Standing]
+    statuses: Mapping[BackendName, BackendStatus]
     shares: Shares
     unreachable: Collection[BackendName]
-    """what no route leads to, whatever the standings say"""
+    """what no route leads to, whatever the statuses say"""
     effective: Config
     state: DesiredState
     tables: SlotTables
@@ -61,55 +61,57 @@ class Plan:
 def plan_desired(
     config: Config,
     host: HostView,
-    reach: Reach,
-    standings: Mapping[BackendName, Standing],
+    routes: Routes,
+    statuses: Mapping[BackendName, BackendStatus],
     shares: Shares,
     unreachable: Collection[BackendName] = frozenset(),
 ) -> Plan:
     """The plan of a configuration for which ``reach`` has all routes but to ``unreachable``."""
-    standings = away_standings(standings, unreachable)
-    effective = effective_config(config, standings, shares)
-    absent, tables = absent_backends(standings), SlotTables()
+    statuses = without_route(statuses, unreachable)
+    effective = effective_config(config, statuses, shares)
+    absent, tables = absent_backends(statuses), SlotTables()
     state = DesiredState(
         interfaces=config.interfaces,
         links=host.links,
         services=tuple(
-            _plan_service(service, effective, reach, tables, absent)
+            _plan_service(service, effective, routes, tables, absent)
             for service in effective.services
         ),
         connections=config.connections,
         seed=config.maglev.seed,
         marks=config.marks,
         tunnels=config.tunnels,
-        vips=tuple(reach.vips),
+        vips=tuple(routes.vips),
     )
-    return Plan(config, standings, shares, unreachable, effective, state, tables)
+    return Plan(config, statuses, shares, unreachable, effective, state, tables)
 
 
-def adjust_plan(before: Plan, standings: Mapping[BackendName, Standing], shares: Shares) -> Plan:
-    """The plan for other standings of the same configuration, on the same machine."""
-    standings = away_standings(standings, before.unreachable)
-    names = moved_services(before.standings, standings)
+def adjust_plan(
+    before: Plan, statuses: Mapping[BackendName, BackendStatus], shares: Shares
+) -> Plan:
+    """The plan for other statuses of the same configuration, on the same machine."""
+    statuses = without_route(statuses, before.unreachable)
+    names = moved_services(before.statuses, statuses)
     names |= moved_shares(before.shares, shares)
     if not names:
-        return replace(before, standings=standings, shares=shares)
+        return replace(before, statuses=statuses, shares=shares)
     moved: dict[str, VirtualService] = {}
     effective_services = []
     for listed, old in zip(before.config.services, before.effective.services, strict=True):
         service = old
         if listed.name in names:
-            service = effective_service(listed, standings, shares)
+            service = effective_service(listed, statuses, shares)
             service = moved[listed.name] = old if service == old else service
         effective_services.append(service)
     effective = replace(before.effective, services=tuple(effective_services))
     tables = before.tables
     services = tuple(
-        _adjust_service(old, service, effective, tables, standings) if old.name in moved else old
+        _adjust_service(old, service, effective, tables, statuses) if old.name in moved else old
         for old, service in zip(before.state.services, effective.services, strict=True)
     )
     return replace(
         before,
-        standings=standings,
+        statuses=statuses,
         shares=shares,
         effective=effective,
         state=replace(before.state, services=services),
@@ -120,7 +122,7 @@ def adjust_plan(before: Plan, standings: Mapping[BackendName, Standing], shares:
 def _plan_service(
     service: VirtualService,
     config: Config,
-    reach: Reach,
+    routes: Routes,
     tables: SlotTables,
     absent: Collection[BackendName],
 ) -> DesiredService:
@@ -139,8 +141,8 @@ def _plan_service(
                 key=backend.key,
                 addresses=backend.addresses,
                 weight=backend.weight,
-                next_hops=_next_hops(service, backend, reach),
-                tunnel=_tunnel(service, backend, reach),
+                next_hops=_next_hops(service, backend, routes),
+                tunnel=_tunnel(service, backend, routes),
                 present=(service.name, backend.name) not in absent,
             )
             for backend in service.backends
@@ -150,16 +152,16 @@ def _plan_service(
     )
 
 
-def _next_hops(service: VirtualService, backend: Backend, reach: Reach) -> Mapping[int, NextHop]:
+def _next_hops(service: VirtualService, backend: Backend, routes: Routes) -> Mapping[int, NextHop]:
     if service.forwarding is Forwarding.L3:
         return {}
-    return reach.hops_of(backend, service.versions)
+    return routes.hops_of(backend, service.versions)
 
 
-def _tunnel(service: VirtualService, backend: Backend, reach: Reach) -> DesiredTunnel | None:
+def _tunnel(service: VirtualService, backend: Backend, routes: Routes) -> DesiredTunnel | None:
     if service.forwarding is Forwarding.L2:
         return None
-    endpoints = reach.endpoints.get(outer_address(backend))
+    endpoints = routes.endpoints.get(outer_address(backend))
     return None if endpoints is None else DesiredTunnel(service.tunnel, endpoints)
 
 
@@ -168,12 +170,12 @@ def _adjust_service(
     service: VirtualService,
     config: Config,
     tables: SlotTables,
-    standings: Mapping[BackendName, Standing],
+    statuses: Mapping[BackendName, BackendStatus],
 ) -> DesiredService:
     backends = []
     for had, backend in zip(old.backends, service.backends, strict=True):
-        standing = standings.get((service.name, backend.name))
-        present = standing is None or standing.present
+        status = statuses.get((service.name, backend.name))
+        present = status is None or status.present
         same = had.weight == backend.weight and had.present == present
         backends.append(had if same else replace(had, weight=backend.weight, present=present))
     return replace(

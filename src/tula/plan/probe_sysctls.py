@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tula.model.config import IPAddress
 from tula.model.host import HostView
-from tula.plan.reach import Reach
+from tula.plan.routes import Routes
 
 OFF, STRICT, LOOSE = 0, 1, 2
 _ANY = frozenset({OFF, STRICT, LOOSE})
@@ -42,11 +42,11 @@ class InterfaceRequirement:
 
 
 def plan_requirements(
-    replies: Iterable[ReplyPath], host: HostView, reach: Reach
+    replies: Iterable[ReplyPath], host: HostView, routes: Routes
 ) -> dict[str, InterfaceRequirement]:
     """By interface. ``host`` has the routes to the VIPs; a missing one means no route."""
     held = {address.address.ip for address in host.addresses if not address.ours}
-    here = held | {vip.address for vip in reach.held}
+    here = held | {vip.address for vip in routes.held}
     needs: dict[str, InterfaceRequirement] = {}
     for reply in replies:
         if reply.vip.version == 4:

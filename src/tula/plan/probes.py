@@ -10,7 +10,7 @@ from tula.model.health import ProbeSocket, ProbeTarget
 from tula.model.host import HostView
 from tula.model.monitor import HealthMonitor
 from tula.plan.probe_sysctls import InterfaceRequirement, ReplyPath, plan_requirements
-from tula.plan.reach import Reach
+from tula.plan.routes import Routes
 from tula.plan.tunnels import outer_address
 
 _USUAL_PORTS = {"http": 80, "https": 443, "dns": 53}
@@ -36,7 +36,7 @@ class PlannedProbe:
 
 @dataclass(frozen=True, slots=True)
 class ProbePlan:
-    """All probes of a document, and what the machine needs for those through the data path.
+    """All probes of a configuration, and what the machine needs for those through the data path.
 
     ``versions`` are the IP versions (4, 6) that need a rule and a route, ``needs`` what the
     interfaces must allow for the answers, by name. ``problems`` tell of probes that cannot be.
@@ -53,7 +53,7 @@ def probe_destinations(config: Config) -> set[IPAddress]:
     return {vip for service in config.services if service.probed for vip in service.vips}
 
 
-def probed_neighbours(config: Config, host: HostView, reach: Reach) -> set[tuple[int, IPAddress]]:
+def probed_neighbours(config: Config, host: HostView, routes: Routes) -> set[tuple[int, IPAddress]]:
     """The neighbours whose MACs must be known before the first probes: interface index, address.
 
     A probe that has to wait for its neighbour's MAC is lost: when that is known the kernel takes
@@ -65,12 +65,12 @@ def probed_neighbours(config: Config, host: HostView, reach: Reach) -> set[tuple
         for service in config.services
         if service.probed and service.forwarding is Forwarding.L2
         for backend in service.backends
-        for hop in reach.hops_of(backend, service.versions).values()
+        for hop in routes.hops_of(backend, service.versions).values()
     }
 
 
 def plan_probes(
-    config: Config, host: HostView, reach: Reach, socket_of: Callable[[str, str], ProbeSocket]
+    config: Config, host: HostView, routes: Routes, socket_of: Callable[[str, str], ProbeSocket]
 ) -> ProbePlan:
     """The probes of a configuration whose ``reach`` has no problems.
 
@@ -106,15 +106,15 @@ def plan_probes(
                     target = ProbeTarget(vip, port, source, named.mark, named.priority)
                     own = backend.address(vip.version) or backend.addresses[0]
                     direct = ProbeTarget(own, port)
-                    routes = set(_answers(service, backend, target, host, reach))
-                    names = frozenset(answer.interface for answer in routes)
+                    paths = set(_answers(service, backend, target, host, routes))
+                    names = frozenset(answer.interface for answer in paths)
                     probes.append(PlannedProbe(*asked, target, direct, names))
-                    answers |= routes
+                    answers |= paths
     return ProbePlan(
         probes=tuple(probes),
         problems=tuple(problems),
         versions=tuple(sorted({answer.vip.version for answer in answers})),
-        needs=plan_requirements(answers, host, reach),
+        needs=plan_requirements(answers, host, routes),
     )
 
 
@@ -145,10 +145,10 @@ def _direct(service: VirtualService, backend: Backend, port: int) -> list[ProbeT
 
 
 def _answers(
-    service: VirtualService, backend: Backend, target: ProbeTarget, host: HostView, reach: Reach
+    service: VirtualService, backend: Backend, target: ProbeTarget, host: HostView, routes: Routes
 ) -> Iterator[ReplyPath]:
     """Where answers from the VIP may come in: by the way to the backend, or to the source."""
-    endpoints = reach.endpoints.get(outer_address(backend))
+    endpoints = routes.endpoints.get(outer_address(backend))
     if service.forwarding is Forwarding.L3 and endpoints is not None:
         yield ReplyPath(endpoints.interface, target.address)
     own = backend.address(target.address.version)

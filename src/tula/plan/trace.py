@@ -59,7 +59,7 @@ def plan_trace(
     *,
     later_fragment: bool = False,
 ) -> Trace:
-    """Follows ``flow`` through the document as the rules in the kernel would.
+    """Follows ``flow`` through the configuration as the rules in the kernel would.
 
     ``entry`` is what the flow table holds for it; for a ``later_fragment``, what the table of
     fragments holds for its datagram, without which there is nothing to choose by.

@@ -1,4 +1,4 @@
-"""What is left of an accepted document while this machine lacks something that it names.
+"""What is left of an accepted configuration while this machine lacks something that it names.
 
 A card that is taken out must not keep the daemon from what goes over the other one.
 """
@@ -11,12 +11,12 @@ from dataclasses import replace
 from tula.model.config import Backend, Config, Forwarding, VirtualService
 from tula.model.health import BackendName
 from tula.model.host import HostView
-from tula.plan.reach import Reach
+from tula.plan.routes import Routes
 from tula.plan.tunnels import outer_address
 
 
 def usable_config(config: Config, host: HostView, lacking: Collection[str] = ()) -> Config:
-    """The document without interfaces that are gone, and without the backends of ``lacking``:
+    """The configuration without interfaces that are gone, and without the backends of ``lacking``:
     services whose tunnels this kernel cannot make."""
     return replace(
         config,
@@ -28,21 +28,21 @@ def usable_config(config: Config, host: HostView, lacking: Collection[str] = ())
     )
 
 
-def unreached_backends(config: Config, reach: Reach) -> frozenset[BackendName]:
-    """The backends that no way leads to now; they stay in the document, and get nothing."""
+def unreached_backends(config: Config, routes: Routes) -> frozenset[BackendName]:
+    """The backends that no way leads to now; they stay in the configuration, and get nothing."""
     return frozenset(
         (service.name, backend.name)
         for service in config.services
         for backend in service.backends
-        if not _is_reached(service, backend, reach)
+        if not _is_reached(service, backend, routes)
     )
 
 
-def _is_reached(service: VirtualService, backend: Backend, reach: Reach) -> bool:
+def _is_reached(service: VirtualService, backend: Backend, routes: Routes) -> bool:
     if service.forwarding is Forwarding.L3:
-        return outer_address(backend) in reach.endpoints
+        return outer_address(backend) in routes.endpoints
     return all(
-        address in reach.hops
+        address in routes.hops
         for address in backend.addresses
         if address.version in service.versions
     )

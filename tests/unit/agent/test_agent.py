@@ -1,4 +1,4 @@
-"""Joins of any documents in any order, killed at any command: leave puts all back."""
+"""Joins of any configurations in any order, killed at any command: leave puts all back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine must have to serve, from documents."""
+"""What a machine must have to serve, from configurations."""
 
 from __future__ import annotations
 

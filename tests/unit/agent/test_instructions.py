@@ -1,4 +1,4 @@
-"""The steps for a backend, from the document."""
+"""The steps for a backend, from the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line in this process, with a document and a state directory of the test's own."""
+"""The command line in this process, with a configuration and a state directory of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.fake_control import FakeControl
 from support.served import served
 from tula.cli.main import app
 
-DOCUMENT = """\
+CONFIGURATION = """\
 interfaces: [eth0]
 services:
   web:
@@ -31,7 +31,7 @@ Call = Callable[..., Result]
 @pytest.fixture
 def tula(tmp_path: Path) -> Call:
     """Calls tula with a state directory of the test's own."""
-    (tmp_path / "tula.yaml").write_text(DOCUMENT)
+    (tmp_path / "tula.yaml").write_text(CONFIGURATION)
 
     def call(*arguments: str) -> Result:
         env = {"TULA_STATE_DIR": str(tmp_path / "state"), "TULA_RUN_DIR": str(tmp_path / "run")}
@@ -44,7 +44,7 @@ def tula(tmp_path: Path) -> Call:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[FakeControl]:
-    """What the daemon of that run directory is asked; its file is the document."""
-    control = FakeControl(file=DOCUMENT.encode())
+    """What the daemon of that run directory is asked; its file is the configuration."""
+    control = FakeControl(file=CONFIGURATION.encode())
     with served(control, tmp_path / "run"):
         yield control

@@ -16,7 +16,7 @@ from tula.engine.control import ApplyOutcome, BusyError, Cycle, Refusal
 from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.model.errors import KernelError
-from tula.model.health import Health, Standing, State
+from tula.model.health import BackendStatus, Health, State
 from tula.model.problem import PlacedProblem
 
 Call = Callable[..., Result]
@@ -183,7 +183,7 @@ def test_a_drain_that_ends_otherwise(
     daemon.connections = {B1: 2}
 
     def deadline(_: float) -> None:
-        daemon.standings[B1] = Standing(State.DISABLED, 0, present=False)
+        daemon.statuses[B1] = BackendStatus(State.DISABLED, 0, present=False)
 
     monkeypatch.setattr("tula.cli.operate.time.sleep", deadline)
     result = tula("drain", "web/b1", "--wait", "--deadline", "1s")
@@ -322,12 +322,12 @@ def test_trace_asks_the_daemon(tula: Call) -> None:
     later = tula("trace", *flow, "--fragment", "0x1f", "--json")
     assert "first fragment" in json.loads(later.stdout)["reason"]
     asked = tula("trace", *flow, "-f", "DOC/tula.yaml")
-    assert asked.stdout.startswith("web/one: "), "with -f the document is meant"
+    assert asked.stdout.startswith("web/one: "), "with -f the configuration is meant"
 
 
 def test_status_of_a_daemon_in_good_order(tula: Call, daemon: FakeControl) -> None:
-    daemon.standings = {
-        name: Standing(State.UP, 100, present=True, reason="all checks pass")
+    daemon.statuses = {
+        name: BackendStatus(State.UP, 100, present=True, reason="all checks pass")
         for name in (B1, ("web", "b2"))
     }
     result = tula("status")
@@ -337,9 +337,9 @@ def test_status_of_a_daemon_in_good_order(tula: Call, daemon: FakeControl) -> No
 
 
 def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
-    daemon.standings = {
-        B1: Standing(State.DOWN, 0, present=False, reason="tcp to 10.0.0.100: refused"),
-        ("web", "b2"): Standing(State.UP, 25, present=True, reason="slow start"),
+    daemon.statuses = {
+        B1: BackendStatus(State.DOWN, 0, present=False, reason="tcp to 10.0.0.100: refused"),
+        ("web", "b2"): BackendStatus(State.UP, 25, present=True, reason="slow start"),
     }
     daemon.findings = {("web", "b2"): Health(True, NOW, warning="certificate expires in 3 days")}
     head, _, one, two = tula("status").stdout.splitlines()

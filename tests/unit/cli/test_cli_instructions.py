@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tula.cli.main import app
 
-DOCUMENT = """\
+CONFIGURATION = """\
 interfaces: [eth0]
 load_balancers: {lb1: 10.0.0.2}
 services:
@@ -26,7 +26,7 @@ services:
 
 def instructions(folder: Path, tunnel: str, *options: str) -> Result:
     path = folder / "tula.yaml"
-    path.write_text(DOCUMENT % tunnel)
+    path.write_text(CONFIGURATION % tunnel)
     return CliRunner().invoke(app, ["backend", "instructions", "-f", str(path), *options])
 
 

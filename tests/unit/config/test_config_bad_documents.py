@@ -1,4 +1,4 @@
-"""Each document of ``tests/bad_documents`` is refused with exactly the lines beside it.
+"""Each configuration of ``tests/bad_configurations`` is refused with exactly the lines beside it.
 
 ``NNN_a_sentence.expect`` holds a line a problem, ``LINE:COL: path: message``. After a change of
 messages, write all of them anew and read the difference as a user would, asking whether the place
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.documents import BAD
-from tula.config.load import DocumentError, describe, load_document
+from support.configurations import BAD
+from tula.config.load import ConfigError, describe, load_config
 
 DOCUMENTS = sorted(BAD.glob("*.yaml"))
 
@@ -23,8 +23,8 @@ DOCUMENTS = sorted(BAD.glob("*.yaml"))
 @pytest.mark.skipif(not yaml.__with_libyaml__, reason="the words are those of libyaml")
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_refused_with_these_lines(path: Path, update: bool) -> None:
-    with pytest.raises(DocumentError) as caught:
-        load_document(path)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
     error = caught.value
     lines = [describe("", problem, error.positions)[1:] for problem in error.problems]
     expect = path.with_suffix(".expect")

@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 import pytest
 
 from tula.config.fields import settings_of
-from tula.config.load import DocumentError, parse_document
+from tula.config.load import ConfigError, parse_config
 from tula.config.schema import json_schema
 from tula.model.config import (
     Backend,
@@ -37,7 +37,7 @@ def test_a_section_has_the_keys_and_defaults_of_its_fields(key: str, cls: type) 
     for field in fields(cls):
         # The schema has no default that only stands for "not given".
         assert properties[field.name].get("default") == field.default
-    config = parse_document(f"interfaces: [eth0]\nservices: {{}}\n{key}: {{}}\n").config
+    config = parse_config(f"interfaces: [eth0]\nservices: {{}}\n{key}: {{}}\n").config
     assert getattr(config, key) == cls()
 
 
@@ -57,18 +57,18 @@ def test_every_kind_of_check_takes_its_own_keys_and_no_others(kind: str, cls: ty
     for key in sorted(everybodys):
         keys = dict.fromkeys(required, "x") | {key: VALUES[key], "type": kind, "via": "direct"}
         text = ", ".join(f"{name}: {value}" for name, value in keys.items())
-        document = f"""\
+        configuration = f"""\
 interfaces: [eth0]
 services:
   web: {{vip: 10.0.0.1, ports: 80, forwarding: l2, backends: {{}}, health: {{{text}}}}}
 """
         if key in own:
-            (monitor,) = parse_document(document).config.services[0].health
+            (monitor,) = parse_config(configuration).config.services[0].health
             assert type(monitor.probe) is cls
             assert getattr(monitor.probe, key) not in ("", (), None)
         else:
-            with pytest.raises(DocumentError, match=f"a check of type {kind} has no '{key}'"):
-                parse_document(document)
+            with pytest.raises(ConfigError, match=f"a check of type {kind} has no '{key}'"):
+                parse_config(configuration)
 
 
 VALUES = {

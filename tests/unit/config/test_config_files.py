@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tula.config.load import DocumentError, Positions, describe, load_document, parse_document
+from tula.config.load import ConfigError, Positions, describe, load_config, parse_config
 from tula.config.source import MAX_BYTES
 from tula.model.problem import Problem, ProblemsError
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(ProblemsError) as caught:
-        load_document(path)
-    assert isinstance(caught.value, DocumentError)
+        load_config(path)
+    assert isinstance(caught.value, ConfigError)
     (problem,) = caught.value.problems
     return describe("F", problem, caught.value.positions)
 
@@ -69,13 +69,13 @@ def test_a_huge_file_is_not_parsed(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_is_no_character_of_the_first_line() -> None:
     text = b"\xef\xbb\xbfinterfaces: [eth0]\nservices: {}\n"
-    assert parse_document(text).config.interfaces == ("eth0",)
+    assert parse_config(text).config.interfaces == ("eth0",)
 
 
 def test_windows_line_ends() -> None:
     text = b"interfaces: [eth0]\r\nservices: {}\r\nx: 1\r\n"
-    with pytest.raises(DocumentError) as caught:
-        parse_document(text)
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text)
     (problem,) = caught.value.problems
     assert caught.value.positions.of(problem.path, on_key=True) == (3, 1)
 
@@ -103,7 +103,7 @@ services:
     <<: *web
     vip: 198.51.100.11
 """
-    of = parse_document(text).positions.of
+    of = parse_config(text).positions.of
     assert of(()) == (1, 1)
     assert of(("interfaces",), on_key=True) == (1, 1)
     assert of(("interfaces",)) == (1, 13)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tula.config import compose
-from tula.config.load import DocumentError, describe, parse_document
+from tula.config.load import ConfigError, describe, parse_config
 
 HEAD = "interfaces: [eth0]\n"
 
@@ -27,8 +27,8 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def first_line(text: str) -> str:
-    with pytest.raises(DocumentError) as caught:
-        parse_document(text)
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text)
     return describe("F", caught.value.problems[0], caught.value.positions)
 
 
@@ -46,29 +46,29 @@ def test_five_thousand_services_of_four_backends() -> None:
         backends = ", ".join(f"b{j}: {{address: 10.{address(4 * i + j)}}}" for j in range(4))
         text += service(f"s{i}", f"100.{address(i)}", "[80, 443, 8000-8010]", f"{{{backends}}}")
     with within(30):
-        assert len(parse_document(text).config.services) == 5000
+        assert len(parse_config(text).config.services) == 5000
 
 
 def test_five_thousand_services_on_one_vip() -> None:
     text = HEAD + "services:\n"
     text += "".join(service(f"s{i}", "198.51.100.10", str(i + 1)) for i in range(5000))
     with within(30):
-        assert len(parse_document(text).config.services) == 5000
+        assert len(parse_config(text).config.services) == 5000
 
 
 def test_five_thousand_services_that_all_overlap() -> None:
     text = HEAD + "services:\n"
     text += "".join(service(f"s{i}", "198.51.100.10", "1-65535") for i in range(5000))
-    with within(30), pytest.raises(DocumentError) as caught:
-        parse_document(text)
+    with within(30), pytest.raises(ConfigError) as caught:
+        parse_config(text)
     assert len(caught.value.problems) == 4999
 
 
 def test_five_thousand_services_that_are_all_wrong() -> None:
     text = HEAD + "services:\n"
     text += "".join(service(f"s{i}", "nowhere", "[0, 1]") for i in range(5000))
-    with within(60), pytest.raises(DocumentError) as caught:
-        parse_document(text)
+    with within(60), pytest.raises(ConfigError) as caught:
+        parse_config(text)
     assert len(caught.value.problems) == 10000
 
 

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.documents import BAD, GOOD, render_document, valid_configs
+from support.configurations import BAD, GOOD, render_config, valid_configs
 from tula.config import compose
-from tula.config.load import DocumentError, describe, parse_document
+from tula.config.load import ConfigError, describe, parse_config
 from tula.model.config import Config
 
 DOCUMENTS = [path.read_bytes() for path in sorted((*GOOD.glob("*"), *BAD.glob("*.yaml")))]
@@ -33,8 +33,8 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 def parse_or_refuse(text: str | bytes) -> None:
     try:
-        parse_document(text)
-    except DocumentError as error:
+        parse_config(text)
+    except ConfigError as error:
         refused = error
     else:
         return
@@ -49,7 +49,7 @@ def parse_or_refuse(text: str | bytes) -> None:
 @given(valid_configs())
 @settings(max_examples=100)
 def test_a_config_written_out_is_read_back_the_same(config: Config) -> None:
-    assert parse_document(render_document(config)).config == config
+    assert parse_config(render_config(config)).config == config
 
 
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200)))

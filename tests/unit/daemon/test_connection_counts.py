@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from support.builders import ids_of, make_backend, make_config, make_service
+from support.configurations import render_config
 from support.daemon import FakeDaemon
-from support.documents import render_document
-from tula.config.load import parse_document
+from tula.config.load import parse_config
 from tula.daemon.connection_counts import ConnectionCounter, name_connections
 from tula.daemon.snapshot import Connections
 from tula.dataplane.nft.ids import backend_id
@@ -63,8 +63,8 @@ def test_shares_follow_counts_and_fall_back_to_weights(daemon: FakeDaemon) -> No
     assert share["b0"] < share["b1"] == 100
     assert not daemon.writer.cycle({}, compare=True).change, "a full look agrees"
     other: Config = make_config(replace(CONFIG.services[0], vips=(ip_address("10.0.0.101"),)))
-    document = parse_document(render_document(other))
-    assert daemon.writer.apply(document, {})[0], "another VIP"
+    configuration = parse_config(render_config(other))
+    assert daemon.writer.apply(configuration, {})[0], "another VIP"
     assert daemon.writer.snapshot.shares == snapshot.shares
     assert not daemon.writer.cycle({}).change, "the shares stayed"
     assert kinds(daemon, None) == "wrr"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from support.configurations import render_config
 from support.daemon import CONFIG, FakeChecker, FakeDaemon
-from support.documents import render_document
 from tula.daemon.checks import Checks, ProbeTable
 from tula.daemon.local_control import Components, LocalControl
 from tula.daemon.loop import ControlLoop
@@ -38,7 +38,7 @@ class Scene:
 
     def __init__(self, directory: Path) -> None:
         path = directory / "tula.yaml"
-        path.write_text(render_document(CONFIG))
+        path.write_text(render_config(CONFIG))
         self.daemon = FakeDaemon(directory / "state", CONFIG)
         checker, supervisor = FakeChecker(), Supervisor(self.daemon.events)
         checks, watch = Checks(checker), FileWatch(path)  # type: ignore[arg-type]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from support.builders import make_backend, make_config, make_service
+from support.configurations import render_config
 from support.daemon import FakeChecker, FakeDaemon
-from support.documents import render_document
 from tula.daemon.checks import Checks
 from tula.daemon.loop import ControlLoop
 from tula.daemon.snapshot import Snapshot
@@ -56,7 +56,7 @@ class Scene:
         )
 
     def write(self, config: Config) -> None:
-        self.path.write_text(render_document(config))
+        self.path.write_text(render_config(config))
 
     @property
     def snapshot(self) -> Snapshot:
@@ -95,8 +95,8 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def test_it_starts_with_the_files_configuration_in_one_cycle(scene: Scene) -> None:
     async def main() -> None:
         async with scene.running():
-            assert scene.snapshot.document is not None
-            assert scene.snapshot.document.config == CONFIG
+            assert scene.snapshot.configuration is not None
+            assert scene.snapshot.configuration.config == CONFIG
             assert scene.cycles == 1
             assert len(scene.kernel.transactions) == 1
             assert scene.checker.sets == 1
@@ -110,7 +110,7 @@ def test_a_verdict_reaches_the_kernel_and_is_timed(scene: Scene) -> None:
             scene.checker.decide(B0, up=False)
             scene.loop.trigger(Trigger.HEALTH)
             await scene.until(lambda: scene.cycles == 2)
-            assert scene.snapshot.standings.of[B0].state is State.DOWN
+            assert scene.snapshot.statuses.of[B0].state is State.DOWN
             last = scene.snapshot.last_cycle
             assert last is not None
             assert last.outcome is CycleOutcome.CHANGED
@@ -125,10 +125,10 @@ def test_apply_is_one_cycle(scene: Scene) -> None:
         async with scene.running():
             scene.write(OTHER)
             before = len(scene.kernel.transactions)
-            outcome = await scene.loop.apply(render_document(OTHER).encode(), force=False)
+            outcome = await scene.loop.apply(render_config(OTHER).encode(), force=False)
             assert outcome.changed
-            assert scene.snapshot.document is not None
-            assert scene.snapshot.document.config == OTHER
+            assert scene.snapshot.configuration is not None
+            assert scene.snapshot.configuration.config == OTHER
             assert scene.cycles == 2
             assert len(scene.kernel.transactions) > before
             observe, looks = scene.kernel.observe, list[int]()
@@ -148,14 +148,14 @@ def test_apply_is_one_cycle(scene: Scene) -> None:
 def test_apply_tells_problems_with_their_places_and_changes_nothing(scene: Scene) -> None:
     async def main() -> None:
         async with scene.running():
-            had = scene.snapshot.document
+            had = scene.snapshot.configuration
             scene.path.write_text("services: {}\nfrobs: 1\n")
             (problem, *_) = (await scene.loop.apply(None, force=False)).problems[-1:]
             assert (problem.line, problem.path) == (2, "frobs")
             assert scene.snapshot.refused is not None
-            assert scene.snapshot.document is had
+            assert scene.snapshot.configuration is had
             with pytest.raises(RefusedError, match="has other content; change that file"):
-                await scene.loop.apply(render_document(OTHER).encode(), force=False)
+                await scene.loop.apply(render_config(OTHER).encode(), force=False)
             scene.write(CONFIG)
             assert not (await scene.loop.apply(None, force=False)).problems
             assert scene.snapshot.refused is None
@@ -173,8 +173,8 @@ def test_what_is_deferred_is_tried_again(scene: Scene) -> None:
             assert "busy" in scene.snapshot.deferred
             scene.kernel.refuse = ""
             await scene.until(lambda: not scene.snapshot.deferred)
-            assert scene.snapshot.document is not None
-            assert scene.snapshot.document.config == OTHER
+            assert scene.snapshot.configuration is not None
+            assert scene.snapshot.configuration.config == OTHER
 
     run(main)
 
@@ -189,7 +189,7 @@ def test_a_failure_is_tried_again_and_told_once(scene: Scene) -> None:
             assert scene.snapshot.overrides == {B0: Override(disable=True)}, "it is on the disk"
             scene.kernel.refuse = ""
             await scene.until(lambda: scene.snapshot.applied is not None)
-            assert scene.snapshot.standings.of[B0].state is State.DISABLED
+            assert scene.snapshot.statuses.of[B0].state is State.DISABLED
             kinds = [event.kind for event in scene.daemon.events.events]
             assert kinds.count(EventKind.CYCLE_FAILED) == 1
             assert kinds.count(EventKind.CYCLE_RECOVERED) == 1
@@ -297,7 +297,7 @@ def test_a_side_task_that_fails_is_told_and_goes_on(
             assert [event.subject for event in told] == [name]
             scene.write(OTHER)
             scene.loop.trigger(Trigger.CONFIGURATION)
-            await scene.until(lambda: scene.snapshot.document.config == OTHER)  # type: ignore[union-attr]
+            await scene.until(lambda: scene.snapshot.configuration.config == OTHER)  # type: ignore[union-attr]
 
     run(main)
 

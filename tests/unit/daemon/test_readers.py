@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from support.builders import make_backend, make_config, make_service
+from support.configurations import render_config
 from support.daemon import CONFIG, FakeDaemon, broken_kernel, fake_kernel
-from support.documents import render_document
-from tula.config.load import parse_document
+from tula.config.load import parse_config
 from tula.daemon.answers import (
     Answers,
     CountRequest,
@@ -50,13 +50,13 @@ def daemon(tmp_path: Path) -> FakeDaemon:
 
 def view_of(daemon: FakeDaemon, findings: dict[tuple[str, str], Health] | None = None) -> View:
     snapshot = daemon.writer.snapshot
-    assert snapshot.document is not None
+    assert snapshot.configuration is not None
     assert snapshot.applied is not None
     return View(
-        document=snapshot.document,
+        configuration=snapshot.configuration,
         now=1000.0,
         facts=DaemonFacts(1, 2.0, Path("/etc/tula/tula.yaml")),
-        standings=snapshot.standings.of,
+        statuses=snapshot.statuses.of,
         findings=findings or {},
         remembered=snapshot.remembered,
         revision=snapshot.applied.receipt.revision,
@@ -69,7 +69,7 @@ REQUESTS = [
     MetricsRequest(),
     TraceRequest(FLOW, None),
     PlanRequest(None, False),
-    PlanRequest(render_document(OTHER).encode(), False),
+    PlanRequest(render_config(OTHER).encode(), False),
     PlanRequest(b"services: {}\nfrobs: 1\n", False),
     CountRequest(1.0),
 ]
@@ -103,7 +103,7 @@ def test_what_is_answered(daemon: FakeDaemon) -> None:
     assert isinstance(answers.answer(TraceRequest(FLOW, None), view), Trace)
     same = answers.answer(PlanRequest(None, False), view)
     assert same == ApplyOutcome(False, b"[]")
-    other = answers.answer(PlanRequest(render_document(OTHER).encode(), False), view)
+    other = answers.answer(PlanRequest(render_config(OTHER).encode(), False), view)
     assert isinstance(other, ApplyOutcome)
     assert other.changed
     assert json.loads(other.steps)
@@ -136,7 +136,7 @@ def test_only_what_has_changed_is_sent(daemon: FakeDaemon) -> None:
                 found = received.view(message)
                 assert found is not None
                 assert found.config == view.config
-                assert replace(found, document=view.document) == view
+                assert replace(found, configuration=view.configuration) == view
         return messages
 
     first = view_of(daemon, {("web", "b0"): Health(True, 1.0), ("web", "b1"): Health(True, 1.0)})
@@ -151,8 +151,8 @@ def test_only_what_has_changed_is_sent(daemon: FakeDaemon) -> None:
     assert gone == Entries("findings", {}, (("web", "b0"),))
     bring(replace(first, connections={("web", "b0"): 3}))
     bring(replace(first, connections=None))
-    document = parse_document(render_document(OTHER))
-    assert bring(replace(first, document=document))[-1].source is not None  # type: ignore[union-attr]
+    configuration = parse_config(render_config(OTHER))
+    assert bring(replace(first, configuration=configuration))[-1].source is not None  # type: ignore[union-attr]
 
 
 def test_counters_do_not_fall_while_a_change_is_under_way(daemon: FakeDaemon) -> None:
@@ -185,7 +185,7 @@ def test_what_is_large(daemon: FakeDaemon) -> None:
     assert not is_large(CountRequest(1.0), small)
     assert is_large(PlanRequest(b"#" * 100_000, False), small)
     config: Config = make_config(make_service(backends=[make_backend(n) for n in range(200)]))
-    large = replace(small, document=replace(small.document, config=config))
+    large = replace(small, configuration=replace(small.configuration, config=config))
     assert is_large(StatusRequest(), large)
 
 

@@ -33,7 +33,7 @@ from hypothesis.stateful import (
 from support.builders import FakeMachine, ids_of
 from support.daemon import make_writer
 from support.failures import Failures
-from tula.config.load import DocumentError, parse_document
+from tula.config.load import ConfigError, parse_config
 from tula.daemon.reconciler import place_problems
 from tula.daemon.snapshot import Snapshot
 from tula.daemon.writer import Writer
@@ -51,7 +51,7 @@ BACKENDS = "abcd"
 
 
 def text(services: dict[str, dict[str, Any]]) -> bytes:
-    """A document; each service names its backends with their weights."""
+    """A configuration; each service names its backends with their weights."""
     lines = ["interfaces: [eth0]", "services:"]
     for number, (name, keys) in enumerate(services.items()):
         lines += [f"  {name}:", f"    vip: 10.0.0.{100 + number}", "    ports: [80]"]
@@ -100,18 +100,22 @@ class Meaning:
 
 def check(snapshot: Snapshot) -> None:
     """Whatever is published fits together."""
-    document, standings, applied = snapshot.document, snapshot.standings.of, snapshot.applied
-    if document is None:
-        assert not standings
+    configuration, statuses, applied = (
+        snapshot.configuration,
+        snapshot.statuses.of,
+        snapshot.applied,
+    )
+    if configuration is None:
+        assert not statuses
         return
-    names = {(s.name, b.name) for s in document.config.services for b in s.backends}
-    assert not standings or standings.keys() == names, "standings are of the configuration"
+    names = {(s.name, b.name) for s in configuration.config.services for b in s.backends}
+    assert not statuses or statuses.keys() == names, "statuses are of the configuration"
     if applied is not None:
-        services = {service.name for service in document.config.services}
+        services = {service.name for service in configuration.config.services}
         assert {service.name for service in applied.config.services} <= services
         assert services >= set(snapshot.remembered.retired)
         assert applied.receipt.own <= snapshot.own_revisions
-    assert snapshot.shares.keys() <= {s.name for s in document.config.services}
+    assert snapshot.shares.keys() <= {s.name for s in configuration.config.services}
 
 
 class SnapshotReader:
@@ -144,11 +148,11 @@ class SnapshotReader:
                 if snapshot.revision > last:
                     last = snapshot.revision
                     check(snapshot)
-                    copies = dict(snapshot.standings.of), dict(snapshot.overrides)
+                    copies = dict(snapshot.statuses.of), dict(snapshot.overrides)
                     seen.append((snapshot, *copies))
                 time.sleep(0.0001)
-            for snapshot, standings, overrides in seen:
-                assert (snapshot.standings.of, snapshot.overrides) == (standings, overrides)
+            for snapshot, statuses, overrides in seen:
+                assert (snapshot.statuses.of, snapshot.overrides) == (statuses, overrides)
         except AssertionError as error:
             self._error = error
 
@@ -159,7 +163,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
-        self.kernel = FakeMachine(self.directory, parse_document(DOCUMENTS[0]).config)
+        self.kernel = FakeMachine(self.directory, parse_config(DOCUMENTS[0]).config)
         self.host = self.kernel.network.host
         self.store = FullDisk(self.directory)
         self.now = 1000.0
@@ -198,13 +202,13 @@ class Machine(RuleBasedStateMachine):
     @rule(source=st.sampled_from(DOCUMENTS))
     def a_document_is_offered(self, source: bytes) -> None:
         self.calm = False
-        document = parse_document(source)
-        config = document.config
+        configuration = parse_config(source)
+        config = configuration.config
         with suppress(KernelError, StateError, ProblemsError):
             try:
-                self.writer.apply(document, dict(self.findings))
+                self.writer.apply(configuration, dict(self.findings))
             except Exception:
-                assert self.store.document() == self.accepted, "the old one stays"
+                assert self.store.configuration() == self.accepted, "the old one stays"
                 raise
             self.accepted = source
             names = {(s.name, b.name) for s in config.services for b in s.backends}
@@ -217,14 +221,14 @@ class Machine(RuleBasedStateMachine):
         table = self.kernel.nftables.table
         self.failures.due = None
         try:
-            document = parse_document(source)
-        except DocumentError as error:
+            configuration = parse_config(source)
+        except ConfigError as error:
             self.writer.refuse(place_problems(error, error.positions))
         else:
             with pytest.raises(ProblemsError):
-                self.writer.apply(document, dict(self.findings))
+                self.writer.apply(configuration, dict(self.findings))
         assert self.kernel.nftables.table == table
-        assert self.store.document() == self.accepted
+        assert self.store.configuration() == self.accepted
         assert self.snapshot.refused is not None
 
     @initialize(source=st.sampled_from(DOCUMENTS))
@@ -328,8 +332,8 @@ class Machine(RuleBasedStateMachine):
         self.failures.due = None
         self.writer = self.new()
         assert dict(self.snapshot.overrides) == self.overrides
-        document = self.snapshot.document
-        assert (document.source.encode() if document else None) == self.accepted
+        configuration = self.snapshot.configuration
+        assert (configuration.source.encode() if configuration else None) == self.accepted
         self.calm = False
 
     @rule()
@@ -343,7 +347,7 @@ class Machine(RuleBasedStateMachine):
     def a_calm_kernel_is_what_is_meant(self) -> None:
         if not self.calm or self.accepted is None:
             return
-        config = parse_document(self.accepted).config
+        config = parse_config(self.accepted).config
         there = "eth0" in self.kernel.network.host.links
         assert self.via() == {
             name for name, meant in self.meant(config).items() if meant.present and there
@@ -391,12 +395,12 @@ class Machine(RuleBasedStateMachine):
             ids = applied.receipt.memory
         return {
             backend_id(ids.services[s.name], ids.backends[b.key]): (s.name, b.name)
-            for s in parse_document(self.accepted).config.services
+            for s in parse_config(self.accepted).config.services
             for b in s.backends
         }
 
     def via(self) -> set[BackendName]:
-        """The backends that packets can reach."""
+        """The backends that packets can routes."""
         table, names = self.kernel.nftables.table, self.names()
         assert table is not None
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from support.builders import FakeMachine, ids_of
-from tula.config.load import parse_document
+from tula.config.load import parse_config
 from tula.daemon.reconciler import Reconciler
 from tula.dataplane.nft.ids import split_id
 from tula.dataplane.nft.ruleset import MapName
@@ -13,7 +13,7 @@ from tula.engine.balancer import Balancer
 from tula.engine.event_log import EventLog
 from tula.model.health import Health
 
-DOCUMENT = b"""
+CONFIGURATION = b"""
 interfaces: [eth0]
 services:
   web:
@@ -42,12 +42,12 @@ def share(machine: FakeMachine) -> float:
 
 def test_the_share_of_a_backend_that_returned_rises(tmp_path: Path) -> None:
     now = [1000.0]
-    machine = FakeMachine(tmp_path, parse_document(DOCUMENT).config)
+    machine = FakeMachine(tmp_path, parse_config(CONFIGURATION).config)
     balancer = Balancer(machine.adapters, machine.store, lambda: now[0])
     reconciler = Reconciler(balancer, machine.store, EventLog(), lambda: now[0])
     reconciler.start()
     up, down = Health(True, 0.0), Health(False, 0.0)
-    reconciler.offer(DOCUMENT, {NAME: up})
+    reconciler.offer(CONFIGURATION, {NAME: up})
     assert round(share(machine), 2) == 0.5, "no slow start for what was never down"
     reconciler.cycle({NAME: down}, compare=False)
     assert share(machine) == 0.0
@@ -55,7 +55,7 @@ def test_the_share_of_a_backend_that_returned_rises(tmp_path: Path) -> None:
     reconciler.cycle({NAME: up}, compare=False)
     while True:
         shares.append(round(share(machine), 2))
-        until = reconciler.standings.until
+        until = reconciler.statuses.until
         if until is None:
             break
         now[0] = until

@@ -179,8 +179,8 @@ def test_no_number_is_used_while_a_table_may_hold_it(
 ) -> None:
     ids = Ids()
     owners: dict[int, str] = {}
-    for now, document in enumerate((first, second, third)):
-        ids = number_config(document, ids, now=float(now))
+    for now, configuration in enumerate((first, second, third)):
+        ids = number_config(configuration, ids, now=float(now))
         for key, number in ids.backends.items():
             assert owners.setdefault(number, key) == key
 

@@ -1,4 +1,4 @@
-"""Which tunnel devices a document needs, and what backends must know."""
+"""Which tunnel devices a configuration needs, and what backends must know."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from tula.model.host import HostAddress, LinkState, Route
 from tula.model.problem import Problem
 from tula.model.stats import TableUse
 from tula.plan.probe_sysctls import LOOSE, OFF, InterfaceRequirement, setting
-from tula.plan.reach import plan_reach
+from tula.plan.routes import plan_routes
 
 CONFIG = make_config(make_service(backends=[make_backend(0, dual=False)]))
 HOST = make_host(CONFIG)
@@ -38,7 +38,7 @@ NOTHING = Responses()
 
 
 def observed(**keys: object) -> Observation:
-    return replace(Observation(CONFIG, HOST, plan_reach(CONFIG, HOST)), **keys)  # type: ignore[arg-type]
+    return replace(Observation(CONFIG, HOST, plan_routes(CONFIG, HOST)), **keys)  # type: ignore[arg-type]
 
 
 def test_tables() -> None:

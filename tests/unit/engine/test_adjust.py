@@ -26,17 +26,17 @@ from tula.model.config import (
 )
 from tula.model.desired import DesiredState
 from tula.model.errors import StaleError
-from tula.model.health import BackendName, Standing, State
+from tula.model.health import BackendName, BackendStatus, State
 from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.plan.desired import plan_desired
 
-UP = Standing(State.UP, 100, True)
+UP = BackendStatus(State.UP, 100, True)
 CHOICES = [
     UP,
-    Standing(State.UP, 10, True, "slow start"),
-    Standing(State.DRAINING, 0, True),
-    Standing(State.DOWN, 0, False, "refused"),
-    Standing(State.DOWN, 100, True, "panic"),
+    BackendStatus(State.UP, 10, True, "slow start"),
+    BackendStatus(State.DRAINING, 0, True),
+    BackendStatus(State.DOWN, 0, False, "refused"),
+    BackendStatus(State.DOWN, 100, True, "panic"),
 ]
 VIPS = [("10.0.0.100",), ("10.0.0.101", "2001:db8::101"), ("10.0.0.102",), ("2001:db8::103",)]
 SCHEDULERS = [
@@ -46,12 +46,12 @@ SCHEDULERS = [
     Scheduler.RANDOM,
     Scheduler.LEAST_CONNECTIONS,
 ]
-Step = tuple[dict[BackendName, Standing], dict[str, dict[str, int]]]
-"""Standings, and what least-connections gives."""
+Step = tuple[dict[BackendName, BackendStatus], dict[str, dict[str, int]]]
+"""BackendStatuses, and what least-connections gives."""
 
 
 @st.composite
-def documents(draw: st.DrawFn) -> Config:
+def configurations(draw: st.DrawFn) -> Config:
     """Services that often share their table, and differ in how they choose."""
     services = []
     for number, vips in enumerate(VIPS[: draw(st.integers(1, 4))]):
@@ -80,8 +80,8 @@ def names_of(config: Config) -> list[BackendName]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[Config, list[Step], bool]:
-    """A document, its standings one after the other, and whether a backend has no way."""
-    config = draw(documents())
+    """A configuration, its statuses one after the other, and whether a backend has no way."""
+    config = draw(configurations())
     steps: list[Step] = []
     now = dict.fromkeys(names_of(config), UP)
     for _ in range(draw(st.integers(1, 4))):
@@ -111,8 +111,8 @@ def test_adjusting_ends_where_a_full_reconcile_ends(
             machine.network.host = replace(machine.network.host, routes=routes)
         balancer = machine.balancer
         balancer.reconcile(config, dict.fromkeys(names_of(config), UP))
-        for standings, shares in steps:
-            balancer.adjust(standings, shares)
+        for statuses, shares in steps:
+            balancer.adjust(statuses, shares)
             applied = balancer.applied
             assert applied is not None
             target = target_of(machine)
@@ -124,10 +124,10 @@ def test_adjusting_ends_where_a_full_reconcile_ends(
             assert anew_built.ruleset == target.built.ruleset
             unknown = frozenset(applied.unreachable)
             anew = plan_desired(
-                config, applied.host, applied.reach, standings, shares, unknown
+                config, applied.host, applied.routes, statuses, shares, unknown
             ).state
             assert comparable(anew) == comparable(target.state)
-            repair = balancer.reconcile(config, standings, shares)
+            repair = balancer.reconcile(config, statuses, shares)
             assert not repair.change, "a full reconcile finds nothing to do"
 
 
@@ -169,7 +169,7 @@ def test_what_does_not_move_is_the_same_object(tmp_path: Path) -> None:
     up = dict.fromkeys(names_of(config), UP)
     machine.balancer.reconcile(config, up)
     before = target_of(machine)
-    machine.balancer.adjust({**up, ("s3", "b1"): Standing(State.DOWN, 0, False)})
+    machine.balancer.adjust({**up, ("s3", "b1"): BackendStatus(State.DOWN, 0, False)})
     after = target_of(machine)
     for had, has in ((before.state, after.state), (before.numbered, after.numbered)):
         same = zip(had.services, has.services, strict=True)
@@ -188,7 +188,7 @@ def test_a_backend_that_all_share_moves_elements_alone(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path, config)
     up = dict.fromkeys(names_of(config), UP)
     machine.balancer.reconcile(config, up)
-    down = Standing(State.DOWN, 0, False)
+    down = BackendStatus(State.DOWN, 0, False)
     change = machine.balancer.adjust({**up, **{(f"s{n}", "b1"): down for n in range(20)}}).change
     assert {type(step).__name__ for step in change.path.transaction} == {
         "AddElements",
@@ -220,7 +220,7 @@ def test_somebody_elses_change_is_noticed(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path, config)
     up = dict.fromkeys(names_of(config), UP)
     machine.balancer.reconcile(config, up)
-    machine.balancer.adjust({**up, ("s0", "b1"): Standing(State.DOWN, 0, False)})
+    machine.balancer.adjust({**up, ("s0", "b1"): BackendStatus(State.DOWN, 0, False)})
     machine.nftables.commits += 1
     with pytest.raises(StaleError):
         machine.balancer.adjust(up)
@@ -238,6 +238,6 @@ def test_a_failover_waits_for_no_lock(tmp_path: Path) -> None:
     config = make_config(make_service(backends=[make_backend(0), make_backend(1)]))
     machine = FakeMachine(tmp_path, config)
     machine.balancer.reconcile(config, dict.fromkeys(names_of(config), UP))
-    down = {("web", "b1"): Standing(State.DOWN, 0, False)}
+    down = {("web", "b1"): BackendStatus(State.DOWN, 0, False)}
     with Store(machine.store.directory).locked():
         assert machine.balancer.adjust({("web", "b0"): UP, **down}).change

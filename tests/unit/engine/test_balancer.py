@@ -76,7 +76,7 @@ def test_after_apply_there_is_nothing_to_do(machine: FakeMachine) -> None:
     assert not machine.balancer.plan(WEB, b"")
     assert not apply(machine, WEB)
     assert ours(machine) == [("eth0", VIP4), ("eth0", VIP6)]
-    assert machine.store.document() == b"document"
+    assert machine.store.configuration() == b"document"
 
 
 def test_one_comparison_reads_the_elements_once(
@@ -107,7 +107,7 @@ def test_ssh_is_looked_for_only_when_a_service_may_take_its_port(
     assert asked == ["ssh"]
     machine.balancer.plan(own, b"", force=True)
     machine.balancer.reconcile(own, machine.balancer.without_monitors(own))
-    assert asked == ["ssh"], "an accepted document is not refused any more"
+    assert asked == ["ssh"], "an accepted configuration is not refused any more"
 
 
 def test_plan_changes_nothing(machine: FakeMachine) -> None:
@@ -155,7 +155,7 @@ def test_a_refusal_leaves_everything_and_says_why(machine: FakeMachine, refusal:
         apply(machine, config, b"bad")
     assert machine.nftables.table == table
     assert machine.network.host == host
-    assert machine.store.document() == b"good"
+    assert machine.store.configuration() == b"good"
     assert machine.announcer.announced == [OwnedAddress(ip_address("10.0.0.101"), "eth0")]
     machine.nftables.refuse = ""
     machine.network.refuse.clear()
@@ -166,7 +166,7 @@ def test_a_refusal_leaves_everything_and_says_why(machine: FakeMachine, refusal:
 def test_maps_that_cannot_go_yet_are_no_failure(
     machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The document is accepted and all is done; the next comparison removes them."""
+    """The configuration is accepted and all is done; the next comparison removes them."""
     apply(machine, WEB)
     run = machine.nftables.run
 
@@ -178,7 +178,7 @@ def test_maps_that_cannot_go_yet_are_no_failure(
     with monkeypatch.context() as patched:
         patched.setattr(machine.nftables, "run", busy)
         apply(machine, OTHER, b"other")
-    assert machine.store.document() == b"other"
+    assert machine.store.configuration() == b"other"
     _, left_over = in_turn(machine.balancer.plan(OTHER, b"").path.transaction)
     assert {type(step) for step in left_over} == {DeleteMap, DeleteChain}
     assert apply(machine, OTHER)
@@ -198,18 +198,17 @@ def test_an_address_that_is_refused_keeps_nothing_else_from_an_accepted_document
     machine: FakeMachine,
 ) -> None:
     machine.network.refuse.add("eth0")
-    standings = machine.balancer.without_monitors(WEB)
-    repair = machine.balancer.reconcile(WEB, standings)
+    statuses = machine.balancer.without_monitors(WEB)
+    repair = machine.balancer.reconcile(WEB, statuses)
     assert [problem.message for problem in repair.problems] == [
         f"cannot add {vip} on eth0: Permission denied" for vip in (VIP4, VIP6)
     ]
     assert machine.nftables.table is not None
     assert not machine.announcer.announced
-    assert not machine.balancer.reconcile(WEB, standings).change, "told, and no change each time"
+    assert not machine.balancer.reconcile(WEB, statuses).change, "told, and no change each time"
     machine.network.refuse.clear()
     assert (
-        len(machine.balancer.reconcile(WEB, standings).change.vips.changes[Announce.STATIC].add)
-        == 2
+        len(machine.balancer.reconcile(WEB, statuses).change.vips.changes[Announce.STATIC].add) == 2
     )
     assert [str(a.address) for a in machine.announcer.announced] == [VIP4, VIP6]
 
@@ -230,7 +229,7 @@ def test_a_table_of_a_newer_tula_is_left_alone(machine: FakeMachine) -> None:
             change()
     assert (machine.nftables.table, machine.network.host) == (table, host)
     assert len(machine.nftables.transactions) == done
-    assert machine.store.document() == b"good"
+    assert machine.store.configuration() == b"good"
     machine.balancer.clear()
     assert machine.nftables.table is None
 
@@ -240,7 +239,7 @@ def test_a_document_that_does_not_fit_changes_nothing(machine: FakeMachine) -> N
     with pytest.raises(ProblemsError, match="no interface 'eth7' here"):
         apply(machine, replace(WEB, interfaces=("eth7",)))
     assert notes == []
-    assert machine.store.document() is None
+    assert machine.store.configuration() is None
 
 
 def test_clear_takes_back_what_apply_made(machine: FakeMachine) -> None:
@@ -249,7 +248,7 @@ def test_clear_takes_back_what_apply_made(machine: FakeMachine) -> None:
     assert machine.balancer.clear()
     assert machine.nftables.table is None
     assert machine.network.host == before
-    assert machine.store.document() is None
+    assert machine.store.configuration() is None
     assert (machine.store.directory / "cleared.yaml").read_bytes() == b"document"
     assert not machine.balancer.clear()
     assert (machine.store.directory / "cleared.yaml").exists()
@@ -278,7 +277,7 @@ def test_a_refused_clear_leaves_everything(machine: FakeMachine) -> None:
     with pytest.raises(KernelError, match="busy"):
         machine.balancer.clear()
     assert (machine.nftables.table, machine.network.host) == (table, host)
-    assert machine.store.document() == b"document"
+    assert machine.store.configuration() == b"document"
 
 
 def hold(host: HostView, interface: str, address: str) -> HostView:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.builders import FakeMachine, make_config, number_config
-from tula.config.load import parse_document
+from tula.config.load import parse_config
 from tula.daemon.reconciler import Reconciler
 from tula.dataplane.nft.ids import Ids
 from tula.engine.balancer import Balancer
@@ -21,7 +21,7 @@ from tula.kernel.clock import SystemClock
 from tula.kernel.nft_memory import dump_ids, recall_ids
 from tula.model.health import BackendName, Health, Override, State
 
-DOCUMENT = b"""
+CONFIGURATION = b"""
 interfaces: [eth0]
 services:
   web:
@@ -72,10 +72,10 @@ class Machine:
 
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock()
-        self.fake = FakeMachine(directory, parse_document(DOCUMENT).config)
+        self.fake = FakeMachine(directory, parse_config(CONFIGURATION).config)
         self.store = Store(directory, clock=self.clock)
         self.reconciler = self.start()
-        self.reconciler.offer(DOCUMENT, {A: UP})
+        self.reconciler.offer(CONFIGURATION, {A: UP})
 
     def start(self) -> Reconciler:
         """A daemon that starts."""
@@ -93,12 +93,12 @@ class Machine:
     def state(self) -> State:
         """After a cycle, as anything may bring it about."""
         self.cycle(UP)
-        return self.reconciler.standings.of[A].state
+        return self.reconciler.statuses.of[A].state
 
     def cycle(self, finding: Health) -> int:
         """The weight after it."""
         assert not self.reconciler.cycle({A: finding}, compare=False).error
-        return self.reconciler.standings.of[A].weight
+        return self.reconciler.statuses.of[A].weight
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_drain_takes_its_time_though_the_clock_is_set(
     if restarted:
         machine.start()
     assert machine.state() is State.DRAINING
-    assert machine.reconciler.standings.until == machine.clock.booted + 8 * MINUTE
+    assert machine.reconciler.statuses.until == machine.clock.booted + 8 * MINUTE
     machine.clock.go_on(8 * MINUTE - 1)
     assert machine.state() is State.DRAINING
     machine.clock.go_on(1)
@@ -136,7 +136,7 @@ def test_a_slow_start_takes_its_time_though_the_clock_is_set(machine: Machine, b
     machine.clock.walled += by
     assert machine.cycle(UP) == 20
     weights = []
-    while (until := machine.reconciler.standings.until) is not None:
+    while (until := machine.reconciler.statuses.until) is not None:
         machine.clock.go_on(until - machine.clock.booted)
         weights.append(machine.cycle(UP))
     assert weights == [30, 40, 50, 60, 70, 80, 90, 100]
@@ -150,7 +150,7 @@ def test_a_drain_goes_on_after_a_reboot(machine: Machine) -> None:
     machine.clock.reboot(3 * MINUTE)
     machine.start()
     assert machine.state() is State.DRAINING
-    assert machine.reconciler.standings.until == pytest.approx(6 * MINUTE)
+    assert machine.reconciler.statuses.until == pytest.approx(6 * MINUTE)
     machine.clock.walled += HOUR  # set only now, as where no battery keeps the time
     machine.clock.go_on(5 * MINUTE)
     assert machine.state() is State.DRAINING
@@ -177,23 +177,23 @@ def test_what_an_earlier_version_kept_is_read(machine: Machine) -> None:
     machine.clock.go_on(4 * MINUTE)
     machine.start()
     assert machine.state() is State.DRAINING
-    assert machine.reconciler.standings.until == machine.clock.booted + 6 * MINUTE
+    assert machine.reconciler.statuses.until == machine.clock.booted + 6 * MINUTE
 
 
 def test_what_the_clock_of_this_machine_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a clock of the tests: what is built as the daemon builds it."""
-    machine = FakeMachine(tmp_path, parse_document(DOCUMENT).config)
+    machine = FakeMachine(tmp_path, parse_config(CONFIGURATION).config)
     reconciler = Reconciler(machine.balancer, machine.store, EventLog())
     reconciler.start()
-    reconciler.offer(DOCUMENT, {A: UP})
+    reconciler.offer(CONFIGURATION, {A: UP})
     reconciler.override(A, override_change("drain", SystemClock().boot(), deadline=600)(Override()))
     real = time.time
     for by in (HOUR, -HOUR):
         monkeypatch.setattr(time, "time", lambda by=by: real() + by)
         assert not reconciler.cycle({A: UP}, compare=True).error
-        assert reconciler.standings.of[A].state is State.DRAINING
+        assert reconciler.statuses.of[A].state is State.DRAINING
         assert reconciler.accepted_at is not None
         assert abs(reconciler.accepted_at - real()) < HOUR, "people read that one"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.builders import make_backend, make_config, make_service
-from tula.config.load import DocumentError, describe, parse_document, place
+from tula.config.load import ConfigError, describe, parse_config, place
 from tula.engine.control import NoSuchBackendError, find_backend
 
 CONFIG = make_config(
@@ -35,8 +35,8 @@ def test_names_that_may_be_meant(name: tuple[str, str], near: tuple[str, ...]) -
 
 
 def test_a_placed_problem_reads_as_the_line() -> None:
-    with pytest.raises(DocumentError) as error:
-        parse_document("interfaces: [eth0]\nservices: {}\nfrobs: 1\n")
+    with pytest.raises(ConfigError) as error:
+        parse_config("interfaces: [eth0]\nservices: {}\nfrobs: 1\n")
     (problem,) = error.value.problems
     placed = place(problem, error.value.positions)
     assert (placed.line, placed.column, placed.path) == (3, 1, "frobs")

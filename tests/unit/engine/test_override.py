@@ -15,13 +15,13 @@ from tula.dataplane.nft.ruleset import MapName
 from tula.engine.overrides import override_change
 from tula.engine.store import LOCK, MEMORY, Store
 from tula.model.errors import KernelError, StateError
-from tula.model.health import Override, Standing, State
+from tula.model.health import BackendStatus, Override, State
 from tula.model.stats import Count
 
 BACKENDS = [make_backend(0), make_backend(1)]
 WEB = make_config(make_service("web", backends=BACKENDS))
 B0 = ("web", "b0")
-DOWN = {B0: Standing(State.DOWN, 0, present=False)}
+DOWN = {B0: BackendStatus(State.DOWN, 0, present=False)}
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_document_is_accepted_though_its_counts_find_no_room(
     monkeypatch.setattr(machine.store, "save_remembered", save)
     less = make_config(make_service("web", backends=BACKENDS[:1]))
     assert machine.balancer.apply(less, b"less")
-    assert machine.store.document() == b"less"
+    assert machine.store.configuration() == b"less"
     monkeypatch.undo()
     assert not machine.balancer.plan(less, b"less")
 

@@ -36,22 +36,22 @@ def test_what_is_saved_is_read(store: Store) -> None:
 
 
 def test_a_document_is_accepted_letter_by_letter(store: Store) -> None:
-    assert store.document() is None
+    assert store.configuration() is None
     text = "services: {}  # ümläute\r\n".encode()
-    accept = store.prepare_document(text)
-    assert store.document() is None, "prepared is not accepted"
+    accept = store.prepare_configuration(text)
+    assert store.configuration() is None, "prepared is not accepted"
     accept()
-    assert store.document() == text
+    assert store.configuration() == text
     inode = (store.directory / "document.yaml").stat().st_ino
-    store.prepare_document(text)()
+    store.prepare_configuration(text)()
     assert (store.directory / "document.yaml").stat().st_ino == inode, "the same is left alone"
 
 
 def test_a_cleared_document_is_put_aside(store: Store) -> None:
-    store.clear_document()
-    store.prepare_document(b"first")()
-    store.clear_document()
-    assert store.document() is None
+    store.clear_configuration()
+    store.prepare_configuration(b"first")()
+    store.clear_configuration()
+    assert store.configuration() is None
     assert (store.directory / "cleared.yaml").read_bytes() == b"first"
 
 
@@ -63,7 +63,7 @@ class CrashError(BaseException):
 def test_a_crash_before_the_rename_leaves_the_old(
     store: Store, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    store.prepare_document(b"old")()
+    store.prepare_configuration(b"old")()
     store.save_remembered(MEMORY)
 
     def crash(*_: object, **__: object) -> None:
@@ -74,12 +74,12 @@ def test_a_crash_before_the_rename_leaves_the_old(
         with pytest.raises(CrashError):
             store.save_remembered(Remembered())
         with pytest.raises(CrashError):
-            store.prepare_document(b"new")()
+            store.prepare_configuration(b"new")()
     after = Store(store.directory)
-    assert (after.document(), after.remembered()) == (b"old", MEMORY)
-    after.prepare_document(b"new")()
+    assert (after.configuration(), after.remembered()) == (b"old", MEMORY)
+    after.prepare_configuration(b"new")()
     after.save_remembered(Remembered())
-    assert (after.document(), after.remembered()) == (b"new", Remembered())
+    assert (after.configuration(), after.remembered()) == (b"new", Remembered())
     assert not list(store.directory.glob(".*")), "what the crash left is removed"
 
 
@@ -91,11 +91,11 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(
 
     def noted(descriptor: int) -> None:
         what = Path(f"/proc/self/fd/{descriptor}").readlink().name
-        seen.append((what, store.document()))
+        seen.append((what, store.configuration()))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    store.prepare_document(b"text")()
+    store.prepare_configuration(b"text")()
     assert seen == [(seen[0][0], None), ("state", b"text")]
     assert re.fullmatch(r"\.document\.yaml\.[0-9a-f]{16}\.new", seen[0][0])
 
@@ -204,4 +204,4 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> 
 def test_a_document_that_cannot_be_read_is_named(store: Store) -> None:
     (store.directory / "document.yaml").mkdir(parents=True)
     with pytest.raises(StateError, match=r"document\.yaml: Is a directory"):
-        store.document()
+        store.configuration()

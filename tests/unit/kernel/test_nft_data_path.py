@@ -10,7 +10,7 @@ from support.builders import FakeMachine, make_backend, make_config, make_servic
 from tula.dataplane.nft.transaction import AddTable, Transaction
 from tula.kernel.nftables import KernelNftables
 from tula.model.errors import StaleError
-from tula.model.health import Standing, State
+from tula.model.health import BackendStatus, State
 
 WEB = make_config(make_service("web", backends=[make_backend(0), make_backend(1)]))
 
@@ -31,16 +31,16 @@ def test_nothing_goes_by_a_receipt_after_a_foreign_change_during_a_commit(
         return None
 
     monkeypatch.setattr(machine.nftables, "run", interrupted)
-    standings = machine.balancer.without_monitors(WEB)
-    machine.balancer.reconcile(WEB, standings)
+    statuses = machine.balancer.without_monitors(WEB)
+    machine.balancer.reconcile(WEB, statuses)
     monkeypatch.undo()
     applied = machine.balancer.applied
     assert applied is not None
     assert applied.receipt.revision is None
     assert applied.receipt.own == frozenset(), "so the daemon takes what it hears for foreign"
     with pytest.raises(StaleError):
-        machine.balancer.adjust({("web", "b0"): Standing(State.DOWN, 0, False)})
-    assert machine.balancer.reconcile(WEB, standings).change
+        machine.balancer.adjust({("web", "b0"): BackendStatus(State.DOWN, 0, False)})
+    assert machine.balancer.reconcile(WEB, statuses).change
     assert machine.nftables.table is not None
 
 

@@ -20,7 +20,7 @@ from tula.plan.probe_sysctls import (
     setting,
     settings_to_read,
 )
-from tula.plan.reach import Reach
+from tula.plan.routes import Routes
 
 VIP = ip_address("10.0.0.100")
 LOCAL, LOOSE = (
@@ -32,9 +32,9 @@ OFF = InterfaceRequirement(rp_filters=frozenset({0}))
 
 def needs_of(route: Route | None, *, owned: bool = False) -> InterfaceRequirement:
     host = make_host(make_config())
-    reach = Reach(vips=[DesiredVip(VIP, "eth0")] if owned else [])
-    routes = {VIP: route} if route else {}
-    found = plan_requirements([ReplyPath("eth0", VIP)], replace(host, routes=routes), reach)
+    held = Routes(vips=[DesiredVip(VIP, "eth0")] if owned else [])
+    host = replace(host, routes={VIP: route} if route else {})
+    found = plan_requirements([ReplyPath("eth0", VIP)], host, held)
     return found["eth0"]
 
 
@@ -49,7 +49,7 @@ def test_needs_by_where_the_vip_is() -> None:
 
 def test_ipv6_needs_nothing() -> None:
     answer = ReplyPath("eth0", ip_address("2001:db8::100"))
-    assert plan_requirements([answer], make_host(make_config()), Reach()) == {}
+    assert plan_requirements([answer], make_host(make_config()), Routes()) == {}
 
 
 def values(**given: int) -> dict[str, str]:

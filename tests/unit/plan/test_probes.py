@@ -17,7 +17,7 @@ from tula.model.health import ProbeSocket, ProbeTarget
 from tula.model.host import HostAddress, HostView
 from tula.model.monitor import HealthMonitor, HttpProbe, IcmpProbe, ScriptProbe, TcpProbe
 from tula.plan.probes import ProbePlan, plan_probes, probe_destinations, probed_neighbours
-from tula.plan.reach import plan_reach
+from tula.plan.routes import plan_routes
 
 TCP, PING = HealthMonitor(TcpProbe()), HealthMonitor(IcmpProbe())
 VIP4, VIP6 = ip_address("10.0.0.100"), ip_address("2001:db8::100")
@@ -34,9 +34,9 @@ def socket_of(service: str, backend: str) -> ProbeSocket:
 
 def plan(config: Config, host: HostView | None = None) -> ProbePlan:
     host = host or make_host(config)
-    reach = plan_reach(config, host)
-    assert not reach.problems
-    return plan_probes(config, host, reach, socket_of)
+    routes = plan_routes(config, host)
+    assert not routes.problems
+    return plan_probes(config, host, routes, socket_of)
 
 
 def port_of(monitor: HealthMonitor, *ports: PortRange) -> int | None:
@@ -134,8 +134,8 @@ def test_a_machine_without_an_address_of_its_own_is_told() -> None:
     link_local = HostAddress("eth0", ip_interface("fe80::1/64"))
     routes = {to: replace(route, source=None) for to, route in host.routes.items()}
     bare = replace(host, addresses=(*held, link_local), routes=routes)
-    reach = plan_reach(config, make_host(config))
-    found = plan_probes(config, bare, reach, socket_of)
+    routes = plan_routes(config, make_host(config))
+    found = plan_probes(config, bare, routes, socket_of)
     assert {p.target.address for p in found.probes} == {VIP4}
     assert found.problems == (
         "web: no address of its own of IPv6 to probe from; give one to this machine, "
@@ -153,5 +153,5 @@ def test_the_neighbours_to_know_before_are_those_of_checked_l2_services() -> Non
         ),
     )
     host = make_host(config, second=["10.0.0.11"])
-    found = probed_neighbours(config, host, plan_reach(config, host))
+    found = probed_neighbours(config, host, plan_routes(config, host))
     assert found == {(2, ip_address("10.0.0.10")), (3, ip_address("10.0.0.11"))}

@@ -181,7 +181,7 @@ class _Hops:
     def of(self, service: DesiredService, backend: DesiredBackend) -> Mapping[int, NumberedHop]:
         if backend.tunnel is not None:
             return self._through_tunnel(service, backend)
-        # By identity: services with equal backends share the mapping (``Reach.hops_of``), which
+        # By identity: services with equal backends share the mapping (``Routes.hops_of``), which
         # is held here so that its id is nobody else's.
         known = self._made.get(id(backend.next_hops))
         if known is None:

@@ -43,7 +43,7 @@ def run_demo(keep: bool, plain: bool, fast: bool) -> list[str]:
         claims.check(
             f"{len(namespaces)} namespaces and {len(stage.servers)} servers are removed, "
             "this machine is as it was",
-            not left and not stage.document.exists(),
+            not left and not stage.configuration.exists(),
         )
     for claim in claims.all:
         screen.verdict(*claim)
@@ -101,7 +101,7 @@ def next_steps(stage: Stage) -> list[tuple[str, str]]:
         (f"{tula} lab exec lb tula status", "services, backends, packets, bytes"),
         (f"{tula} lab exec client-1 {get}", "which backend answers?"),
         (
-            f"{tula} lab exec lb tula apply -f {stage.document}",
+            f"{tula} lab exec lb tula apply -f {stage.configuration}",
             "apply that file, after you edited it",
         ),
         (f"{tula} lab exec lb nft list table netdev tula", "all of Tula's rules in the kernel"),

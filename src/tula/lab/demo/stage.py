@@ -41,7 +41,7 @@ class Stage:
     """The network, and the balancer's current configuration."""
 
     network: Network
-    document: Path
+    configuration: Path
     servers: list[Process] = field(default_factory=list)
     weights: dict[str, int] = field(default_factory=dict)
     """By backend; those that the configuration does not list are absent."""
@@ -67,14 +67,14 @@ class Stage:
         self.tunnel = "ipip" if missing else "vxlan"
         ran = self.apply(self.weights)
         for host in self.far:
-            script = self.tula("backend", "instructions", "-f", str(self.document), host.name)
+            script = self.tula("backend", "instructions", "-f", str(self.configuration), host.name)
             host.run(["sh", "-e"], input=script.output)
         return ran
 
     def apply(self, weights: dict[str, int]) -> CommandResult:
         """Write the configuration with these weights and ``tula apply`` it."""
-        self.document.write_text(render_document(weights, self.tunnel))
-        ran = self.tula("apply", "-f", str(self.document))
+        self.configuration.write_text(render_config(weights, self.tunnel))
+        ran = self.tula("apply", "-f", str(self.configuration))
         self.weights = weights
         return ran
 
@@ -138,7 +138,7 @@ def _await_ready(backend: Host, server: Process) -> None:
         raise LabError(f"the server on {backend.name} did not start: {line.strip()}")
 
 
-def render_document(weights: Mapping[str, int], tunnel: str = "") -> str:
+def render_config(weights: Mapping[str, int], tunnel: str = "") -> str:
     """The configuration with these backends, such as ``{"backend-1": 100, "backend-2": 0}``; with a
     ``tunnel``, also the service whose backends are behind the router."""
     lines = [

@@ -21,7 +21,7 @@ from tula.lab.demo.stage import (
     SPARE,
     Stage,
     first_weights,
-    render_document,
+    render_config,
 )
 from tula.lab.demo.view import Viewer
 
@@ -102,7 +102,7 @@ class Story:
         screen = self._screen
         screen.chapter(2, CHAPTERS, "One configuration file, one command")
         weights = first_weights()
-        screen.code(render_document(weights))
+        screen.code(render_config(weights))
         screen.pause(4)
         screen.command("tula apply -f tula.yaml")
         ran = self._stage.apply(weights)
@@ -154,9 +154,9 @@ class Story:
             "balancer sends the packet through a tunnel, and the backend decapsulates it. Each "
             "service chooses how its packets are forwarded:"
         )
-        before = render_document(stage.weights)
+        before = render_config(stage.weights)
         ran = stage.reach_far()
-        screen.diff(before, render_document(stage.weights, stage.tunnel))
+        screen.diff(before, render_config(stage.weights, stage.tunnel))
         screen.pause(3)
         screen.command("tula apply -f tula.yaml")
         screen.output("\n".join(line for line in ran.output.splitlines() if "tunnel" in line))
@@ -247,7 +247,7 @@ class Story:
         """Edit the configuration and apply it; returns the monotonic time when that was done."""
         screen = self._screen
         tunnel = self._stage.tunnel
-        screen.diff(render_document(self._stage.weights, tunnel), render_document(weights, tunnel))
+        screen.diff(render_config(self._stage.weights, tunnel), render_config(weights, tunnel))
         screen.pause(2)
         screen.command("tula apply -f tula.yaml")
         screen.output(self._stage.apply(weights).output)

@@ -1,4 +1,4 @@
-"""How this machine reaches what a document names, and every reason why it cannot."""
+"""How this machine reaches what a configuration names, and every reason why it cannot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Subnet = IPv4Network | IPv6Network
 
 
 @dataclass(slots=True)
-class Reach:
+class Routes:
     """Next hops by backend address, tunnels' endpoints by ``outer_address``, the VIPs to hold, and
     what is wrong."""
 
@@ -54,7 +54,7 @@ class Reach:
 
 
 def backend_addresses(config: Config) -> set[IPAddress]:
-    """The destinations whose routes ``plan_reach`` needs in its HostView."""
+    """The destinations whose routes ``plan_routes`` needs in its HostView."""
     return {
         address
         for service in config.services
@@ -65,7 +65,7 @@ def backend_addresses(config: Config) -> set[IPAddress]:
 
 def takes_own_address(config: Config, host: HostView) -> bool:
     """Whether a service takes TCP ports of an address that the machine has by itself: then
-    ``plan_reach`` needs to know the ports of its SSH."""
+    ``plan_routes`` needs to know the ports of its SSH."""
     native = {held.address.ip for held in host.addresses if not held.ours}
     return any(
         Protocol.TCP in service.protocols and not native.isdisjoint(service.vips)
@@ -73,15 +73,15 @@ def takes_own_address(config: Config, host: HostView) -> bool:
     )
 
 
-def plan_reach(config: Config, host: HostView, *, force: bool = False) -> Reach:
+def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Routes:
     """Checks interfaces, backends and VIPs against the machine; collects every problem.
 
     ``force`` allows a service to take the machine's own SSH port.
     """
-    reach = Reach()
+    routes = Routes()
     for position, name in enumerate(config.interfaces):
         if name not in host.links:
-            reach.problems.append(
+            routes.problems.append(
                 Problem(("interfaces", position), f"no interface {name!r} here; {_known(host)}")
             )
     complained: set[IPAddress] = set()
@@ -98,18 +98,18 @@ def plan_reach(config: Config, host: HostView, *, force: bool = False) -> Reach:
                 continue
             looked.add(how)
             if l3:
-                _reach_tunnel(config, service, backend, host, reach, refused)
+                _reach_tunnel(config, service, backend, host, routes, refused)
             else:
-                _reach_backend(service, backend, host, reach, complained)
+                _reach_backend(service, backend, host, routes, complained)
         # A VIP that was here before is used, and never removed.
         foreign = [vip for vip in service.vips if vip not in native]
         if service.announce is not False:
-            _reach_vips(service, foreign, subnets, host, reach, owned)
+            _reach_vips(service, foreign, subnets, host, routes, owned)
         if not force:
             mine = [vip for vip in service.vips if vip in native]
-            reach.problems += _ssh_problems(service, mine, host)
-    reach.vips = _wanted_vips(config, owned)
-    return reach
+            routes.problems += _ssh_problems(service, mine, host)
+    routes.vips = _wanted_vips(config, owned)
+    return routes
 
 
 def _wanted_vips(config: Config, owned: Mapping[IPAddress, str]) -> list[DesiredVip]:
@@ -138,12 +138,12 @@ def _reach_backend(
     service: VirtualService,
     backend: Backend,
     host: HostView,
-    reach: Reach,
+    routes: Routes,
     complained: set[IPAddress],
 ) -> None:
     path: Path = ("services", service.name, "backends", backend.name, "address")
     for address in backend.addresses:
-        if address.version not in service.versions or address in reach.hops:
+        if address.version not in service.versions or address in routes.hops:
             continue
         if address in complained:
             continue
@@ -164,9 +164,9 @@ def _reach_backend(
             )
         if message or route is None:
             complained.add(address)
-            reach.problems.append(Problem(path, message))
+            routes.problems.append(Problem(path, message))
         else:
-            reach.hops[address] = NextHop(address, route.interface)
+            routes.hops[address] = NextHop(address, route.interface)
 
 
 def _reach_tunnel(
@@ -174,12 +174,12 @@ def _reach_tunnel(
     service: VirtualService,
     backend: Backend,
     host: HostView,
-    reach: Reach,
+    routes: Routes,
     refused: set[IPAddress],
 ) -> None:
     """Decides between which addresses a backend's tunnels are."""
     remote = outer_address(backend)
-    if remote in reach.endpoints or remote in refused:
+    if remote in routes.endpoints or remote in refused:
         return
     path: Path = ("services", service.name, "backends", backend.name, "address")
     route = host.routes.get(remote)
@@ -190,11 +190,11 @@ def _reach_tunnel(
     else:
         local = _own_end(config, remote.version, host) or route.source
         if local is not None:
-            reach.endpoints[remote] = TunnelEndpoints(local, remote, route.interface)
+            routes.endpoints[remote] = TunnelEndpoints(local, remote, route.interface)
             return
         message = f"no address of this machine's to send to {remote} from; give it one"
     refused.add(remote)
-    reach.problems.append(Problem(path, message))
+    routes.problems.append(Problem(path, message))
 
 
 def _own_end(config: Config, version: int, host: HostView) -> IPAddress | None:
@@ -221,19 +221,19 @@ def _reach_vips(
     vips: list[IPAddress],
     subnets: list[tuple[str, Subnet]],
     host: HostView,
-    reach: Reach,
+    routes: Routes,
     owned: dict[IPAddress, str],
 ) -> None:
     """Decides on which interface this machine takes each of the VIPs."""
     named = service.announce if isinstance(service.announce, str) else ""
     if named and named not in host.links:
         path: Path = ("services", service.name, "announce")
-        reach.problems.append(Problem(path, f"no interface {named!r} here; {_known(host)}"))
+        routes.problems.append(Problem(path, f"no interface {named!r} here; {_known(host)}"))
         return
     for vip in vips:
         interface = named or next((name for name, net in subnets if vip in net), "")
         if not interface:
-            reach.problems.append(
+            routes.problems.append(
                 Problem(
                     ("services", service.name, "vip"),
                     f"no subnet of the listed interfaces holds {vip}; give announce: false if it "
@@ -241,7 +241,7 @@ def _reach_vips(
                 )
             )
         elif owned.setdefault(vip, interface) != interface:
-            reach.problems.append(
+            routes.problems.append(
                 Problem(
                     ("services", service.name, "announce"),
                     f"another service announces {vip} on {owned[vip]}; name one interface for it",

@@ -8,13 +8,13 @@ import pytest
 
 from support.builders import make_backend, make_config, make_service
 from tula.model.config import Backend, Config
-from tula.model.health import BackendName, Health, Override, Standing, State
+from tula.model.health import BackendName, BackendStatus, Health, Override, State
 from tula.model.monitor import HealthMonitor, HealthPolicy, TcpProbe
-from tula.plan.standing import (
-    Standings,
+from tula.plan.backend_status import (
+    BackendStatuses,
     absent_backends,
     effective_config,
-    plan_standings,
+    plan_backend_statuses,
     returned,
 )
 
@@ -36,12 +36,12 @@ def stand(
     overrides: dict[BackendName, Override] | None = None,
     now: float = NOW,
     entered: dict[BackendName, float] | None = None,
-) -> Standings:
-    return plan_standings(config, findings or {}, overrides or {}, now, entered)
+) -> BackendStatuses:
+    return plan_backend_statuses(config, findings or {}, overrides or {}, now, entered)
 
 
-def shown(standings: Standings) -> dict[str, tuple[str, int, bool]]:
-    return {name: (str(s.state), s.weight, s.present) for (_, name), s in standings.of.items()}
+def shown(statuses: BackendStatuses) -> dict[str, tuple[str, int, bool]]:
+    return {name: (str(s.state), s.weight, s.present) for (_, name), s in statuses.of.items()}
 
 
 def test_what_was_never_checked_is_in_service() -> None:
@@ -144,14 +144,14 @@ def test_panic_leaves_alone_whom_the_operator_took_out() -> None:
 
 def test_the_effective_document_keeps_what_does_not_change() -> None:
     config = web()
-    standings = stand(config, {A: DOWN, B: UP, C: UP}).of
-    effective = effective_config(config, standings)
+    statuses = stand(config, {A: DOWN, B: UP, C: UP}).of
+    effective = effective_config(config, statuses)
     assert [backend.weight for backend in effective.services[0].backends] == [0, 100, 100]
     assert effective.services[0].backends[1] is config.services[0].backends[1]
     assert effective_config(config, stand(config).of).services[0] is config.services[0]
 
 
 def test_who_returned() -> None:
-    down, up = Standing(State.DOWN, 0, False), Standing(State.UP, 100, True)
-    unknown = Standing(State.UNKNOWN, 100, True)
+    down, up = BackendStatus(State.DOWN, 0, False), BackendStatus(State.UP, 100, True)
+    unknown = BackendStatus(State.UNKNOWN, 100, True)
     assert list(returned({A: down, B: unknown}, {A: up, B: up, C: up})) == [A]

@@ -10,7 +10,7 @@ import pytest
 from support.builders import make_backend, make_config, make_host, make_service
 from tula.model.config import Config, PortRange, Protocol
 from tula.model.host import HostAddress, HostView, OwnedAddress, Route
-from tula.plan.reach import Reach, plan_reach
+from tula.plan.routes import Routes, plan_routes
 
 B0 = make_backend(0)
 CONFIG = make_config(make_service(backends=[B0]))
@@ -21,15 +21,15 @@ def with_route(route: Route) -> HostView:
     return replace(make_host(CONFIG), routes={ADDRESS: route})
 
 
-def messages(reach: Reach) -> list[str]:
-    return [f"{problem.dotted}: {problem.message}" for problem in reach.problems]
+def messages(routes: Routes) -> list[str]:
+    return [f"{problem.dotted}: {problem.message}" for problem in routes.problems]
 
 
 def test_a_machine_that_fits_has_no_problems() -> None:
-    reach = plan_reach(CONFIG, make_host(CONFIG))
-    assert not reach.problems
-    assert reach.hops[ADDRESS].interface == "eth0"
-    assert [(v.address, v.interface) for v in reach.held] == [(ip_address("10.0.0.100"), "eth0")]
+    routes = plan_routes(CONFIG, make_host(CONFIG))
+    assert not routes.problems
+    assert routes.hops[ADDRESS].interface == "eth0"
+    assert [(v.address, v.interface) for v in routes.held] == [(ip_address("10.0.0.100"), "eth0")]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_machine_that_fits_has_no_problems() -> None:
     ],
 )
 def test_a_backend_out_of_reach(route: Route, words: list[str]) -> None:
-    (message,) = messages(plan_reach(CONFIG, with_route(route)))
+    (message,) = messages(plan_routes(CONFIG, with_route(route)))
     assert (
         message.startswith("services.web.backends.b0.address: 10.0.0.10") or "10.0.0.10" in message
     )
@@ -50,7 +50,7 @@ def test_a_backend_out_of_reach(route: Route, words: list[str]) -> None:
 
 def test_only_the_addresses_that_a_vip_needs_are_asked_for() -> None:
     """The backend's IPv6 address has no route here, and no VIP is IPv6."""
-    assert not plan_reach(CONFIG, with_route(Route("unicast", "eth0"))).problems
+    assert not plan_routes(CONFIG, with_route(Route("unicast", "eth0"))).problems
 
 
 def test_a_backend_of_many_services_is_one_problem() -> None:
@@ -58,12 +58,12 @@ def test_a_backend_of_many_services_is_one_problem() -> None:
         *(make_service(f"s{n}", [f"10.0.0.{100 + n}"], backends=[B0]) for n in range(5))
     )
     host = replace(make_host(config), routes={})
-    assert len(plan_reach(config, host).problems) == 1
+    assert len(plan_routes(config, host).problems) == 1
 
 
 def test_an_interface_that_is_not_there() -> None:
     config = make_config(make_service(backends=[B0]), interfaces=["eth0", "eth9"])
-    (message,) = messages(plan_reach(config, make_host(config)))
+    (message,) = messages(plan_routes(config, make_host(config)))
     assert message == "interfaces[1]: no interface 'eth9' here; this machine has eth0, eth1"
 
 
@@ -74,12 +74,12 @@ def test_the_narrowest_subnet_takes_the_vip() -> None:
     wide = HostAddress("eth0", ip_interface("10.0.0.3/8"))
     host = make_host(config)
     host = replace(host, addresses=(wide, *host.addresses))
-    assert [v.interface for v in plan_reach(config, host).held] == ["eth1"]
+    assert [v.interface for v in plan_routes(config, host).held] == ["eth1"]
 
 
 def test_a_vip_outside_every_subnet() -> None:
     config = make_config(make_service(vips=["192.0.2.1"], backends=[B0]))
-    (message,) = messages(plan_reach(config, make_host(config)))
+    (message,) = messages(plan_routes(config, make_host(config)))
     assert message.startswith("services.web.vip: ")
     assert "announce: false" in message
 
@@ -90,8 +90,8 @@ def test_a_vip_outside_every_subnet() -> None:
 )
 def test_a_vip_that_is_routed_or_named(announce: bool | str, owned: list[OwnedAddress]) -> None:
     config = make_config(make_service(vips=["192.0.2.1"], backends=[B0], announce=announce))
-    reach = plan_reach(config, make_host(config))
-    assert (reach.problems, [OwnedAddress(v.address, v.interface) for v in reach.held]) == (
+    routes = plan_routes(config, make_host(config))
+    assert (routes.problems, [OwnedAddress(v.address, v.interface) for v in routes.held]) == (
         [],
         owned,
     )
@@ -99,7 +99,7 @@ def test_a_vip_that_is_routed_or_named(announce: bool | str, owned: list[OwnedAd
 
 def test_a_vip_announced_on_an_interface_that_is_not_there() -> None:
     config = make_config(make_service(backends=[B0], announce="eth7"))
-    (message,) = messages(plan_reach(config, make_host(config)))
+    (message,) = messages(plan_routes(config, make_host(config)))
     assert message.startswith("services.web.announce: no interface 'eth7' here")
 
 
@@ -108,7 +108,7 @@ def test_two_services_that_want_one_vip_in_two_places() -> None:
         make_service("web", backends=[B0], announce="eth0"),
         make_service("api", ports=[PortRange(81, 81)], backends=[B0], announce="eth1"),
     )
-    (message,) = messages(plan_reach(config, make_host(config)))
+    (message,) = messages(plan_routes(config, make_host(config)))
     assert "another service announces 10.0.0.100 on eth0" in message
 
 
@@ -119,8 +119,8 @@ def own_vip(config: Config, *, ours: bool) -> HostView:
 
 
 def test_a_vip_that_was_there_before_is_used_and_not_owned() -> None:
-    assert plan_reach(CONFIG, own_vip(CONFIG, ours=False)).held == []
-    assert len(plan_reach(CONFIG, own_vip(CONFIG, ours=True)).held) == 1
+    assert plan_routes(CONFIG, own_vip(CONFIG, ours=False)).held == []
+    assert len(plan_routes(CONFIG, own_vip(CONFIG, ours=True)).held) == 1
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_a_vip_that_was_there_before_is_used_and_not_owned() -> None:
 def test_the_machines_own_ssh(ports: list[PortRange], protocol: Protocol, refused: bool) -> None:
     config = make_config(make_service(ports=ports, protocols=[protocol], backends=[B0]))
     host = replace(own_vip(config, ours=False), ssh_ports=frozenset({22, 2222}))
-    found = messages(plan_reach(config, host))
+    found = messages(plan_routes(config, host))
     assert bool(found) is refused
     assert all("--force" in message for message in found)
-    assert not plan_reach(config, host, force=True).problems
-    assert not plan_reach(config, own_vip(config, ours=True)).problems
+    assert not plan_routes(config, host, force=True).problems
+    assert not plan_routes(config, own_vip(config, ours=True)).problems

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from math import floor
 
 from tula.model.config import Backend, Config, Scheduler, VirtualService
-from tula.model.health import BackendName, Health, Override, Standing, State
+from tula.model.health import BackendName, BackendStatus, Health, Override, State
 
 _SLOW_STEPS = 10
 """A slow start's weight rises in so many steps: each one moves elements in the kernel."""
 
-_AWAY = Standing(State.DOWN, 0, False, "no route to it")
+_AWAY = BackendStatus(State.DOWN, 0, False, "no route to it")
 Shares = Mapping[str, Mapping[str, int]]
 """What least-connections gives each backend now: by service, then by the backend's name."""
 NO_SHARES: Shares = {}
@@ -23,7 +23,7 @@ _NO_OVERRIDE = Override()
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """What the standings were planned from, to see what has changed since."""
+    """What the statuses were planned from, to see what has changed since."""
 
     config: Config
     findings: Mapping[BackendName, Health]
@@ -34,7 +34,7 @@ class _Basis:
 
 
 @dataclass(frozen=True, slots=True)
-class Standings:
+class BackendStatuses:
     """How all backends of a configuration count.
 
     ``panicking`` are services that serve by backends that are down, since too few are up.
@@ -42,32 +42,32 @@ class Standings:
     of the boot clock; None: never.
     """
 
-    of: Mapping[BackendName, Standing] = field(default_factory=dict)
+    of: Mapping[BackendName, BackendStatus] = field(default_factory=dict)
     panicking: frozenset[str] = frozenset()
     until: float | None = None
     basis: _Basis | None = field(default=None, compare=False, repr=False)
 
 
-def plan_standings(
+def plan_backend_statuses(
     config: Config,
     findings: Mapping[BackendName, Health],
     overrides: Mapping[BackendName, Override],
     now: float,
     entered: Mapping[BackendName, float] | None = None,
-    before: Standings | None = None,
-) -> Standings:
-    """The standings at ``now``, in seconds of the boot clock.
+    before: BackendStatuses | None = None,
+) -> BackendStatuses:
+    """The statuses at ``now``, in seconds of the boot clock.
 
     ``entered`` tells when backends came back up, for services with a slow start. ``before`` are
-    earlier standings: services of which nothing has changed since are taken from there, the same
-    objects, and so is each standing that is equal.
+    earlier statuses: services of which nothing has changed since are taken from there, the same
+    objects, and so is each status that is equal.
     """
     entered = entered or {}
     services: Iterable[VirtualService] = config.services
-    found: dict[BackendName, Standing] = {}
+    found: dict[BackendName, BackendStatus] = {}
     panicking: set[str] = set()
     untils: dict[str, float] = {}
-    known: Mapping[BackendName, Standing] = {}
+    known: Mapping[BackendName, BackendStatus] = {}
     if before is not None and before.basis is not None and before.basis.config is config:
         basis, known = before.basis, before.of
         names = _services_to_replan(basis, findings, overrides, entered, now)
@@ -77,17 +77,17 @@ def plan_standings(
         untils = {name: until for name, until in basis.untils.items() if name not in names}
     for service in services:
         of = _Service(service, findings, overrides, now, entered)
-        standings = {backend.name: of.stand(backend) for backend in service.backends}
-        if of.must_panic(standings):
+        statuses = {backend.name: of.stand(backend) for backend in service.backends}
+        if of.must_panic(statuses):
             panicking.add(service.name)
-            standings = of.panic(standings)
-        for name, standing in standings.items():
+            statuses = of.panic(statuses)
+        for name, status in statuses.items():
             whole = (service.name, name)
             old = known.get(whole)
-            found[whole] = old if old is not None and old == standing else standing
+            found[whole] = old if old is not None and old == status else status
         if of.changes:
             untils[service.name] = min(of.changes)
-    return Standings(
+    return BackendStatuses(
         found,
         frozenset(panicking),
         min(untils.values(), default=None),
@@ -116,47 +116,47 @@ def _changed(before: Mapping[BackendName, object], after: Mapping[BackendName, o
 
 
 def effective_config(
-    config: Config, standings: Mapping[BackendName, Standing], shares: Shares = NO_SHARES
+    config: Config, statuses: Mapping[BackendName, BackendStatus], shares: Shares = NO_SHARES
 ) -> Config:
     """The configuration with the weights that count now; others keep their own."""
-    services = tuple(effective_service(each, standings, shares) for each in config.services)
+    services = tuple(effective_service(each, statuses, shares) for each in config.services)
     return replace(config, services=services)
 
 
 def moved_services(
-    before: Mapping[BackendName, Standing], after: Mapping[BackendName, Standing]
+    before: Mapping[BackendName, BackendStatus], after: Mapping[BackendName, BackendStatus]
 ) -> frozenset[str]:
     """The services with a change that the kernel sees: of a weight, or of what is present."""
     get = before.get
     return frozenset(
         name[0]
-        for name, standing in after.items()
-        if (old := get(name)) is not standing
-        and (old is None or (old.weight, old.present) != (standing.weight, standing.present))
+        for name, status in after.items()
+        if (old := get(name)) is not status
+        and (old is None or (old.weight, old.present) != (status.weight, status.present))
     ) | frozenset(name[0] for name in before.keys() - after.keys())
 
 
-def away_standings(
-    standings: Mapping[BackendName, Standing], away: Iterable[BackendName]
-) -> Mapping[BackendName, Standing]:
-    """The standings, with those that have no route counting for nothing."""
-    return {**standings, **dict.fromkeys(away, _AWAY)}
+def without_route(
+    statuses: Mapping[BackendName, BackendStatus], away: Iterable[BackendName]
+) -> Mapping[BackendName, BackendStatus]:
+    """The statuses, with those that have no route counting for nothing."""
+    return {**statuses, **dict.fromkeys(away, _AWAY)}
 
 
-def absent_backends(standings: Mapping[BackendName, Standing]) -> frozenset[BackendName]:
+def absent_backends(statuses: Mapping[BackendName, BackendStatus]) -> frozenset[BackendName]:
     """Those that must not even keep the flows that they have."""
-    return frozenset(name for name, standing in standings.items() if not standing.present)
+    return frozenset(name for name, status in statuses.items() if not status.present)
 
 
 def returned(
-    before: Mapping[BackendName, Standing], after: Mapping[BackendName, Standing]
+    before: Mapping[BackendName, BackendStatus], after: Mapping[BackendName, BackendStatus]
 ) -> Iterable[BackendName]:
     """The backends that were down and are up now."""
     return (
         name
-        for name, standing in after.items()
-        if (old := before.get(name)) is not standing
-        and standing.state is State.UP
+        for name, status in after.items()
+        if (old := before.get(name)) is not status
+        and status.state is State.UP
         and old is not None
         and old.state is State.DOWN
     )
@@ -172,11 +172,11 @@ def moved_shares(before: Shares, after: Shares) -> frozenset[str]:
 
 def effective_service(
     service: VirtualService,
-    standings: Mapping[BackendName, Standing],
+    statuses: Mapping[BackendName, BackendStatus],
     shares: Shares = NO_SHARES,
 ) -> VirtualService:
     """A service with the weights that count now, and with the shares of least-connections."""
-    weighed = _weighed(service, standings)
+    weighed = _weighed(service, statuses)
     own = shares.get(service.name)
     if own is None or service.scheduler is not Scheduler.LEAST_CONNECTIONS:
         return weighed
@@ -186,10 +186,12 @@ def effective_service(
     return replace(weighed, shares=tuple(given))
 
 
-def _weighed(service: VirtualService, standings: Mapping[BackendName, Standing]) -> VirtualService:
+def _weighed(
+    service: VirtualService, statuses: Mapping[BackendName, BackendStatus]
+) -> VirtualService:
     weights = [
-        standing.weight
-        if (standing := standings.get((service.name, backend.name))) is not None
+        status.weight
+        if (status := statuses.get((service.name, backend.name))) is not None
         else backend.weight
         for backend in service.backends
     ]
@@ -201,7 +203,7 @@ def _weighed(service: VirtualService, standings: Mapping[BackendName, Standing])
 
 
 class _Service:
-    """One service's standings; collects when time alone will change them."""
+    """One service's statuses; collects when time alone will change them."""
 
     def __init__(
         self,
@@ -224,26 +226,26 @@ class _Service:
         weight = backend.weight if override.weight is None else override.weight
         return self._findings.get(name, _NO_FINDING), override, weight
 
-    def stand(self, backend: Backend) -> Standing:
+    def stand(self, backend: Backend) -> BackendStatus:
         """How the backend counts by itself."""
         finding, override, weight = self._of(backend)
         if override.disable:
-            return Standing(State.DISABLED, 0, False, "disabled by the operator")
+            return BackendStatus(State.DISABLED, 0, False, "disabled by the operator")
         if override.drain and override.deadline is not None:
             if override.deadline <= self._now:
-                return Standing(State.DISABLED, 0, False, "its drain ended at the deadline")
+                return BackendStatus(State.DISABLED, 0, False, "its drain ended at the deadline")
             self.changes.append(override.deadline)
         if finding.up is False:
-            return Standing(State.DOWN, 0, False, finding.evidence)
+            return BackendStatus(State.DOWN, 0, False, finding.evidence)
         if override.drain:
-            return Standing(State.DRAINING, 0, True, "drained by the operator")
+            return BackendStatus(State.DRAINING, 0, True, "drained by the operator")
         if weight == 0:
-            return Standing(State.DRAINING, 0, True, "its weight is 0")
+            return BackendStatus(State.DRAINING, 0, True, "its weight is 0")
         if finding.up is None:
             reason = "not checked yet" if self._service.health else ""
-            return Standing(State.UNKNOWN, weight, True, reason)
+            return BackendStatus(State.UNKNOWN, weight, True, reason)
         weight, reason = self._slow(backend, weight)
-        return Standing(State.UP, weight, True, reason)
+        return BackendStatus(State.UP, weight, True, reason)
 
     def _slow(self, backend: Backend, weight: int) -> tuple[int, str]:
         """The weight of a backend that came up a while ago, and why it is that."""
@@ -257,24 +259,24 @@ class _Service:
         self.changes.append(since + took * step / _SLOW_STEPS)
         return max(1, weight * step // _SLOW_STEPS), "its weight rises (slow start)"
 
-    def must_panic(self, standings: Mapping[str, Standing]) -> bool:
+    def must_panic(self, statuses: Mapping[str, BackendStatus]) -> bool:
         """Whether so little of the weight is up that the monitors cannot be trusted."""
         limit = self._service.policy.panic
         if limit is None:
             return False
         candidates = self._candidates()
         total = sum(weight for _, weight in candidates)
-        down = [w for backend, w in candidates if standings[backend.name].state is State.DOWN]
+        down = [w for backend, w in candidates if statuses[backend.name].state is State.DOWN]
         return bool(down) and (total - sum(down)) * 100 <= limit * total
 
-    def panic(self, standings: Mapping[str, Standing]) -> dict[str, Standing]:
+    def panic(self, statuses: Mapping[str, BackendStatus]) -> dict[str, BackendStatus]:
         """All that could serve do, whatever the monitors found."""
-        changed = dict(standings)
+        changed = dict(statuses)
         for backend, weight in self._candidates():
-            standing = standings[backend.name]
-            if standing.state is State.DOWN:
-                reason = f"{standing.reason}; serves anyway: too few are up"
-                changed[backend.name] = Standing(State.DOWN, weight, True, reason)
+            status = statuses[backend.name]
+            if status.state is State.DOWN:
+                reason = f"{status.reason}; serves anyway: too few are up"
+                changed[backend.name] = BackendStatus(State.DOWN, weight, True, reason)
         return changed
 
     def _candidates(self) -> list[tuple[Backend, int]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tula.plan.least import STEPS, least_shares, whole_shares
+from tula.plan.least_connections import STEPS, least_shares, whole_shares
 
 EVEN = {"a": 100, "b": 100, "c": 100}
 

@@ -38,11 +38,11 @@ from tula.model.monitor import (
 )
 
 TESTS = Path(__file__).parents[1]
-BAD = TESTS / "bad_documents"
-GOOD = TESTS / "documents"
+BAD = TESTS / "bad_configurations"
+GOOD = TESTS / "configurations"
 
 
-def render_document(config: Config) -> str:
+def render_config(config: Config) -> str:
     """YAML that says what the config says, every key written out."""
     lines = [
         f"interfaces: {_flow([str(name) for name in config.interfaces])}",
@@ -173,7 +173,7 @@ def service_ports(draw: Callable[..., object]) -> tuple[PortRange, ...]:
 
 
 # VIPs and backends from networks of their own, and a VIP from a service's own part of it: so
-# that no rule between services is broken. What breaks them has its own documents.
+# that no rule between services is broken. What breaks them has its own configurations.
 def _vip(service: int, version: int, host: int) -> IPAddress:
     if version == 4:
         return IPv4Address(0xC6120000 + (service << 8) + host)

@@ -34,10 +34,10 @@ def service_of(network: Network, **keys: Any) -> dict[str, Any]:
     }
 
 
-def write_document(
+def write_config(
     path: Path, services: Mapping[str, Any], interfaces: tuple[str, ...] = ("eth0",), **top: Any
 ) -> Path:
-    """Writes tula.yaml; ``top`` are further keys of the document."""
-    document = {"interfaces": list(interfaces), "services": dict(services), **top}
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    """Writes tula.yaml; ``top`` are further keys of the configuration."""
+    configuration = {"interfaces": list(interfaces), "services": dict(services), **top}
+    path.write_text(yaml.safe_dump(configuration, sort_keys=False))
     return path

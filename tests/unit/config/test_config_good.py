@@ -1,4 +1,4 @@
-"""The documents of ``tests/documents`` are accepted, and mean what they should."""
+"""The configurations of ``tests/configurations`` are accepted, and mean what they should."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support.documents import GOOD, render_document
-from tula.config.load import load_document, parse_document
+from support.configurations import GOOD, render_config
+from tula.config.load import load_config, parse_config
 from tula.model.config import (
     Affinity,
     Backend,
@@ -36,14 +36,14 @@ DOCUMENTS = sorted(GOOD.glob("*.yaml"))
 
 def load(stem: str) -> Config:
     (path,) = GOOD.glob(f"*_{stem}.yaml")
-    return load_document(path).config
+    return load_config(path).config
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_accepted_and_the_same_when_written_out(path: Path) -> None:
-    document = load_document(path)
-    assert document.source == path.read_text()
-    assert parse_document(render_document(document.config)).config == document.config
+    configuration = load_config(path)
+    assert configuration.source == path.read_text()
+    assert parse_config(render_config(configuration.config)).config == configuration.config
 
 
 def test_the_whole_contract() -> None:
@@ -158,4 +158,4 @@ services:
 """
     message = "eth1 is not in interfaces: traffic that arrives there is not balanced"
     warning = Problem(("services", "web", "announce"), message)
-    assert parse_document(text).warnings == [warning]
+    assert parse_config(text).warnings == [warning]
