@@ -160,7 +160,7 @@ class NftReader:
         return pairs
 
     def entries(self, table: str) -> dict[str, int | None]:
-        """How many elements each map has; None where the kernel does not report it (Linux < 6.18)."""
+        """How many elements each map has; None where the kernel does not tell (before 6.18)."""
         found: dict[str, int | None] = {}
         for data in self._dump(_GET_SET, string_attribute(1, table)):
             entry = attributes(data)
