@@ -23,7 +23,7 @@ from tula.engine.event_log import EventLog
 from tula.engine.host_settings import HostSettings
 from tula.engine.reader import Adapters
 from tula.engine.store import Store
-from tula.health.check import ProbeView
+from tula.health.checker import ListedProbes
 from tula.health.timing import Histogram, Lateness
 from tula.kernel.events import Events
 from tula.kernel.nft_data_path import NftDataPath
@@ -79,8 +79,8 @@ class FakeChecker:
         self.sets += 1
         self.adopted = adopted
 
-    def views(self) -> Callable[[], list[ProbeView]]:
-        return list
+    def listed(self) -> ListedProbes:
+        return ()
 
     def probe_durations(self) -> Mapping[str, Histogram]:
         return {}

@@ -10,9 +10,10 @@ from tula.daemon.snapshot import PlannedChecks, Snapshot
 from tula.engine.change import Applied
 from tula.engine.event_log import EventLog
 from tula.engine.host_settings import HostSettings, SettingsOutcome
+from tula.engine.statistics import ProbeStatistics
 from tula.engine.store import Store
 from tula.health.check import Check
-from tula.health.checker import Checker
+from tula.health.checker import Checker, ListedProbes
 from tula.kernel.network import Neighbour, Network
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
@@ -118,6 +119,58 @@ class Checks:
             adopted = snapshot.adopted if had is None else {}
             self._checker.set_checks(wanted.checks, wanted.policies, adopted)
         self._set, self._adopted = wanted, {}
+
+
+class ProbeTable:
+    """The statistics of all probes by backend, kept up to date by what has changed.
+
+    Scraped several times a second, thousands of probes would cost the daemon's other threads tens
+    of milliseconds each time; a probe changes once an interval. For one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._listed: ListedProbes = ()
+        self._shown: list[tuple[object, int, int] | None] = []
+        self._places: list[tuple[tuple[BackendName, int], ...]] = []
+        self._of: dict[BackendName, tuple[ProbeStatistics, ...]] = {}
+
+    def read(self, listed: ListedProbes) -> Mapping[BackendName, tuple[ProbeStatistics, ...]]:
+        """The statistics now, with ``Checker.listed``; never changed once it was returned."""
+        if listed is not self._listed:
+            self._begin(listed)
+        changed: dict[BackendName, list[ProbeStatistics]] = {}
+        for number, (probe, _) in enumerate(listed):
+            outcome, failed, flaps = probe.outcome, probe.failed, probe.state.flaps
+            shown = self._shown[number]
+            if shown is not None and shown[0] is outcome and shown[1:] == (failed, flaps):
+                continue
+            self._shown[number] = (outcome, failed, flaps)
+            seconds = outcome.seconds if outcome is not None else None
+            for name, place in self._places[number]:
+                probes = changed.setdefault(name, list(self._of[name]))
+                check = probes[place].check
+                probes[place] = ProbeStatistics(check, seconds, failed, flaps)
+        if changed:
+            self._of = {**self._of, **{name: tuple(probes) for name, probes in changed.items()}}
+        return self._of
+
+    def _begin(self, listed: ListedProbes) -> None:
+        """A backend's probes of one kind are numbered."""
+        found: dict[BackendName, list[ProbeStatistics]] = {}
+        numbers: dict[tuple[BackendName, str], int] = {}
+        self._places = []
+        for probe, names in listed:
+            kind = probe.check.settings.type
+            places = []
+            for name in names:
+                number = numbers[name, kind] = numbers.get((name, kind), 0) + 1
+                probes = found.setdefault(name, [])
+                places.append((name, len(probes)))
+                probes.append(ProbeStatistics(kind if number == 1 else f"{kind}-{number}"))
+            self._places.append(tuple(places))
+        self._of = {name: tuple(probes) for name, probes in found.items()}
+        self._shown = [None] * len(listed)
+        self._listed = listed
 
 
 def _checks(config: Config, plan: ProbePlan, settled: SettingsOutcome) -> tuple[Check, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,13 +15,12 @@ from tula.daemon.answers import (
     CountRequest,
     MetricsRequest,
     PlanRequest,
-    Probes,
     Request,
     StatusRequest,
     TraceRequest,
     View,
 )
-from tula.daemon.checks import Checks
+from tula.daemon.checks import Checks, ProbeTable
 from tula.daemon.loop import ControlLoop
 from tula.daemon.readers import MakeAdapters, Readers
 from tula.daemon.snapshot import Snapshot
@@ -30,8 +29,7 @@ from tula.daemon.watch import FileWatch
 from tula.engine.control import ApplyOutcome, BusyError, DaemonFacts, find_backend
 from tula.engine.event_log import EventLog
 from tula.engine.overrides import OverrideChange, override_change
-from tula.engine.statistics import DurationStatistics, LatenessStatistics, ProbeStatistics
-from tula.health.check import ProbeView
+from tula.engine.statistics import DurationStatistics, LatenessStatistics
 from tula.health.checker import Checker
 from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError
@@ -62,6 +60,7 @@ class LocalControl:
         self._components = components
         self._started = time.time()
         self._digest: tuple[Document | None, str] = (None, "")
+        self._probes = ProbeTable()
         self._readers = Readers(make_adapters, self._view)
 
     def close(self) -> None:
@@ -135,7 +134,7 @@ class LocalControl:
         snapshot, findings = components.loop.snapshot, components.checks.findings()
         restarts, late = components.supervisor.restarts, components.checker.lateness()
         durations = components.checker.probe_durations()
-        describe, applied = components.checker.views(), snapshot.applied
+        listed, applied = components.checker.listed(), snapshot.applied
 
         if isinstance(request, CountRequest):
             # Only the numbers in use count: a process that counts need not know the configuration.
@@ -146,7 +145,7 @@ class LocalControl:
         counted = isinstance(request, MetricsRequest)
 
         def make() -> View:
-            probes, took = (describe(), durations) if counted else ([], {})
+            took = durations if counted else {}
             return View(
                 document=snapshot.document or NO_CONFIGURATION,
                 now=boot_time(),
@@ -159,7 +158,7 @@ class LocalControl:
                 connections=snapshot.connections,
                 remembered=snapshot.remembered,
                 revision=None if applied is None else applied.receipt.revision,
-                probes=probe_statistics(probes),
+                probes=self._probes.read(listed) if counted else {},
                 cycles=snapshot.cycles,
                 lateness=LatenessStatistics(late.starts, late.seconds, late.worst),
                 durations={
@@ -194,17 +193,3 @@ class LocalControl:
             digest = hashlib.sha256(document.source.encode()).hexdigest()
             self._digest = (document, digest)
         return digest
-
-
-def probe_statistics(views: Iterable[ProbeView]) -> Probes:
-    """The probes by backend; a backend's probes of one kind are numbered."""
-    found: dict[BackendName, list[ProbeStatistics]] = {}
-    numbers: dict[tuple[BackendName, str], int] = {}
-    for view in views:
-        seconds = view.outcome.seconds if view.outcome is not None else None
-        for name in view.backends:
-            number = numbers[name, view.kind] = numbers.get((name, view.kind), 0) + 1
-            check = view.kind if number == 1 else f"{view.kind}-{number}"
-            probe = ProbeStatistics(check, seconds, view.failed, view.flaps)
-            found.setdefault(name, []).append(probe)
-    return {name: tuple(probes) for name, probes in found.items()}

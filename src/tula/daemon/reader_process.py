@@ -12,13 +12,14 @@ import pickle
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
 
 from tula.config.load import Document, parse_document
-from tula.daemon.answers import NO_CONFIGURATION, Answers, Request, View
+from tula.daemon.answers import NO_CONFIGURATION, Answers, MetricsRequest, Request, View
 from tula.engine.reader import Adapters
 from tula.engine.store import Remembered
 from tula.model.errors import KernelError, StateError
@@ -27,6 +28,8 @@ _NICE = 5
 """The daemon itself comes first when there are too few processors."""
 _CHUNK = 500
 """Entries in a message: pickling one keeps the daemon's other threads waiting, for 1 ms or so."""
+_MEASURED = frozenset({"probes", "durations"})
+"""What only metrics need; it changes all the time."""
 _MAPS = ("standings", "findings", "overrides", "entered", "connections", "probes", "durations")
 
 _PATH = "path."
@@ -63,7 +66,8 @@ class Sent:
     def messages(self, request: Request, view: View) -> Iterator[Entries | Ask]:
         """The messages that bring the receiver to the view, the request last."""
         for name, mapping in _maps_of(view).items():
-            yield from self._changes(name, mapping)
+            if name not in _MEASURED or isinstance(request, MetricsRequest):
+                yield from self._changes(name, mapping)
         source = None
         if view.document is not self._document:
             source, self._document = view.document.source.encode(), view.document
@@ -175,7 +179,8 @@ def receive(connection: Connection) -> object:
 def main() -> None:
     """Serves the connection whose file descriptor is the only argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for the daemon
-    os.nice(_NICE)
+    with suppress(OSError):
+        os.nice(_NICE)
     connection = Connection(int(sys.argv[1]))
     make_adapters = pickle.loads(connection.recv_bytes())
     serve(connection, make_adapters())

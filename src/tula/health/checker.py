@@ -30,6 +30,7 @@ _QUIET = 60.0
 _FRAMES = 4
 
 _Key = tuple[object, ...]
+ListedProbes = tuple[tuple[ScheduledProbe, tuple[BackendName, ...]], ...]
 
 
 class Checker:
@@ -61,6 +62,7 @@ class Checker:
         self._send = send or self._send_by_socket
         self._loop: asyncio.AbstractEventLoop | None = None
         self._probes: dict[_Key, ScheduledProbe] = {}
+        self._listed: ListedProbes | None = None
         self._backends: dict[BackendName, MonitoredBackend] = {}
         self._findings: dict[BackendName, Health] = {}
         self._touched: set[MonitoredBackend] = set()
@@ -93,6 +95,7 @@ class Checker:
         one has that of ``adopted``. ``policies`` are by service.
         """
         now = self._clock()
+        self._listed = None
         before, self._probes = self._probes, {}
         known, self._backends = self._backends, {}
         unused = {id(probe): probe for probe in before.values()}
@@ -154,12 +157,19 @@ class Checker:
 
     def describe(self) -> list[ProbeView]:
         """How each probe stands."""
-        return self.views()()
+        return [probe.view() for probe in self._probes.values()]
 
-    def views(self) -> Callable[[], list[ProbeView]]:
-        """``describe`` for another thread: what is returned may be called there."""
-        probes = list(self._probes.values())
-        return lambda: [probe.view() for probe in probes]
+    def listed(self) -> ListedProbes:
+        """All probes, with the backends that each is for; the same object until ``set_checks``.
+
+        Another thread may read the probes' ``outcome``, ``state`` and ``failed``.
+        """
+        if self._listed is None:
+            self._listed = tuple(
+                (probe, tuple(dict.fromkeys(backend.name for backend in probe.backends)))
+                for probe in self._probes.values()
+            )
+        return self._listed
 
     def lateness(self) -> Lateness:
         """How late probes started."""

@@ -13,19 +13,21 @@ import pytest
 
 from support.daemon import CONFIG, FakeChecker, FakeDaemon
 from support.documents import render_document
-from tula.daemon.checks import Checks
-from tula.daemon.local_control import Components, LocalControl, probe_statistics
+from tula.daemon.checks import Checks, ProbeTable
+from tula.daemon.local_control import Components, LocalControl
 from tula.daemon.loop import ControlLoop
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
 from tula.engine.control import BusyError, NoSuchBackendError
 from tula.engine.statistics import ProbeStatistics
-from tula.health.check import Outcome, ProbeView
+from tula.health.check import Check, Outcome
+from tula.health.scheduled import ScheduledProbe
 from tula.model.config import Protocol
 from tula.model.errors import StateError
 from tula.model.event import EventKind
 from tula.model.flow import Flow
 from tula.model.health import ProbeTarget
+from tula.model.monitor import HealthMonitor, TcpProbe
 
 B0 = ("web", "b0")
 VIP = CONFIG.services[0].vips[0]
@@ -164,17 +166,25 @@ def test_plan_trace_events_and_counts(scene: Scene) -> None:
     run(main)
 
 
-def test_probes_of_one_kind_are_numbered() -> None:
-    def view(kind: str, seconds: float | None) -> ProbeView:
-        outcome = None if seconds is None else Outcome(True, "", seconds)
-        return ProbeView(
-            kind, ProbeTarget(VIP), (B0, ("api", "b0")), True, outcome, 1, 0, 2, 3, 0.0
-        )
+def test_probes_of_one_kind_are_numbered_and_only_changes_cost() -> None:
+    def probe(settings: HealthMonitor, seconds: float | None) -> ScheduledProbe:
+        made = ScheduledProbe(Check(B0, 0, settings, ProbeTarget(VIP)))
+        made.outcome = None if seconds is None else Outcome(True, "", seconds)
+        return made
 
-    found = probe_statistics([view("http", 0.1), view("tcp", None), view("http", 0.2)])
-    wanted = (
-        ProbeStatistics("http", 0.1, 2, 3),
-        ProbeStatistics("tcp", None, 2, 3),
-        ProbeStatistics("http-2", 0.2, 2, 3),
-    )
-    assert found == {B0: wanted, ("api", "b0"): wanted}
+    tcp, names = HealthMonitor(TcpProbe()), (B0, ("api", "b0"))
+    one, two = probe(tcp, 0.1), probe(tcp, None)
+    listed = ((one, names), (two, names[:1]))
+    table = ProbeTable()
+    found = table.read(listed)
+    assert found == {
+        B0: (ProbeStatistics("tcp", 0.1), ProbeStatistics("tcp-2")),
+        ("api", "b0"): (ProbeStatistics("tcp", 0.1),),
+    }
+    assert table.read(listed) is found
+    two.outcome, two.failed = Outcome(False, "refused", 0.2), 1
+    later = table.read(listed)
+    assert later[B0] == (ProbeStatistics("tcp", 0.1), ProbeStatistics("tcp-2", 0.2, 1))
+    assert later["api", "b0"] is found["api", "b0"]
+    assert found[B0][1] == ProbeStatistics("tcp-2"), "what was returned stays"
+    assert table.read(((two, names[:1]),)) == {B0: (ProbeStatistics("tcp", 0.2, 1),)}
