@@ -27,10 +27,9 @@ from support.lab_documents import service_of, write_document
 from support.packets import FAMILIES, vip_of
 from support.queues import queue_drops
 from support.running import Running
-from support.snapshots import observe, pieces, snapshot
+from support.snapshots import generation, observe, pieces, snapshot
 from tula.cli.client import backend_path
 from tula.dataplane.nft.schema import SCHEMA, schema_counter, schema_of
-from tula.kernel.nftables import KernelNftables
 from tula.lab import (
     Capture,
     Host,
@@ -93,11 +92,6 @@ class Flows:
 
 def all_up(daemon: Running) -> None:
     daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
-
-
-def generation(host: Host) -> int:
-    with host.enter():
-        return KernelNftables().generation()
 
 
 def kernel(host: Host) -> dict[str, object]:
