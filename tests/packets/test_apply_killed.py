@@ -31,7 +31,7 @@ from tula.lab import Lab, Network, flat, serve_tcp, wait_until
 
 pytestmark = pytest.mark.kernel
 
-KILLS = 100 if os.environ.get("TULA_SOAK") else 8
+KILLS = 100 if os.environ.get("TULA_SOAK") else 6
 
 
 @pytest.fixture
