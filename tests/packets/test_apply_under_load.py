@@ -123,7 +123,7 @@ def start_load(network: Network) -> Callable[[], Outcome]:
 
 
 def _output(process: Process) -> str:
-    return process.communicate(timeout=30)[0]
+    return process.communicate(timeout=60)[0]
 
 
 def test_other_services_change_and_nothing_is_lost(network: Network, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_after_a_reboot_rules_come_before_vips(network: Network, daemon: Running
             daemon.wait_for(backend_1="up", backend_2="draining", backend_3="disabled")
             wait_until(lambda: announced(capture.frames(outgoing=False)) == set(network.vips))
         load.terminate()
-        told = json.loads(load.communicate(timeout=20)[0])
+        told = json.loads(load.communicate(timeout=60)[0])
         print(told)
         assert told["answered"] > 0, told
         assert told["reset"] == 0, "the balancer's own stack answered"
@@ -251,7 +251,7 @@ def test_an_older_ruleset_is_taken_over_and_no_flow_notices(
         daemon.start()
         all_up(daemon)
         stream.terminate()
-        told = json.loads(stream.communicate(timeout=30)[0])
+        told = json.loads(stream.communicate(timeout=60)[0])
         print(told)
         assert told["sent"] > 100
         assert told["lost"] <= queue_drops() - dropped
