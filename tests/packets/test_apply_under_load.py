@@ -1,4 +1,4 @@
-"""A hundred applies that change other services, under load: no packet lost, no flow broken.
+"""Applies that change other services, under load: no packet lost, no flow broken.
 
 ::
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import subprocess
@@ -37,7 +38,9 @@ from tula.lab.servers import StreamServer
 
 pytestmark = pytest.mark.kernel
 
-APPLIES, DOWNLOADS, RATE, FLOWS = 100, 50, 3000, 24
+APPLIES = 100 if os.environ.get("TULA_SOAK") else 45
+"""By the 40th all kinds of changes have come; maps were outgrown, and shrank again."""
+DOWNLOADS, RATE, FLOWS = 50, 3000, 24
 QUICK = {"maglev": {"slots": 2039}}
 """Half of the smallest table: what takes most of an apply's time."""
 BY_COMMAND = 25
@@ -122,7 +125,7 @@ def start_load(network: Network) -> Callable[[], Outcome]:
 
 
 def _output(process: Process) -> str:
-    return process.communicate(timeout=30)[0]
+    return process.communicate(timeout=60)[0]
 
 
 def test_other_services_change_and_nothing_is_lost(network: Network, tmp_path: Path) -> None:

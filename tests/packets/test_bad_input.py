@@ -18,7 +18,7 @@ import pytest
 from support.configurations import BAD
 from support.in_process import InProcess, call_tula
 from support.lab_configurations import service_of, write_config
-from support.snapshots import observe, unchanged
+from support.snapshots import generation, unchanged
 from tula.lab import Host, Lab, Network, flat, serve_tcp, tcp_ask
 
 pytestmark = pytest.mark.kernel
@@ -45,7 +45,7 @@ def untouched(network: Network, tmp_path: Path) -> Iterator[Host]:
 def test_every_bad_document(network: Network, untouched: Host) -> None:
     for backend in network.backends:
         serve_tcp(backend, [80])
-    table = observe(untouched)
+    before = generation(untouched)
 
     def refusal(path: Path) -> list[str]:
         """What is wrong with how this one was refused."""
@@ -59,7 +59,7 @@ def test_every_bad_document(network: Network, untouched: Host) -> None:
         wrong += [f"no place: {line}" for line in said if not place.match(line)]
         wrong += [] if said == expected else ["not the expected lines", *said]
         wrong += [f"said: {done.stdout}"] if done.stdout else []
-        wrong += [] if observe(untouched) == table else ["the kernel changed"]
+        wrong += [] if generation(untouched) == before else ["the kernel changed"]
         return [f"{path.stem}: {fault}" for fault in wrong]
 
     assert len(DOCUMENTS) >= 60

@@ -25,13 +25,12 @@ from support.in_process import InProcess, call_tula
 from support.lab_configurations import backends_of, service_of, write_config
 from support.locks import lock_of, waiting_for
 from support.running import Running
-from support.snapshots import marks, snapshot
+from support.snapshots import generation, marks, snapshot
 from support.wrapped_nft import wrapped_environment
 from tula.cli.client import Client, DaemonError, NoDaemonError, backend_path
 from tula.config.load import parse_config
 from tula.engine.overrides import changed_overrides, override_change
 from tula.engine.store import Store
-from tula.kernel.nftables import KernelNftables
 from tula.lab import Host, Lab, Network, ask_all, flat, serve_tcp, tcp_flows, wait_until
 from tula.model.health import BackendName, Override
 
@@ -53,11 +52,6 @@ def network(lab: Lab) -> Network:
 
 def store_of(host: Host) -> Store:
     return Store(Path(host.environment()["TULA_STATE_DIR"]))
-
-
-def generation(host: Host) -> int:
-    with host.enter():
-        return KernelNftables().generation()
 
 
 # ── Around what accepts, without the API: many kills in little time ──────────────────────────

@@ -175,7 +175,7 @@ class DaemonChurn:
         self.away[name].append(Away(how, time.monotonic() - _UNDER_WAY))
         if how == "server":
             self._servers[name].kill()
-            self._servers[name].wait(10)
+            self._servers[name].wait(60)
         elif how == "vip":
             host.remove_address("lo", *(f"{v}/{_length(v)}" for v in self.network.vips))
         else:

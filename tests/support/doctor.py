@@ -12,6 +12,7 @@ from typing import Any
 
 from support.in_process import InProcess, call_tula
 from support.lab_configurations import service_of, write_config
+from support.machines import differences
 from support.snapshots import snapshot
 from support.tunnelled import Tunnelled
 from tula.lab import Host, Lab, Network, TcpServer, routed, serve_tcp, serve_udp
@@ -64,7 +65,8 @@ class Setup:
         assert result.returncode in (0, 1), result.stderr
         found: Found = json.loads(result.stdout)["findings"]
         assert result.returncode == int(any(f["severity"] != "note" for f in found))
-        assert snapshot(self.lb) == before
+        changed = differences(before, snapshot(self.lb))
+        assert not changed, changed
         return found
 
     def fix(self, finding: dict[str, Any]) -> None:

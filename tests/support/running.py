@@ -94,13 +94,13 @@ class Running:
         """``kill -9``."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def stop(self) -> int:
         """SIGTERM; its exit status."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(20)
+        return self._process.wait(60)
 
     def status(self) -> dict[str, Any]:
         """What ``tula status --json`` prints."""

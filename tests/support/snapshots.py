@@ -64,7 +64,12 @@ def snapshot(host: Host) -> dict[str, str]:
     """
     wait_until(lambda: _is_settled(host), 30, f"{host.name}'s links to settle")
     script = "; ".join(f"echo '{_MARK}{name}'; {line}" for name, line in _COMMANDS.items())
-    parts = host.run(["sh", "-c", script]).stdout.split(_MARK)[1:]
+
+    def dump() -> str:
+        done = host.run(["sh", "-ec", script])
+        return "" if done.stderr else done.stdout  # ip warns of a dump that was interrupted
+
+    parts = wait_until(dump, what=f"a consistent dump of {host.name}").split(_MARK)[1:]
     named = (part.partition("\n") for part in parts)
     return {name: without_aging(text) for name, _, text in named}
 
@@ -122,6 +127,12 @@ def observe(host: Host) -> Ruleset | None:
     """Tula's table in the host, read as Tula reads it."""
     with host.enter():
         return KernelNftables().observe()
+
+
+def generation(host: Host) -> int:
+    """Which of nftables' rulesets the host has; every transaction makes the next."""
+    with host.enter():
+        return KernelNftables().generation()
 
 
 def marks(host: Host) -> dict[tuple[str, str], int]:
