@@ -1,4 +1,4 @@
-"""Notices that the document's file is another one now."""
+"""Notices that the configuration file has changed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FileWatch:
     async def changes(self) -> AsyncIterator[None]:
         """Each time that the file has changed, and then held still for a moment.
 
-        So that what an editor has half written is not taken for a document.
+        So that what an editor has half written is not taken for a configuration.
         """
         told = seen = self._stamp()
         while True:
