@@ -20,8 +20,8 @@ from tula.dataplane.nft.transaction import (
     render_transaction,
 )
 from tula.kernel.fake_nftables import FakeNftables
-from tula.kernel.nfbatch import fits_batch
-from tula.kernel.nfnetlink import NfReader
+from tula.kernel.nft_reader import NftReader
+from tula.kernel.nft_writer import fits_batch
 from tula.kernel.nftables import KernelNftables, Nftables
 from tula.lab import Lab
 from tula.model.errors import KernelError, StaleError
@@ -99,7 +99,7 @@ def listed() -> str:
 
 
 def raw_elements(transaction: Transaction) -> list[object]:
-    with NfReader() as reader:
+    with NftReader() as reader:
         return [
             sorted(reader.elements("tula", str(step.name)), key=lambda raw: raw.key)
             for step in transaction
@@ -236,7 +236,7 @@ def test_a_change_for_another_generation_is_not_made(
 @pytest.mark.kernel
 def test_the_elements_of_a_map_that_is_gone_are_an_error() -> None:
     """And not an empty map: it may go between the reading of its name and of its elements."""
-    with Lab() as lab, lab.host("lb").enter(), NfReader() as reader:
+    with Lab() as lab, lab.host("lb").enter(), NftReader() as reader:
         KernelNftables().run((AddTable(),))
         with pytest.raises(FileNotFoundError):
             list(reader.elements("tula", str(VIA)))

@@ -19,7 +19,7 @@ from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.dataplane.nft.transaction import AddElements, AddMap, AddTable, DeleteElements
 from tula.kernel.events import Events, EventSource, KernelEvents
 from tula.kernel.fake import FakeEvents
-from tula.kernel.nfnetlink import NfReader
+from tula.kernel.nft_reader import NftReader
 from tula.kernel.nftables import KernelNftables
 from tula.lab import Host, Lab, wait_until
 
@@ -152,15 +152,15 @@ def test_a_large_transaction_is_one_event(events: KernelEvents) -> None:
 
 
 @pytest.mark.kernel
-def test_what_is_done_aside_is_told_by_its_end(events: KernelEvents, lb: Host) -> None:
+def test_what_is_done_while_muted_is_reported_at_its_end(events: KernelEvents, lb: Host) -> None:
     kernel = KernelNftables()
     at = kernel.generation()
-    with events.aside():
+    with events.muted():
         kernel.run((AddTable(), AddMap(SLOTS)))
         kernel.run((AddElements(SLOTS, {0: 1}),))
         assert until_quiet(events) == Events()
     assert until_quiet(events) == Events(generations=(at + 2,))
-    with pytest.raises(ValueError, match="inside"), events.aside():
+    with pytest.raises(ValueError, match="inside"), events.muted():
         raise ValueError("inside")
     assert until_quiet(events) == Events(generations=(at + 2,))
     lb.run(["nft", "flush", "ruleset"])
@@ -186,7 +186,7 @@ def test_packets_are_no_events(events: KernelEvents, lab: Lab, lb: Host) -> None
             sender.sendto(b"x", ("10.0.0.2", port))
 
     def held() -> int:
-        with NfReader() as reader:
+        with NftReader() as reader:
             return sum(1 for _ in reader.elements("tula", str(FLOWS)))
 
     wait_until(lambda: held() > 0)

@@ -23,7 +23,7 @@ from tula.dataplane.nft.transaction import (
     in_turn,
 )
 from tula.kernel.fake_nftables import FakeNftables
-from tula.kernel.nfnetlink import NfReader
+from tula.kernel.nft_reader import NftReader
 from tula.kernel.nftables import Nftables
 from tula.model.stats import Count
 
@@ -229,12 +229,12 @@ def test_it_is_seen_and_goes_alone(nft: Nftables, case: Case) -> None:
     assert nft.observe() == case.change(want)
     nft.counts()
     assert TCP in nft.entries()
-    assert nft.held(10) == {7: 1}
+    assert nft.connections(10) == {7: 1}
     seen = nft.observe()
     assert seen is not None
     assert make_ruleset(WEB, seen, recover_ids(seen)) == want, "it is planned as before"
     steps = bring(nft, want)
-    assert nft.held(10) == {7: 1}
+    assert nft.connections(10) == {7: 1}
     touched = {step.chain for step in steps if hasattr(step, "chain")}
     assert touched == set(case.chains)
     assert not any(isinstance(s, (AddMap, AddTable)) for s in steps)
@@ -377,5 +377,5 @@ def test_every_kind_of_map_is_known_by_what_nft_makes_of_it(nft: Nftables) -> No
     assert seen is not None
     assert set(seen.maps) == set(map(str, names))
     assert not seen.foreign
-    with NfReader() as reader:
+    with NftReader() as reader:
         assert len(reader.maps("tula")) == len(names)

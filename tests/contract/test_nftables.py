@@ -28,7 +28,7 @@ from tula.dataplane.nft.transaction import (
     Step,
     in_turn,
 )
-from tula.kernel.nfbatch import fits_batch
+from tula.kernel.nft_writer import fits_batch
 from tula.kernel.nftables import NewerTableError, Nftables
 from tula.model.config import Config, PortRange, Protocol, Tunnel
 from tula.model.errors import KernelError

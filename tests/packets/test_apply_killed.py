@@ -78,7 +78,7 @@ def test_killed_at_random_moments(network: Network, few: Path, many: Path) -> No
             if observe(lb) == table:
                 unchanged += 1
             else:
-                assert not tula.plan(many).transaction, "the whole of it, or nothing"
+                assert not tula.plan(many).path, "the whole of it, or nothing"
             asking.wait(2)
             tula.apply(few)
             assert observe(lb) == table
@@ -129,8 +129,8 @@ def test_half_of_a_change_is_none(network: Network, tmp_path: Path) -> None:
     assert len(chains) == 800
     assert {len(chain.rules) for chain in chains} == {len(chains[0].rules)} != {0}
     # The VIP comes after the rules where there were none: the next apply takes it.
-    assert not InProcess(lb).plan(document).transaction
-    assert InProcess(lb).apply(document).add
+    assert not InProcess(lb).plan(document).path
+    assert InProcess(lb).apply(document).change.vips
     assert not InProcess(lb).plan(document)
 
 

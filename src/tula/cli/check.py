@@ -1,4 +1,4 @@
-"""``tula check`` and ``tula schema``: documents by themselves."""
+"""``tula check`` and ``tula schema``: a configuration by itself."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tula.cli.common import WRONG, File, Json, errors, fail, print_json
 
 
 def check(file: File, json: Json = False) -> None:
-    """Validate a document: every problem as F:LINE:COL: path: message.
+    """Validate a configuration file: every problem as F:LINE:COL: path: message.
 
-    What only the balancer can see (interfaces, on-link backends) is a warning here.
+    What depends on this machine (interfaces, on-link backends) is only a warning.
     """
     from tula.config.load import DocumentError, describe, load_document
     from tula.engine.assemble import kernel_data_path
@@ -49,7 +49,7 @@ def check(file: File, json: Json = False) -> None:
 
 
 def schema() -> None:
-    """Print the document's JSON Schema, for editors."""
+    """Print the JSON Schema of the configuration, for editors."""
     from tula.config.schema import json_schema
 
     print_json(json_schema())

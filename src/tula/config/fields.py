@@ -284,7 +284,6 @@ def _pairs(values: dict[str, T]) -> tuple[tuple[str, T], ...]:
 
 
 FORMS: dict[Form, Any] = {
-    Form.NAME: Name,
     Form.INTERFACES: Annotated[list[_Interface], AfterValidator(tuple)],
     Form.ANNOUNCE: Annotated[
         bool | str,

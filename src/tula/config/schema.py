@@ -6,8 +6,7 @@ from typing import Any
 
 from tula.config.addresses import NAME
 from tula.config.models import DocumentModel
-
-_REQUIRED = ("vip", "ports", "forwarding", "backends")
+from tula.config.service_rules import REQUIRED_KEYS
 
 
 def json_schema() -> dict[str, object]:
@@ -30,7 +29,7 @@ def json_schema() -> dict[str, object]:
         "title": "tula.yaml",
         **schema,
         "required": ["interfaces", "services"],
-        "allOf": [_required_unless_default(key) for key in _REQUIRED],
+        "allOf": [_required_unless_default(key) for key in REQUIRED_KEYS],
     }
 
 

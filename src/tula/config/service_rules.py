@@ -16,19 +16,20 @@ from tula.model.config import Backend, Forwarding, IPAddress, PortRange
 from tula.model.monitor import HealthMonitor
 from tula.model.problem import Path, Problem
 
-_NEEDED = {
+REQUIRED_KEYS = {
     "vip": "give the virtual address, such as vip: 198.51.100.10",
     "ports": "give ports such as [80, 443], or any",
     "forwarding": "give forwarding: l2, here or in defaults",
     "backends": "give a map such as {cache-1: {address: 10.0.0.11}}, {} for none",
 }
+"""The keys that each service needs, its own or from defaults, and what to give."""
 _TYPE = "give type: tcp, http, https, udp, dns, icmp or script"
 _PORT = "needs via: direct; through the VIP a check goes to the service's own port"
 
 
 def service_problems(service: Merged, positions: Positions) -> Iterator[Problem]:
     """What is wrong with this service, whatever the others are."""
-    for key, fix in _NEEDED.items():
+    for key, fix in REQUIRED_KEYS.items():
         if key not in service.given:
             yield Problem(service.path, f"needs {key!r}; {fix}", on_key=True)
     given, value = service.given, service.value

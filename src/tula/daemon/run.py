@@ -99,7 +99,7 @@ def _assemble(
         Reconciler(balancer, store, events),
         CheckPlanner(settings, store, adapters.network, balancer.probe_socket, events),
         events,
-        kernel_events.aside,
+        kernel_events.muted,
         force=force,
     )
     wake: list[Callable[[], None]] = []

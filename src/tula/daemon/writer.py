@@ -54,7 +54,7 @@ class Writer:
         wall: Callable[[], float] = time.time,
     ) -> None:
         """``aside`` keeps the daemon's own changes of many elements from being heard (see
-        ``EventSource.aside``); ``force`` allows the file to take this machine's SSH port; ``wall``
+        ``EventSource.muted``); ``force`` allows the file to take this machine's SSH port; ``wall``
         tells seconds since the epoch."""
         self._balancer = balancer
         self._reconciler = reconciler

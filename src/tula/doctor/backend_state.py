@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from tula.agent.plan import Role, plan_backend_setup, role_by_addresses
 from tula.doctor.observation import Observation
 from tula.kernel.backend_host import BackendHost, KernelBackendHost
-from tula.kernel.listening import Listener, read_listeners
-from tula.kernel.nfchains import read_arriving_chains
+from tula.kernel.base_chains import read_arriving_chains
+from tula.kernel.listeners import Listener, read_listeners
 from tula.model.backend_setup import BackendFacts, BackendSetup
 from tula.model.chain import BaseChain
 

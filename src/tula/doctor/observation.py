@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tula.engine.reader import Adapters, Reader
 from tula.engine.store import Store
-from tula.kernel.link_states import read_link_states
-from tula.kernel.nfchains import read_base_chains
+from tula.kernel.base_chains import read_base_chains
+from tula.kernel.network import read_link_states
 from tula.kernel.sysctls import Sysctls
 from tula.model.chain import BaseChain
 from tula.model.config import Config, IPAddress

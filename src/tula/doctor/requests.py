@@ -18,7 +18,7 @@ from tula.doctor.replies import (
     parse_arp,
     parse_ip,
 )
-from tula.kernel.wire import ARP, IPV4, IPV6, Heard, Wire
+from tula.kernel.packet_sockets import ARP, IPV4, IPV6, PacketSockets, ReceivedPacket
 from tula.model.config import IPAddress, Tunnel, TunnelSettings
 
 _BROADCAST = b"\xff" * 6
@@ -111,16 +111,20 @@ class Responses:
 
 
 class Exchange:
-    """Requests and replies over one wire."""
+    """Requests and replies over the same sockets."""
 
     def __init__(
-        self, wire: Wire, settings: TunnelSettings, own: Collection[IPAddress], patience: float
+        self,
+        sockets: PacketSockets,
+        settings: TunnelSettings,
+        own: Collection[IPAddress],
+        patience: float,
     ) -> None:
         """``own`` are this machine's addresses; ``patience`` is how many seconds to wait for
         replies."""
         self.responses = Responses()
         self.started = time.monotonic()
-        self._wire = wire
+        self._sockets = sockets
         self._settings = settings
         self._own = frozenset(own)
         self._patience = patience
@@ -153,7 +157,7 @@ class Exchange:
     def listen(self, seconds: float) -> None:
         """Receives until at least so many seconds after the start."""
         while (left := self.started + seconds - time.monotonic()) > 0:
-            self._take(self._wire.receive(left))
+            self._take(self._sockets.receive(left))
 
     def _number(self, request: Request) -> bool:
         """Gives the request a number of its own; False when there are none left."""
@@ -171,7 +175,7 @@ class Exchange:
             left = end - time.monotonic()
             if left <= 0:
                 return
-            self._take(self._wire.receive(left))
+            self._take(self._sockets.receive(left))
 
     def _is_answered(self, request: Request) -> bool:
         return request in self.responses.replies or request in self.responses.send_errors
@@ -191,29 +195,29 @@ class Exchange:
                     self.responses.send_errors[request] = error
                     self._waiting.discard(request)
             if count % _BURST == 0:
-                self._take(self._wire.receive(0.002))
+                self._take(self._sockets.receive(0.002))
 
     def _send_neighbour_request(self, each: NeighbourRequest) -> None:
         with suppress(OSError):  # the interface is down, which another check reports
             if each.target.version == 4:
                 request = packets.arp_request(each.mac, each.source, each.target)
-                self._wire.send_link(each.interface, _BROADCAST, ARP, request)
+                self._sockets.send_link(each.interface, _BROADCAST, ARP, request)
             else:
                 request = packets.solicitation(each.mac, each.source, each.target)
                 group = b"\x33\x33" + packets.solicited_node(each.target).packed[-4:]
-                self._wire.send_link(each.interface, group, IPV6, request)
+                self._sockets.send_link(each.interface, group, IPV6, request)
 
     def _transmit(self, packet: bytes, request: Request, number: int) -> None:
         path = request.path
         if isinstance(path, L2Path):
             protocol = IPV4 if packet[0] >> 4 == 4 else IPV6
-            self._wire.send_link(path.interface, path.mac, protocol, packet)
+            self._sockets.send_link(path.interface, path.mac, protocol, packet)
         elif isinstance(path, TunnelPath):
             ends = (path.local, path.remote, path.mac)
             outer = packets.encapsulated(packet, path.tunnel, *ends, self._settings, number)
-            self._wire.send_routed(outer, path.remote)
+            self._sockets.send_routed(outer, path.remote)
         else:
-            self._wire.send_routed(packet, request.destination)
+            self._sockets.send_routed(packet, request.destination)
 
     @staticmethod
     def _packet(request: Request, number: int) -> bytes:
@@ -224,7 +228,7 @@ class Exchange:
             return packets.datagram(source, destination, request.port, request.payload, number)
         return packets.echo(source, destination, number, request.size)
 
-    def _take(self, heard: Iterable[Heard]) -> None:
+    def _take(self, heard: Iterable[ReceivedPacket]) -> None:
         for each in heard:
             found = parse_arp(each.data) if each.protocol == ARP else parse_ip(each.data, each.mac)
             if isinstance(found, AddressClaim):
@@ -255,7 +259,7 @@ class Exchange:
         with suppress(OSError):  # otherwise the connection times out
             self._transmit(rst, request, number)
 
-    def _is_transit(self, each: Heard) -> bool:
+    def _is_transit(self, each: ReceivedPacket) -> bool:
         """Whether it is for another machine: a reply to a client. Remembers those sent to this
         machine's MAC."""
         ends = addresses_of(each.data)

@@ -46,7 +46,7 @@ from tula.doctor.reachability import vip_answers
 from tula.doctor.requests import Exchange, Request, Responses, TunnelPath
 from tula.doctor.serving import check_target, over_path_requests
 from tula.doctor.targets import Target, first_requests, limit_targets, plan_targets
-from tula.kernel.wire import KernelWire, Wire
+from tula.kernel.packet_sockets import KernelPacketSockets, PacketSockets
 from tula.model.config import IPAddress
 from tula.model.finding import HERE, Finding, Severity
 
@@ -116,8 +116,8 @@ def examine(observed: Observation, patience: float) -> Report:
     tested: list[str] = []
     if roles.balancer:
         vips = observed.vips
-        with KernelWire(observed.addresses - vips, vips) as wire:
-            responses, targets = exchange(observed, wire, patience)
+        with KernelPacketSockets(observed.addresses - vips, vips) as sockets:
+            responses, targets = exchange(observed, sockets, patience)
         findings += check_balancer(observed, responses, targets)
         tested += [what for what, _ in _BALANCER_CHECKS]
         tested.append(
@@ -154,9 +154,11 @@ def roles_of(observed: Observation) -> Roles:
     return Roles(balancer, tuple(backends))
 
 
-def exchange(observed: Observation, wire: Wire, patience: float) -> tuple[Responses, list[Target]]:
+def exchange(
+    observed: Observation, sockets: PacketSockets, patience: float
+) -> tuple[Responses, list[Target]]:
     """MACs first, then every target, then follow-ups where there was no answer."""
-    session = Exchange(wire, observed.config.tunnels, observed.addresses, patience)
+    session = Exchange(sockets, observed.config.tunnels, observed.addresses, patience)
     session.send((), [*requests_for_vips(observed), *requests_for_backends(observed)])
     targets = limit_targets(plan_targets(observed, session.responses.macs))
     session.send(first_requests(targets), [*requests_for_vips(observed)])

@@ -1,1 +1,1 @@
-"""The only code that touches the kernel, and a fake of it that can refuse."""
+"""The only code that touches the kernel, and fakes of it that can refuse."""

@@ -1,6 +1,6 @@
-"""Telling the network that this machine has a VIP now.
+"""Announces to the network that this machine has a VIP now.
 
-Neighbours that knew another machine's MAC for it would go on sending there until their entry
+Neighbours that know another machine's MAC for it would go on sending there until their entry
 times out. IPv4: an ARP announcement (RFC 5227, section 3); IPv6: an unsolicited neighbour
 advertisement with the override flag to all nodes (RFC 4861, section 7.2.6).
 """

@@ -1,4 +1,4 @@
-"""What changes behind Tula's back: links, addresses, routes and policy rules, and nftables.
+"""What the kernel reports of changes: links, addresses, routes, policy rules, and nftables.
 
 Message and attribute numbers: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, nfnetlink.h
 and nf_tables.h.
@@ -6,7 +6,6 @@ and nf_tables.h.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
 import struct
@@ -25,11 +24,12 @@ from tula.kernel.netlink import (
     attributes,
     pack_message,
 )
+from tula.kernel.packet_filter import attach
 from tula.model.errors import KernelError
 
 _LINK, _ADDRESS4, _ROUTE4, _ADDRESS6, _ROUTE6 = 0x1, 0x10, 0x40, 0x100, 0x400
 _RULE4, _RULE6, _SETTINGS4 = 1 << 8 - 1, 1 << 19 - 1, 1 << 24 - 1
-"""RTNLGRP_IPV4_RULE and _IPV6_RULE; RTNLGRP_IPV4_NETCONF tells of ``rp_filter`` (devinet.c)."""
+"""RTNLGRP_IPV4_RULE and _IPV6_RULE; RTNLGRP_IPV4_NETCONF reports ``rp_filter`` (devinet.c)."""
 _NFTABLES_GROUP = 7
 """RTMGRP_* and RTNLGRP_* as bits; NFNLGRP_NFTABLES as its number."""
 _SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
@@ -37,27 +37,23 @@ _NEW_GENERATION, _GET_GENERATION = 10 << 8 | 15, 10 << 8 | 16
 _GENERATION = 1
 _LINK_HEADER = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _ADDRESS_HEADER = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
-_TOLD_OF_LINK = {1, 3, 4, 10, 16, 18, 27, 33}
-"""IFLA_ADDRESS, _IFNAME, _MTU, _MASTER, _OPERSTATE, _LINKINFO, _GROUP, _CARRIER: without counts."""
+_LINK_ATTRIBUTES = {1, 3, 4, 10, 16, 18, 27, 33}
+"""IFLA_ADDRESS, _IFNAME, _MTU, _MASTER, _OPERSTATE, _LINKINFO, _GROUP, _CARRIER: no counters."""
 _LIFETIMES = 6
-"""IFA_CACHEINFO, which every router advertisement tells anew."""
+"""IFA_CACHEINFO, which every router advertisement reports again."""
 _ROOM = 1 << 20
 """Bytes of events that may wait: some thousand addresses or routes at once."""
-_SO_ATTACH_FILTER = 26
 
-# A transaction tells of each of its elements before it tells its generation: a hundred thousand
-# of them would push that out. This filter (classic BPF, linux/filter.h) lets nothing else in; the
-# generation comes in a message of its own (nf_tables_gen_notify). It loads the message's type,
-# which stands at byte 4 in the machine's order, as if in network order.
+# A transaction is reported element by element before its generation is: a hundred thousand of
+# them would leave no room for that. This filter passes nothing else; the generation comes in a
+# message of its own (nf_tables_gen_notify). It loads the message's type, at byte 4 in the machine's
+# byte order, as if in network order.
 _TYPE = int.from_bytes(struct.pack("=H", _NEW_GENERATION), "big")
-_ONLY_GENERATIONS = b"".join(
-    struct.pack("=HBBI", *instruction)
-    for instruction in (
-        (0x28, 0, 0, 4),  # ldh [4]
-        (0x15, 0, 1, _TYPE),  # jeq: else skip one
-        (0x06, 0, 0, 0xFFFFFFFF),  # take all of it
-        (0x06, 0, 0, 0),  # leave it
-    )
+_ONLY_GENERATIONS = (
+    (0x28, 0, 0, 4),  # ldh [4]
+    (0x15, 0, 1, _TYPE),  # jeq: else skip one
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass all of it
+    (0x06, 0, 0, 0),  # drop it
 )
 
 
@@ -72,11 +68,11 @@ class _Message(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What happened since the last look.
+    """What happened since the last ``drain``.
 
     ``network``: a link, an address, a route, a policy rule or an interface's setting changed.
-    ``generations``: what nftables' generation became by each change, Tula's own included.
-    ``lost``: there was more than could be kept, so anything may have changed.
+    ``generations``: nftables' generation after each change, Tula's own included.
+    ``lost``: there was more than there was room for, so anything may have changed.
     """
 
     network: bool = False
@@ -88,18 +84,18 @@ class Events:
 
 
 class EventSource(Protocol):
-    """The events of one network namespace; those of the fake are what a test says."""
+    """The events of one network namespace; a test makes those of the fake."""
 
     def filenos(self) -> tuple[int, ...]:
         """File descriptors that can be read when there are events, for an event loop."""
 
     def drain(self) -> Events:
-        """What is there now; never waits. Raises KernelError."""
+        """The events that wait; returns at once. Raises KernelError."""
 
-    def aside(self) -> AbstractContextManager[None]:
-        """For a change of many elements: nftables is not heard inside.
+    def muted(self) -> AbstractContextManager[None]:
+        """For a change of many elements: nftables is not listened to inside.
 
-        After it the generation is told once, whatever it is then.
+        Behind it, the generation is reported once, whatever it is then.
         """
 
 
@@ -112,21 +108,21 @@ class KernelEvents:
         self._known: dict[tuple[object, ...], object] = {}
 
     def open(self) -> None:
-        """Begins to listen. Raises KernelError."""
+        """Starts to listen. Raises KernelError."""
         groups = _LINK | _ADDRESS4 | _ADDRESS6 | _ROUTE4 | _ROUTE6
         groups |= _RULE4 | _RULE6 | _SETTINGS4
         try:
             self._network = NetlinkSocket(ROUTE, groups=groups, room=_ROOM)
             self._nftables = NetlinkSocket(NETFILTER, room=_ROOM)
-            # The filter before the group: nothing else may ever come in.
-            _attach(self._nftables.socket, _ONLY_GENERATIONS)
+            # The filter before the group: nothing else may get in.
+            attach(self._nftables.socket, _ONLY_GENERATIONS)
             self._nftables.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
         except OSError as error:
             self.close()
             raise KernelError(f"cannot watch the kernel: {error.strerror}") from error
 
     def close(self) -> None:
-        """Ends it; may be called twice."""
+        """Stops it; may be called twice."""
         for netlink in (self._network, self._nftables):
             if netlink is not None:
                 netlink.close()
@@ -156,7 +152,7 @@ class KernelEvents:
                 lost = True
                 self._known.clear()
             else:
-                network = self._is_news(kind, body) or network
+                network = self._is_change(kind, body) or network
         for kind, body in _received(self._nftables):
             if body is None:
                 lost = True
@@ -165,10 +161,10 @@ class KernelEvents:
         return Events(network, tuple(generations), lost)
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        # For someone who listens, the kernel makes a message of 4 KiB for each element of a
-        # transaction before it sends the first (nf_tables_setelem_notify, Linux 6.18): for 65,537
-        # elements replaced 800 MiB, and up to ten times the time.
+    def muted(self) -> Iterator[None]:
+        # While anyone listens, the kernel makes a message of 4 KiB for each element of a
+        # transaction before it sends the first (nf_tables_setelem_notify, Linux 6.18): replacing
+        # 65,537 elements takes 800 MiB, and up to ten times as long.
         netlink = self._nftables
         if netlink is None:
             yield
@@ -178,19 +174,19 @@ class KernelEvents:
             yield
         finally:
             netlink.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
-            # The answer has the form of an event, and comes to drain as one.
+            # The answer looks like an event, and drain reads it as one.
             netlink.socket.send(pack_message(_GET_GENERATION, bytes(4)))
 
-    def _is_news(self, kind: int, body: memoryview) -> bool:
-        """Whether a message says what the last one about the same did not."""
+    def _is_change(self, kind: int, body: memoryview) -> bool:
+        """Whether a message differs from the last one about the same object."""
         match kind:
             case _Message.NEW_LINK | _Message.DELETE_LINK:
                 family, _, index, flags, _ = _LINK_HEADER.unpack_from(body)
                 if family != socket.AF_UNSPEC:
-                    return False  # of a bridge's port, or what IPv6 has to say of the link
-                told = _chosen(body[_LINK_HEADER.size :], _TOLD_OF_LINK)
+                    return False  # about a bridge port, or about IPv6 on the link
+                state = _selected(body[_LINK_HEADER.size :], _LINK_ATTRIBUTES)
                 about: tuple[object, ...] = ("link", index)
-                now: object = (flags, told)
+                now: object = (flags, state)
             case _Message.NEW_ADDRESS | _Message.DELETE_ADDRESS:
                 family, length, flags, scope, index = _ADDRESS_HEADER.unpack_from(body)
                 found = {k: bytes(v) for k, v in attribute_list(body[_ADDRESS_HEADER.size :])}
@@ -208,13 +204,6 @@ class KernelEvents:
         return now != before
 
 
-def _attach(netlink: socket.socket, program: bytes) -> None:
-    """Attaches a filter; struct sock_fprog holds its length and where it stands."""
-    held = ctypes.create_string_buffer(program, len(program))
-    fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
-    netlink.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-
-
 def _received(netlink: NetlinkSocket | None) -> Iterator[tuple[int, memoryview | None]]:
     """The (type, body) of all messages that wait; a body of None where some were lost."""
     while netlink is not None:
@@ -228,5 +217,5 @@ def _received(netlink: NetlinkSocket | None) -> Iterator[tuple[int, memoryview |
             yield 0, None
 
 
-def _chosen(body: memoryview, kinds: set[int]) -> tuple[tuple[int, bytes], ...]:
+def _selected(body: memoryview, kinds: set[int]) -> tuple[tuple[int, bytes], ...]:
     return tuple(sorted((k, bytes(v)) for k, v in attribute_list(body) if k in kinds))

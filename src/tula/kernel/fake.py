@@ -198,7 +198,7 @@ class FakeEvents:
     def filenos(self) -> tuple[int, ...]:
         return (self._bell,)
 
-    def aside(self) -> AbstractContextManager[None]:
+    def muted(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def drain(self) -> Events:

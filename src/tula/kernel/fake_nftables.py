@@ -105,8 +105,8 @@ class FakeNftables:
         maps = self.table.maps if self.table else {}
         return {name: len(elements) for name, elements in maps.items()}
 
-    @fallible("nftables.held")
-    def held(self, limit_seconds: float) -> dict[int, int] | None:
+    @fallible("nftables.connections")
+    def connections(self, limit_seconds: float) -> dict[int, int] | None:
         if limit_seconds <= 0:
             return None
         kinds = ((MapName.parse(name), mark) for (name, _), mark in self.flows.items())
@@ -241,7 +241,7 @@ class _Work:
                 if elements.get(key, value) != value:
                     raise KernelError(f"element of {name}: File exists")
                 if isinstance(value, str):
-                    self._require_goal(value)
+                    self._require_target(value)
                 elements[key] = value
                 if key in step.counts:
                     counts[key] = step.counts[key]
@@ -254,13 +254,13 @@ class _Work:
         for word in words:
             if word.startswith("@") and not word.startswith(("@nh,", "@th,")):
                 self._need(word[1:] in self.maps, word)
-        for name in _goals(rule):
-            self._require_goal(name)
+        for name in _targets(rule):
+            self._require_target(name)
         for (first, second), name in zip(pairwise(words), words[2:], strict=False):
             if (first, second) == ("counter", "name"):
                 self._need(name in self.counters, name)
 
-    def _require_goal(self, name: str) -> None:
+    def _require_target(self, name: str) -> None:
         """Raises unless a rule or an element may lead to the chain: to no base chain."""
         self._need(name in self.chains, name)
         if self.chains[name].device:
@@ -269,7 +269,7 @@ class _Work:
     def _require_unused_chain(self, name: str) -> None:
         rules = [rule.text for chain in self.chains.values() for rule in chain.rules]
         values = (value for elements in self.maps.values() for value in elements.values())
-        if self.chains[name].rules or name in values or any(name in _goals(r) for r in rules):
+        if self.chains[name].rules or name in values or any(name in _targets(r) for r in rules):
             raise KernelError(f"{name}: Device or resource busy")
 
     def _free(self, name: str, used_as: str) -> None:
@@ -284,6 +284,6 @@ class _Work:
             raise KernelError(f"{what}: No such file or directory")
 
 
-def _goals(rule: str) -> Iterator[str]:
+def _targets(rule: str) -> Iterator[str]:
     """The chains that a rule names."""
     return (name for verdict, name in pairwise(rule.split()) if verdict in ("jump", "goto"))

@@ -11,15 +11,15 @@ from typing import Any, Protocol
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from tula.kernel.listeners import ssh_ports
 from tula.kernel.rtnetlink import AddressEntry, LinkEntry, RtReader
-from tula.kernel.ssh import ssh_ports
 from tula.model.config import IPAddress
 from tula.model.errors import KernelError
-from tula.model.host import HostAddress, HostView, Link, OwnedAddress, Route
+from tula.model.host import HostAddress, HostView, Link, LinkState, OwnedAddress, Route
 
 OWNER = 0x54
-"""What stands in an address's protocol field (IFA_PROTO, Linux 5.18) when Tula made it: it tells
-Tula's addresses from others without any file. ``ip address`` of iproute2 6.3 and later shows it
+"""The protocol field (IFA_PROTO, Linux 5.18) of addresses that Tula added: it tells them from
+others without any file. ``ip address`` of iproute2 6.3 and later shows it
 as ``proto 0x54``."""
 
 Neighbour = tuple[int, IPAddress]
@@ -32,6 +32,10 @@ _FLAG_NODAD = 0x02
 _FLAG_NOPREFIXROUTE = 0x200
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.ENODEV}
 _KINDS = {1: "unicast", 2: "local"}
+_UP, _LOWER_UP = 0x1, 0x10000
+"""IFF_*."""
+_INGRESS = {"ingress", "clsact"}
+"""The qdiscs that tc's ingress programs are attached to (sch_ingress.c)."""
 
 
 class Network(Protocol):
@@ -44,13 +48,13 @@ class Network(Protocol):
         """The ports on which this machine's SSH may listen. Walks over all processes."""
 
     def add_address(self, owned: OwnedAddress) -> None:
-        """Puts a VIP on its interface; does nothing if it is there. Raises KernelError."""
+        """Adds a VIP to its interface; does nothing if it is there. Raises KernelError."""
 
     def remove_address(self, owned: OwnedAddress) -> None:
-        """Takes back a VIP that Tula put there; does nothing if it is gone. Raises KernelError."""
+        """Removes a VIP that Tula added; does nothing if it is gone. Raises KernelError."""
 
     def resolve(self, neighbours: Iterable[Neighbour]) -> None:
-        """Has the kernel ask for the MACs of those that it does not know. Raises KernelError."""
+        """Has the kernel resolve the MACs that it does not know. Raises KernelError."""
 
 
 class KernelNetwork:
@@ -113,10 +117,10 @@ class KernelNetwork:
 
 
 def _never_a_source(vip: IPAddress) -> dict[str, Any]:
-    """What marks a VIP as Tula's and keeps the machine's own traffic from using it.
+    """The attributes that mark a VIP as Tula's and keep the machine's own traffic from using it.
 
-    IPv4: scope host is passed over by source selection (inet_select_addr, devinet.c), and ARP
-    still answers for it. IPv6: a deprecated address comes last (RFC 6724, rule 3); no duplicate
+    IPv4: source selection skips scope host (inet_select_addr, devinet.c), and ARP still answers
+    for it. IPv6: a deprecated address comes last (RFC 6724, rule 3); no duplicate
     address detection, since another balancer may hold the VIP as well.
     """
     if vip.version == 4:
@@ -156,3 +160,23 @@ def _route(reader: RtReader, to: IPAddress, names: dict[int, str]) -> Route:
         gateway=ip_address(entry.gateway) if entry.gateway else None,
         source=ip_address(entry.source) if entry.source else None,
     )
+
+
+def read_link_states() -> dict[str, LinkState]:
+    """The state of each interface, and which programs see its packets before nftables does.
+
+    Raises KernelError.
+    """
+    try:
+        with RtReader() as reader:
+            links = reader.links()
+            hooked = {index for index, kind in reader.qdiscs() if kind in _INGRESS}
+    except OSError as error:
+        raise KernelError(f"cannot read this machine's interfaces: {_reason(error)}") from error
+    found: dict[str, LinkState] = {}
+    for link in links:
+        programs = ["an XDP program"] if link.xdp else []
+        programs += ["a tc ingress hook"] if link.index in hooked else []
+        up, carrier = bool(link.flags & _UP), bool(link.flags & _LOWER_UP)
+        found[link.name] = LinkState(up, carrier, tuple(programs))
+    return found

@@ -280,7 +280,7 @@ class NftDataPath:
         return Stats(backends, self._nftables.named_counts(), tables)
 
     def connections(self, memory: Memory, limit: float) -> Mapping[BackendKey, int] | None:
-        held = self._nftables.held(limit) if self._nftables.exists() else {}
+        held = self._nftables.connections(limit) if self._nftables.exists() else {}
         if held is None:
             return None
         names = names_of(held, _ids(memory))

@@ -1,6 +1,6 @@
 """Tula's table in the kernel: read over netlink, changed in one transaction.
 
-A transaction of elements, or of removals, goes over netlink, everything else by nft.
+A transaction of elements or removals alone goes over netlink, any other through nft.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from tula.dataplane.nft.ruleset import (
 from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_map, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
 from tula.kernel.netlink import InterruptedDumpError
-from tula.kernel.nfbatch import NfWriter, RefusedError, fits_batch
-from tula.kernel.nfnetlink import NfReader
+from tula.kernel.nft_reader import NftReader
+from tula.kernel.nft_writer import NftWriter, RefusedError, fits_batch
 from tula.model.errors import KernelError, StaleError
 from tula.model.stats import Count
 
@@ -48,7 +48,7 @@ _KILLED = 5.0
 
 
 class NewerTableError(KernelError):
-    """The table is of a Tula that is newer than this one, which could only misread it."""
+    """A newer Tula made the table, and this one could only misread it."""
 
     def __init__(self, schema: int) -> None:
         super().__init__(
@@ -83,42 +83,42 @@ class Nftables(Protocol):
         """
 
     def counts(self) -> dict[str, dict[Key, Count]]:
-        """What each counting map's elements counted, by the map's name.
+        """The counts of all counting maps' elements, by the map's name.
 
         Raises KernelError, and NewerTableError as ``observe``.
         """
 
     def counts_of(self, name: MapName, marks: Sequence[int]) -> dict[int, Count]:
-        """What elements of a counting map counted. Raises KernelError.
+        """The counts of some elements of a counting map. Raises KernelError.
 
-        Where one is not there the kernel tells of no further one.
+        At the first that is not there the kernel stops: no further one is in the result.
         """
 
     def named_counts(self) -> dict[str, Count]:
-        """What the named counters counted, without that which names the schema.
+        """The named counters, without the one that names the schema.
 
         Raises KernelError.
         """
 
     def entries(self) -> dict[str, int | None]:
-        """How many elements each map of Tula's holds; None where the kernel does not tell.
+        """How many elements each map of Tula's holds; None where the kernel does not report it.
 
         Raises KernelError.
         """
 
-    def held(self, limit_seconds: float) -> dict[int, int] | None:
-        """How many connections each backend id holds; None when counting takes longer.
+    def connections(self, limit_seconds: float) -> dict[int, int] | None:
+        """How many connections each backend id has; None when counting takes longer.
 
-        TCP connections whose client said neither FIN nor RST, half-open ones among them, and UDP
+        TCP connections whose client has sent neither FIN nor RST, half-open ones included, and UDP
         flows: what a drain waits for. Not those that are closing, which end by themselves within
         a minute of their last packet. Raises KernelError.
         """
 
     def mark_of(self, name: MapName, key: bytes) -> int | None:
-        """The backend id that a map filled by packets holds for a key. Raises KernelError."""
+        """The backend id that a map filled by packets has for a key. Raises KernelError."""
 
     def generation(self) -> int:
-        """A number that every change of nftables in this namespace, by anyone, makes another.
+        """The number that every change of nftables in this namespace, by anyone, increases.
 
         Packets that fill maps do not change it. Raises KernelError.
         """
@@ -141,7 +141,7 @@ class KernelNftables:
         # Debian keeps nft in /usr/sbin, which is not on everyone's path.
         path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
         self._nft = shutil.which("nft", path=path) or "nft"
-        self._writer = NfWriter()
+        self._writer = NftWriter()
 
     def exists(self) -> bool:
         return self._read(lambda reader: reader.has_table(TABLE))
@@ -168,9 +168,9 @@ class KernelNftables:
     def entries(self) -> dict[str, int | None]:
         return self._read(_entries)
 
-    def held(self, limit_seconds: float) -> dict[int, int] | None:
+    def connections(self, limit_seconds: float) -> dict[int, int] | None:
         deadline = time.monotonic() + limit_seconds
-        return self._read(lambda reader: _held(reader, deadline))
+        return self._read(lambda reader: _connections(reader, deadline))
 
     def mark_of(self, name: MapName, key: bytes) -> int | None:
         raw = self._read(lambda reader: reader.element(TABLE, str(name), key))
@@ -215,8 +215,8 @@ class KernelNftables:
     def _run_nft(self, transaction: Transaction) -> None:
         # nft in a process of its own: a crash of its library is an error here, not the end.
         try:
-            # A file in memory, not a pipe: were this process killed while it writes, nft would
-            # take the part that it got for the whole.
+            # A file in memory, not a pipe: if this process is killed while it writes, nft would
+            # take the part that it has read for the whole.
             with os.fdopen(os.memfd_create("tula.nft"), "w") as text:
                 text.write(render_transaction(transaction))
                 text.flush()
@@ -232,8 +232,8 @@ class KernelNftables:
             raise KernelError(f"nft refused the change: {_first_error(stderr)}")
 
     def _call_nft(self, text: IO[str]) -> tuple[int, str]:
-        """nft's exit status and what it said of errors. Raises OSError, and KernelError when it
-        takes too long."""
+        """nft's exit status and its standard error. Raises OSError, and KernelError when it takes
+        too long."""
         process = subprocess.Popen(
             [self._nft, "-f", "-"],
             stdin=text,
@@ -244,7 +244,7 @@ class KernelNftables:
             # The lock of the state directory goes along: while nft still works, nobody else may
             # compare and change, even when this process is gone.
             close_fds=False,
-            # A group of its own, so that it is ended with what it may have started.
+            # A group of its own, to be killed with whatever it has started.
             start_new_session=True,
         )
         try:
@@ -260,10 +260,10 @@ class KernelNftables:
             raise
         return process.returncode, stderr
 
-    def _read(self, read: Callable[[NfReader], _T]) -> _T:
+    def _read(self, read: Callable[[NftReader], _T]) -> _T:
         for _ in range(_TRIES):
             try:
-                with NfReader() as reader:
+                with NftReader() as reader:
                     return read(reader)
             except InterruptedDumpError:
                 continue
@@ -274,7 +274,7 @@ class KernelNftables:
         raise KernelError("the nftables table changes too fast to be read; try again")
 
 
-def _observe(reader: NfReader) -> Ruleset | None:
+def _observe(reader: NftReader) -> Ruleset | None:
     if not reader.has_table(TABLE):
         return None
     counters, objects = reader.objects(TABLE)
@@ -328,9 +328,9 @@ class _Read(NamedTuple):
     whole: bool = True
 
 
-def _elements(reader: NfReader, name: str, kind: Kind) -> _Read:
+def _elements(reader: NftReader, name: str, kind: Kind) -> _Read:
     if kind.dynamic:
-        return _Read({}, {})  # filled by packets; a large one takes the kernel minutes to tell
+        return _Read({}, {})  # filled by packets; a large one takes the kernel minutes to dump
     if kind.numbered:
         with suppress(ValueError):  # something else among them: one by one
             return _Read(cast(Elements, reader.number_pairs(TABLE, name)), {})
@@ -349,7 +349,7 @@ def _elements(reader: NfReader, name: str, kind: Kind) -> _Read:
     return _Read(decoded, counts, whole)
 
 
-def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
+def _counts(reader: NftReader) -> dict[str, dict[Key, Count]]:
     found: dict[str, dict[Key, Count]] = {}
     if not reader.has_table(TABLE):
         return found
@@ -360,26 +360,26 @@ def _counts(reader: NfReader) -> dict[str, dict[Key, Count]]:
     return found
 
 
-def _held(reader: NfReader, deadline: float) -> dict[int, int] | None:
+def _connections(reader: NftReader, deadline: float) -> dict[int, int] | None:
     total: Counter[int] = Counter()
     if not reader.has_table(TABLE):
         return {}
     for text, name in _ours(reader.maps(TABLE)).items():
         if name.kind.flows:
-            counted = reader.counts_by_mark(TABLE, text, deadline)
+            counted = reader.marks_held(TABLE, text, deadline)
             if counted is None:
                 return None
             total.update(counted)
     return dict(total)
 
 
-def _entries(reader: NfReader) -> dict[str, int | None]:
+def _entries(reader: NftReader) -> dict[str, int | None]:
     ours = _ours(reader.maps(TABLE))
     return {name: count for name, count in reader.entries(TABLE).items() if name in ours}
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
-    """Ends it with all that it started. What the kernel does not let go is not waited for."""
+    """Kills it with all that it started; one that the kernel does not let go is not waited for."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):

@@ -1,7 +1,7 @@
-"""Classic BPF programs for packet sockets: which packets are worth waking up for.
+"""Classic BPF programs, and the one that picks the packets that a packet socket is for.
 
-A balancer may forward a million packets a second; without a filter each would be copied to a
-socket that listens to all. Instructions: include/uapi/linux/bpf_common.h and filter.h.
+A balancer may forward a million packets a second; without a filter each of them would be copied to
+a socket that listens to all. Instructions: include/uapi/linux/bpf_common.h and filter.h.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PROTOCOL = 0xFFFFF000
 """SKF_AD_OFF + SKF_AD_PROTOCOL: the EtherType, wherever the packet came from."""
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _SNAP = 1024
-"""Bytes of a packet that are kept."""
+"""Bytes of a packet that are copied."""
 _MOST4, _MOST_OWN6, _MOST6 = 400, 60, 200
 """Addresses that fit into a program of BPF_MAXINSNS (4,096) instructions: 2 for each of IPv4,
 9 for each of IPv6."""
@@ -57,12 +57,12 @@ def answers_filter(own: Iterable[IPAddress], sources: Iterable[IPAddress]) -> li
 
 
 def packed(program: Sequence[Instruction]) -> bytes:
-    """As the kernel wants it: struct sock_filter after struct sock_filter."""
+    """As an array of struct sock_filter."""
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
 def attach(opened: socket.socket, program: Sequence[Instruction]) -> None:
-    """Puts it before a socket. Raises OSError."""
+    """Attaches it to a socket. Raises OSError."""
     code = packed(program)
     buffer = ctypes.create_string_buffer(code, len(code))
     fprog = struct.pack("@HP", len(program), ctypes.addressof(buffer))
@@ -70,7 +70,7 @@ def attach(opened: socket.socket, program: Sequence[Instruction]) -> None:
 
 
 def _block4(offset: int, addresses: Sequence[IPv4Address]) -> list[Instruction]:
-    """Returns from the program for any of these at that offset; else goes on behind."""
+    """Accepts a packet with any of these at that offset; else the program goes on."""
     block: list[Instruction] = [(_LOAD, 0, 0, offset)] if addresses else []
     for address in addresses:
         block += [(_EQUAL, 0, 1, int(address)), (_RETURN, 0, 0, _SNAP)]
@@ -83,7 +83,7 @@ def _block6(offset: int, addresses: Sequence[IPv6Address]) -> list[Instruction]:
         words = struct.unpack("!4I", address.packed)
         for at, word in enumerate(words):
             block.append((_LOAD, 0, 0, offset + 4 * at))
-            # Over the rest of this address: two for each word that is left, and the return.
+            # Skips the rest of this address: two for each word that is left, and the return.
             block.append((_EQUAL, 0, 2 * (3 - at) + 1, word))
         block.append((_RETURN, 0, 0, _SNAP))
     return block

@@ -1,4 +1,4 @@
-"""What sends every probe out by ``lo``: one policy rule and one route for each IP version.
+"""Routes every probe out by ``lo``: one policy rule and one route for each IP version.
 
 ::
 
@@ -6,7 +6,7 @@
     local default dev lo table 21621 proto 84 scope host
 
 ``iif lo`` in a rule means "made by this machine" (flowi4_iif, route.c). A VIP that the machine
-holds is found before, in the table ``local``: over ``lo`` as well.
+holds is found earlier, in the table ``local``: over ``lo`` as well.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _OFF = {errno.EAFNOSUPPORT, errno.EOPNOTSUPP}
 
 
 class ProbeRoute(Protocol):
-    """Rules and routes for probes; told from others by their protocol field, as addresses are."""
+    """Rules and routes for probes; known as Tula's by their protocol field, as addresses are."""
 
     def ensure(self, versions: Iterable[int]) -> bool:
-        """Has them for these IP versions (4, 6) and no others; whether anything changed.
+        """Makes them for these IP versions (4, 6) and no others; returns whether anything changed.
 
         Raises KernelError.
         """
 
     def remove(self) -> bool:
-        """Takes all of Tula's back; whether there were any. Raises KernelError."""
+        """Removes all of Tula's; returns whether there were any. Raises KernelError."""
 
 
 class KernelProbeRoute:
@@ -72,7 +72,7 @@ class KernelProbeRoute:
 
 
 def _bring(netlink: IPRoute, family: int, wanted: bool) -> bool:
-    """Has rule and route of one family exactly once, or not at all; whether anything changed."""
+    """Has rule and route of one family exactly once, or removes them; whether anything changed."""
     rules = [rule for rule in netlink.get_rules(family=family) if _attr(rule, "PROTOCOL") == OWNER]
     routes = [
         route
@@ -82,7 +82,7 @@ def _bring(netlink: IPRoute, family: int, wanted: bool) -> bool:
     good_rules = [rule for rule in rules if wanted and _is_rule(rule)]
     good_routes = [route for route in routes if wanted and _is_route(netlink, route)]
     changed = False
-    # The route before what leads to it, and after it when both go: what finds no route in a
+    # The route is added before the rule and removed after it: a packet that finds no route in a
     # table goes on to the next rule, and would leave by some other interface.
     if wanted and not good_routes:
         netlink.route("add", family=family, **_route(netlink))
@@ -116,7 +116,7 @@ def _attr(rule: Any, name: str) -> Any:
 
 
 def _is_rule(rule: Any) -> bool:
-    """Whether it is the whole of what is wanted; the kernel may add attributes of no meaning."""
+    """Whether it is exactly the wanted rule; the kernel may add attributes without meaning."""
     found = {name: _attr(rule, name.upper()) for name in _RULE}
     return (
         found == _RULE

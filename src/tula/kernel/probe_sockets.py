@@ -15,9 +15,9 @@ _IP_BIND_ADDRESS_NO_PORT = 24
 _RECVERR = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}
 """IP_RECVERR and IPV6_RECVERR, by version."""
 _SEGMENT = 1200
-"""TCP_MAXSEG of a probe: what it is answered fits behind any tunnel, whatever the path's MTU."""
+"""TCP_MAXSEG of a probe: its answers fit into any tunnel, whatever the path's MTU."""
 
-_MENDS = {
+_FIXES = {
     errno.EPERM: "it needs CAP_NET_ADMIN, and CAP_NET_RAW for icmp",
     errno.EACCES: "it needs CAP_NET_ADMIN, and CAP_NET_RAW for icmp",
     errno.EMFILE: "raise the limit of open files",
@@ -46,7 +46,7 @@ class KernelProbeSockets:
                 if kind == socket.SOCK_STREAM:
                     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
                 else:
-                    # Else "no route to host" is for UDP and raw sockets no error (ip(7)).
+                    # Without it, UDP and raw sockets do not report "no route to host" (ip(7)).
                     opened.setsockopt(*_RECVERR[target.address.version], 1)
                 if target.source is not None:
                     _through_the_data_path(opened, target, kind)
@@ -54,9 +54,9 @@ class KernelProbeSockets:
                 opened.close()
                 raise
         except OSError as error:
-            mend = _MENDS.get(error.errno or 0)
+            fix = _FIXES.get(error.errno or 0)
             message = f"cannot open a socket for probes: {error.strerror}"
-            raise KernelError(f"{message}; {mend}" if mend else message) from error
+            raise KernelError(f"{message}; {fix}" if fix else message) from error
         return opened
 
 
@@ -67,13 +67,13 @@ def _through_the_data_path(opened: socket.socket, target: ProbeTarget, kind: int
     priority = struct.pack("=I", target.priority)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, priority)
     if kind != socket.SOCK_RAW:
-        # The port is chosen by connect(), which knows the other end: 28,000 to each, not in all.
+        # connect() chooses the port, and knows the destination: 28,000 ports for each, not in all.
         opened.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     opened.bind((str(target.source), 0))
 
 
 def allow_many_sockets() -> int:
-    """Raises the soft limit of open files to the hard one, and gives it."""
+    """Raises the soft limit of open files to the hard limit, and returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""Tunnel devices as rtnetlink's attributes: what is asked for, and what is read back.
+"""Tunnel devices as rtnetlink's attributes: as they are requested, and as they are read back.
 
 Sources: if_link.h and if_tunnel.h for the numbers; ipip.c, sit.c, ip_gre.c, ip6_tunnel.c,
 ip6_gre.c and vxlan_core.c for what they mean.
@@ -61,7 +61,7 @@ def is_ours(link: Any) -> bool:
 
 
 def read_device(link: Any) -> TunnelDevice | None:
-    """The device that a link of ours is; None for one that is none, is down, or about to go."""
+    """The device that a link of Tula's is; None if it is none, is down, or is being removed."""
     info = link.get_attr("IFLA_LINKINFO")
     kind = str(info.get_attr("IFLA_INFO_KIND")) if info is not None else ""
     data = info.get_attr("IFLA_INFO_DATA") if info is not None else None
@@ -82,11 +82,11 @@ def read_device(link: Any) -> TunnelDevice | None:
     return device if same else None
 
 
-def _holds(name: str, told: Any, asked: Any) -> bool:
-    """Whether the kernel tells what was asked for; it leaves out what is empty."""
-    if name == "flags":  # ip6_tunnel.c adds what it can do (IP6_TNL_F_CAP_XMIT, ...)
-        return bool(told & asked == asked)
-    return asked in ("0.0.0.0", "::") or told == asked
+def _holds(name: str, found: Any, asked: Any) -> bool:
+    """Whether the kernel reports what was requested; it leaves out what is empty."""
+    if name == "flags":  # ip6_tunnel.c adds capabilities (IP6_TNL_F_CAP_XMIT, ...)
+        return bool(found & asked == asked)
+    return asked in ("0.0.0.0", "::") or found == asked
 
 
 def _point_to_point(link: Any, kind: str, read: Any) -> TunnelDevice:
@@ -121,6 +121,6 @@ def _vxlan(link: Any, read: Any) -> TunnelDevice:
         )
         for choice in choices
     ]
-    # The kernel does not tell the family of a device without an address; its name does.
+    # The kernel does not report the family of a device without an address; its name shows it.
     name = link.get_attr("IFLA_IFNAME")
     return next((device for device in devices if device.name == name), devices[0])

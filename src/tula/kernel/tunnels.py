@@ -1,4 +1,4 @@
-"""Tunnel devices and what VXLAN knows, made and removed by rtnetlink."""
+"""Tunnel devices and VXLAN's peers and neighbours, made and removed by rtnetlink."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _PERMANENT = 0x80
 _SELF = 0x02
 """NTF_SELF: the device's own table, not a bridge's above it."""
 _NO_ADDRESS = 1
-"""IN6_ADDR_GEN_MODE_NONE: no link-local address, so nothing is said of it into the tunnel."""
+"""IN6_ADDR_GEN_MODE_NONE: no link-local address, so no neighbour discovery into the tunnel."""
 _PROBE = "tula-probe"
 _NO_MTU = 0xFFFFFFFF
 
 
 class _GenericAsync(AsyncGenericNetlinkSocket):  # type: ignore[misc]
-    module_err_level = "debug"  # a kernel without the family is an answer, no error
+    module_err_level = "debug"  # a kernel without the family is an answer, not an error
 
 
 class _Generic(GenericNetlinkSocket):  # type: ignore[misc]
@@ -59,10 +59,10 @@ class TunnelAdapter(Protocol):
         """Those that are Tula's. Raises KernelError."""
 
     def prepare(self, change: TunnelChange, have: Tunnels) -> None:
-        """Makes what is added. Raises KernelError, and then all is as before."""
+        """Makes what is added. Raises KernelError, and then everything is as before."""
 
     def undo(self, change: TunnelChange, have: Tunnels) -> None:
-        """Takes ``prepare`` back, as far as it came; ``have`` is what was there before."""
+        """Reverts ``prepare``, as far as it got; ``have`` is what was there before."""
 
     def finish(self, change: TunnelChange) -> None:
         """Removes what goes. Raises KernelError."""
@@ -169,8 +169,8 @@ class _Indices:
 def _has(netlink: Any, kind: str) -> bool:
     if kind in ("fou", "fou6"):
         return _has_fou(kind)
-    # A request that no kind takes: a kernel with the kind finds the MTU wrong before it makes
-    # anything, one without it does not come so far (rtnetlink.c). Either way it loads modules.
+    # A request that no kind accepts: a kernel that has the kind refuses the MTU before it makes
+    # anything, one without it does not get so far (rtnetlink.c). Either way it loads modules.
     try:
         netlink.link("add", ifname=_PROBE, kind=kind, mtu=_NO_MTU)
     except NetlinkError as error:
@@ -180,12 +180,12 @@ def _has(netlink: Any, kind: str) -> bool:
 
 
 def _has_fou(module: str) -> bool:
-    """GUE comes with modules that nothing loads by itself (Linux 6.1)."""
+    """GUE needs modules that are not loaded on demand (Linux 6.1)."""
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     modprobe = shutil.which("modprobe", path=path)
     if modprobe is not None:
         subprocess.run([modprobe, "-q", module], check=False, stderr=subprocess.DEVNULL)
-    # Its family tells; fou6 has none of its own, and making a device tells then.
+    # Its family shows it; fou6 has none of its own: making a device fails without it.
     with _Generic() as netlink:
         try:
             netlink.bind("fou", genlmsg)
@@ -209,7 +209,7 @@ def _add(netlink: Any, device: TunnelDevice) -> None:
 
 
 def _remove(netlink: Any, names: Iterable[str]) -> None:
-    """Removes devices of Tula's, those that are there, all at once."""
+    """Removes those of these devices that are there and Tula's, all at once."""
     with _step("remove tunnel devices"):
         leaving = [
             index
@@ -224,7 +224,7 @@ def _remove(netlink: Any, names: Iterable[str]) -> None:
 
 
 def _peer(netlink: Any, verb: str, peer: VxlanPeer, indices: _Indices) -> None:
-    with _step(f"{verb} the way to {peer.remote} on {peer.device}", verb):
+    with _step(f"{verb} the peer {peer.remote} on {peer.device}", verb):
         netlink.fdb(
             verb,
             ifindex=indices[peer.device],

@@ -55,7 +55,6 @@ class OneOf:
 class Form(Enum):
     """Values with rules of their own, which a reader of ``tula.config`` knows."""
 
-    NAME = auto()
     INTERFACES = auto()
     ANNOUNCE = auto()
     """true, false or an interface"""

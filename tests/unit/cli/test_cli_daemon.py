@@ -119,10 +119,7 @@ def test_what_the_operator_says(
         (["drain", "web"], "'web': give SERVICE/BACKEND, such as web/cache-1"),
         (["drain", "/b1"], "give SERVICE/BACKEND"),
         (["enable", "web/b1/x"], "give SERVICE/BACKEND"),
-        (
-            ["drain", "web/b1", "--deadline", "soon"],
-            "--deadline: invalid time 'soon'; give one such",
-        ),
+        (["drain", "web/b1", "--deadline", "soon"], "--deadline: invalid time 'soon'; give one"),
         (["drain", "web/b1", "--deadline", "0"], "--deadline: 0 is out of range"),
         (["weight", "web/b1", "65536"], "invalid weight '65536'; give 0 to 65535, or configured"),
         (["weight", "web/b1", "٣"], "invalid weight"),

@@ -2,7 +2,7 @@
 
 ``NNN_a_sentence.expect`` holds a line a problem, ``LINE:COL: path: message``. After a change of
 messages, write all of them anew and read the difference as a user would, asking whether the place
-is right and the mend is named::
+is right and the fix is named::
 
     make golden
 """

@@ -109,7 +109,7 @@ async def test_the_same_probe_is_sent_once_for_all_who_want_it() -> None:
 
 
 @virtual
-async def test_a_script_runs_for_each_and_is_told_for_whom() -> None:
+async def test_a_script_runs_for_each_backend_with_its_environment() -> None:
     script = HealthMonitor(ScriptProbe(command=("/bin/check",)))
     network = Network()
     async with Running(network) as running:
@@ -245,7 +245,7 @@ async def test_what_could_not_be_asked_counts_neither_way() -> None:
 
 
 @virtual
-async def test_a_probe_that_breaks_is_not_the_backends_fault() -> None:
+async def test_an_error_in_a_probe_does_not_count_against_the_backend() -> None:
     class Broken(Network):
         async def send(self, *_: object) -> Outcome:
             raise ValueError("a mistake")
@@ -259,7 +259,7 @@ async def test_a_probe_that_breaks_is_not_the_backends_fault() -> None:
 
 
 @virtual
-async def test_changes_at_one_time_are_told_once() -> None:
+async def test_changes_at_one_time_are_reported_once() -> None:
     network = Network()
     async with Running(network) as running:
         running.check(direct(), *(direct(service=f"s{n}") for n in range(20)))

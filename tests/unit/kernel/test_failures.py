@@ -28,7 +28,7 @@ CALLS: dict[str, Callable[[FakeMachine], object]] = {
     "nftables.counts_of": lambda m: m.nftables.counts_of(MAP, []),
     "nftables.named_counts": lambda m: m.nftables.named_counts(),
     "nftables.entries": lambda m: m.nftables.entries(),
-    "nftables.held": lambda m: m.nftables.held(1),
+    "nftables.connections": lambda m: m.nftables.connections(1),
     "nftables.mark_of": lambda m: m.nftables.mark_of(MAP, b""),
     "nftables.generation": lambda m: m.nftables.generation(),
     "nftables.run": lambda m: m.nftables.run((AddTable(),)),

@@ -20,10 +20,7 @@ from tula.plan.standing import (
 
 NOW = 1000.0
 A, B, C = (("web", f"b{number}") for number in range(3))
-UP, DOWN = (
-    Health(True, 900.0, "status 200"),
-    Health(False, 950.0, "connection refused"),
-)
+UP, DOWN = Health(True, 900.0, "status 200"), Health(False, 950.0, "connection refused")
 
 
 def web(*backends: Backend, policy: HealthPolicy | None = None, checked: bool = True) -> Config:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tula.kernel.ssh import ssh_ports
+from tula.kernel.listeners import ssh_ports
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid"
 LISTEN, ESTABLISHED = "0A", "01"

@@ -1,4 +1,4 @@
-"""The fault's name, by a table of what the other ways said."""
+"""Why a backend is down, by a table of what other probes found."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NOT_ASKED = Outcome(None, "cannot open a socket")
         (WRONG, WRONG, None, None, ""),
     ],
 )
-def test_the_fault_has_a_name(
+def test_the_reason_names_what_failed(
     failed: Outcome,
     direct: Outcome,
     echo_vip: Outcome | None,

@@ -1,8 +1,8 @@
-"""Packets sent and heard past the machine's own sockets, for the doctor.
+"""Packets that are sent and received past the machine's own network stack, for the doctor.
 
-A packet socket hears what comes in before any nftables hook and any reverse-path filter, and
-sends to a MAC that is given; packets that must find their way by themselves go through raw
-sockets (raw(7), packet(7)). Nothing has to be set up, and nothing is left behind.
+A packet socket receives what comes in before any nftables hook and reverse-path filter, and sends
+to a given MAC; packets that the machine has to route go through raw sockets (raw(7), packet(7)).
+Nothing has to be set up, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PROBE = 3
 """IP_PMTUDISC_PROBE: don't fragment, and take the interface's MTU, not one learned before."""
 
 
-class Heard(NamedTuple):
+class ReceivedPacket(NamedTuple):
     """One packet, from its network header on. ``to_us``: its MAC was that of the interface."""
 
     interface: str
@@ -45,23 +45,23 @@ class Heard(NamedTuple):
     at: float
 
 
-class Wire(Protocol):
-    """Sends and hears packets."""
+class PacketSockets(Protocol):
+    """Sends and receives packets."""
 
     def send_link(self, interface: str, mac: bytes, protocol: int, packet: bytes) -> None:
-        """Behind a link-layer header of its own. Raises OSError."""
+        """Sends a packet to that MAC. Raises OSError."""
 
     def send_routed(self, packet: bytes, to: IPAddress) -> None:
-        """An IP packet with its header, by the machine's routes and output rules. Raises OSError;
-        PermissionError where a rule dropped it."""
+        """Sends an IP packet, header included, by the machine's routes and output rules. Raises
+        OSError; PermissionError when a rule dropped it."""
 
-    def receive(self, seconds: float) -> list[Heard]:
-        """What came in, waiting so long for the first."""
+    def receive(self, seconds: float) -> list[ReceivedPacket]:
+        """What came in; waits at most so long for the first."""
 
 
-class KernelWire:
-    """The network namespace of the thread that made it. Hears ARP, packets to ``own`` addresses
-    and packets from ``sources``."""
+class KernelPacketSockets:
+    """The network namespace of the thread that made it. Receives ARP, packets to ``own``
+    addresses and packets from ``sources``."""
 
     def __init__(self, own: Iterable[IPAddress], sources: Iterable[IPAddress]) -> None:
         try:
@@ -98,21 +98,23 @@ class KernelWire:
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         opened.sendto(packet, (str(to), 0))
 
-    def receive(self, seconds: float) -> list[Heard]:
+    def receive(self, seconds: float) -> list[ReceivedPacket]:
         select.select([self._packet], [], [], max(seconds, 0.0))
-        heard: list[Heard] = []
-        while len(heard) < 1000:  # the caller has other things to do
+        received: list[ReceivedPacket] = []
+        while len(received) < 1000:  # the caller has other work
             try:
                 data, extra, _, address = self._packet.recvmsg(2048, 64)
             except BlockingIOError:
                 break
-            except OSError:  # an interface went down (ENETDOWN); others go on
+            except OSError:  # an interface went down (ENETDOWN); the others work
                 continue
             name, protocol, kind, _, mac = address
             if kind in (_OUTGOING, _LOOPBACK) or _tagged(extra):
                 continue
-            heard.append(Heard(name, bytes(mac), protocol, data, kind == _TO_US, time.monotonic()))
-        return heard
+            received.append(
+                ReceivedPacket(name, bytes(mac), protocol, data, kind == _TO_US, time.monotonic())
+            )
+        return received
 
 
 def _raw_socket(version: int) -> socket.socket | None:
@@ -129,7 +131,7 @@ def _raw_socket(version: int) -> socket.socket | None:
 
 
 def _tagged(extra: Iterable[tuple[int, int, bytes]]) -> bool:
-    """Whether it has a VLAN tag: its own interface has it once more, without."""
+    """Whether it has a VLAN tag: the VLAN's own interface receives it again, without."""
     return any(
         level == _SOL_PACKET
         and kind == _AUXDATA

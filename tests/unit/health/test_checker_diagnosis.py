@@ -45,7 +45,7 @@ async def test_it_serves_but_does_not_accept_the_vip() -> None:
 
 
 @virtual
-async def test_it_is_asked_again_now_and_then_and_when_the_fault_changes() -> None:
+async def test_it_is_asked_again_now_and_then_and_when_the_failure_changes() -> None:
     network = Network({("tcp", VIP): SILENT, ("tcp", OWN): SILENT})
     network.answers["icmp", VIP] = network.answers["icmp", OWN] = SILENT
     async with Running(network) as running:
@@ -66,7 +66,7 @@ async def test_it_is_asked_again_now_and_then_and_when_the_fault_changes() -> No
 
 
 @virtual
-async def test_up_again_forgets_the_fault() -> None:
+async def test_up_again_forgets_the_diagnosis() -> None:
     network = Network({("tcp", VIP): SILENT, ("icmp", VIP): SILENT})
     async with Running(network) as running:
         running.check(by_vip())

@@ -1,8 +1,8 @@
-"""Reading nf_tables over netlink.
+"""Reads nf_tables over netlink.
 
 nft loads every element of every set before it lists anything (1.0.6), which takes half a second
-beside a large table; these readers ask for what they need. Message and attribute numbers are
-from include/uapi/linux/netfilter/nf_tables.h. nfbatch.py and nft write.
+with a large table; this asks for no more than it needs. Message and attribute numbers are
+from include/uapi/linux/netfilter/nf_tables.h. nft_writer.py and nft write.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _GOTO = struct.pack("!i", -4)
 """NFT_GOTO."""
 _NOTHING = memoryview(b"")
 _AT_ONCE = 64
-"""Elements that are asked for in one message: their answers must fit the socket's buffer."""
+"""Elements that one message asks for: their answers must fit into the socket's buffer."""
 
 
-class NfReader:
+class NftReader:
     """A netlink socket in the network namespace of the thread that made it.
 
     Raises OSError as the kernel refuses, and InterruptedDumpError.
@@ -57,7 +57,7 @@ class NfReader:
         self._general = struct.pack("=BBH", family, 0, 0)
         self._netlink = NetlinkSocket(NETFILTER)
 
-    def __enter__(self) -> NfReader:
+    def __enter__(self) -> NftReader:
         return self
 
     def __exit__(
@@ -83,7 +83,7 @@ class NfReader:
 
     def has_table(self, table: str) -> bool:
         """Whether the netdev family holds the table."""
-        # Read to the end: a dump that is left half-way would show in the next one.
+        # Read to the end: the socket takes no other dump before.
         names = [text_of(attributes(data).get(1)) for data in self._dump(_GET_TABLE, b"")]
         return table in names
 
@@ -149,7 +149,7 @@ class NfReader:
         body = string_attribute(1, table) + string_attribute(2, name)
         # List element, key, its value; data, its value: each attribute is (length, type).
         layout = struct.Struct("=12xI8xI")
-        # To the end before anything is refused: the kernel takes no other dump before.
+        # To the end before anything is refused: the socket takes no other dump before.
         for data in list(self._dump(_GET_ELEMENTS, body)):
             elements = attributes(data).get(3)
             if not elements:
@@ -160,7 +160,7 @@ class NfReader:
         return pairs
 
     def entries(self, table: str) -> dict[str, int | None]:
-        """How many elements each map holds: None where the kernel does not tell (before 6.18)."""
+        """How many elements each map has; None where the kernel does not report it (Linux < 6.18)."""
         found: dict[str, int | None] = {}
         for data in self._dump(_GET_SET, string_attribute(1, table)):
             entry = attributes(data)
@@ -209,12 +209,12 @@ class NfReader:
                 for _, element in attribute_list(listed):
                     yield _element(attributes(element))
 
-    def counts_by_mark(self, table: str, name: str, deadline: float) -> dict[int, int] | None:
+    def marks_held(self, table: str, name: str, deadline: float) -> dict[int, int] | None:
         """How many elements of a map that packets fill hold each mark; None when it takes longer.
 
         ``deadline`` is of time.monotonic. The kernel walks from the start of the map to where
         the last answer ended for each answer of 32 KiB (nft_rhash_walk; about 500 flows), so
-        time grows with the square of the entries. It leaves out those whose time is over.
+        time grows with the square of the entries. It leaves out those that have timed out.
         """
         counted: Counter[int] = Counter()
         body = string_attribute(1, table) + string_attribute(2, name)
@@ -231,8 +231,8 @@ class NfReader:
 def _marks(elements: memoryview) -> Iterable[int]:
     """The values of elements that hold marks.
 
-    They are alike in most answers: the first tells where its value is, and the rest is read in
-    bulk. Where lengths differ, each is read by itself.
+    In most answers they all have the same layout: the first shows where the value is, and the rest
+    is read in bulk. Where lengths differ, each is decoded by itself.
     """
     step = int.from_bytes(elements[:2], sys.byteorder)
     at = _value_at(elements[4:step]) + 4
@@ -261,7 +261,7 @@ def _element(entry: Attributes) -> RawElement:
     value: bytes | str = b""
     if 2 in entry:
         data = attributes(entry[2])
-        value = bytes(data[1]) if 1 in data else _goal(attributes(data[2]))
+        value = bytes(data[1]) if 1 in data else _goto_chain(attributes(data[2]))
     count = None
     if 7 in entry:
         expression = attributes(entry[7])
@@ -276,7 +276,7 @@ def _element(entry: Attributes) -> RawElement:
     )
 
 
-def _goal(verdict: Attributes) -> str:
+def _goto_chain(verdict: Attributes) -> str:
     """The chain of a "goto"; empty for other verdicts."""
     return text_of(verdict.get(2)) if verdict[1] == _GOTO else ""
 

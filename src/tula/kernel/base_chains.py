@@ -1,7 +1,8 @@
-"""Everybody's chains at hooks where packets come in, read over netlink.
+"""The base chains of all tables at hooks where packets come in, read over netlink.
 
 nft itself loads every element of every set before it lists a chain, loses the devices in JSON
-(1.0.6), and may crash on rules of a newer one. Numbers: include/uapi/linux/netfilter/nf_tables.h.
+(1.0.6), and may crash on rules of a newer version. Numbers are from
+include/uapi/linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
@@ -17,35 +18,35 @@ from tula.kernel.netlink import (
     attributes,
     text_of,
 )
-from tula.kernel.nfnetlink import NfReader
+from tula.kernel.nft_reader import NftReader
 from tula.model.backend_setup import TABLE as BACKEND_TABLE
 from tula.model.chain import BaseChain, ChainRule, Match
 from tula.model.errors import KernelError
 
 _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 10: "ip6"}
 _AT_INTERFACES = {5: {0: "ingress", 1: "egress"}, 1: {5: "ingress"}}
-"""The hooks' names, by the families whose chains may hang at an interface."""
+"""The hooks' names, by the families that have hooks at interfaces."""
 _ARRIVING = {family: {0: "prerouting", 1: "input"} for family in (1, 2, 10)}
-"""Where packets pass that the machine takes for itself."""
+"""Where packets for the machine itself pass."""
 _GET_CHAIN, _GET_RULE = 4, 7
 _BASES = {1: "network", 2: "transport"}
 _META = {1: ("protocol", 2), 15: ("nfproto", 1), 16: ("l4proto", 1)}
 _VERDICTS = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}
-_EATERS = {"fwd", "queue", "reject", "synproxy"}
+_CONSUMERS = {"fwd", "queue", "reject", "synproxy"}
 """Expressions after which a packet does not go on."""
 _IDLE = {"counter", "log", "dup", "notrack", "objref", "nat"}
-"""Those that decide nothing."""
+"""Expressions that decide nothing."""
 _TRIES = 5
 _OURS = {(FAMILY, TABLE), ("inet", BACKEND_TABLE)}
 
 
 def read_base_chains() -> list[BaseChain]:
-    """Those at interfaces' hooks that are not Tula's. Raises KernelError."""
+    """The chains at interfaces' hooks that are not Tula's. Raises KernelError."""
     return _read_all(_AT_INTERFACES)
 
 
 def read_arriving_chains() -> list[BaseChain]:
-    """Those that see what the machine takes for itself, in the order of the hooks."""
+    """The chains that see packets for the machine itself, in the order of the hooks."""
     return sorted(_read_all(_ARRIVING), key=lambda c: (c.hook != "prerouting", c.priority))
 
 
@@ -62,7 +63,7 @@ def _read_all(hooks: Mapping[int, Mapping[int, str]]) -> list[BaseChain]:
 
 def _read(number: int, hooks: Mapping[int, str]) -> Iterator[BaseChain]:
     family = _FAMILIES[number]
-    with NfReader(number) as reader:
+    with NftReader(number) as reader:
         chains = [attributes(data) for data in reader.dump(_GET_CHAIN)]
         rules: dict[tuple[str, str], list[ChainRule]] = {}
         for data in reader.dump(_GET_RULE):
@@ -94,7 +95,7 @@ def _read(number: int, hooks: Mapping[int, str]) -> Iterator[BaseChain]:
 
 
 def _rule(entry: Attributes) -> ChainRule:
-    """A rule by its expressions: what they load and compare, as far as it is plain."""
+    """A rule by its expressions: what they load and compare, as far as that is simple."""
     loaded: dict[int, tuple[str, int, int]] = {}
     matches: list[Match] = []
     partial, verdict, chain = False, "", ""
@@ -117,10 +118,10 @@ def _rule(entry: Attributes) -> ChainRule:
                 inner = attributes(found[2])
                 code = struct.unpack("!i", inner[1])[0]
                 verdict, chain = _VERDICTS.get(code, ""), text_of(inner.get(2))
-        elif name in _EATERS:
+        elif name in _CONSUMERS:
             verdict = "drop"
         elif name not in _IDLE:
-            loaded.clear()  # a mask, a hash: what is compared then is something else
+            loaded.clear()  # such as a mask or a hash: what is compared then is not the field
             partial = True
     return ChainRule(tuple(matches), partial, verdict, chain)
 

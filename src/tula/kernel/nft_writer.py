@@ -1,9 +1,9 @@
-"""Changing elements of Tula's maps, and removing what is unused, over netlink in one batch.
+"""Changes elements of Tula's maps, and removes what is unused, over netlink in one batch.
 
-What health changes is elements alone, and a new nft takes 20 ms where this takes less than one.
-The batch is one message to the kernel, which makes all of it or nothing (nfnetlink.c,
+Health changes only elements, and starting nft takes 20 ms where this takes less than one. The
+batch is one message to the kernel, which makes all of it or nothing (nfnetlink.c,
 nfnetlink_rcv_batch). Numbers are from include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h;
-the bytes are those that nft 1.0.6 sends, and the contract suite compares what comes of them.
+the bytes are those that nft 1.0.6 sends: the contract suite compares the results.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ _MEMBER_HEAD = struct.pack("=6H", 16, 0x8001, 12, 0x8001, 8, 1)
 
 
 class RefusedError(Exception):
-    """What the kernel said no to: nothing of the batch was done.
+    """The kernel refused the batch: nothing of it was done.
 
-    ``code`` is an errno; ``what`` names the step, and is empty when it was none of them.
+    ``code`` is an errno; ``what`` names the step, and is empty when it was not about a step.
     """
 
     def __init__(self, code: int, what: str = "") -> None:
@@ -82,12 +82,12 @@ class RefusedError(Exception):
 
     @property
     def stale(self) -> bool:
-        """Whether the table is another generation than the batch was made for."""
+        """Whether the generation is another than the batch was made for."""
         return self.code == _ERESTART
 
 
 def fits_batch(transaction: Transaction) -> bool:
-    """Whether ``NfWriter`` can make this transaction: it changes elements, and removes."""
+    """Whether ``NftWriter`` can make this transaction: it changes elements, and removes."""
     return all(map(_fits, transaction))
 
 
@@ -103,15 +103,15 @@ def _fits(step: Step) -> bool:
             return False
 
 
-class NfWriter:
+class NftWriter:
     """Sends batches from one socket that stays open, in the calling thread's network namespace.
 
-    Open, because closing one takes until the kernel has freed what the last commit deleted
-    (nft_rcv_nl_event waits for an RCU grace period: 8 to 16 ms, Linux 6.18). Threads take turns.
+    It stays open, because closing one waits until the kernel has freed what the last commit deleted
+    (nft_rcv_nl_event waits for an RCU grace period: 8 to 16 ms, Linux 6.18). One thread at a time.
     """
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._netlink: NetlinkSocket | None = None
         self._namespace = (0, 0)
 
@@ -125,7 +125,7 @@ class NfWriter:
             return
         messages = []
         for position, (_, (kind, flags, body)) in enumerate(planned, 1):
-            # The kernel works the batch off in its order: the last one's answer tells of all.
+            # The kernel processes the batch in order: an answer to the last one is about all.
             ack = ACK if position == len(planned) else 0
             messages.append(_message(kind, flags | ack, position, _FAMILY_NETDEV, 0, body))
         begin = attribute(_BATCH_GENERATION, struct.pack(">I", generation)) if generation else b""
@@ -136,13 +136,13 @@ class NfWriter:
                 _message(_BATCH_END, 0, len(messages) + 1, 0, _SUBSYSTEM, b""),
             )
         )
-        with self._turn:
+        with self._lock:
             answers = [*self._ask(batch)]
         _check(answers, [step for step, _ in planned])
 
     def generation(self) -> int:
         """The number of the last commit of this namespace, in any table. Raises OSError."""
-        with self._turn:
+        with self._lock:
             netlink = self._here()
             netlink.forget()
             answers = netlink.ask(_GET_GENERATION, _general(0, 0))
@@ -156,7 +156,7 @@ class NfWriter:
         # what it is told (sock.c), for its own overhead.
         netlink.socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch))
         netlink.socket.send(batch)
-        # The kernel has worked the batch off by now: all answers are there.
+        # The kernel has processed the batch by now: all answers are there.
         for kind, _, sequence, body in netlink.waiting():
             code = error_of(kind, body)
             if code is not None:
@@ -181,7 +181,7 @@ def _check(answers: Iterable[tuple[int, int]], steps: list[Step]) -> None:
     done = False
     for position, code in answers:
         if code:
-            what = _words(steps[position - 1]) if 0 < position <= len(steps) else ""
+            what = _describe(steps[position - 1]) if 0 < position <= len(steps) else ""
             raise RefusedError(code, what)
         done = done or position == len(steps)
     if not done:
@@ -220,7 +220,7 @@ def _messages(step: Step) -> Iterator[tuple[int, int, bytes]]:
         case DeleteObject(number, name):
             yield _DELETE_OBJECT, 0, _object(number, name)
         case _:
-            raise ValueError(f"{step} is nothing for a batch")
+            raise ValueError(f"a batch cannot make {step}")
 
 
 def _where(name: MapName | str) -> bytes:
@@ -232,7 +232,7 @@ def _object(number: int, name: str) -> bytes:
 
 
 def _parts(elements: Iterable[bytes]) -> Iterator[bytes]:
-    """The elements in as few lists as hold them."""
+    """The elements in as few lists as can hold them."""
     part: list[bytes] = []
     size = 0
     for element in elements:
@@ -246,7 +246,7 @@ def _parts(elements: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _added(name: MapName, elements: Elements) -> Iterator[bytes]:
-    if name.kind.numbered:  # large: the same bytes, in a quarter of the time
+    if name.kind.numbered:  # large maps: the same bytes, in a quarter of the time
         pairs = cast("dict[int, int]", elements)
         return (_PAIR.pack(_PAIR_HEAD, key, _PAIR_DATA, value) for key, value in pairs.items())
     encoded = (encode_element(name.kind, key, value) for key, value in elements.items())
@@ -276,7 +276,7 @@ def _element(raw: RawElement, *, with_data: bool) -> bytes:
     return nested(1, parts)
 
 
-def _words(step: Step) -> str:
+def _describe(step: Step) -> str:
     match step:
         case AddElements(name):
             return f"cannot add elements to {name}"

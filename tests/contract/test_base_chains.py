@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tula.kernel.link_states import read_link_states
-from tula.kernel.nfchains import read_base_chains
+from tula.kernel.base_chains import read_base_chains
+from tula.kernel.network import read_link_states
 from tula.lab import Host, Lab
 from tula.model.chain import BaseChain, ChainRule, Match
 

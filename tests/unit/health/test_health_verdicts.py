@@ -35,7 +35,7 @@ def verdict(up: bool | None, evidence: str, warning: str = "") -> ProbeVerdict:
     return ProbeVerdict(up, Outcome(up, evidence, warning=warning), evidence)
 
 
-def test_what_is_down_says_the_first_of_its_faults() -> None:
+def test_a_backend_that_is_down_shows_its_first_failure() -> None:
     monitors = [[verdict(T, "a")], [verdict(F, "b"), verdict(F, "c")]]
     assert evidence_of(False, monitors) == "b (and 1 more)"
     assert evidence_of(True, monitors) == "a"

@@ -1,11 +1,46 @@
-"""On which ports this machine's SSH listens."""
+"""Sockets that listen on this machine: all of them, and those of SSH."""
 
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from tula.model.config import IPAddress, Protocol
+from tula.model.errors import KernelError
+
+Listener = tuple[Protocol, IPAddress, int]
+"""Protocol, address (0.0.0.0 or :: for all) and port."""
+
+_FILES = {"tcp": Protocol.TCP, "tcp6": Protocol.TCP, "udp": Protocol.UDP, "udp6": Protocol.UDP}
+_UDP_UNCONNECTED = "07"
 _LISTEN = "0A"
+"""TCP_LISTEN (include/net/tcp_states.h)."""
+
+
+def read_listeners() -> frozenset[Listener]:
+    """All listening sockets, by proc_pid_net(5). Raises KernelError."""
+    found: set[Listener] = set()
+    for name, protocol in _FILES.items():
+        try:
+            lines = (Path("/proc/thread-self/net") / name).read_text().splitlines()[1:]
+        except FileNotFoundError:
+            continue  # IPv6 is not there at all
+        except OSError as error:
+            raise KernelError(f"cannot read this machine's sockets: {error.strerror}") from error
+        state = _LISTEN if protocol is Protocol.TCP else _UDP_UNCONNECTED
+        for fields in (line.split() for line in lines):
+            if len(fields) > 3 and fields[3] == state:
+                address, _, port = fields[1].partition(":")
+                found.add((protocol, _address(address), int(port, 16)))
+    return frozenset(found)
+
+
+def _address(text: str) -> IPAddress:
+    """Words of four bytes, each in the machine's own order (net/ipv4/tcp_ipv4.c, %08X)."""
+    words = (int(text[at : at + 8], 16) for at in range(0, len(text), 8))
+    packed = b"".join(word.to_bytes(4, "little") for word in words)
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
 
 
 def ssh_ports(
@@ -13,11 +48,11 @@ def ssh_ports(
     proc: Path = Path("/proc"),
     configuration: Path = Path("/etc/ssh"),
 ) -> frozenset[int]:
-    """The usual port, the one that this session came by, those of a listening sshd, and those
-    that its configuration names.
+    """The ports of SSH: 22, that of this session, those on which an sshd listens, and those in
+    its configuration.
 
-    What cannot be read is passed over: a daemon with a user of its own does not see sshd's
-    sockets, but Debian's configuration is there for everyone to read.
+    What cannot be read is skipped: a daemon that runs as a user of its own does not see sshd's
+    sockets, but every user can read Debian's configuration of it.
     """
     ports = {22}
     session = (os.environ if environment is None else environment).get("SSH_CONNECTION", "").split()

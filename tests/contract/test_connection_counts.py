@@ -11,7 +11,7 @@ import pytest
 from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.dataplane.nft.transaction import AddMap, AddTable, DeleteTable
 from tula.kernel.fake_nftables import FakeNftables
-from tula.kernel.nfnetlink import NfReader
+from tula.kernel.nft_reader import NftReader
 from tula.kernel.nftables import KernelNftables, Nftables
 
 COUNTED = (Kind.TCP4, Kind.TCP6, Kind.UDP4, Kind.UDP6)
@@ -44,33 +44,33 @@ def fill(nft: Nftables, kind: Kind, marks: list[int], life: str = "1h") -> None:
 
 
 def test_nothing_is_held_at_first(nft: Nftables) -> None:
-    assert nft.held(10) == {}
+    assert nft.connections(10) == {}
 
 
 def test_open_connections_are_counted_by_backend(table: Nftables) -> None:
-    assert table.held(10) == {}
+    assert table.connections(10) == {}
     for kind in COUNTED:
         fill(table, kind, [1, 2, 2, 0x01020304])
-    assert table.held(10) == {1: 4, 2: 8, 0x01020304: 4}
+    assert table.connections(10) == {1: 4, 2: 8, 0x01020304: 4}
 
 
 def test_those_that_close_and_those_told_twice_are_not(table: Nftables) -> None:
     fill(table, Kind.TCP4, [1])
     for kind in OTHERS:
         fill(table, kind, [1, 2])
-    assert table.held(10) == {1: 1}
+    assert table.connections(10) == {1: 1}
 
 
 def test_many_take_several_answers(table: Nftables) -> None:
     fill(table, Kind.TCP4, [number % 7 for number in range(4000)])
     fill(table, Kind.UDP6, [number % 7 for number in range(4000)])
-    assert table.held(10) == {mark: 2 * len(range(mark, 4000, 7)) for mark in range(7)}
+    assert table.connections(10) == {mark: 2 * len(range(mark, 4000, 7)) for mark in range(7)}
 
 
 def test_it_gives_up_in_time(table: Nftables) -> None:
     fill(table, Kind.TCP4, [number % 7 for number in range(4000)])
-    assert table.held(0) is None
-    assert table.held(10) is not None
+    assert table.connections(0) is None
+    assert table.connections(10) is not None
 
 
 @pytest.mark.parametrize("nft", [pytest.param("kernel", marks=pytest.mark.kernel)], indirect=True)
@@ -80,7 +80,7 @@ def test_what_is_past_its_time_does_not_count(table: Nftables) -> None:
     fill(table, Kind.UDP4, [2])
     # The kernel collects what is old once a second at most: until then it is there, and dead.
     time.sleep(0.3)
-    assert table.held(10) == {2: 1}
+    assert table.connections(10) == {2: 1}
 
 
 @pytest.mark.parametrize("nft", [pytest.param("kernel", marks=pytest.mark.kernel)], indirect=True)
@@ -89,14 +89,14 @@ def test_elements_of_different_lengths_are_told_apart(table: Nftables) -> None:
     elements = '1 . 1 : 5, 2 . 2 timeout 1h : 6, 3 . 3 timeout 1h comment "x" : 7, 4 . 4 : 7'
     text = f"add element netdev tula {MAPS[Kind.TCP6]} {{ {elements} }}"
     subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
-    assert table.held(10) == {5: 1, 6: 1, 7: 2}
+    assert table.connections(10) == {5: 1, 6: 1, 7: 2}
 
 
 @pytest.mark.parametrize("nft", [pytest.param("kernel", marks=pytest.mark.kernel)], indirect=True)
 def test_reading_agrees_with_a_look_at_every_element(table: Nftables) -> None:
     fill(table, Kind.TCP4, [number % 5 for number in range(2000)])
-    with NfReader() as reader:
+    with NftReader() as reader:
         slow = [raw.data for raw in reader.elements("tula", str(MAPS[Kind.TCP4]))]
-    counts = table.held(10)
+    counts = table.connections(10)
     assert counts is not None
     assert sum(counts.values()) == len(slow) == 2000
