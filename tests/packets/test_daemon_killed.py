@@ -227,7 +227,7 @@ def test_a_change_under_way_is_waited_for(network: Network, tmp_path: Path) -> N
         daemon.client().send("POST", backend_path("web", "backend-1", verb), {})
     (tmp_path / "bin" / "armed").touch()
     # The last backend goes, and with it chains and tables: a change for nft.
-    with pytest.raises(DaemonError, match="ended while it was asked"):
+    with pytest.raises(DaemonError, match="ended before it answered"):
         daemon.client().send("POST", backend_path("web", "backend-1", "disable"), None)
     daemon.kill()
     assert not (tmp_path / "bin" / "armed").exists()
@@ -270,7 +270,12 @@ def test_a_new_daemon_changes_nothing_that_is_right(network: Network, tmp_path: 
             assert states["api/backend-3"] == "draining"
             assert daemon.backends()["web/backend-1"]["effective_weight"] == 60
             wait_until(lambda: daemon.states()["web/backend-1"] == "up", 60)
-            assert [e["kind"] for e in daemon.events() if "backend-2" in e["subject"]] == []
+            assert not [
+                event
+                for event in daemon.events()
+                # Why it is down may be told anew, and is.
+                if "backend-2" in event["subject"] and event["kind"] != "backend-diagnosed"
+            ]
             assert generation(lb) == number, "nothing in nftables was even touched"
             assert snapshot(lb) == kernel
             assert marks(lb) == ids

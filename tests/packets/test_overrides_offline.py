@@ -95,7 +95,7 @@ def test_what_cannot_be_said_changes_nothing(network: Network) -> None:
     state = Path(lb.environment()["TULA_STATE_DIR"])
     before = snapshot(lb), files(state)
     for arguments, status, words in [
-        (["drain", "web/backend-7"], 2, "no backend web/backend-7 in the configuration that runs"),
+        (["drain", "web/backend-7"], 2, "no backend web/backend-7 in the running configuration"),
         (["drain", "web/backend-1", "--deadline", "5m"], 1, "--deadline needs the daemon"),
         (["drain", "web/backend-1", "--wait"], 1, "--wait needs the daemon"),
     ]:

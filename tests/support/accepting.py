@@ -74,7 +74,7 @@ class Program:
         while True:
             if chance.random() < 0.5:
                 at = chance.randrange(len(self.sources))
-                os.write(tell, f"document {at}\n".encode())
+                os.write(tell, f"configuration {at}\n".encode())
                 reconciler.offer(self.sources[at], {})
             else:
                 at = chance.randrange(len(self.names))

@@ -296,7 +296,7 @@ class ControlLoop:
     def _judge(self) -> None:
         """Has the kernel compared if somebody else has changed something."""
         heard, self._heard = self._heard, Events()
-        foreign = set(heard.generations) - self.snapshot.own_revisions
+        foreign = set(heard.generations) - self.snapshot.known_revisions
         if heard.network or heard.lost or foreign:
             self.trigger(Trigger.KERNEL)
 

@@ -159,10 +159,14 @@ class Reconciler:
         return outcome.change
 
     @property
-    def own_revisions(self) -> frozenset[int]:
-        """The revisions of the data path that what was done last led to."""
+    def known_revisions(self) -> frozenset[int]:
+        """The revisions of the data path that are no news: those that what was done last made,
+        and the one that it was compared at."""
         applied = self._balancer.applied
-        return frozenset() if applied is None else applied.receipt.own
+        if applied is None:
+            return frozenset()
+        receipt = applied.receipt
+        return receipt.own if receipt.revision is None else receipt.own | {receipt.revision}
 
     def still_accepted(self) -> None:
         """The file holds the accepted configuration, again or still."""

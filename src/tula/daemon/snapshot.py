@@ -60,8 +60,8 @@ class Snapshot:
     """what the kernel was brought to; None while that is not known"""
     remembered: Remembered = field(default_factory=Remembered)
     """the numbers in use, and the counters of what left the kernel"""
-    own_revisions: frozenset[int] = frozenset()
-    """the latest revisions of the data path that this process made"""
+    known_revisions: frozenset[int] = frozenset()
+    """the latest revisions of the data path that this process made, or compared with"""
     problems: tuple[str, ...] = ()
     adopted: Mapping[BackendName, Health] = field(default_factory=dict)
     """the backends that were down when the daemon before this one ended"""

@@ -1,4 +1,4 @@
-"""Notices that the configuration's file is another one now."""
+"""Notices that the configuration file has changed."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ has looked."""
 
 _ADOPTED = "was down when the daemon before this one ended"
 _REVISIONS = 100
-"""So many of its own revisions are remembered: only the latest may still be heard of."""
+"""So many known revisions are remembered: only the latest may still be heard of."""
 
 
 class Writer:
@@ -205,7 +205,7 @@ class Writer:
 
     def _publish(self) -> None:
         reconciler, balancer, checks = self._reconciler, self._balancer, self._checks.planned
-        for revision in sorted(reconciler.own_revisions.difference(self._revisions)):
+        for revision in sorted(reconciler.known_revisions.difference(self._revisions)):
             self._revisions.append(revision)
         problems = reconciler.problems + reconciler.warnings + self._balance.problems
         self.snapshot = Snapshot(
@@ -221,7 +221,7 @@ class Writer:
             connections=self._connections,
             applied=balancer.applied,
             remembered=balancer.last_remembered,
-            own_revisions=frozenset(self._revisions),
+            known_revisions=frozenset(self._revisions),
             problems=problems + (checks.problems if checks is not None else ()),
             adopted=self._adopted,
             checks=checks,

@@ -235,6 +235,23 @@ def test_foreign_changes_are_compared_and_own_ones_are_not(scene: Scene) -> None
     run(main)
 
 
+def test_a_foreign_change_elsewhere_is_looked_at_once(scene: Scene) -> None:
+    """The revision stays another one than those that the daemon made."""
+
+    async def main() -> None:
+        async with scene.running():
+            scene.kernel.commits += 1
+            for cycles in (2, 2, 2):
+                heard = Events(generations=(scene.kernel.generation(),))
+                scene.daemon.kernel_events.waiting = heard
+                scene.loop._hear()
+                await scene.until(lambda cycles=cycles: scene.cycles >= cycles)
+                await asyncio.sleep(0.15)
+                assert scene.cycles == cycles
+
+    run(main)
+
+
 def test_what_failed_after_the_change_is_shown_and_tried_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,7 +114,7 @@ def check(snapshot: Snapshot) -> None:
         services = {service.name for service in configuration.config.services}
         assert {service.name for service in applied.config.services} <= services
         assert services >= set(snapshot.remembered.retired)
-        assert applied.receipt.own <= snapshot.own_revisions
+        assert applied.receipt.own <= snapshot.known_revisions
     assert snapshot.shares.keys() <= {s.name for s in configuration.config.services}
 
 

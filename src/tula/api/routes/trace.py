@@ -35,7 +35,7 @@ async def trace(
     protocol: Protocol = Protocol.TCP,
     fragment: Annotated[int | None, Query(ge=0, le=0xFFFFFFFF)] = None,
 ) -> TraceBody:
-    """Where the flow goes, by the kernel's tables or the configuration that runs, and why.
+    """Where the flow goes, by the kernel's tables or the running configuration, and why.
 
     `fragment` is a datagram's identification, to ask about its later fragments.
     """
