@@ -42,10 +42,10 @@ check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, gold
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest tests/unit tests/golden --numprocesses 2
 
-bench: $(VENV)/.runtime ## all figures of docs/benchmarks.md: packets a second, scale, health, probes
+bench: $(VENV)/.runtime ## all figures of docs/benchmarks.md; with BESIDE=CHECKOUT, another commit in the same run
 	bench/get-nftlb $(VENV)/nftlb
-	scripts/as-root $(BIN)/python bench/packets.py --svg docs/packets.svg
-	scripts/as-root $(BIN)/python bench/scale.py
+	scripts/as-root $(BIN)/python bench/packets.py --svg docs/packets.svg $(BESIDE:%=--beside %)
+	scripts/as-root $(BIN)/python bench/scale.py $(BESIDE:%=--beside %)
 	scripts/as-root $(BIN)/python bench/adjust.py
 	scripts/as-root $(BIN)/python bench/health.py
 	scripts/as-root $(BIN)/python bench/failover.py

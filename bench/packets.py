@@ -65,12 +65,16 @@ def _measure(core: Core, made: Rig, count: int, slices: int, found: Found) -> No
     found.backends = sum(1 for frames in by_backend if frames)
 
 
-def _subjects(shapes: Sequence[Shape], only: Sequence[str]) -> list[Subject]:
-    tula: list[Subject] = [
-        Tula("Tula, table off", {"enabled": False}),
-        Tula("Tula, table warm", {}),
-        FullTula("Tula, table full"),
-    ]
+def _subjects(
+    shapes: Sequence[Shape], only: Sequence[str], beside: Sequence[Path]
+) -> list[Subject]:
+    tula: list[Subject] = []
+    for checkout in (None, *beside):
+        tula += [
+            Tula("Tula, table off", {"enabled": False}, checkout),
+            Tula("Tula, table warm", {}, checkout),
+            FullTula("Tula, table full", checkout),
+        ]
     listed: list[Subject] = [Alone(), Routing(), Nftlb(), *tula, *shapes]
     return [s for s in listed if not only or isinstance(s, Shape) or s.name in only]
 
@@ -101,6 +105,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--slices", type=int, default=10, help="runs of 50 ms in a measurement (default 10)")
     shape = {"type": Shape.parse, "action": "append", "default": [], "metavar": "FILE[@SLOTS]"}
     add("--shape", **shape, help="a ruleset too, in the notation of template.py")
+    beside = {"type": Path, "action": "append", "default": [], "metavar": "CHECKOUT"}
+    add("--beside", **beside, help="Tula of another commit too, in the same run")
     add("--only", action="append", default=[], metavar="SUBJECT", help="these (and shapes) only")
     add("--case", type=_size, action="append", metavar="FLOWS,SERVICES,BACKENDS")
     add("--ip", type=int, choices=(4, 6), default=4)
@@ -125,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with core.taken():
         for case in _cases(parsed):
             _say(f"{case}")
-            subjects = _subjects(parsed.shape, parsed.only)
+            subjects = _subjects(parsed.shape, parsed.only, parsed.beside)
             results[case] = measure_case(core, case, subjects, parsed.rounds, parsed.slices)
     print(markdown(results))
     if parsed.json:

@@ -25,6 +25,13 @@ SMALLEST = 1024
 _KEY = "bench"
 
 
+def tula_of(checkout: Path | None, environment: dict[str, str]) -> dict[str, str]:
+    """The environment in which ``python -m tula`` is that of a checkout; None: of this one."""
+    if checkout is None:
+        return environment
+    return {**environment, "PYTHONPATH": str(checkout.resolve() / "src")}
+
+
 class Subject(Protocol):
     """One way to forward."""
 
@@ -61,19 +68,24 @@ class Routing:
 
 
 class Tula:
-    """Tula by its own command."""
+    """Tula by its own command; ``checkout`` is that of another commit, to be measured beside."""
 
     alone = False
 
-    def __init__(self, name: str, connections: dict[str, object]) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, connections: dict[str, object], checkout: Path | None = None
+    ) -> None:
+        self.name = name if checkout is None else f"{name}, {checkout.name}"
         self.connections = connections
+        self.checkout = checkout
 
     def prepare(self, rig: Rig) -> None:
         path = rig.lb.directory / "bench.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.configuration(rig))
-        rig.lb.tula("apply", "-f", path, timeout=600)
+        environment = tula_of(self.checkout, rig.lb.environment())
+        command = [sys.executable, "-m", "tula", "apply", "-f", path]
+        rig.lb.run(command, env=environment, timeout=600)
 
     def configuration(self, rig: Rig) -> str:
         """YAML as JSON, which it includes, but for the backends: an anchor keeps it short."""
@@ -95,8 +107,8 @@ class Tula:
 class FullTula(Tula):
     """With tables of connections that others' entries fill: every packet goes by hash."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, {"size": SMALLEST})
+    def __init__(self, name: str, checkout: Path | None = None) -> None:
+        super().__init__(name, {"size": SMALLEST}, checkout)
 
     def prepare(self, rig: Rig) -> None:
         super().prepare(rig)
