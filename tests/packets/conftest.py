@@ -92,7 +92,7 @@ def pytest_report_header() -> str | None:
 def health_matrix(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> HealthMatrix:
-    """What a daemon said, and clients were answered, when this and that went wrong and was mended;
+    """What a daemon said, and clients were answered, when this and that went wrong and was repaired;
     all of it is over."""
     with Lab() as lab:
         made = HealthMatrix(lab, tmp_path_factory.mktemp("health"), *request.param)

@@ -21,7 +21,7 @@ from support.packets import FAMILIES
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]  # the VM may be slow to set all up
 
 ALL = {"backend-1", "backend-2", "backend-3"}
-HEALTHY = ("healthy", "mended", "mended again")
+HEALTHY = ("healthy", "repaired", "repaired again")
 
 
 @pytest.mark.parametrize("when", HEALTHY)

@@ -252,7 +252,7 @@ def test_rules_stand_still_when_backends_change(lab: Lab, tmp_path: Path) -> Non
     assert chain() == before
     for probe in made.of("here", 4):
         assert ask_tcp(made.lb, probe.target) == probe.backend
-    assert ask_tcp(made.lb, old["backend-1"], timeout=0.3) == "", "it is no backend any more"
+    assert ask_tcp(made.lb, old["backend-1"], timeout=0.3) == "", "it is no longer a backend"
 
 
 def test_without_checks_there_is_no_chain_and_clear_takes_all_back(

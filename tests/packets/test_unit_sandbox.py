@@ -117,7 +117,7 @@ def answering(network: Network) -> set[str]:
 
 
 def test_the_daemon_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
-    """Checks, sysctls, mends and commands; with the unit's user, directories, capabilities."""
+    """Checks, sysctls, repairs and commands; with the unit's user, directories, capabilities."""
     network, lost = two, two.backends[1]
     sandbox = Sandbox(network.lb, unit, tmp_path)
     web = service_of(network, health=QUICK)

@@ -87,7 +87,7 @@ class Postgres:
             )
 
     def stop(self) -> None:
-        """At once, as ``kill -9`` does; what they wrote is theirs to mend at the next start."""
+        """At once, as ``kill -9`` does; what they wrote is theirs to repair at the next start."""
         for process in self._running:
             process.kill()
             process.wait()

@@ -1,4 +1,4 @@
-"""A daemon without a kernel: what its faces see of one."""
+"""A daemon without a kernel: what its clients see of one."""
 
 from __future__ import annotations
 

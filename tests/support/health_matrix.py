@@ -82,13 +82,13 @@ class HealthMatrix:
             self._mend_vips(second)
             if self.tunnel:
                 make_backend(third, self.path)
-            self._see("mended")
+            self._see("repaired")
             second.set_cable("eth0", False)
             self._filter(third, 1)
             self._see("second")
             second.set_cable("eth0", True)
             self._filter(third, 2)
-            self._see("mended again")
+            self._see("repaired again")
 
     def _filter(self, host: Host, value: int) -> None:
         """Reverse-path filtering where a tunnel ends: strict (1) or loose (2)."""

@@ -86,7 +86,7 @@ class Tunnelled:
         return bool(self.here.apply(self.configuration()))
 
     def prepare(self) -> None:
-        """Makes hosts into backends, letter by letter as the instructions say."""
+        """Makes hosts into backends, exactly as the instructions say."""
         for host in self.network.backends:
             make_backend(host, self.path)
 

@@ -9,7 +9,7 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault: the place in the configuration, and a message that names the mend.
+    """One problem: the place in the configuration, and a message that names the fix.
 
     ``path`` names keys and list positions, outermost first; empty for the whole configuration.
     ``on_key`` says that the fault is the last key itself (unknown, doubled), not its value.

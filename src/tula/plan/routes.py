@@ -261,7 +261,7 @@ def _ssh_problems(service: VirtualService, mine: list[IPAddress], host: HostView
         Problem(
             ("services", service.name, "vip"),
             f"{vip} is this machine's own address and port {ports[0]} is its SSH: the service "
-            "would swallow it; take another VIP or port, or insist with --force",
+            "would swallow it; take another VIP or port, or override with --force",
         )
         for vip in mine
         if ports

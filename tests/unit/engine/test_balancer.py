@@ -131,7 +131,7 @@ def test_addresses_come_before_the_rules_and_go_after_them(machine: FakeMachine)
     apply(machine, OTHER)
     new = "10.0.0.101"
     assert notes == [
-        # Then the maps of IPv6, which no rule names any more.
+        # Then the maps of IPv6, which no rule refers to now.
         *(f"add {new}", "rules", "rules", f"announce {new}"),
         *(f"remove {VIP4}", f"remove {VIP6}"),
     ]
@@ -295,7 +295,7 @@ def test_a_vip_that_was_there_is_used_and_stays(machine: FakeMachine) -> None:
     assert machine.network.host == before
 
 
-def test_what_was_insisted_on_once_is_accepted(machine: FakeMachine) -> None:
+def test_what_was_forced_once_is_accepted(machine: FakeMachine) -> None:
     machine.network.host = hold(machine.network.host, "eth0", f"{VIP4}/16")
     config = make_config(make_service("web", [VIP4], [PortRange(22, 22)], BACKENDS))
     for refused in (machine.balancer.plan, machine.balancer.apply):
@@ -351,7 +351,7 @@ def test_devices_come_before_the_rules_and_go_after_them(machine: FakeMachine) -
     apply(machine, IN_TUNNELS)
     assert len(machine.tunnels.tunnels.devices) == 4
     apply(machine, WEB)
-    # The rules, and then the maps that no rule names any more.
+    # The rules, and then the maps that no rule refers to now.
     assert notes == ["prepare", "run", "finish", "prepare", "run", "run", "finish"]
     assert not machine.tunnels.tunnels.devices
 

@@ -122,7 +122,7 @@ def test_a_document_is_accepted_though_its_counts_find_no_room(
 
     def save(memory: Any) -> None:
         if saved:
-            raise StateError("no room any more")
+            raise StateError("no space left")
         saved.append(memory)
         before(memory)
 

@@ -87,7 +87,7 @@ def diff_rulesets(
     gone_chains = [name for name in old.chains if name not in want.chains]
     astray = any(name.kind.dispatches for name in unreadable)
     if astray or _dispatched(old, want) - _dispatched(want, old):
-        # A hot flow is not dispatched: one to a port that no service has any more would go on.
+        # A hot flow is not dispatched: one to a port that no service has now would go on.
         hot = (_parsed(name) for name in want.maps if name in old.maps)
         steps += [FlushMap(name) for name in hot if name.kind.hot]
     if old.foreign.dormant:

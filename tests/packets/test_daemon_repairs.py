@@ -8,7 +8,7 @@
                             │ eth1             backend-4
                        ═════╧═════════════════════╧═════  dmz   (where a test says so)
 
-The daemon looks at the kernel by itself once an hour here: whatever is mended was told of. How
+The daemon looks at the kernel by itself once an hour here: whatever is repaired was told of. How
 long each took is printed.
 """
 
@@ -114,7 +114,7 @@ def ready(network: Network, path: Path) -> Path:
 
 
 class Watched:
-    """A daemon with flows that must live, and what it told of its mending."""
+    """A daemon with flows that must live, and what it told of its repairs."""
 
     def __init__(self, daemon: Running, network: Network, configuration: Path) -> None:
         self.daemon, self.network, self.configuration = daemon, network, configuration
@@ -157,7 +157,7 @@ class Watched:
     def mended_after(
         self, act: Callable[[], object], settled: Callable[[], bool] = lambda: True
     ) -> float:
-        """Seconds until the daemon told that it had mended what was done."""
+        """Seconds until the daemon told that it had repaired what was done."""
         before, start = self.last(), time.time()
         act()
         told = wait_until(lambda: self.events("kernel-repaired", before), 60, "kernel-repaired")
@@ -171,7 +171,7 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with Lab() as lab:
         network = flat(lab)
-        configuration = ready(network, tmp_path_factory.mktemp("mends"))
+        configuration = ready(network, tmp_path_factory.mktemp("repairs"))
         with Running(network.lb, configuration, *SELDOM) as daemon:
             daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
             made = Watched(daemon, network, configuration)
@@ -198,7 +198,7 @@ def test_what_is_taken_is_put_back(
     took = watched.mended_after(
         lambda: act(watched.lb), settled=lambda: whole(watched.lb) == before
     )
-    print(f"{request.node.callspec.id}: mended after {took * 1000:.0f} ms")
+    print(f"{request.node.callspec.id}: repaired after {took * 1000:.0f} ms")
     watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
     wait_until(watched.nothing_to_do, 60, "nothing to do")
     watched.same_flows()
@@ -249,7 +249,7 @@ def test_a_link_that_was_down(watched: Watched) -> None:
         lb.add_address("eth0", "fd09::2/64")
 
     took = watched.mended_after(up, settled=lambda: held(lb) == set(VIPS))
-    print(f"link up: mended after {took * 1000:.0f} ms")
+    print(f"link up: repaired after {took * 1000:.0f} ms")
     watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
     wait_until(watched.nothing_to_do, 60)
     watched.same_flows()
@@ -272,7 +272,7 @@ def test_a_card_that_is_taken_out_and_given_back(watched: Watched) -> None:
         lb.add_address("eth0", "10.9.0.2/24", "fd09::2/64")
 
     took = watched.mended_after(back, settled=lambda: held(lb) == set(VIPS))
-    print(f"the card is back: mended after {took * 1000:.0f} ms")
+    print(f"the card is back: repaired after {took * 1000:.0f} ms")
     watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
     wait_until(watched.nothing_to_do, 60)
     watched.same_flows()
@@ -367,10 +367,10 @@ def test_a_tunnel_that_is_deleted(lab: Lab, tmp_path: Path) -> None:
         assert names
         for name in names:
             took = watched.mended_after(lambda name=name: lb.remove_interface(name))
-            print(f"{tunnel}: {name} deleted: mended after {took * 1000:.0f} ms")
+            print(f"{tunnel}: {name} deleted: repaired after {took * 1000:.0f} ms")
             assert name in lb.interfaces()
         took = watched.mended_after(lambda: lb.set_link(names[0], up=False))
-        print(f"{tunnel}: {names[0]} down: mended after {took * 1000:.0f} ms")
+        print(f"{tunnel}: {names[0]} down: repaired after {took * 1000:.0f} ms")
         wait_until(watched.nothing_to_do, 60, "nothing to do")
         assert {f: ask_all(each) for f, each in opened.items()} == before
         assert not watched.events("backend-down"), daemon.log
