@@ -92,8 +92,8 @@ def pytest_report_header() -> str | None:
 def health_matrix(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> HealthMatrix:
-    """What a daemon said, and clients were answered, when this and that went wrong and was repaired;
-    all of it is over."""
+    """What a daemon said, and what clients were answered, while things went wrong and were
+    repaired; all of it is over."""
     with Lab() as lab:
         made = HealthMatrix(lab, tmp_path_factory.mktemp("health"), *request.param)
         made.run()

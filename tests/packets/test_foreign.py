@@ -6,7 +6,7 @@
          │                  │                     │   (VIPs on lo)
     ═════╧══════════════════╧═════════════════════╧═════  lan
 
-By plan and apply; a running daemon's part is in test_daemon_mends.py.
+By plan and apply; a running daemon's part is in test_daemon_repairs.py.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ class Problem:
     """One problem: the place in the configuration, and a message that names the fix.
 
     ``path`` names keys and list positions, outermost first; empty for the whole configuration.
-    ``on_key`` says that the fault is the last key itself (unknown, doubled), not its value.
+    ``on_key`` says that the last key itself is wrong (unknown, doubled), not its value.
     """
 
     path: Path
