@@ -89,7 +89,7 @@ def test_what_is_said_holds_and_a_daemon_takes_it_up(network: Network, configura
     assert not InProcess(lb).plan(configuration)
 
 
-@pytest.mark.usefixtures("document")
+@pytest.mark.usefixtures("configuration")
 def test_what_cannot_be_said_changes_nothing(network: Network) -> None:
     lb = network.lb
     state = Path(lb.environment()["TULA_STATE_DIR"])
