@@ -24,7 +24,7 @@ from tula.engine.reader import Adapters
 from tula.engine.store import Remembered
 from tula.model.errors import KernelError, StateError
 
-_NICE = 5
+_NICE = 10
 """The daemon itself comes first when there are too few processors."""
 _CHUNK = 500
 """Entries in a message: pickling one keeps the daemon's other threads waiting, for 1 ms or so."""
