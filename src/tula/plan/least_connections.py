@@ -4,7 +4,7 @@ Who has more than its weight's part of them gets less of the new ones, by the th
 much more. Each step goes a quarter of the way there: what was counted is the past, and flows that
 are short answer to the shares within one step. With the third power that is the fastest way that
 does not swing (each step leaves 1 - (1 + 3) / 4 = 0 of a difference); flows that stay for long
-answer slower, and swing little (tests/unit/plan/test_least.py plays both).
+answer slower, and swing little (tests/unit/plan/test_least_connections.py plays both).
 """
 
 from __future__ import annotations
