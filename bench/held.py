@@ -38,7 +38,7 @@ def measure(entries: int, limit: float) -> str:
                 timeout=900,
             )
             start, wall = time.process_time(), time.monotonic()
-            counted = nft.held(limit)
+            counted = nft.connections(limit)
             took, wall = time.process_time() - start, time.monotonic() - wall
     if counted is None:
         return f"| {entries:,} | given up after {took:.1f} s of CPU ({wall:.1f} s) | |"

@@ -150,7 +150,7 @@ def test_other_services_change_and_nothing_is_lost(network: Network, tmp_path: P
     stream, downloads = end()
     dropped = queue_drops() - dropped
     with network.lb.enter():
-        nowhere = here.balancer.named_counts()["no_backend"].packets
+        nowhere = here.balancer.stats().counters["no_backend"].packets
     broken = [line for line in downloads if line[:2] != ["200", "0"]]
     summary = (
         f"{changed} applies in {stream['seconds']:.1f} s; UDP: {stream['sent']} sent over "

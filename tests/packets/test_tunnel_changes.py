@@ -32,6 +32,8 @@ from support.lab_configurations import service_of, write_config
 from support.packets import address_of, read_packets
 from support.queues import queue_drops
 from support.tunnelled import Outside, Tunnelled, make_backend
+from tula.dataplane.nft.tunnel_plan import kinds_of
+from tula.kernel.nft_data_path import NftChange
 from tula.kernel.tunnels import KernelTunnels
 from tula.lab import (
     Capture,
@@ -45,7 +47,6 @@ from tula.lab import (
     set_offload,
     udp_ask,
 )
-from tula.plan.tunnels import kinds_of
 
 pytestmark = pytest.mark.kernel
 
@@ -255,10 +256,12 @@ def test_many_backends(lab: Lab, tmp_path: Path, tunnel: str) -> None:
     made.apply()
     one = time.monotonic() - start
     print(f"{count} backends over {tunnel}: from nothing {first:.1f} s, one changed {one:.1f} s")
+    assert isinstance(change.path, NftChange)
+    tunnels = change.path.tunnels
     if tunnel == "vxlan":
-        assert (len(change.tunnels.add), len(change.tunnels.add_peers)) == (0, 1)
+        assert (len(tunnels.add), len(tunnels.add_peers)) == (0, 1)
     else:
-        assert (len(change.tunnels.add), len(change.tunnels.remove)) == (2, 2)
+        assert (len(tunnels.add), len(tunnels.remove)) == (2, 2)
     assert not made.here.plan(made.path)
     start = time.monotonic()
     made.here.clear()

@@ -22,6 +22,7 @@ import pytest
 
 from support.packets import FAMILIES, PROTOCOLS, address_of, read_packets, udp_socket, vip_of
 from support.tunnelled import Outside, Tunnelled
+from tula.kernel.nft_data_path import NftChange
 from tula.lab import Capture, flows, udp_ask, wait_until
 from tula.model.config import Protocol
 from tula.model.flow import Flow
@@ -121,8 +122,10 @@ def test_a_device_that_was_deleted_or_changed_is_shown_and_mended(tunnelled: Tun
             for device in devices:
                 spoil(netlink, device["index"])
         change = tunnelled.here.plan(tunnelled.path)
-        assert {device.name for device in change.tunnels.add} == {d.get("ifname") for d in devices}
-        assert not change.transaction, "rules stand still"
+        assert isinstance(change.path, NftChange)
+        added = {device.name for device in change.path.tunnels.add}
+        assert added == {d.get("ifname") for d in devices}
+        assert not change.path.transaction, "rules stand still"
         assert tunnelled.apply()
         assert not tunnelled.apply()
         answered = flows(tunnelled.client, vip, 80, range(20400, 20420), "udp")
