@@ -81,7 +81,7 @@ def _wait_for_vips(joined: Joined, host: Host) -> None:
             )
         )
 
-    wait_until(there, 30, f"the VIPs at {host.name}")
+    wait_until(there, 120, f"the VIPs at {host.name}")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,8 @@ def test_a_bare_machine_serves_by_what_is_printed(
 def test_networkd_understands_the_files_of_all_kinds(lab: Lab, tmp_path: Path, outer: int) -> None:
     joined = Joined(lab, tmp_path, "vxlan", outer, backends=1)
     (host,) = joined.backends
-    offer(joined, "ipip", "gre", "gue", "vxlan")
+    joined.offer("ipip", "gre", "gue", "vxlan")
+    joined.configuration()
     boot = write_files(joined, host, "networkd", tmp_path)
     boot.start_networkd()
     assert not boot.complaints
@@ -130,16 +131,9 @@ def test_netplan_understands_what_it_can(
 ) -> None:
     joined = Joined(lab, tmp_path, "vxlan", outer, backends=1)
     (host,) = joined.backends
-    offer(joined, *kinds)
+    joined.offer(*kinds)
+    joined.configuration()
     debian = write_files(joined, host, "netplan", tmp_path).debian
     debian.run("netplan", "generate")
     written = debian.tree / "run/systemd/network"
     assert len(list(written.glob("10-netplan-tula-*.netdev"))) == sum(kinds.values())
-
-
-def offer(joined: Joined, *tunnels: str) -> None:
-    """One service for each of these."""
-    web = joined.services.pop("web")
-    for port, tunnel in enumerate(tunnels, 80):
-        joined.services[tunnel] = {**web, "ports": [port], "tunnel": tunnel}
-    joined.configuration()

@@ -15,7 +15,7 @@ import pytest
 
 from support import killed_join
 from support.in_process import InProcess
-from support.joined import KINDS, Joined, agent
+from support.joined import Joined, agent, alone, together
 from support.lab_configurations import service_of, write_config
 from support.machines import differences, machine
 from support.packets import address_of
@@ -26,18 +26,10 @@ from tula.lab import Host, Lab, flat, flows, serve_tcp, serve_udp, wait_until
 
 pytestmark = pytest.mark.kernel
 
-KILLED = [("l2", 4), ("vxlan", 4), *([("gue", 4)] if os.environ.get("TULA_SOAK") else [])]
-"""A program for each command: minutes in the emulated VM."""
-L3 = [kind for kind in KINDS if kind[0] != "l2"]
-
-
-def cases(kinds: list[tuple[str, int]]) -> list[object]:
-    return [
-        pytest.param(
-            *kind, marks=pytest.mark.link_kinds(*KINDS[kind]), id=f"{kind[0]}-ipv{kind[1]}"
-        )
-        for kind in kinds
-    ]
+KILLED = [("vxlan", 4), *([("l2", 4), ("gue", 4)] if os.environ.get("TULA_SOAK") else [])]
+"""A program for each command: minutes in the emulated VM. VXLAN has all of L2's commands."""
+TUNNELS = [(("vxlan",), 4), (("vxlan",), 6), *((("ipip", "gre", "gue"), o) for o in (4, 6))]
+"""By kind, or several of one machine at once, and the version of the outer addresses."""
 
 
 def state_of(host: Host) -> Path:
@@ -53,7 +45,7 @@ def killed(host: Host, configuration: Path, number: int) -> bool:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("kind", "outer"), cases(KILLED))
+@pytest.mark.parametrize(("kind", "outer"), [alone(*kind) for kind in KILLED])
 def test_a_join_that_was_killed_is_finished_or_taken_back(
     lab: Lab, tmp_path: Path, kind: str, outer: int
 ) -> None:
@@ -75,7 +67,7 @@ def test_a_join_that_was_killed_is_finished_or_taken_back(
     assert differences(before, machine(host)) == {}
 
 
-@pytest.mark.parametrize(("kind", "outer"), cases([("l2", 4), ("vxlan", 4), ("ipip", 4)]))
+@pytest.mark.parametrize(("kind", "outer"), [alone("l2", 4), alone("vxlan", 4), alone("ipip", 4)])
 def test_started_again_it_joins_by_the_unit_before_it_has_addresses(
     lab: Lab, tmp_path: Path, kind: str, outer: int
 ) -> None:
@@ -90,7 +82,10 @@ def test_started_again_it_joins_by_the_unit_before_it_has_addresses(
     again = lab.host("again", switch)
     unit = UnitFile.parse(Unit(state).text())
     assert unit.words("Type") == ["oneshot"]
-    again.run([shlex.split(word)[0] for word in unit.command], env={"PATH": "/usr/sbin:/usr/bin"})
+    environment = {"PATH": "/usr/sbin:/usr/bin"}
+    if "PYTHONPATH" in os.environ:  # where Tula is not installed
+        environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    again.run([shlex.split(word)[0] for word in unit.command], env=environment)
     again.add_address("eth0", *own)
     if joined.network.router is not None:
         for gateway in ("10.7.0.1", "fd07::1"):
@@ -102,34 +97,41 @@ def test_started_again_it_joins_by_the_unit_before_it_has_addresses(
         assert set(answered.values()) == {"again"}
 
 
-@pytest.mark.parametrize(("kind", "outer"), cases(L3))
+@pytest.mark.parametrize(("kinds", "outer"), [together(*each) for each in TUNNELS])
 def test_tunnels_take_packets_of_balancers_alone_and_for_vips_alone(
-    lab: Lab, tmp_path: Path, kind: str, outer: int
+    lab: Lab, tmp_path: Path, kinds: tuple[str, ...], outer: int
 ) -> None:
-    joined = Joined(lab, tmp_path, kind, outer, backends=1)
-    joined.join()
+    """And whatever they are, they are gone when the machine leaves."""
+    joined = Joined(lab, tmp_path, kinds[0], outer, backends=1)
+    joined.offer(*kinds)
     host, network, router = joined.backends[0], joined.network, joined.network.router
     assert router is not None
+    bare = machine(host)
+    joined.join()
     host.add_address("lo", "10.99.0.1/32")  # of another network of the machine's
     servers = serve_udp(host, [80], [*network.vips, "10.99.0.1"])
     backend = address_of(host, outer)
 
-    def ask(sender: Host, interface: str, vip: str, sport: int) -> None:
+    def ask(kind: str, sender: Host, interface: str, vip: str, sport: int) -> None:
         inside = question(joined.client, vip, sport)
         source = address_of(sender, outer)
         send_by(sender, router.mac(interface), encapsulated(kind, source, backend, inside))
 
-    for vip in network.vips:
+    for kind in kinds:
+        for vip in network.vips:
+            before = servers.requests
+            ask(kind, joined.client, "eth1", vip, 30000)  # of a stranger
+            ask(kind, joined.lb, "eth0", vip, 30001)  # the same, of the balancer: it comes after
+            wait_until(lambda seen=before: servers.requests > seen, what="the balancer's packet")
+            assert servers.requests == before + 1
         before = servers.requests
-        ask(joined.client, "eth1", vip, 30000)  # of a stranger
-        ask(joined.lb, "eth0", vip, 30001)  # the same, of the balancer: it comes after
-        wait_until(lambda seen=before: servers.requests > seen, what="the balancer's packet")
+        ask(kind, joined.lb, "eth0", "10.99.0.1", 30002)  # not for a VIP
+        ask(kind, joined.lb, "eth0", network.vip4, 30003)
+        wait_until(lambda seen=before: servers.requests > seen, what="the packet for the VIP")
         assert servers.requests == before + 1
-    before = servers.requests
-    ask(joined.lb, "eth0", "10.99.0.1", 30002)  # not for a VIP
-    ask(joined.lb, "eth0", network.vip4, 30003)
-    wait_until(lambda: servers.requests > before, what="the packet for the VIP")
-    assert servers.requests == before + 1
+    host.remove_address("lo", "10.99.0.1/32")
+    agent(host, "leave")
+    assert differences(bare, machine(host)) == {}
 
 
 def test_a_balancer_that_is_a_backend_of_another(lab: Lab, tmp_path: Path) -> None:

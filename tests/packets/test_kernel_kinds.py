@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from tula.lab import Host, Lab, Network, flat, flows, serve_tcp, serve_udp
 
 pytestmark = pytest.mark.kernel
 
+SOAK = os.environ.get("TULA_SOAK")
+"""Else test_tunnels.py sends packets through each kind in the VM."""
 GUE, FOU = 2, 1
 INNER = {4: ("192.0.2.1/24", "192.0.2.2/24"), 6: ("2001:db8:2::1/64", "2001:db8:2::2/64")}
 
@@ -81,7 +84,12 @@ def asked_through(network: Network, kind: Kind, **keys: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.link_kinds(KINDS[name].name)) for name in KINDS]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.link_kinds(KINDS[name].name))
+        for name in KINDS
+        if SOAK or name == "vxlan"
+    ],
 )
 def test_a_tunnel_carries_requests(lab: Lab, name: str) -> None:
     asked_through(flat(lab, backends=1), KINDS[name])
@@ -102,7 +110,7 @@ def test_a_port_receives_gue_and_another_fou(lab: Lab, family: int) -> None:
     "name",
     [
         pytest.param(name, marks=pytest.mark.link_kinds("fou", KINDS[name].name))
-        for name in ("ipip", "sit-any", "gre")
+        for name in ("sit-any", *(("ipip", "gre") if SOAK else ()))
     ],
 )
 def test_gue_carries_requests(lab: Lab, name: str) -> None:

@@ -15,6 +15,7 @@ With tunnels the backends are behind a router, and probes go in the same tunnel 
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
@@ -286,11 +287,20 @@ def test_without_checks_there_is_no_chain_and_clear_takes_all_back(
     assert settings() == before
 
 
+# Of the kinds that need the VM those whose outer packets differ most; that each carries packets
+# is test_tunnels.py's.
+PROBED_KINDS = {
+    kind: needed
+    for kind, needed in LINK_KINDS.items()
+    if os.environ.get("TULA_SOAK") or kind[0] == "vxlan" or kind in (("ipip", 4), ("gue", 6))
+}
+
+
 @pytest.fixture(
     scope="module",
     params=[
         pytest.param(kind, marks=pytest.mark.link_kinds(*needed), id=f"{kind[0]}-over-ipv{kind[1]}")
-        for kind, needed in LINK_KINDS.items()
+        for kind, needed in PROBED_KINDS.items()
     ],
 )
 def l3(

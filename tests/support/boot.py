@@ -34,7 +34,7 @@ class Boot:
         self.debian.own("systemd-network", "/run/systemd/netif")
         log = ("env", "SYSTEMD_LOG_TARGET=console", "SYSTEMD_LOG_LEVEL=debug")
         self.debian.start(*log, "/lib/systemd/systemd-networkd", log=self._log)
-        wait_until(lambda: "lo: State changed: configuring -> configured" in self.said, 30)
+        wait_until(lambda: "lo: State changed: configuring -> configured" in self.said, 120)
 
     def add_devices(self) -> None:
         """For each, the sysctls that name it (udev's 99-systemd.rules)."""

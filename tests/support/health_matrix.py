@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,17 @@ PATIENCE = 120.0 if EMULATED else 20.0
 class HealthMatrix:
     """A lab with a daemon; ``tunnel`` "" is L2, ``outer`` the version of tunnels' addresses."""
 
-    def __init__(self, lab: Lab, directory: Path, tunnel: str, outer: int) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        directory: Path,
+        tunnel: str,
+        outer: int,
+        services: Sequence[Named] = SERVICES,
+    ) -> None:
         self.tunnel = tunnel
-        vips = [*dict.fromkeys(named.vip for named in SERVICES)]
+        self.services = services
+        vips = [*dict.fromkeys(named.vip for named in services)]
         made = remote(lab, backends=3, vips=vips) if tunnel else flat(lab, 1, 3, vips=vips)
         self.network: Network = made
         self.path = directory / "tula.yaml"
@@ -109,6 +119,11 @@ class HealthMatrix:
             return ""
         return f"{when}: {named}/{backend} is {state}: {said}; wanted: {reason or 'up'}"
 
+    def all_amiss(self, when: str) -> list[str]:
+        """That of all services and backends."""
+        pairs = product(self.services, (backend.name for backend in self.network.backends))
+        return [found for pair in pairs if (found := self.amiss(when, *pair))]
+
     def up(self, when: str, named: Named) -> set[str]:
         """The backends that are to be up then."""
         names = [backend.name for backend in self.network.backends]
@@ -128,7 +143,7 @@ class HealthMatrix:
                 lb.add_route(clients, via=address_of(network.router, version))
         lb.write_sysctl("net/ipv4/conf/eth0/rp_filter", 1)
         other = lab.host("other", network.lan, "10.9.0.3/24", "fd09::3/64")
-        other.add_address("eth0", *{_host_route(n.vip) for n in SERVICES if n.place == "held"})
+        other.add_address("eth0", *{_host_route(n.vip) for n in self.services if n.place == "held"})
         serve_tcp(other, [80, 81, 82, 83])
 
     def _write(self, outer: int) -> None:
@@ -148,7 +163,7 @@ class HealthMatrix:
                 "backends": backends,
                 **(l3 if self.tunnel else {"forwarding": "l2"}),
             }
-            for named in SERVICES
+            for named in self.services
         }
         top: dict[str, Any] = {"maglev": {"slots": 251}}
         if self.tunnel:
@@ -162,11 +177,11 @@ class HealthMatrix:
         rules = [
             f"{'ip' if named.family == 4 else 'ip6'} daddr {named.vip} tcp dport {named.port} "
             + ("drop" if named.what == "dropped" else "reject")
-            for named in SERVICES
+            for named in self.services
             if named.what in ("dropped", "rejected")
         ]
-        chain = "type filter hook input priority 0; "
-        host.run(["nft", f"table inet broken {{ chain in {{ {chain} {'; '.join(rules)}; }}; }}"])
+        chain = "; ".join(["type filter hook input priority 0", *rules])
+        host.run(["nft", f"table inet broken {{ chain in {{ {chain}; }}; }}"])
         host.remove_address("lo", *self._going())
 
     def _mend_vips(self, host: Host) -> None:
@@ -175,7 +190,7 @@ class HealthMatrix:
         host.add_address("lo", *self._going())
 
     def _going(self) -> list[str]:
-        return sorted({_host_route(n.vip) for n in SERVICES if n.port > 82})
+        return sorted({_host_route(n.vip) for n in self.services if n.port > 82})
 
     def _delete_tunnels(self, host: Host) -> None:
         with host.netlink() as netlink:
@@ -192,16 +207,12 @@ class HealthMatrix:
                 self.seen[when] = self.daemon.backends()
             except (NoDaemonError, DaemonError):  # too busy: where much else runs on this machine
                 return False
-            return not any(
-                self.amiss(when, named, backend.name)
-                for named in SERVICES
-                for backend in self.network.backends
-            )
+            return not self.all_amiss(when)
 
         with suppress(LabError):
             wait_until(reached, PATIENCE, "the states")
         asked = self.answered[when] = {}
-        for named in filter(_reachable, SERVICES):
+        for named in filter(_reachable, self.services):
 
             def answered(named: Named = named) -> bool:
                 asked[named] = self._ask(named)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.in_process import InProcess, call_tula
 from support.lab_configurations import write_config
 from support.packets import address_of
@@ -15,6 +17,19 @@ from tula.lab import Host, Lab, Network, flat, remote
 
 KINDS: dict[tuple[str, int], Sequence[str]] = {("l2", 4): (), **LINK_KINDS}
 """Forwarding or tunnel, and the version of the outer addresses; what the kernel must have."""
+
+
+def alone(kind: str, outer: int) -> object:
+    """The parameters ``kind, outer`` of a test, and what its kernel must have."""
+    marks = pytest.mark.link_kinds(*KINDS[kind, outer])
+    return pytest.param(kind, outer, marks=marks, id=f"{kind}-ipv{outer}")
+
+
+def together(kinds: tuple[str, ...], outer: int) -> object:
+    """The parameters ``kinds, outer`` of a test whose backends have tunnels of all these kinds."""
+    needed = sorted({name for kind in kinds for name in KINDS[kind, outer]})
+    marks = pytest.mark.link_kinds(*needed)
+    return pytest.param(kinds, outer, marks=marks, id=f"{'+'.join(kinds)}-ipv{outer}")
 
 
 def agent(host: Host, *arguments: str | Path, status: int = 0) -> dict[str, Any]:
@@ -55,6 +70,14 @@ class Joined:
     def _backend(self, host: Host) -> dict[str, Any]:
         versions = (4, 6) if self.kind == "l2" else (self.outer,)
         return {"address": [address_of(host, version) for version in versions]}
+
+    def offer(self, *kinds: str) -> None:
+        """In place of the one service one for each of these tunnels, named so, at ports from 80."""
+        web = next(iter(self.services.values()))
+        self.services = {
+            kind: {**web, "ports": [port], "forwarding": "l3", "tunnel": kind}
+            for port, kind in enumerate(kinds, 80)
+        }
 
     def configuration(self, **top: Any) -> Path:
         """Writes the configuration as it is now."""

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +38,11 @@ def main() -> int:
             print("No test was left for the VM.")
             return 0
         tests += left
+    began = time.monotonic()
     try:
-        return _run(tests, options.timeout)
+        status = _run(tests, options.timeout)
+        print(f"In the VM, with its disk and its boot: {time.monotonic() - began:.0f} s")
+        return status
     except VmError as error:
         print(f"scripts/vm: {error}", file=sys.stderr)
         return 1
@@ -76,8 +80,10 @@ def _run(tests: list[str], limit: float) -> int:
 
 
 def _pytest(tests: list[str]) -> list[str]:
+    # Whatever checkout this Python has Tula from, what is tested is this one's.
+    told = [f"PYTHONPATH={_CHECKOUT / 'src'}"]
     # The soak's word goes along; nothing else of this environment does.
-    told = [f"TULA_SOAK={os.environ['TULA_SOAK']}"] if "TULA_SOAK" in os.environ else []
+    told += [f"TULA_SOAK={os.environ['TULA_SOAK']}"] if "TULA_SOAK" in os.environ else []
     command = ["/usr/bin/env", *told, sys.executable, "-m", "pytest", "-vv"]
     command.append("--override-ini=console_output_style=times")
     # Not all plugins: hypothesis' loads all of it, which takes 15 s there.
