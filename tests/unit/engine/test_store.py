@@ -97,7 +97,7 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(
     monkeypatch.setattr(os, "fsync", noted)
     store.prepare_configuration(b"text")()
     assert seen == [(seen[0][0], None), ("state", b"text")]
-    assert re.fullmatch(r"\.configuration\.yaml\.[0-9a-f]{16}\.new", seen[0][0])
+    assert re.fullmatch(r"\.document\.yaml\.[0-9a-f]{16}\.new", seen[0][0])
 
 
 @pytest.mark.parametrize(
@@ -203,5 +203,5 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> 
 
 def test_a_document_that_cannot_be_read_is_named(store: Store) -> None:
     (store.directory / "document.yaml").mkdir(parents=True)
-    with pytest.raises(StateError, match=r"configuration\.yaml: Is a directory"):
+    with pytest.raises(StateError, match=r"document\.yaml: Is a directory"):
         store.configuration()
