@@ -86,7 +86,7 @@ def test_from_three_bare_machines_to_the_first_answer(lab: Lab, tmp_path: Path, 
 
     (join,) = commands("tula backend join")
     for cache in caches:
-        assert f"This machine is {cache.name}." in run(cache, join, path, kind)
+        assert f"This machine is the backend {cache.name}." in run(cache, join, path, kind)
         timed(f"{cache.name}: tula {' '.join(join)}")
     for command in [*commands("tula check"), *commands("tula plan"), *commands("tula apply")]:
         run(lb, command, path, kind)

@@ -28,7 +28,7 @@ from tula.config.load import load_config
 from tula.lab import Lab, Network, flat, flows, serve_tcp, serve_udp
 from tula.model.config import Config, Protocol
 from tula.model.flow import Flow
-from tula.plan import trace
+from tula.plan import slots
 from tula.plan.maglev import maglev_table
 
 pytestmark = pytest.mark.kernel
@@ -59,7 +59,7 @@ def network() -> Iterator[Network]:
 @pytest.fixture(autouse=True)
 def _tables_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trace makes its Maglev table anew; hundreds of flows of one configuration need it once."""
-    monkeypatch.setattr(trace, "maglev_table", lru_cache(maglev_table))
+    monkeypatch.setattr(slots, "maglev_table", lru_cache(maglev_table))
 
 
 def apply(network: Network, directory: Path, top: dict[str, Any], **keys: Any) -> Path:

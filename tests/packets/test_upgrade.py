@@ -19,6 +19,7 @@ import yaml
 from support.packets import FAMILIES, vip_of
 from support.snapshots import marks, observe
 from tula.dataplane.nft.recover import counts_by_id, recover_ids
+from tula.dataplane.nft.ruleset import Foreign
 from tula.dataplane.nft.schema import SCHEMA, schema_of
 from tula.kernel.nftables import KernelNftables
 from tula.lab import Host, Lab, Network, TcpFlow, ask_all, flat, serve_tcp, tcp_flows
@@ -99,7 +100,9 @@ def test_500_connections_ids_and_counts_go_on(lab: Lab, tmp_path: Path) -> None:
         assert count.bytes >= old_counts[mark].bytes
     for name, number in entries(lb).items():
         assert number is None or number >= (old_entries[name] or 0) >= 250, name
-    assert {"via4_1024", "via6_1024", "turns_1_3"} <= old.maps.keys() - new.maps.keys()
+    assert {"via4_1024", "via6_1024"} <= old.maps.keys() - new.maps.keys()
+    assert "turns_1_3" in old.foreign.maps
+    assert new.foreign == Foreign()
     assert not json.loads(lb.tula("apply", "-f", OLD / "tula.yaml", "--json").stdout)["changed"]
 
     # By its entry, not by chance: neither hash nor round robin chooses a drained backend.

@@ -100,7 +100,7 @@ class Program:
                 known = Known(known.configurations[-1:], known.overrides[-1:])
                 continue
             kind, at, *words = line.split()
-            if kind == "document":
+            if kind == "configuration":
                 known.configurations.append(int(at))
             else:
                 before = known.overrides[-1]
