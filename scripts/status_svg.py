@@ -23,9 +23,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
-from tula.lab.backend import prepare_backend
 
 from tula.lab import Host, Lab, serve_http, serve_udp, udp_ask, wait_until
+from tula.lab.topologies import prepare_backend
 
 CONFIGURATION = """\
 interfaces: [eth0]
