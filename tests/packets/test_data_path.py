@@ -18,8 +18,7 @@ from ipaddress import ip_address
 import pytest
 
 from support.lab_configurations import service_of, write_config
-from support.packets import FAMILIES, PROTOCOLS, address_of
-from support.serving import vip_of
+from support.packets import FAMILIES, PROTOCOLS, address_of, vip_of
 from tula.config.load import parse_config
 from tula.dataplane.port import DataPath, Receipt
 from tula.engine.assemble import kernel_data_path, vip_owners

@@ -98,7 +98,8 @@ def test_from_three_bare_machines_to_the_first_answer(lab: Lab, tmp_path: Path, 
         timed(f"client: answers of {dict(answers)}")
         assert all(packet.source != VIP for packet in read_packets(capture.frames()))
     assert set(answers) == {"cache-1", "cache-2"}
-    assert "cache-1" in run(lb, *commands("tula status"), path, kind)
+    (status,) = commands("tula status")
+    assert "cache-1" in run(lb, status, path, kind)
     (trace,) = commands("tula trace")
     assert "maglev hashes 10.0.0.50 port 40000" in run(lb, trace, path, kind)
     (doctor,) = commands("tula doctor")

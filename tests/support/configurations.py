@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -124,7 +123,7 @@ SECONDS = st.integers(1, 10**8).map(lambda ms: ms / 1000)
 
 
 @st.composite
-def monitors(draw: Callable[..., object], ports: tuple[PortRange, ...]) -> HealthMonitor:
+def monitors(draw: st.DrawFn, ports: tuple[PortRange, ...]) -> HealthMonitor:
     """A health monitor with settings of its kind, for a service with these ports."""
     via = draw(st.sampled_from(["dsr", "direct"]))
     own = via == "dsr" and ports
@@ -165,7 +164,7 @@ def monitors(draw: Callable[..., object], ports: tuple[PortRange, ...]) -> Healt
 
 
 @st.composite
-def service_ports(draw: Callable[..., object]) -> tuple[PortRange, ...]:
+def service_ports(draw: st.DrawFn) -> tuple[PortRange, ...]:
     """Sorted ports and ranges without overlap; sometimes any."""
     ends = sorted(draw(st.sets(st.integers(1, 65535), max_size=6)))
     pairs = [PortRange(a, b) for a, b in zip(ends[::2], ends[1::2], strict=False)]
@@ -187,7 +186,7 @@ def _server(version: int, host: int) -> IPAddress:
 
 
 @st.composite
-def valid_services(draw: Callable[..., object], number: int, name: str) -> VirtualService:
+def valid_services(draw: st.DrawFn, number: int, name: str) -> VirtualService:
     """A service that keeps the contract."""
     both = st.sampled_from([(4,), (6,), (4, 6), (6, 4)])
     versions = draw(both)
@@ -224,7 +223,7 @@ def valid_services(draw: Callable[..., object], number: int, name: str) -> Virtu
 
 
 @st.composite
-def valid_configs(draw: Callable[..., object]) -> Config:
+def valid_configs(draw: st.DrawFn) -> Config:
     """A config that keeps the contract in full, with every setting drawn."""
     interface = st.from_regex(r"[A-Za-z0-9_@+-][A-Za-z0-9._@+-]{0,14}", fullmatch=True)
     names = draw(st.lists(NAMES, max_size=3, unique=True))

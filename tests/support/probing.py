@@ -85,9 +85,7 @@ class Probing:
         routes = plan_routes(config, host)
         path = kernel_data_path()
         memory = path.recall(self._store.remembered().path)
-        self.plan = plan_probes(
-            config, host, routes, lambda *name: path.probe_socket(*name, memory)
-        )
+        self.plan = plan_probes(config, host, routes, lambda s, b: path.probe_socket(s, b, memory))
         assert self.plan.problems == ()
         return self.plan
 

@@ -35,7 +35,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     return pytester
 
 
-def run(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+def run(suite: pytest.Pytester, *arguments: str) -> pytest.HookRecorder:
     return suite.inline_run(*arguments, plugins=[link_kinds])
 
 
