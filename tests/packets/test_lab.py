@@ -285,7 +285,7 @@ def test_an_idle_lab_is_quiet(lab: Lab) -> None:
     for name in "abc":
         snapshot(lab[name])  # which waits until their links have their own addresses
     captures = [Capture(lab[name]).start() for name in "abc"]
-    time.sleep(0.5)  # the one fixed sleep: waiting for nothing to happen
+    time.sleep(0.5)  # a fixed sleep: there is no condition to wait for when nothing is to happen
     for capture in captures:
         capture.stop()
         assert capture.frames() == []
