@@ -3,8 +3,8 @@
     .venv/bin/python bench/packets.py [--rounds N] [--quick] [--shape FILE.nft ...]
 
 Needs root, nftables, curl and nftlb (``get-nftlb``). Everything happens in namespaces of the lab.
-Subjects are measured in turn, round by round, so that what disturbs the machine disturbs all of
-them alike.
+Subjects are measured in turn, slice of 50 ms by slice, there and back, so that what disturbs the
+machine disturbs all of them alike.
 """
 
 from __future__ import annotations
@@ -47,34 +47,49 @@ def measure_case(
             taken = time.monotonic() - start
             _say(f"  {subject.name}: ready in {taken:.1f} s, {sent.nanoseconds} ns a packet")
         for number in range(rounds):
-            for name, made in rigs.items():
-                core.run(lambda made=made: made.send(_PROBE))  # type: ignore[misc]
-                _measure(core, made, counts[name], slices, found[name])
-            last = ", ".join(f"{one.subject} {one.rounds[-1]:.0f}" for one in found.values())
+            for slice_number in range(slices):
+                # There and back: a drift within a pass then favours no subject.
+                back = slice_number % 2 == 1
+                _measure_pass(core, rigs, counts, found, max(_PROBE, case.traffic.flows), back=back)
+            last = ", ".join(
+                f"{one.subject} {median(one.slices[-slices:]):.0f}" for one in found.values()
+            )
             _say(f"  round {number + 1}: {last}")
     return found
 
 
-def _measure(core: Core, made: Rig, count: int, slices: int, found: Found) -> None:
-    """One round of one subject: the median of its slices."""
-    runs = [core.run(lambda: made.send(count)) for _ in range(slices)]
-    found.rounds.append(median(run.nanoseconds for run in runs))
-    found.sent += count * slices
-    by_backend = [sum(run.arrived[n] for run in runs) for n in range(made.backends)]
-    found.arrived += sum(by_backend)
-    found.backends = sum(1 for frames in by_backend if frames)
+def _measure_pass(
+    core: Core,
+    rigs: dict[str, Rig],
+    counts: dict[str, int],
+    found: dict[str, Found],
+    warm: int,
+    *,
+    back: bool,
+) -> None:
+    """One slice of each subject, the last one first on the way back; each first sends ``warm``."""
+    for name in reversed(rigs) if back else rigs:
+        send, one = rigs[name].send, found[name]
+        # The subject before has filled the CPU's caches with its own.
+        core.run(lambda send=send: send(warm))  # type: ignore[misc]
+        sent = core.run(lambda send=send, name=name: send(counts[name]))  # type: ignore[misc]
+        one.slices.append(sent.nanoseconds)
+        one.sent += counts[name]
+        by_backend = sent.arrived[: rigs[name].backends]
+        one.arrived += sum(by_backend)
+        one.backends = max(one.backends, sum(1 for frames in by_backend if frames))
 
 
 def _subjects(
     shapes: Sequence[Shape], only: Sequence[str], beside: Sequence[Path]
 ) -> list[Subject]:
-    tula: list[Subject] = []
-    for checkout in (None, *beside):
-        tula += [
-            Tula("Tula, table off", {"enabled": False}, checkout),
-            Tula("Tula, table warm", {}, checkout),
-            FullTula("Tula, table full", checkout),
-        ]
+    # What is compared stands side by side: their slices then follow each other.
+    commits = (None, *beside)
+    tula: list[Subject] = [
+        *(Tula("Tula, table off", {"enabled": False}, one) for one in commits),
+        *(Tula("Tula, table warm", {}, one) for one in commits),
+        *(FullTula("Tula, table full", one) for one in commits),
+    ]
     listed: list[Subject] = [Alone(), Routing(), Nftlb(), *tula, *shapes]
     return [s for s in listed if not only or isinstance(s, Shape) or s.name in only]
 
@@ -111,7 +126,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--case", type=_size, action="append", metavar="FLOWS,SERVICES,BACKENDS")
     add("--ip", type=int, choices=(4, 6), default=4)
     add("--protocol", choices=("udp", "tcp"), default="udp")
-    add("--json", type=Path, metavar="FILE", help="write every round")
+    add("--json", type=Path, metavar="FILE", help="write every slice")
     add("--svg", type=Path, metavar="FILE", help="draw it")
     parsed = parser.parse_args(arguments)
     if parsed.quick:

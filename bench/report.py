@@ -30,10 +30,10 @@ class Case:
 
 @dataclass(slots=True)
 class Found:
-    """What one subject did in one case: nanoseconds of a packet in each round, and frames."""
+    """What one subject did in one case: nanoseconds of a packet in each slice, and frames."""
 
     subject: str
-    rounds: list[float] = field(default_factory=list)
+    slices: list[int] = field(default_factory=list)
     sent: int = 0
     arrived: int = 0
     backends: int = 0
@@ -41,17 +41,17 @@ class Found:
 
     @property
     def nanoseconds(self) -> float:
-        return median(self.rounds)
+        return median(self.slices)
 
     @property
     def mpps(self) -> float:
         return 1000 / self.nanoseconds
 
     def ratio(self, other: Found | None) -> float | None:
-        """Its speed to the other's: the median over rounds, each compared within itself."""
+        """Its speed to the other's: the median over pairs of slices of the same moment."""
         if other is None:
             return None
-        pairs = zip(self.rounds, other.rounds, strict=True)
+        pairs = zip(self.slices, other.slices, strict=True)
         return median(theirs / ours for ours, theirs in pairs)
 
     def remark(self) -> str:
@@ -76,7 +76,19 @@ def markdown(results: Results) -> str:
             cells = [one.subject, f"{one.mpps:.2f}", f"{one.nanoseconds:.0f}", net, *ratios]
             lines.append(f"| {' | '.join([*cells, one.remark()])} |")
         lines.append("")
+        lines += _beside(found)
     return "\n".join(lines)
+
+
+def _beside(found: dict[str, Found]) -> list[str]:
+    """Where another commit was measured beside: time of this one to that one's, for each name."""
+    lines = [
+        f"- {other.subject}: this commit takes {other.ratio(one):.3f} of its time"
+        for one in found.values()
+        for other in found.values()
+        if other.subject.startswith(f"{one.subject}, ")
+    ]
+    return [*lines, ""] if lines else []
 
 
 def _ratio(one: Found, other: Found | None) -> str:
@@ -85,7 +97,7 @@ def _ratio(one: Found, other: Found | None) -> str:
 
 
 def as_json(results: Results) -> str:
-    """Everything, round by round."""
+    """Everything, slice by slice."""
     return json.dumps(
         {
             "kernel": platform.release(),
@@ -103,7 +115,7 @@ def as_json(results: Results) -> str:
                             "mpps": round(one.mpps, 4),
                             "to_nftlb": one.ratio(found.get(NFTLB)),
                             "to_routing": one.ratio(found.get(ROUTING)),
-                            "rounds": one.rounds,
+                            "slices": one.slices,
                             "sent": one.sent,
                             "arrived": one.arrived,
                             "backends": one.backends,
