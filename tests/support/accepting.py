@@ -131,7 +131,7 @@ class Program:
         assert reconciler.problems == ()
         before = KernelNftables().generation()
         change = balancer.plan(parse_config(configuration).config, configuration)
-        assert not change, describe_steps(change)
+        assert not change, list(describe_steps(change))
         assert reconciler.cycle({}, compare=True).outcome is CycleOutcome.UNCHANGED
         assert KernelNftables().generation() == before
 

@@ -30,7 +30,7 @@ from tula.cli.common import (
 from tula.cli.daemon import daemon_errors, daemon_of, placed, require_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from tula.cli.client import Client
@@ -184,10 +184,10 @@ def _show(change: Change, json: bool, nothing: str) -> None:
     show_steps(bool(change), describe_steps(change), json, nothing)
 
 
-def show_steps(changed: bool, steps: list[dict[str, Any]], as_json: bool, nothing: str) -> None:
+def show_steps(changed: bool, steps: Iterable[dict[str, Any]], as_json: bool, nothing: str) -> None:
     """What was or would be done, a line each, or ``nothing``."""
     if as_json:
-        print_json({"changed": changed, "steps": steps})
+        print_json({"changed": changed, "steps": list(steps)})
     elif not changed:
         print(nothing)
     else:

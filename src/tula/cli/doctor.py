@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,7 +109,7 @@ def _pending_changes(
     source = configuration.source.encode()
     try:
         if daemon is not None:
-            steps: list[dict[str, Any]] = daemon.plan(source if named else None, True)["steps"]
+            steps: Iterable[dict[str, Any]] = daemon.plan(source if named else None, True)["steps"]
         else:
             steps = describe_steps(
                 open_balancer(store).plan(configuration.config, source, force=True)

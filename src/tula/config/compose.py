@@ -6,6 +6,7 @@ resolves every scalar with regular expressions, and knows neither duplicate keys
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NoReturn
 
 import yaml
@@ -89,7 +90,10 @@ class _Composer:
 
     def take(self, event: Any) -> None:
         start = event.start_mark
-        self.mark = (start.line + 1, start.column + 1)
+        line = start.line + 1
+        # Marks of one line share its number: a large file has hundreds of thousands of them.
+        last = self.mark[0]
+        self.mark = (last if line == last else line, start.column + 1)
         if isinstance(event, yaml.ScalarEvent):
             self._scalar(event)
         elif isinstance(event, yaml.MappingStartEvent):
@@ -178,6 +182,7 @@ class _Composer:
     def _key(self, frame: _Frame, text: str, merge: bool) -> None:
         node = frame.node
         assert isinstance(node, MapNode)
+        text = sys.intern(text)  # most keys are a few, thousands of times
         if text in node.key_marks:
             frame.seen.setdefault(text, [node.key_marks[text]]).append(self.mark)
         elif merge:

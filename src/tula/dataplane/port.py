@@ -6,7 +6,7 @@ returns is handed back to it and not looked into; a contract suite (tests/contra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,7 +68,7 @@ class PathChange(Protocol):
     def parts(self) -> tuple[str, ...]:
         """What it touches, in a word each, such as ``rules``."""
 
-    def steps(self) -> list[ChangeStep]:
+    def steps(self) -> Iterator[ChangeStep]:
         """What it does, in order."""
 
 

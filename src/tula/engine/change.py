@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tula.dataplane.port import ChangeStep, Observation, PathChange, Receipt
@@ -32,13 +33,12 @@ class Change:
             *(("addresses",) if self.vips else ()),
         )
 
-    def steps(self) -> list[ChangeStep]:
+    def steps(self) -> Iterator[ChangeStep]:
         """What it does, for people."""
-        return [
-            *self.vips.steps(before=True),
-            *(self.path.steps() if self.path is not None else ()),
-            *self.vips.steps(before=False),
-        ]
+        yield from self.vips.steps(before=True)
+        if self.path is not None:
+            yield from self.path.steps()
+        yield from self.vips.steps(before=False)
 
 
 @dataclass(frozen=True, slots=True)

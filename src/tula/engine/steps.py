@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tula.engine.change import Change
 
 
-def describe_steps(change: Change) -> list[dict[str, Any]]:
+def describe_steps(change: Change) -> Iterator[dict[str, Any]]:
     """The ``steps`` of ``tula apply --json``, in the order in which they are done."""
-    return [asdict(step) for step in change.steps()]
+    for step in change.steps():
+        yield {"verb": step.verb, "what": step.what, "name": step.name, "detail": step.detail}
 
 
 def render_steps(steps: Iterable[Mapping[str, Any]]) -> bytes:

@@ -5,7 +5,7 @@ It has no marks, no tables and no devices, so what passes on it leans on nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
@@ -80,12 +80,10 @@ class FakeChange:
     def parts(self) -> tuple[str, ...]:
         return ("rules",) if self else ()
 
-    def steps(self) -> list[ChangeStep]:
+    def steps(self) -> Iterator[ChangeStep]:
         before, after = _names(self.before), _names(self.after)
-        return [
-            *(ChangeStep("remove", "service", name) for name in before if name not in after),
-            *(ChangeStep("add", "service", name) for name in after if name not in before),
-        ]
+        yield from (ChangeStep("remove", "service", n) for n in before if n not in after)
+        yield from (ChangeStep("add", "service", n) for n in after if n not in before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,17 +108,12 @@ class NftChange:
         named = {"rules": bool(self.transaction), "tunnels": bool(self.tunnels)}
         return tuple(name for name, there in named.items() if there)
 
-    def steps(self) -> list[ChangeStep]:
+    def steps(self) -> Iterator[ChangeStep]:
         wanted = self.target.numbered.tunnels.devices if self.target is not None else {}
         devices: Devices = {**wanted, **self.had_tunnels.devices}
-        return [
-            *tunnel_steps(self.tunnels, devices, before=True),
-            *(
-                ChangeStep(line.verb, line.what, line.name, line.detail)
-                for line in describe_transaction(self.transaction)
-            ),
-            *tunnel_steps(self.tunnels, devices, before=False),
-        ]
+        yield from tunnel_steps(self.tunnels, devices, before=True)
+        yield from describe_transaction(self.transaction)
+        yield from tunnel_steps(self.tunnels, devices, before=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def journal(machine: FakeMachine) -> list[str]:
 def test_after_apply_there_is_nothing_to_do(machine: FakeMachine) -> None:
     planned = machine.balancer.plan(WEB, b"")
     done = machine.balancer.apply(WEB, b"document")
-    assert done.change.steps() == planned.steps()
+    assert list(done.change.steps()) == list(planned.steps())
     assert planned
     assert not machine.balancer.plan(WEB, b"")
     assert not apply(machine, WEB)

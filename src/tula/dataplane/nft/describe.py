@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tula.dataplane.nft.ruleset import FAMILY, TABLE
@@ -22,75 +23,74 @@ from tula.dataplane.nft.transaction import (
     Transaction,
     WakeTable,
 )
+from tula.dataplane.port import ChangeStep
 
 
 @dataclass(slots=True)
-class DescribedChange:
-    """One object that changes: ``verb`` is add, change or remove."""
+class _Entry:
+    """What becomes of one object: ``verb`` is add, change or remove."""
 
     verb: str
-    what: str
-    name: str
     detail: str = ""
 
 
-def describe_transaction(transaction: Transaction) -> list[DescribedChange]:
-    """What changes, a line for each table, chain, map and counter."""
-    lines: dict[tuple[str, str], DescribedChange] = {}
+def describe_transaction(transaction: Transaction) -> Iterator[ChangeStep]:
+    """What changes, a step for each table, chain, map and counter."""
+    entries: dict[tuple[str, str], _Entry] = {}
     added: dict[str, int] = {}
     deleted: dict[str, int] = {}
     flushed: set[str] = set()
 
-    def line(what: str, name: str, verb: str) -> DescribedChange:
-        return lines.setdefault((what, name), DescribedChange(verb, what, name))
+    def entry_of(what: str, name: str, verb: str) -> _Entry:
+        return entries.setdefault((what, name), _Entry(verb))
 
     for step in transaction:
         match step:
             case AddTable():
-                line("table", f"{FAMILY} {TABLE}", "add")
+                entry_of("table", f"{FAMILY} {TABLE}", "add")
             case WakeTable():
-                line("table", f"{FAMILY} {TABLE}", "change").detail = "no longer dormant"
+                entry_of("table", f"{FAMILY} {TABLE}", "change").detail = "no longer dormant"
             case DeleteTable():
-                line("table", f"{FAMILY} {TABLE}", "remove")
+                entry_of("table", f"{FAMILY} {TABLE}", "remove")
             case AddCounter(name):
-                line("counter", name, "add")
+                entry_of("counter", name, "add")
             case DeleteCounter(name):
-                line("counter", name, "remove")
+                entry_of("counter", name, "remove")
             case DeleteObject(name=name):
-                line("object", name, "remove")
+                entry_of("object", name, "remove")
             case AddChain(name, device):
-                entry = line("chain", name, "add")
+                entry = entry_of("chain", name, "add")
                 if entry.verb == "remove":  # it moves to another device
                     entry.verb = "change"
                 entry.detail = f"at the ingress of {device}" if device else ""
             case DeleteChain(name):
-                line("chain", name, "remove")
+                entry_of("chain", name, "remove")
             case AddRules(name):
-                entry = line("chain", name, "change")
+                entry = entry_of("chain", name, "change")
                 entry.detail = entry.detail or _many(len(step.rules), "rule")
             case AddMap(name):
-                entry = line("map", str(name), "add")
+                entry = entry_of("map", str(name), "add")
                 if entry.verb == "remove":  # somebody else's stood in its place
                     entry.verb = "change"
             case DeleteMap(map_name):
-                line("map", map_name, "remove")
+                entry_of("map", map_name, "remove")
             case AddElements(name, elements):
-                line("map", str(name), "change")
+                entry_of("map", str(name), "change")
                 added[str(name)] = len(elements)
             case FlushMap(name) if not name.kind.dynamic:
-                line("map", str(name), "change")
+                entry_of("map", str(name), "change")
                 flushed.add(str(name))
             case DeleteElements(name, keys):
-                line("map", str(name), "change")
+                entry_of("map", str(name), "change")
                 deleted[str(name)] = len(keys)
             case _:
                 pass  # a flush is part of a change or a removal
-    for (what, name), entry in lines.items():
+    for (what, name), entry in entries.items():
         if name in flushed and entry.verb == "change":
             entry.detail = f"written again: {_many(added.get(name, 0), 'element')}"
         elif what == "map" and entry.verb != "remove":
             entry.detail = _elements(entry.verb, added.get(name, 0), deleted.get(name, 0))
-    return list(lines.values())
+        yield ChangeStep(entry.verb, what, name, entry.detail)
 
 
 def _elements(verb: str, added: int, deleted: int) -> str:
