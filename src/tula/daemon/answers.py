@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tula.config.errors import place
 from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
-from tula.daemon.reconciler import place_problems
+from tula.daemon.reconciler import describe_problem, place_problems
 from tula.daemon.snapshot import Connections
 from tula.engine.balancer import Balancer
 from tula.engine.control import ApplyOutcome, DaemonFacts
@@ -36,7 +36,12 @@ from tula.model.flow import Flow
 from tula.model.health import BackendName, BackendStatus, Health, Override, State
 from tula.model.problem import ProblemsError
 from tula.model.stats import BackendKey, Count, Stats
-from tula.plan.backend_status import BackendStatuses, effective_config, plan_backend_statuses
+from tula.plan.backend_status import (
+    BackendStatuses,
+    Shares,
+    effective_config,
+    plan_backend_statuses,
+)
 from tula.plan.trace import Trace
 
 Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
@@ -75,8 +80,23 @@ class PlanRequest:
     force: bool
 
 
-Request = StatusRequest | MetricsRequest | TraceRequest | CountRequest | PlanRequest
-Answer = bytes | Trace | ApplyOutcome | Mapping[BackendKey, int] | None
+@dataclass(frozen=True, slots=True)
+class CompareRequest:
+    """Is the kernel what the last change left? Answered with a Comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether anything would be changed, and what is in the way, a line each."""
+
+    differs: bool
+    problems: tuple[str, ...] = ()
+
+
+Request = (
+    StatusRequest | MetricsRequest | TraceRequest | CountRequest | PlanRequest | CompareRequest
+)
+Answer = bytes | Trace | ApplyOutcome | Comparison | Mapping[BackendKey, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +113,7 @@ class View:
     findings: Mapping[BackendName, Health] = field(default_factory=dict)
     overrides: Mapping[BackendName, Override] = field(default_factory=dict)
     entered: Mapping[BackendName, float] = field(default_factory=dict)
+    shares: Shares = field(default_factory=dict)
     connections: Connections | None = None
     remembered: Remembered = field(default_factory=Remembered)
     revision: int | None = None
@@ -153,6 +174,8 @@ class Answers:
                 return reader.trace(config, flow, entry, later_fragment=datagram is not None)
             case PlanRequest():
                 return self._plan(request, view)
+            case CompareRequest():
+                return self._compare(view)
 
     def _reader(self, view: View) -> Reader:
         return Reader(self._kernel, _Published(view.remembered))
@@ -208,18 +231,15 @@ class Answers:
         try:
             if request.source is not None:
                 configuration = parse_config(request.source)
-            accepted = view.configuration.source.encode()
-            balancer = Balancer(
-                self._kernel, _Published(view.remembered, accepted), lambda: view.now
-            )
             statuses = plan_backend_statuses(
                 configuration.config, view.findings, view.overrides, view.now, view.entered
             )
-            change = balancer.plan(
+            change = self._balancer(view).plan(
                 configuration.config,
                 configuration.source.encode(),
                 force=request.force,
                 statuses=statuses.of,
+                shares=view.shares,
             )
         except ConfigError as error:
             return ApplyOutcome(problems=place_problems(error, error.positions))
@@ -229,6 +249,14 @@ class Answers:
             place(warning, configuration.positions) for warning in configuration.warnings
         )
         return ApplyOutcome(bool(change), render_steps(describe_steps(change)), (), warnings)
+
+    def _compare(self, view: View) -> Comparison:
+        change, problems = self._balancer(view).compare(view.config, view.statuses, view.shares)
+        return Comparison(bool(change), tuple(map(describe_problem, problems)))
+
+    def _balancer(self, view: View) -> Balancer:
+        accepted = view.configuration.source.encode()
+        return Balancer(self._kernel, _Published(view.remembered, accepted), lambda: view.now)
 
     def _statistics(self, view: View) -> Statistics:
         stats, facts = self._stats(self._reader(view), view), view.facts

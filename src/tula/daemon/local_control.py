@@ -12,6 +12,8 @@ from typing import cast
 from tula.config.load import LoadedConfig
 from tula.daemon.answers import (
     NO_CONFIGURATION,
+    CompareRequest,
+    Comparison,
     CountRequest,
     MetricsRequest,
     PlanRequest,
@@ -114,6 +116,10 @@ class LocalControl:
         except KernelError:
             return None
 
+    async def compare(self) -> Comparison:
+        """Whether the kernel is as the last change left it. Raises KernelError and StateError."""
+        return cast(Comparison, await self._readers.ask(CompareRequest()))
+
     def _configuration(self) -> LoadedConfig:
         snapshot = self._components.loop.snapshot
         if snapshot.configuration is None:
@@ -155,6 +161,7 @@ class LocalControl:
                 findings=findings,
                 overrides=snapshot.overrides,
                 entered=snapshot.entered,
+                shares=snapshot.shares,
                 connections=snapshot.connections,
                 remembered=snapshot.remembered,
                 revision=None if applied is None else applied.receipt.revision,

@@ -32,8 +32,6 @@ from tula.model.errors import KernelError
 from tula.model.health import BackendName
 from tula.model.problem import PlacedProblem, ProblemsError
 
-DRIFT = 60.0
-"""Seconds between comparisons of the whole kernel state when nothing happens."""
 _SETTINGS = 0.5
 """Seconds between looks at the few sysctls that were set: no event tells of ``accept_local``."""
 
@@ -51,17 +49,13 @@ class ControlLoop:
         watch: FileWatch,
         sysctls: Sysctls,
         supervisor: Supervisor,
-        *,
-        drift: float = DRIFT,
     ) -> None:
-        """``drift``: seconds between full comparisons when nothing happens."""
         self._writer = writer
         self._checks = checks
         self._events = events
         self._watch = watch
         self._sysctls = sysctls
         self._supervisor = supervisor
-        self._drift = drift
         self._queue = TriggerQueue()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -109,7 +103,6 @@ class ControlLoop:
                 for name, task in (
                     ("file-watch", self._watch_file),
                     ("file-reader", self._read_when_wanted),
-                    ("drift-detection", self._look_for_drift),
                     ("settings", self._look_at_settings),
                 ):
                     tasks.create_task(self._supervisor.keep(name, task), name=name)
@@ -211,7 +204,8 @@ class ControlLoop:
         )
         if result.error and self._offer is None:
             self._offer = offer
-        self._settle(result)
+        # A comparison finds no thousand verdicts one by one: those that waited for it go on.
+        self._settle(result, rest=not compare)
         self.started.set()
 
     async def _read_when_wanted(self) -> None:
@@ -236,14 +230,17 @@ class ControlLoop:
         except ConfigError as error:
             return place_problems(error, error.positions)
 
-    def _settle(self, result: CycleResult) -> None:
-        """Plans the next try of what failed, all of it or a part."""
+    def _settle(self, result: CycleResult, *, rest: bool = True) -> None:
+        """Plans the next try of what failed, all of it or a part.
+
+        ``rest``: the next cycle for health comes only after a while.
+        """
         now = time.monotonic()
         if result.error:
             self._queue.failed(now)
             self._wake.set()
         else:
-            self._queue.succeeded(now, result.seconds)
+            self._queue.succeeded(now, result.seconds if rest else 0.0)
         self._retry(Trigger.KERNEL, result.warned)
         self._retry(Trigger.CONFIGURATION, bool(self.snapshot.deferred))
 
@@ -303,11 +300,6 @@ class ControlLoop:
     async def _watch_file(self) -> None:
         async for _ in self._watch.changes():
             self.trigger(Trigger.CONFIGURATION)
-
-    async def _look_for_drift(self) -> None:
-        while True:
-            await asyncio.sleep(self._drift)
-            self.trigger(Trigger.DRIFT)
 
     async def _look_at_settings(self) -> None:
         while True:

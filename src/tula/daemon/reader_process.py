@@ -7,12 +7,10 @@ sent only what has changed since its last request, ends when the daemon does, an
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -24,13 +22,20 @@ from tula.engine.reader import Adapters
 from tula.engine.store import Remembered
 from tula.model.errors import KernelError, StateError
 
-_NICE = 10
-"""The daemon itself comes first when there are too few processors."""
 _CHUNK = 500
 """Entries in a message: pickling one keeps the daemon's other threads waiting, for 1 ms or so."""
 _MEASURED = frozenset({"probes", "durations"})
 """What only metrics need; it changes all the time."""
-_MAPS = ("statuses", "findings", "overrides", "entered", "connections", "probes", "durations")
+_MAPS = (
+    "statuses",
+    "findings",
+    "overrides",
+    "entered",
+    "shares",
+    "connections",
+    "probes",
+    "durations",
+)
 
 _PATH = "path."
 
@@ -179,8 +184,6 @@ def receive(connection: Connection) -> object:
 def main() -> None:
     """Serves the connection whose file descriptor is the only argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for the daemon
-    with suppress(OSError):
-        os.nice(_NICE)
     connection = Connection(int(sys.argv[1]))
     make_adapters = pickle.loads(connection.recv_bytes())
     serve(connection, make_adapters())

@@ -23,7 +23,7 @@ from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Health, Override
-from tula.model.problem import PlacedProblem, ProblemsError
+from tula.model.problem import PlacedProblem, Problem, ProblemsError
 from tula.plan.backend_status import (
     NO_SHARES,
     BackendStatuses,
@@ -82,8 +82,9 @@ class Reconciler:
         self.shares: Shares = NO_SHARES
         """The shares of least-connections; the next cycle acts on them."""
         self._acted: Shares = NO_SHARES
-        self.problems: tuple[str, ...] = ()
-        """What does not work now, a line each."""
+        self.obstacles: tuple[str, ...] = ()
+        """What keeps parts of the configuration from the kernel, a line each: by the last
+        comparison of all."""
         self.warnings: tuple[str, ...] = ()
         """What failed after the last change was made; a full cycle tries it again."""
         self.deferred = ""
@@ -93,6 +94,18 @@ class Reconciler:
     def overrides(self) -> Mapping[BackendName, Override]:
         """The operator's overrides."""
         return self._overrides
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What does not work now, a line each."""
+        unsaved = self._balancer.unsaved
+        told = (f"not remembered on disk: {unsaved}",) if unsaved else ()
+        return (*self.obstacles, *told)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the disk does not hold what the kernel was brought to."""
+        return bool(self._balancer.unsaved)
 
     def start(self) -> None:
         """Takes up what the state directory remembers. Raises StateError."""
@@ -104,7 +117,7 @@ class Reconciler:
         try:
             self.configuration = parse_config(source)
         except ConfigError as error:  # of another version of Tula
-            self.problems = (
+            self.obstacles = (
                 f"this version of Tula does not read the last accepted configuration: {error}",
             )
 
@@ -267,15 +280,11 @@ class Reconciler:
 
     def _note(self, repair: Outcome, compared: bool) -> None:
         """What stands in the way; only a full cycle finds out what does so no longer."""
-        problems = [f"{problem.dotted}: {problem.message}" for problem in repair.problems]
         if compared:
             self.warnings = repair.warnings
+            self.obstacles = tuple(map(describe_problem, repair.problems))
         else:
             self.warnings = (*self.warnings, *repair.warnings)
-            problems = [p for p in self.problems if not p.startswith(_UNSAVED)]
-        if self._balancer.unsaved:
-            problems.append(_UNSAVED + self._balancer.unsaved)
-        self.problems = tuple(problems)
 
     def _defer(self, reason: str) -> None:
         if reason != self.deferred:
@@ -303,7 +312,9 @@ class Reconciler:
             self._overrides = kept
 
 
-_UNSAVED = "not remembered on disk: "
+def describe_problem(problem: Problem) -> str:
+    """A problem in a line, by its path in the configuration."""
+    return f"{problem.dotted}: {problem.message}"
 
 
 def place_problems(error: ProblemsError, positions: Positions) -> tuple[PlacedProblem, ...]:

@@ -15,8 +15,9 @@ import structlog
 
 from tula.daemon.checks import CheckPlanner, Checks
 from tula.daemon.connection_counts import LIMIT, ConnectionCounter
+from tula.daemon.drift import DriftDetector
 from tula.daemon.local_control import Components, LocalControl
-from tula.daemon.loop import DRIFT, ControlLoop
+from tula.daemon.loop import ControlLoop
 from tula.daemon.readers import MakeAdapters
 from tula.daemon.reconciler import Reconciler
 from tula.daemon.supervisor import Supervisor
@@ -40,6 +41,8 @@ Serve = Callable[[Control, Path, str | None, asyncio.Event], Awaitable[None]]
 
 _FAILED, _WRONG = 1, 2
 _SWITCH = 0.0005
+_DRIFT = 60.0
+"""Seconds between looks at the whole kernel when nothing happens."""
 
 
 def run(
@@ -66,9 +69,9 @@ def run(
     sys.setswitchinterval(_SWITCH)
     store = Store(state_dir)
     with store.owned():
-        daemon = _assemble(file, store, make_adapters, force, interval or DRIFT)
+        daemon = _assemble(file, store, make_adapters, force)
         try:
-            status = asyncio.run(_live(daemon, serve, run_dir, socket_group))
+            status = asyncio.run(_live(daemon, serve, run_dir, socket_group, interval or _DRIFT))
         finally:
             daemon.components.loop.close()
             daemon.control.close()
@@ -87,9 +90,7 @@ class _Daemon:
     kernel_events: KernelEvents
 
 
-def _assemble(
-    file: Path, store: Store, make_adapters: MakeAdapters, force: bool, drift: float
-) -> _Daemon:
+def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool) -> _Daemon:
     adapters, events, watch = make_adapters(), EventLog(), FileWatch(file)
     kernel_events, supervisor = KernelEvents(), Supervisor(events)
     balancer = Balancer(adapters, store)
@@ -109,9 +110,7 @@ def _assemble(
         on_evidence=lambda name: _tell_evidence(checks, events, name),
     )
     checks = Checks(checker)
-    loop = ControlLoop(
-        writer, checks, kernel_events, watch, adapters.sysctls, supervisor, drift=drift
-    )
+    loop = ControlLoop(writer, checks, kernel_events, watch, adapters.sysctls, supervisor)
     wake.append(lambda: loop.trigger(Trigger.HEALTH))
     components = Components(loop, checker, checks, events, watch, supervisor)
     control = LocalControl(components, make_adapters)
@@ -125,7 +124,9 @@ def _tell_evidence(checks: Checks, events: EventLog, name: BackendName) -> None:
         events.add(EventKind.BACKEND_DIAGNOSED, "/".join(name), evidence=evidence)
 
 
-async def _live(daemon: _Daemon, serve: Serve, run_dir: Path, group: str | None) -> int:
+async def _live(
+    daemon: _Daemon, serve: Serve, run_dir: Path, group: str | None, interval: float
+) -> int:
     loop, ending, parts = asyncio.get_running_loop(), asyncio.Event(), daemon.components
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
@@ -136,7 +137,7 @@ async def _live(daemon: _Daemon, serve: Serve, run_dir: Path, group: str | None)
             asyncio.create_task(parts.loop.run(), name="control-loop"),
             asyncio.create_task(parts.checker.run(), name="checker"),
             asyncio.ensure_future(serve(daemon.control, run_dir, group, listening)),
-            *(asyncio.create_task(task) for task in _kept(daemon)),
+            *(asyncio.create_task(task) for task in _kept(daemon, interval)),
         }
         stop = asyncio.create_task(ending.wait(), name="signals")
         ready = asyncio.create_task(_announce(parts, listening), name="ready")
@@ -157,18 +158,27 @@ async def _live(daemon: _Daemon, serve: Serve, run_dir: Path, group: str | None)
             await asyncio.gather(*tasks, stop, ready, return_exceptions=True)
 
 
-def _kept(daemon: _Daemon) -> list[Coroutine[Any, Any, None]]:
+def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
     """The tasks without which the daemon goes on, and which it starts again when they fail."""
     parts, control = daemon.components, daemon.control
     counter = ConnectionCounter(
         lambda: parts.loop.snapshot, lambda: control.count_connections(LIMIT), parts.loop.count
     )
-    kept = [parts.supervisor.keep("connection-counts", counter.run)]
-    interval = watchdog_interval()
-    if interval is not None:
+    drift = DriftDetector(
+        lambda: parts.loop.snapshot,
+        control.compare,
+        lambda: parts.loop.trigger(Trigger.DRIFT),
+        interval,
+    )
+    kept = [
+        parts.supervisor.keep("connection-counts", counter.run),
+        parts.supervisor.keep("drift-detection", drift.run),
+    ]
+    watchdog = watchdog_interval()
+    if watchdog is not None:
         kept.append(
             parts.supervisor.keep(
-                "watchdog", lambda: keep_watchdog(interval, parts.loop.busy_seconds)
+                "watchdog", lambda: keep_watchdog(watchdog, parts.loop.busy_seconds)
             )
         )
     return kept

@@ -63,6 +63,10 @@ class Snapshot:
     known_revisions: frozenset[int] = frozenset()
     """the latest revisions of the data path that this process made, or compared with"""
     problems: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+    """those of the problems that the last comparison of the whole kernel found"""
+    unsaved: bool = False
+    """the disk does not hold what the kernel was brought to; the next cycle writes it again"""
     adopted: Mapping[BackendName, Health] = field(default_factory=dict)
     """the backends that were down when the daemon before this one ended"""
     checks: PlannedChecks | None = None

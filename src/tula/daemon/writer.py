@@ -223,6 +223,8 @@ class Writer:
             remembered=balancer.last_remembered,
             known_revisions=frozenset(self._revisions),
             problems=problems + (checks.problems if checks is not None else ()),
+            obstacles=reconciler.obstacles,
+            unsaved=reconciler.unsaved,
             adopted=self._adopted,
             checks=checks,
             last_cycle=self._last,

@@ -63,11 +63,19 @@ class Balancer(Reader):
         *,
         force: bool = False,
         statuses: StatusesOf | None = None,
+        shares: Shares = NO_SHARES,
     ) -> Change:
         """What ``apply`` would do; changes nothing."""
         if statuses is None:
             statuses = self.without_monitors(config)
-        return self._prepare(config, statuses, force or self._accepted(source)).change
+        return self._prepare(config, statuses, force or self._accepted(source), shares).change
+
+    def compare(
+        self, config: Config, statuses: StatusesOf, shares: Shares
+    ) -> tuple[Change, tuple[Problem, ...]]:
+        """What ``reconcile`` would do, and what is in its way; changes nothing."""
+        prepared = self._prepare(config, statuses, True, shares, lenient=True)
+        return prepared.change, prepared.problems
 
     def without_monitors(self, config: Config) -> StatusesOf:
         """How backends count where nothing is known but the operator's overrides."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -18,7 +20,7 @@ from tula.daemon.checks import Checks
 from tula.daemon.loop import ControlLoop
 from tula.daemon.snapshot import Snapshot
 from tula.daemon.supervisor import Supervisor
-from tula.daemon.triggers import Trigger
+from tula.daemon.triggers import GATHER, Trigger
 from tula.daemon.watch import FileWatch
 from tula.engine.control import BusyError, RefusedError
 from tula.engine.statistics import CycleOutcome
@@ -52,7 +54,6 @@ class Scene:
             FileWatch(self.path),
             self.daemon.machine.sysctls,
             self.supervisor,
-            drift=3600.0,
         )
 
     def write(self, config: Config) -> None:
@@ -277,6 +278,28 @@ def test_what_failed_after_the_change_is_shown_and_tried_again(
     run(main)
 
 
+def test_a_verdict_does_not_rest_after_a_comparison(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running():
+            observe = scene.kernel.observe
+
+            def slowly() -> Any:
+                time.sleep(0.3)
+                return observe()
+
+            with patch.object(scene.kernel, "observe", slowly):
+                scene.loop.trigger(Trigger.DRIFT)
+                await scene.until(lambda: scene.cycles == 2 and not scene.loop._turn.locked())
+            noted = time.monotonic()
+            queue = scene.loop._queue
+            queue.note(Trigger.HEALTH, noted)
+            due = queue.due()
+            assert due is not None
+            assert due == noted + GATHER[Trigger.HEALTH]
+
+    run(main)
+
+
 def test_nobody_can_apply_before_the_first_cycle(scene: Scene) -> None:
     async def main() -> None:
         with pytest.raises(BusyError):
@@ -288,7 +311,6 @@ def test_nobody_can_apply_before_the_first_cycle(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("drift-detection", "_look_for_drift"),
         ("settings", "_look_at_settings"),
         ("file-watch", "_watch_file"),
         ("file-reader", "_read_when_wanted"),

@@ -19,6 +19,7 @@ from support.daemon import CONFIG, FakeDaemon, broken_kernel, fake_kernel
 from tula.config.load import parse_config
 from tula.daemon.answers import (
     Answers,
+    CompareRequest,
     CountRequest,
     MetricsRequest,
     PlanRequest,
@@ -71,6 +72,7 @@ REQUESTS = [
     PlanRequest(None, False),
     PlanRequest(render_config(OTHER).encode(), False),
     PlanRequest(b"services: {}\nfrobs: 1\n", False),
+    CompareRequest(),
     CountRequest(1.0),
 ]
 
