@@ -13,8 +13,9 @@ from tula.daemon.answers import Comparison
 from tula.daemon.snapshot import Snapshot
 from tula.model.errors import KernelError, StateError
 
-_TRIES = 3
+_TRIES = 5
 """Comparisons that a change of the daemon's own may have spoiled, before the writer compares."""
+_PAUSE = 2.0
 
 
 class DriftDetector:
@@ -26,12 +27,17 @@ class DriftDetector:
         compare: Callable[[], Awaitable[Comparison]],
         repair: Callable[[], None],
         interval: float,
+        pause: float = _PAUSE,
     ) -> None:
-        """``compare`` may raise KernelError and StateError; ``interval`` is in seconds."""
+        """``compare`` may raise KernelError and StateError.
+
+        ``interval``: seconds between looks; ``pause``: before one that was spoiled is repeated.
+        """
         self._snapshot = snapshot
         self._compare = compare
         self._repair = repair
         self._interval = interval
+        self._pause = pause
 
     async def run(self) -> None:
         """Looks until it is cancelled."""
@@ -54,4 +60,5 @@ class DriftDetector:
                 return False
             if self._snapshot().revision == before.revision:
                 return True
+            await asyncio.sleep(self._pause)
         return True

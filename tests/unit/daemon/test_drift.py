@@ -62,7 +62,7 @@ def has_drifted(daemon: FakeDaemon) -> bool:
 def detector(
     snapshot: Callable[[], Snapshot], compare: Callable[[], Awaitable[Comparison]]
 ) -> DriftDetector:
-    return DriftDetector(snapshot, compare, lambda: None, 3600.0)
+    return DriftDetector(snapshot, compare, lambda: None, 3600.0, pause=0.0)
 
 
 def test_a_kernel_as_it_was_left_is_no_drift_and_is_only_read(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_a_change_of_its_own_meanwhile_is_compared_again(tmp_path: Path) -> None
 
     assert not run([True, False], changing=True)
     assert len(asked) == 2
-    assert run([True] * 3, changing=True), "then the writer tells"
-    assert len(asked) == 3
+    assert run([True] * 5, changing=True), "then the writer tells"
+    assert len(asked) == 5
     assert run([True], changing=False)
 
 
