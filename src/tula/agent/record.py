@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from tula.agent.diff import Made
-from tula.kernel.directory import Directory
+from tula.kernel.directory import Directory, describe_error
 from tula.model.errors import KernelError
 
 FILE, _LOCK = "backend.json", "backend.lock"
@@ -70,9 +70,7 @@ class RecordFile:
             except TimeoutError as error:
                 raise KernelError(f"{self._directory}: {error.strerror}") from error
             except OSError as error:
-                raise KernelError(
-                    f"{self._directory}: {error.strerror}; choose another --state-dir"
-                ) from error
+                raise KernelError(f"{self._directory}: {describe_error(error)}") from error
             yield
 
     def read(self) -> Record | None:

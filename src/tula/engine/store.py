@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tula.kernel.clock import Clock, SystemClock, to_boot, to_wall
-from tula.kernel.directory import Directory
+from tula.kernel.directory import Directory, describe_error
 from tula.model.errors import StateError
 from tula.model.health import BackendName, Override
 from tula.model.stats import Count
@@ -141,9 +141,7 @@ class Store:
         except TimeoutError as error:
             raise _LockedError(f"{self.directory}: {error.strerror}") from error
         except OSError as error:
-            raise StateError(
-                f"{self.directory}: {error.strerror}; choose another --state-dir"
-            ) from error
+            raise StateError(f"{self.directory}: {describe_error(error)}") from error
         if name == LOCK:
             # KernelNftables.run lets nft inherit the lock: if this process is killed, nobody may
             # compare before its nft has ended.

@@ -22,7 +22,15 @@ from pathlib import Path
 _POLL = 0.02
 """Seconds between two tries to get a lock: flock(2) has no timeout."""
 _BASE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block its opener
+_REMOVE = "remove it"
 _READ_ONLY = frozenset({errno.EACCES, errno.EROFS, errno.EPERM})
+
+
+def describe_error(error: OSError) -> str:
+    """The error of one of a directory's methods, with what to do about it."""
+    reason = error.strerror or str(error)
+    separator = ", or " if reason.endswith(_REMOVE) else "; "
+    return f"{reason}{separator}choose another --state-dir"
 
 
 class Directory:
@@ -159,14 +167,14 @@ def _open_there(name: str, flags: int, directory: int) -> int:
         file = os.open(name, flags | _BASE, dir_fd=directory)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, f"{name} is a symbolic link; remove it") from None
+            raise OSError(errno.ELOOP, f"{name} is a symbolic link; {_REMOVE}") from None
         raise
     kind = os.fstat(file).st_mode
     if not stat.S_ISREG(kind):
         os.close(file)
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        raise OSError(errno.EINVAL, f"{name} is not a regular file; remove it")
+        raise OSError(errno.EINVAL, f"{name} is not a regular file; {_REMOVE}")
     return file
 
 

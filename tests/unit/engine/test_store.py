@@ -189,6 +189,18 @@ def test_the_lock_is_free_again_after_a_failure(store: Store) -> None:
         pass
 
 
+def test_a_lock_that_is_a_link_is_not_followed_and_says_what_to_do(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    directory = tmp_path / "state"
+    directory.mkdir()
+    (directory / "lock").symlink_to(victim)
+    told = "lock is a symbolic link; remove it, or choose another --state-dir$"
+    with pytest.raises(StateError, match=told), Store(directory).locked():
+        pytest.fail("locked nothing")
+    assert victim.read_text() == "precious"
+
+
 @pytest.mark.parametrize("place", ["a file", "below a file", "lock is a directory"])
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
     file = tmp_path / "file"
