@@ -18,7 +18,7 @@ import pytest
 from support.builders import MACS, make_backend, make_config, make_host, make_service
 from tula.kernel.fake import FakeNetwork
 from tula.kernel.network import KernelNetwork, Network
-from tula.lab import Lab
+from tula.lab import Lab, wait_until
 from tula.model.errors import KernelError
 from tula.model.host import HostAddress, HostView, OwnedAddress, Route
 
@@ -47,7 +47,15 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
             mac = ":".join(f"{byte:02x}" for byte in MACS[name])
             lab.connect(lb, switch, *addresses, ifname=name, mac=mac)
         with lb.enter():
-            yield KernelNetwork()
+            made = KernelNetwork()
+            # The kernel adds these by itself, some time after the carrier is there.
+            wait_until(lambda: link_local(made) == {"eth0", "eth1"}, 60, "link-local addresses")
+            yield made
+
+
+def link_local(network: Network) -> set[str]:
+    held = network.view(()).addresses
+    return {one.interface for one in held if one.address.is_link_local}
 
 
 def ours(view: HostView) -> list[HostAddress]:

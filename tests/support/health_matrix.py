@@ -43,7 +43,7 @@ QUICK = (
     else {"interval": "200ms", "timeout": "400ms", "rise": 1, "fall": 2}
 )
 """Of each check."""
-PATIENCE = 120.0 if EMULATED else 20.0
+PATIENCE = 120.0
 
 
 class HealthMatrix:

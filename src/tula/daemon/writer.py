@@ -59,6 +59,7 @@ class Writer:
         self._balancer = balancer
         self._reconciler = reconciler
         self._checks = checks
+        self._events = events
         self._balance = ConnectionBalance(events)
         self._aside = aside
         self._force = force
@@ -197,11 +198,12 @@ class Writer:
 
     @contextmanager
     def _publishing(self) -> Iterator[None]:
-        """Publishes what was changed inside, whatever came of it."""
-        try:
-            yield
-        finally:
-            self._publish()
+        """Publishes what was changed inside, whatever came of it, and then tells of it."""
+        with self._events.held():
+            try:
+                yield
+            finally:
+                self._publish()
 
     def _publish(self) -> None:
         reconciler, balancer, checks = self._reconciler, self._balancer, self._checks.planned

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -43,6 +44,7 @@ class EventLog:
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._number = 0
         self._log = structlog.get_logger("tula")
+        self._held = _Held()
         self.epoch = secrets.token_hex(8) if epoch is None else epoch
 
     @property
@@ -57,10 +59,28 @@ class EventLog:
             after = 0
         return EventPage(self.epoch, tuple(choose_events(self.events, after, limit)))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Shows what this thread adds inside only at the end: who hears of a change and then asks
+        for the state must find the state after it."""
+        if self._held.events is not None:
+            yield
+            return
+        held = self._held.events = []
+        try:
+            yield
+        finally:
+            self._held.events = None
+            for event in held:
+                self.add(*event)
+
     def add(
         self, kind: EventKind, subject: str = "", message: str = "", evidence: str = ""
     ) -> None:
         """Something happened now."""
+        if self._held.events is not None:
+            self._held.events.append((kind, subject, message, evidence))
+            return
         with self._lock:
             self._number += 1
             now = self._clock()
@@ -68,6 +88,12 @@ class EventLog:
         told = {"subject": subject, "message": message, "evidence": evidence}
         shown = {name: text for name, text in told.items() if text}
         (self._log.warning if kind in _LOUD else self._log.info)(str(kind), **shown)
+
+
+class _Held(threading.local):
+    """What a thread has added and not shown yet; None: it shows all at once."""
+
+    events: list[tuple[EventKind, str, str, str]] | None = None
 
 
 _KINDS = {

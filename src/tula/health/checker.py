@@ -299,9 +299,8 @@ class Checker:
         check, known = probe.check, probe.diagnosis
         if check.direct is None or probe.state.up:
             return
-        probe.diagnosis = await diagnose(
-            check.settings, check.target, check.direct, failed, self._safely
-        )
+        found = await diagnose(check.settings, check.target, check.direct, failed, self._safely)
+        probe.end_diagnosis(found)
         self._touch(probe)
         if probe.diagnosis in ("", known) or probe.state.up:
             return

@@ -44,8 +44,11 @@ def can_diagnose(settings: HealthMonitor, direct: ProbeTarget | None) -> bool:
 
 async def diagnose(
     settings: HealthMonitor, target: ProbeTarget, direct: ProbeTarget, failed: Outcome, send: Send
-) -> str:
-    """What is wrong, from the backend's own address and, if it is silent, from echoes."""
+) -> str | None:
+    """What is wrong, from the backend's own address and, if it is silent, from echoes.
+
+    Empty when nothing can be added, None when it could not be asked.
+    """
     none: Mapping[str, str] = {}
     sent: list[Awaitable[Outcome | None]] = [send(settings, direct, none)]
     silent = failed.failure not in (FailureKind.REFUSED, FailureKind.ANSWER)
@@ -66,8 +69,11 @@ async def diagnose(
     return explain(target.port, failed, own, echoes, target.address.version)
 
 
-def explain(port: int, failed: Outcome, direct: Outcome, echoes: Echoes, version: int = 4) -> str:
-    """What is wrong with a backend, empty when nothing can be added.
+def explain(
+    port: int, failed: Outcome, direct: Outcome, echoes: Echoes, version: int = 4
+) -> str | None:
+    """What is wrong with a backend: empty when nothing can be added, None when ``direct`` does not
+    tell.
 
     ``failed`` is the probe to the VIP, ``direct`` the same to the backend's own address;
     ``version`` is the VIP's.
@@ -89,7 +95,7 @@ def explain(port: int, failed: Outcome, direct: Outcome, echoes: Echoes, version
             )
         return _NOT_THE_VIP + _why_not(echoes.forwarded, version)
     if direct.passed is None:
-        return ""
+        return None
     if direct.failure is FailureKind.REFUSED:
         return f"the host answers, but nothing listens on port {port} of its own address either"
     if direct.failure is FailureKind.ANSWER:

@@ -15,7 +15,8 @@ from tula.model.monitor import HealthPolicy
 
 _DIAGNOSIS = 30.0
 """Seconds for which a diagnosis holds, if the evidence stays the same."""
-_DIAGNOSIS_CHANGED = 5.0
+_SOONER = 5.0
+"""The same if the evidence is another, or the other ways could not be asked."""
 
 
 class ScheduledProbe:
@@ -24,6 +25,7 @@ class ScheduledProbe:
     __slots__ = (
         "_diagnosed",
         "_diagnosed_at",
+        "_unasked",
         "backends",
         "check",
         "diagnosing",
@@ -53,6 +55,7 @@ class ScheduledProbe:
         self.diagnosing: asyncio.Task[None] | None = None
         self._diagnosed = ""
         self._diagnosed_at = 0.0
+        self._unasked = False
 
     def begin_diagnosis(self, now: float) -> bool:
         """Whether it is time to ask why it is down; if so, it counts as asked."""
@@ -62,13 +65,17 @@ class ScheduledProbe:
         if self.diagnosing is not None or not can_diagnose(self.check.settings, self.check.direct):
             return False
         changed = failed.evidence != self._diagnosed
-        wait = _DIAGNOSIS_CHANGED if changed else _DIAGNOSIS
+        wait = _SOONER if changed or self._unasked else _DIAGNOSIS
         if self._diagnosed and now < self._diagnosed_at + wait:
             return False
         if changed:
             self.diagnosis = ""
         self._diagnosed, self._diagnosed_at = failed.evidence, now
         return True
+
+    def end_diagnosis(self, found: str | None) -> None:
+        """Takes what ``diagnose`` found."""
+        self.diagnosis, self._unasked = found or "", found is None
 
     def forget_diagnosis(self) -> None:
         """It is up again: the next failure may have another reason."""

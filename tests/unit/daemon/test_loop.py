@@ -383,3 +383,26 @@ def test_findings_are_those_adopted_until_something_is_probed(scene: Scene) -> N
             assert scene.checker.sets == sets + 1, "the same plan is no news"
 
     run(main)
+
+
+def test_who_hears_of_a_change_finds_the_state_after_it(scene: Scene) -> None:
+    """An event is shown when the snapshot that it tells of is there."""
+    seen: list[State] = []
+
+    async def main() -> None:
+        async with scene.running():
+            log = scene.daemon.events._log
+            warning = log.warning
+
+            def told(kind: str, **more: Any) -> None:
+                if kind == EventKind.BACKEND_DOWN:
+                    seen.append(scene.snapshot.statuses.of[B0].state)
+                warning(kind, **more)
+
+            with patch.object(log, "warning", told):
+                scene.checker.decide(B0, up=False)
+                scene.loop.trigger(Trigger.HEALTH)
+                await scene.until(lambda: bool(seen))
+
+    run(main)
+    assert seen == [State.DOWN]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from contextlib import suppress
 
 from tula.engine.event_log import KEPT, EventLog
 from tula.model.event import EventKind
@@ -73,3 +74,28 @@ def test_the_oldest_events_are_forgotten() -> None:
     for _ in range(KEPT + 2):
         log.add(DOWN)
     assert [log.events[0].number, log.events[-1].number] == [3, KEPT + 2]
+
+
+def test_what_is_held_is_shown_at_the_end_and_others_are_not_kept_waiting() -> None:
+    log = EventLog()
+    with log.held():
+        log.add(DOWN, "web/b0")
+        with log.held():
+            log.add(DOWN, "web/b1")
+        assert log.events == []
+        other = threading.Thread(target=log.add, args=(DOWN, "dns/b0"))
+        other.start()
+        other.join()
+        assert [event.subject for event in log.events] == ["dns/b0"]
+    log.add(DOWN, "web/b2")
+    shown = [event.subject for event in log.events]
+    assert shown == ["dns/b0", "web/b0", "web/b1", "web/b2"]
+    assert [event.number for event in log.events] == [1, 2, 3, 4]
+
+
+def test_what_is_held_is_shown_after_an_error_too() -> None:
+    log = EventLog()
+    with suppress(ZeroDivisionError), log.held():
+        log.add(DOWN)
+        raise ZeroDivisionError
+    assert len(log.events) == 1

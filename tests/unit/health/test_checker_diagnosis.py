@@ -8,6 +8,7 @@ from typing import Any
 
 from support.probe_fakes import PASSED, REFUSED, SILENT, Network, Running, by_vip, direct
 from support.virtual_time import run_virtually
+from tula.health.check import Outcome
 from tula.model.monitor import HealthMonitor, IcmpProbe, ScriptProbe, TcpProbe
 
 
@@ -63,6 +64,19 @@ async def test_it_is_asked_again_now_and_then_and_when_the_failure_changes() -> 
         await asyncio.sleep(5)
         assert len(network.times(OWN)) == asked + 1
         assert len(running.reasons) == 2, "nothing new"
+
+
+@virtual
+async def test_what_could_not_be_asked_is_asked_again_soon() -> None:
+    network = Network({("tcp", VIP): SILENT, ("icmp", VIP): SILENT, ("icmp", OWN): SILENT})
+    network.answers["tcp", OWN] = Outcome(None, "tcp: no socket: Too many open files")
+    async with Running(network) as running:
+        running.check(by_vip())
+        await asyncio.sleep(8)
+        assert running.checker.findings()[WHERE].evidence == SILENT.evidence
+        network.answers["tcp", OWN] = SILENT
+        await asyncio.sleep(6)
+        assert "the host does not answer at all" in running.checker.findings()[WHERE].evidence
 
 
 @virtual

@@ -35,7 +35,6 @@ NOT_ASKED = Outcome(None, "cannot open a socket")
         ),
         (SILENT, REFUSED, SILENT, PASSED, "nothing listens on port 80 of its own"),
         (SILENT, WRONG, SILENT, PASSED, "does not serve on its own address either (status 503)"),
-        (SILENT, NOT_ASKED, SILENT, SILENT, ""),
         (REFUSED, PASSED, None, None, "port 80, or a firewall rejects packets to it"),
         (REFUSED, REFUSED, None, None, "nothing listens on the VIP's port 80"),
         (WRONG, PASSED, None, None, "the server answers differently for the VIP"),
@@ -50,8 +49,13 @@ def test_the_reason_names_what_failed(
     named: str,
 ) -> None:
     found = explain(80, failed, direct, Echoes(echo_vip, echo_direct))
+    assert found is not None
     assert named in found
     assert bool(named) is bool(found)
+
+
+def test_who_could_not_be_asked_tells_nothing() -> None:
+    assert explain(80, SILENT, NOT_ASKED, Echoes(SILENT, SILENT)) is None
 
 
 NO_END = Outcome(False, "icmp to 10.0.0.1: 'port unreachable'", failure=FailureKind.REFUSED)
@@ -77,5 +81,6 @@ def test_what_is_forwarded_tells_why_the_vip_is_not_accepted(
     forwarded: Outcome | None, version: int, named: str
 ) -> None:
     found = explain(80, SILENT, PASSED, Echoes(SILENT, PASSED, forwarded), version)
+    assert found is not None
     assert found.startswith("the backend serves, but does not accept the VIP; ")
     assert named in found
