@@ -63,7 +63,7 @@ app.add_typer(lab.app)
 
 def main() -> None:
     """Entry point of the console script and of ``python -m tula``."""
-    # A large configuration is a million objects that stay: at the usual thresholds (700, 10, 10)
+    # A large configuration is a million objects that stay: at the usual first threshold of 700
     # the collector walks them over and over, for a quarter of the time of ``plan``.
-    gc.set_threshold(50_000, 50, 50)
+    gc.set_threshold(50_000, 10, 10)
     app()
