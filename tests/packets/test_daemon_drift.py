@@ -1,0 +1,69 @@
+"""Who looks for drift is a process beside the daemon: failovers wait for the writer alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from support.lab_configurations import write_config
+from support.running import Running
+from tula.lab import Lab, wait_until
+
+pytestmark = pytest.mark.kernel
+
+BACKENDS = 201
+"""So many that no thread of the daemon answers."""
+
+
+def readers(daemon: Running) -> set[str]:
+    """The processes that look now."""
+    children = Path(f"/proc/{daemon.pid}/task").glob("*/children")
+    found = set()
+    for child in " ".join(path.read_text() for path in children).split():
+        try:
+            command = Path(f"/proc/{child}/cmdline").read_text()
+        except OSError:  # it has just ended
+            continue
+        if "reader_process" in command:
+            found.add(child)
+    return found
+
+
+def test_looks_that_find_nothing_are_no_cycles(lab: Lab, tmp_path: Path) -> None:
+    lb = lab.host("lb", lab.switch("lan"), "10.9.0.2/16")
+    addresses = (f"10.9.{n // 200 + 1}.{n % 200 + 1}" for n in range(BACKENDS))
+    web = {
+        "vip": "10.9.0.100",
+        "ports": [80],
+        "forwarding": "l2",
+        "backends": {
+            f"b{n}": {"address": f"10.9.{n // 200 + 1}.{n % 200 + 1}"} for n in range(201)
+        },
+    }
+    with Running(
+        lb, write_config(tmp_path / "tula.yaml", {"web": web}), "--interval", "100ms"
+    ) as daemon:
+
+        def cycles() -> float:
+            return daemon.figure("tula_reconcile_seconds_count")
+
+        def at_rest() -> bool:
+            before = cycles()
+            time.sleep(1.0)
+            return cycles() == before
+
+        wait_until(at_rest, 60, "a daemon at rest")
+        # The one that answers metrics stays; those that look come and go.
+        looked, count = readers(daemon), cycles()
+        stays = set(looked)
+
+        def looked_thrice() -> bool:
+            looked.update(readers(daemon))
+            return len(looked - stays) >= 3
+
+        wait_until(looked_thrice, 120, "three looks")
+        assert cycles() == count
+        assert daemon.status()["daemon"]["problems"] == []
+        assert not [e for e in daemon.events() if e["kind"] == "task-failed"], daemon.log
