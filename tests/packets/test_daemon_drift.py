@@ -38,9 +38,7 @@ def test_looks_that_find_nothing_are_no_cycles(lab: Lab, tmp_path: Path) -> None
         "vip": "10.9.0.100",
         "ports": [80],
         "forwarding": "l2",
-        "backends": {
-            f"b{n}": {"address": f"10.9.{n // 200 + 1}.{n % 200 + 1}"} for n in range(201)
-        },
+        "backends": {f"b{n}": {"address": to} for n, to in enumerate(addresses)},
     }
     with Running(
         lb, write_config(tmp_path / "tula.yaml", {"web": web}), "--interval", "100ms"
