@@ -85,6 +85,7 @@ class _Composer:
         self.mark: Mark = (1, 1)
         self._stack: list[_Frame] = []
         self._anchors: dict[str, _Anchored | None] = {}  # None: still open
+        self._plain: dict[str, Plain] = {}  # ports and addresses come again and again
         self._count = 0
         self._documents = 0
 
@@ -123,7 +124,9 @@ class _Composer:
             if event.anchor is not None:
                 self._anchors[event.anchor] = _Anchored(text, 1, 0)
             return
-        value = (None if text in _NULLS else Plain(text)) if plain else text
+        value: Value = text
+        if plain:
+            value = None if text in _NULLS else self._plain.setdefault(text, Plain(text))
         if event.anchor is not None:
             self._anchors[event.anchor] = _Anchored(value, 1, 0)
         self._attach(value, 0, self.mark)
