@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -43,18 +42,9 @@ def test_looks_that_find_nothing_are_no_cycles(lab: Lab, tmp_path: Path) -> None
     with Running(
         lb, write_config(tmp_path / "tula.yaml", {"web": web}), "--interval", "100ms"
     ) as daemon:
-
-        def cycles() -> float:
-            return daemon.figure("tula_reconcile_seconds_count")
-
-        def at_rest() -> bool:
-            before = cycles()
-            time.sleep(1.0)
-            return cycles() == before
-
-        wait_until(at_rest, 60, "a daemon at rest")
+        daemon.wait_until_at_rest()
         # The one that answers metrics stays; those that look come and go.
-        looked, count = readers(daemon), cycles()
+        looked, count = readers(daemon), daemon.cycles()
         stays = set(looked)
 
         def looked_thrice() -> bool:
@@ -62,6 +52,38 @@ def test_looks_that_find_nothing_are_no_cycles(lab: Lab, tmp_path: Path) -> None
             return len(looked - stays) >= 3
 
         wait_until(looked_thrice, 120, "three looks")
-        assert cycles() == count
+        assert daemon.cycles() == count
         assert daemon.status()["daemon"]["problems"] == []
         assert not [e for e in daemon.events() if e["kind"] == "task-failed"], daemon.log
+
+
+def test_what_no_event_tells_of_is_repaired(lab: Lab, tmp_path: Path) -> None:
+    """The daemon hears of links, addresses, routes, rules and nftables, not of entries of a VXLAN
+    device: without the backend's, its packets go nowhere."""
+    lb = lab.host("lb", lab.switch("lan"), "10.9.0.2/16")
+    web = {
+        "vip": "10.9.0.100",
+        "ports": [80],
+        "forwarding": "l3",
+        "tunnel": "vxlan",
+        "backends": {"b1": {"address": "10.9.1.1"}},
+    }
+    path = write_config(tmp_path / "tula.yaml", {"web": web}, load_balancers={"lb": "10.9.0.2"})
+    with Running(lb, path, "--interval", "300ms") as daemon:
+
+        def entry() -> list[str]:
+            shown = lb.run(["bridge", "fdb", "show"]).stdout.splitlines()
+            return next((line.split() for line in shown if " dst 10.9.1.1 " in line + " "), [])
+
+        def repaired() -> list[str]:
+            events = daemon.events()
+            return [each["message"] for each in events if each["kind"] == "kernel-repaired"]
+
+        daemon.wait_until_at_rest()
+        before = entry()
+        mac, device = before[0], before[before.index("dev") + 1]
+        lb.run(["bridge", "fdb", "del", mac, "dev", device, "dst", "10.9.1.1"])
+        wait_until(lambda: entry() == before, 60, "the entry")
+        # The kernel has it a moment before the daemon tells.
+        wait_until(repaired, 60, "the event")
+        assert repaired() == ["repaired tunnels"]

@@ -208,27 +208,17 @@ def test_what_is_taken_is_put_back(
 def test_an_idle_daemon_does_nothing_and_says_nothing(watched: Watched) -> None:
     """Its own changes and its probes do not wake it, and what others do elsewhere only once."""
     daemon = watched.daemon
-
-    def cycles() -> float:
-        return daemon.figure("tula_reconcile_seconds_count")
-
-    # Whatever went before has come to rest when a second passes without a cycle.
-    def at_rest() -> bool:
-        before = cycles()
-        time.sleep(1.0)
-        return cycles() == before
-
-    wait_until(at_rest, 60, "a daemon at rest")
-    count, log = cycles(), daemon.log
+    daemon.wait_until_at_rest()
+    count, log = daemon.cycles(), daemon.log
     end = time.monotonic() + 4.0
     while time.monotonic() < end:
         watched.same_flows()  # traffic is no reason for anything either
-    assert cycles() == count
+    assert daemon.cycles() == count
     assert daemon.log == log
     watched.lb.run(["nft", "add table ip elsewhere"])
-    wait_until(lambda: cycles() > count, 60, "a cycle after somebody's change")
-    wait_until(at_rest, 60, "a daemon at rest")
-    assert cycles() == count + 1
+    wait_until(lambda: daemon.cycles() > count, 60, "a cycle after somebody's change")
+    daemon.wait_until_at_rest()
+    assert daemon.cycles() == count + 1
     watched.lb.run(["nft", "delete table ip elsewhere"])
     assert daemon.log == log
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -168,6 +169,20 @@ class Running:
         """All that it remembers."""
         found: list[dict[str, Any]] = self.client().get("/events", limit=1000)["events"]
         return found
+
+    def cycles(self) -> float:
+        """How many cycles its writer has run."""
+        return self.figure("tula_reconcile_seconds_count")
+
+    def wait_until_at_rest(self, within: float = 60.0) -> None:
+        """Whatever went before has come to rest when a second passes without a cycle."""
+
+        def at_rest() -> bool:
+            before = self.cycles()
+            time.sleep(1.0)
+            return self.cycles() == before
+
+        wait_until(at_rest, within, "a daemon at rest")
 
     def figure(self, name: str) -> float:
         """The sum of a metric's samples, as ``/metrics`` shows them."""

@@ -5,83 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from support.builders import make_backend, make_config, make_service
 from support.configurations import render_config
-from support.daemon import FakeChecker, FakeDaemon
+from support.loop_scene import B0, CONFIG, OTHER, Scene
 from tula.daemon.checks import Checks
-from tula.daemon.loop import ControlLoop
 from tula.daemon.snapshot import Snapshot
-from tula.daemon.supervisor import Supervisor
 from tula.daemon.triggers import GATHER, Trigger
-from tula.daemon.watch import FileWatch
 from tula.engine.control import BusyError, RefusedError
 from tula.engine.statistics import CycleOutcome
 from tula.kernel.events import Events
-from tula.model.config import Config
 from tula.model.errors import KernelError
 from tula.model.event import EventKind
 from tula.model.health import Health, Override, State
-from tula.model.monitor import HealthMonitor, TcpProbe
-
-TCP = HealthMonitor(TcpProbe())
-CONFIG = make_config(make_service(backends=[make_backend(0), make_backend(1)], health=[TCP]))
-OTHER = make_config(make_service(backends=[make_backend(0)], health=[TCP]))
-B0 = ("web", "b0")
-
-
-class Scene:
-    """A loop, its file, and everything around it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "tula.yaml"
-        self.write(CONFIG)
-        self.daemon = FakeDaemon(directory / "state", CONFIG)
-        self.checker = FakeChecker()
-        self.kernel = self.daemon.machine.nftables
-        self.supervisor = Supervisor(self.daemon.events, lambda _: asyncio.sleep(0.01))
-        self.loop = ControlLoop(
-            self.daemon.writer,
-            Checks(self.checker),  # type: ignore[arg-type]
-            self.daemon.kernel_events,
-            FileWatch(self.path),
-            self.daemon.machine.sysctls,
-            self.supervisor,
-        )
-
-    def write(self, config: Config) -> None:
-        self.path.write_text(render_config(config))
-
-    @property
-    def snapshot(self) -> Snapshot:
-        return self.loop.snapshot
-
-    @property
-    def cycles(self) -> int:
-        return sum(self.snapshot.cycles.outcomes.values())
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Waits for it; the test's own time limit ends a wait in vain."""
-        while not condition():
-            await asyncio.sleep(0.002)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.loop.run())
-        try:
-            await self.loop.started.wait()
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            self.loop.close()
 
 
 @pytest.fixture
