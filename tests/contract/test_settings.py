@@ -82,7 +82,7 @@ def test_in_the_kernel_they_say_whose_they_are(host: Host) -> None:
 
 
 @pytest.mark.kernel
-def test_what_was_changed_is_mended_and_others_things_stay(host: Host) -> None:
+def test_what_was_changed_is_repaired_and_others_things_stay(host: Host) -> None:
     foreign = [
         ["ip", "rule", "add", "pref", "84", "fwmark", "0x54756c61", "lookup", "99"],
         ["ip", "-6", "rule", "add", "pref", "84", "fwmark", "1", "lookup", "21621"],

@@ -131,7 +131,7 @@ def test_a_changed_document_changes_only_what_differs(bare: Joined) -> None:
     assert differences(before, machine(host)) == {}
 
 
-def test_what_somebody_spoilt_is_told_and_mended(
+def test_what_somebody_spoilt_is_told_and_repaired(
     lab: Lab, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     joined = Joined(lab, tmp_path_factory.mktemp("joined"), "vxlan", 4)

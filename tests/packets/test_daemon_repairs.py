@@ -154,7 +154,7 @@ class Watched:
         except ProblemsError:
             return False
 
-    def mended_after(
+    def repaired_after(
         self, act: Callable[[], object], settled: Callable[[], bool] = lambda: True
     ) -> float:
         """Seconds until the daemon told that it had repaired what was done."""
@@ -195,7 +195,7 @@ def test_what_is_taken_is_put_back(
 ) -> None:
     wait_until(watched.nothing_to_do, 60, "nothing to do")
     before = whole(watched.lb)
-    took = watched.mended_after(
+    took = watched.repaired_after(
         lambda: act(watched.lb), settled=lambda: whole(watched.lb) == before
     )
     print(f"{request.node.callspec.id}: repaired after {took * 1000:.0f} ms")
@@ -230,7 +230,7 @@ def test_a_link_that_was_down(watched: Watched) -> None:
     def down() -> None:
         lb.set_link("eth0", up=False)
 
-    took = watched.mended_after(down, settled=lambda: "fd09::2" not in lb.addresses("eth0"))
+    took = watched.repaired_after(down, settled=lambda: "fd09::2" not in lb.addresses("eth0"))
     print(f"link down: noticed after {took * 1000:.0f} ms")
     watched.daemon.wait_for(backend_1="down", backend_2="down", backend_3="down")
 
@@ -238,7 +238,7 @@ def test_a_link_that_was_down(watched: Watched) -> None:
         lb.set_link("eth0", up=True)
         lb.add_address("eth0", "fd09::2/64")
 
-    took = watched.mended_after(up, settled=lambda: held(lb) == set(VIPS))
+    took = watched.repaired_after(up, settled=lambda: held(lb) == set(VIPS))
     print(f"link up: repaired after {took * 1000:.0f} ms")
     watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
     wait_until(watched.nothing_to_do, 60)
@@ -261,7 +261,7 @@ def test_a_card_that_is_taken_out_and_given_back(watched: Watched) -> None:
         assert lb.index("eth0") != old
         lb.add_address("eth0", "10.9.0.2/24", "fd09::2/64")
 
-    took = watched.mended_after(back, settled=lambda: held(lb) == set(VIPS))
+    took = watched.repaired_after(back, settled=lambda: held(lb) == set(VIPS))
     print(f"the card is back: repaired after {took * 1000:.0f} ms")
     watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
     wait_until(watched.nothing_to_do, 60)
@@ -312,7 +312,7 @@ def test_one_of_two_cards_is_gone_and_the_other_goes_on(lab: Lab, tmp_path: Path
             return set(flows(network.client, network.vip4, 80, 60, "tcp").values())
 
         mac = lb.mac("eth1")
-        took = watched.mended_after(lambda: lb.remove_interface("eth1"))
+        took = watched.repaired_after(lambda: lb.remove_interface("eth1"))
         print(f"one of two cards is gone: its backends out after {took * 1000:.0f} ms")
         same()
         assert answering() == near
@@ -356,10 +356,10 @@ def test_a_tunnel_that_is_deleted(lab: Lab, tmp_path: Path) -> None:
         names = [name for name in lb.interfaces() if name.startswith("tula")]
         assert names
         for name in names:
-            took = watched.mended_after(lambda name=name: lb.remove_interface(name))
+            took = watched.repaired_after(lambda name=name: lb.remove_interface(name))
             print(f"{tunnel}: {name} deleted: repaired after {took * 1000:.0f} ms")
             assert name in lb.interfaces()
-        took = watched.mended_after(lambda: lb.set_link(names[0], up=False))
+        took = watched.repaired_after(lambda: lb.set_link(names[0], up=False))
         print(f"{tunnel}: {names[0]} down: repaired after {took * 1000:.0f} ms")
         wait_until(watched.nothing_to_do, 60, "nothing to do")
         assert {f: ask_all(each) for f, each in opened.items()} == before

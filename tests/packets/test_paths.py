@@ -186,7 +186,7 @@ def test_clients_come_in_by_every_listed_interface(network: Network, tmp_path: P
 
 @pytest.mark.parametrize("which", [slice(4), slice(2, 4)], ids=["both", "far"])
 @pytest.mark.parametrize("ifname", LB)
-def test_apply_mends_what_an_interface_made_anew_broke(
+def test_apply_repairs_what_an_interface_made_anew_broke(
     network: Network, tmp_path: Path, ifname: str, which: slice
 ) -> None:
     lb, backends = network.lb, network.backends[which]

@@ -109,7 +109,7 @@ def test_status_trace_and_plan_name_the_tunnel(tunnelled: Tunnelled) -> None:
     assert not tunnelled.here.plan(tunnelled.path)
 
 
-def test_a_device_that_was_deleted_or_changed_is_shown_and_mended(tunnelled: Tunnelled) -> None:
+def test_a_device_that_was_deleted_or_changed_is_shown_and_repaired(tunnelled: Tunnelled) -> None:
     lb, vip = tunnelled.lb, tunnelled.network.vip4
     with lb.netlink() as netlink:
         devices = [link for link in netlink.get_links() if link.get("ifname").startswith("tula")]

@@ -89,7 +89,7 @@ class HealthMatrix:
             self._at_vips(second)
             self._delete_tunnels(third)
             self._see("first")
-            self._mend_vips(second)
+            self._repair_vips(second)
             if self.tunnel:
                 make_backend(third, self.path)
             self._see("repaired")
@@ -184,7 +184,7 @@ class HealthMatrix:
         host.run(["nft", f"table inet broken {{ chain in {{ {chain}; }}; }}"])
         host.remove_address("lo", *self._going())
 
-    def _mend_vips(self, host: Host) -> None:
+    def _repair_vips(self, host: Host) -> None:
         self.servers[host.name, 80] = serve_tcp(host, [80])
         host.run(["nft", "delete", "table", "inet", "broken"])
         host.add_address("lo", *self._going())

@@ -19,7 +19,7 @@ def dump_ids(ids: Ids, clock: Clock) -> dict[str, Any]:
         "services": dict(ids.services),
         "backends": dict(ids.backends),
         "tables": dict(ids.tables),
-        "turns": dict(ids.turns),
+        "turns": dict(ids.wrr),  # a name in files of 0.1.0
         "left_services": _dump_left(ids.left_services, clock),
         "left_backends": _dump_left(ids.left_backends, clock),
         "boot": {
@@ -42,7 +42,7 @@ def recall_ids(data: Mapping[str, Any], clock: Clock) -> Ids:
             services=_numbers(data, "services"),
             backends=_numbers(data, "backends"),
             tables=_numbers(data, "tables"),
-            turns=_numbers(data, "turns"),
+            wrr=_numbers(data, "turns"),
             left_services=_recall_left(data, "left_services", clock),
             left_backends=_recall_left(data, "left_backends", clock),
             next_service=int(data["next_service"]),

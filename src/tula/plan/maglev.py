@@ -54,7 +54,7 @@ def _powers(slots: int) -> list[int]:
     return [pow(k, exponent, slots) for k in range(slots)]
 
 
-def turns_table(backends: Sequence[tuple[str, int]], length: int | None = None) -> list[int]:
+def wrr_table(backends: Sequence[tuple[str, int]], length: int | None = None) -> list[int]:
     """Who is next, turn by turn, as often as weights say; then again from the start.
 
     ``backends`` are (key, weight) pairs. Returns indices into ``backends``; as many as ``length``,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tula.model.config import Config, Scheduler, VirtualService
 from tula.model.desired import Content, DesiredService, SlotTable
-from tula.plan.maglev import SMALLEST, maglev_table, table_size, turns_table
+from tula.plan.maglev import SMALLEST, maglev_table, table_size, wrr_table
 
 _LEAST_CONNECTIONS_SLOTS = 1021
 _SPARE = 64
@@ -41,7 +41,7 @@ class SlotTables:
         key = (_order_group(service, content), content)
         table = self._orders.get(key)
         if table is None:
-            slots = tuple(turns_table(content, _order_length(service)))
+            slots = tuple(wrr_table(content, _order_length(service)))
             table = self._orders[key] = SlotTable(*key, slots)
         return table
 

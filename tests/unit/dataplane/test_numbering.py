@@ -194,8 +194,8 @@ def test_services_that_take_turns_share_by_what_turns_depend_on() -> None:
         make_service("four", ["10.0.0.103"], backends=equal),
     )
     ids = number_config(config, Ids())
-    assert ids.turns["one"] == ids.turns["two"] != ids.turns["three"]
-    assert "four" not in ids.turns
+    assert ids.wrr["one"] == ids.wrr["two"] != ids.wrr["three"]
+    assert "four" not in ids.wrr
 
 
 def test_a_renamed_service_keeps_its_number() -> None:

@@ -209,7 +209,7 @@ def test_least_connections_moves_elements_of_its_turns_alone(tmp_path: Path) -> 
     change = machine.balancer.adjust(up, {"s0": {"b0": 1, "b1": 100, "b2": 100}}).change
     kinds = {(type(step).__name__, step.name.kind) for step in change.path.transaction}  # type: ignore[union-attr]
     assert kinds == {("DeleteElements", Kind.WRR), ("AddElements", Kind.WRR)}
-    made = target_of(machine).numbered.turns
+    made = target_of(machine).numbered.wrr
     first, second = (made[number].table.slots for number in (1, 2))
     assert [first.count(number) for number in sorted(set(first))] == [5, 508, 508]
     assert max(map(second.count, set(second))) - min(map(second.count, set(second))) <= 1

@@ -116,7 +116,7 @@ def test_a_route_that_cannot_be_made_is_told_and_the_rest_goes_on(machine: Machi
     assert machine.sysctls.values[FILTER] == "2"
 
 
-def test_a_crash_between_record_and_write_is_mended(machine: Machine) -> None:
+def test_a_crash_between_record_and_write_is_repaired(machine: Machine) -> None:
     machine.store.save_sysctls({FILTER: ChangedSysctl("1", "2")})
     assert machine.settings.remove() == []
     assert machine.sysctls.values[FILTER] == "1"

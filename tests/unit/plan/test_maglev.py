@@ -15,7 +15,7 @@ from tula.plan.maglev import (
     _Kept,
     maglev_table,
     table_size,
-    turns_table,
+    wrr_table,
 )
 
 
@@ -114,7 +114,7 @@ def test_sizes_are_primes_with_about_a_thousand_slots_a_backend() -> None:
 def turns(**weights: int) -> str:
     """Whose turn it is, by the names of one letter."""
     backends = list(weights.items())
-    return "".join(backends[index][0] for index in turns_table(backends))
+    return "".join(backends[index][0] for index in wrr_table(backends))
 
 
 def test_equal_weights_take_turns_one_after_the_other() -> None:
@@ -130,13 +130,13 @@ def test_turns_come_as_often_as_weights_say_and_spread() -> None:
 def test_weight_0_has_no_turn() -> None:
     assert turns(a=0, b=1) == "b"
     assert turns(a=0, b=0) == ""
-    assert turns_table([]) == []
+    assert wrr_table([]) == []
 
 
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=8))
 def test_turns_are_few_and_in_proportion(weights: list[int]) -> None:
     backends = [(str(n), weight) for n, weight in enumerate(weights)]
-    table = turns_table(backends)
+    table = wrr_table(backends)
     assert len(table) <= SMALLEST
     counted, whole = Counter(table), sum(weights)
     for index, weight in enumerate(weights):

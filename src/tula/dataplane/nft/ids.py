@@ -32,14 +32,14 @@ class Ids:
 
     ``backends`` goes by ``Backend.key``, so that one backend has one number in all services and
     services with equal backends share a Maglev table. What left keeps its number as long as a
-    flow table may hold it. ``tables`` and ``turns`` (the orders of round robin) go by the service's
+    flow table may hold it. ``tables`` and ``wrr`` (the orders of round robin) go by the service's
     name.
     """
 
     services: Mapping[str, int] = field(default_factory=dict)
     backends: Mapping[str, int] = field(default_factory=dict)
     tables: Mapping[str, int] = field(default_factory=dict)
-    turns: Mapping[str, int] = field(default_factory=dict)
+    wrr: Mapping[str, int] = field(default_factory=dict)
     left_services: Left = field(default_factory=dict)
     left_backends: Left = field(default_factory=dict)
     next_service: int = 0

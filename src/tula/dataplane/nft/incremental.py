@@ -129,10 +129,7 @@ def _changed_chains(
     touched = [
         new
         for old, new in zip(before.state.services, state.services, strict=True)
-        if new.table != old.table
-        or new.turns != old.turns
-        or new.table in slots
-        or new.turns in wrr
+        if new.table != old.table or new.wrr != old.wrr or new.table in slots or new.wrr in wrr
     ]
     chains: dict[str, Chain] = {}
     for version, flows in before.flows.items():

@@ -59,7 +59,7 @@ def number_state(state: DesiredState, ids: Ids) -> NumberedState:
         links=links | devices,
         services=services,
         tables=_tables(((ids.tables, s, s.maglev) for s in state.services), ids, {}),
-        turns=_tables(((ids.turns, s, s.order) for s in state.services), ids, {}),
+        wrr=_tables(((ids.wrr, s, s.order) for s in state.services), ids, {}),
         connections=state.connections,
         seed=state.seed,
         tunnels=plan.tunnels,
@@ -112,7 +112,7 @@ def renumber_state(
         before,
         services=services,
         tables=_tables(((ids.tables, s, s.maglev) for s in new.services), ids, before.tables),
-        turns=_tables(((ids.turns, s, s.order) for s in new.services), ids, before.turns),
+        wrr=_tables(((ids.wrr, s, s.order) for s in new.services), ids, before.wrr),
     )
 
 
@@ -127,10 +127,10 @@ def _adjust(numbered: NumberedService, service: DesiredService, ids: Ids) -> Num
 
 
 def _renumber(numbered: NumberedService, ids: Ids) -> NumberedService:
-    table, turns = ids.tables.get(numbered.name), ids.turns.get(numbered.name)
-    if table == numbered.table and turns == numbered.turns:
+    table, wrr = ids.tables.get(numbered.name), ids.wrr.get(numbered.name)
+    if table == numbered.table and wrr == numbered.wrr:
         return numbered
-    return replace(numbered, table=table, turns=turns)
+    return replace(numbered, table=table, wrr=wrr)
 
 
 def _service(
@@ -144,7 +144,7 @@ def _service(
         ports=service.ports,
         by_client=service.by_client,
         table=ids.tables.get(service.name),
-        turns=ids.turns.get(service.name),
+        wrr=ids.wrr.get(service.name),
         choice=service.new_flows,
         backends=backends,
         probed=service.probed,

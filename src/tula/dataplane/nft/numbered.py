@@ -51,7 +51,7 @@ class NumberedBackend:
 class NumberedService:
     """A service with its number and the tables that choose for it.
 
-    ``table`` is the Maglev table's number, None when nobody serves; ``turns`` the number of the
+    ``table`` is the Maglev table's number, None when nobody serves; ``wrr`` the number of the
     table of round robin, for ``NewFlows.ROUND_ROBIN``.
     """
 
@@ -62,7 +62,7 @@ class NumberedService:
     ports: tuple[PortRange, ...]
     by_client: bool
     table: int | None
-    turns: int | None
+    wrr: int | None
     choice: NewFlows
     backends: tuple[NumberedBackend, ...]
     probed: bool = False
@@ -97,7 +97,7 @@ class NumberedTable:
 class NumberedState:
     """Everything that the table and the tunnel devices of one machine must be.
 
-    ``tables`` and ``turns`` go by their number. ``links`` maps the names of the interfaces in use
+    ``tables`` and ``wrr`` go by their number. ``links`` maps the names of the interfaces in use
     to their indices.
     """
 
@@ -105,7 +105,7 @@ class NumberedState:
     links: Mapping[str, int]
     services: tuple[NumberedService, ...]
     tables: Mapping[int, NumberedTable]
-    turns: Mapping[int, NumberedTable]
+    wrr: Mapping[int, NumberedTable]
     connections: Connections
     seed: int
     tunnels: Tunnels = field(default_factory=Tunnels)

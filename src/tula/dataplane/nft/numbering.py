@@ -53,11 +53,11 @@ def replan_tables(known: Ids, services: Sequence[DesiredService]) -> Ids:
 
 def _number_tables(ids: Ids, services: Sequence[DesiredService], known: Ids) -> Ids:
     tables = ((s.name, s.maglev.group) for s in services if s.maglev is not None)
-    turns = ((s.name, s.order.group) for s in services if s.order is not None)
+    wrr = ((s.name, s.order.group) for s in services if s.order is not None)
     return replace(
         ids,
         tables=_plan_tables(tables, known.tables),
-        turns=_plan_tables(turns, known.turns),
+        wrr=_plan_tables(wrr, known.wrr),
     )
 
 
@@ -79,7 +79,7 @@ def merge_ids(stored: Ids, observed: Ids) -> Ids:
         services=_complete(observed.services, stored.services),
         backends=_complete(observed.backends, stored.backends),
         tables=stored.tables,
-        turns=stored.turns,
+        wrr=stored.wrr,
         left_services=stored.left_services,
         left_backends=stored.left_backends,
         next_service=stored.next_service,

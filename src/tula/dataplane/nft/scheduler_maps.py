@@ -22,8 +22,8 @@ class SchedulerMaps:
         """The service's number, of maps that only one service uses; 0 for others."""
         users = ((service.table, service.number) for service in state.services)
         self.slots = self._names(Kind.SLOTS, state.tables, users)
-        users = ((service.turns, service.number) for service in state.services)
-        self.wrr = self._names(Kind.WRR, state.turns, users)
+        users = ((service.wrr, service.number) for service in state.services)
+        self.wrr = self._names(Kind.WRR, state.wrr, users)
 
     def _names(
         self, kind: Kind, tables: _Tables, users: Iterable[tuple[int | None, int]]
@@ -44,7 +44,7 @@ class SchedulerMaps:
     def all(self) -> Iterator[tuple[MapName, NumberedTable]]:
         """Every map's name, and its table."""
         yield from ((name, self._state.tables[number]) for number, name in self.slots.items())
-        yield from ((name, self._state.turns[number]) for number, name in self.wrr.items())
+        yield from ((name, self._state.wrr[number]) for number, name in self.wrr.items())
 
     def maps(self) -> dict[str, Elements]:
         """The maps by name."""

@@ -103,8 +103,8 @@ class ServiceChains:
             assert service.table is not None
             slots = self.slots[service.table]
             return self._mark(service, f"numgen random mod {slots.size}", slots)
-        assert service.turns is not None
-        wrr = self.wrr[service.turns]
+        assert service.wrr is not None
+        wrr = self.wrr[service.wrr]
         return self._mark(service, f"numgen inc mod {wrr.size}", wrr)
 
     def _mark(self, service: NumberedService, number: str, table: MapName) -> str:
