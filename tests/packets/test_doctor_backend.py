@@ -76,6 +76,12 @@ VXLAN = [
     fault("mss-not-clamped", "nft delete table inet tula_backend"),
     fault("mss-not-clamped", "nft flush chain inet tula_backend answer"),
     fault(
+        "mss-not-clamped",
+        "nft delete chain inet tula_backend answer",
+        "nft add chain inet tula_backend answer { type filter hook output priority -150; }",
+        "nft add rule inet tula_backend answer ip saddr 10.9.0.100 tcp option maxseg size set 1410",
+    ),
+    fault(
         "vip-missing rp-filter",
         f"ip address del 10.9.0.100/32 dev {DEVICE}",
         "ip address del 10.9.0.100/32 dev lo",

@@ -47,7 +47,9 @@ def render_filter(
         _chain(
             "arrive", "prerouting", -310, [*map(_gate, _closed(gates)), *_only(devices, inside)]
         ),
-        _chain("answer", "output", -150, list(_clamps(clamps))),
+        # After NAT (100), which gives the answers of containers and other machines behind this one
+        # the VIP as source; output would see only answers of local servers.
+        _chain("answer", "postrouting", 150, list(_clamps(clamps))),
     ]
     body = "".join(chains)
     return f"table inet {TABLE} {{\n{body}}}\n" if body else ""

@@ -189,3 +189,11 @@ def check_filter(_observed: Observation, state: BackendState) -> Iterator[Findin
             "load the table, or run tula backend join",
             commands=load,
         )  # fmt: skip
+    elif "hook postrouting" not in have:
+        yield Finding(
+            "mss-not-clamped", Severity.WARNING, "nftables",
+            "the table inet tula_backend is of an older Tula: it clamps the MSS in answers of "
+            "local servers only, and not of containers and others behind NAT",
+            "load the table, or run tula backend join",
+            commands=load,
+        )  # fmt: skip

@@ -58,9 +58,10 @@ def clamp_mss(vips: Sequence[IPAddress], sizes: Mapping[int, int]) -> tuple[str,
             f"tcp flags & (syn|ack) == (syn|ack) tcp option maxseg size > {size} "
             f"tcp option maxseg size set {size}'"
         )
+    # Anew, as an older Tula's table of this name has its chain at another hook. After NAT (100).
     return (
-        "nft 'add table inet tula_mss; flush table inet tula_mss; "
-        "add chain inet tula_mss out { type filter hook output priority -150; }'",
+        "nft 'add table inet tula_mss; delete table inet tula_mss; add table inet tula_mss; "
+        "add chain inet tula_mss out { type filter hook postrouting priority 150; }'",
         *rules,
     )
 
