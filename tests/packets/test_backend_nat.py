@@ -12,13 +12,15 @@ are real ones, so that segments too large for the tunnel are lost, as they are o
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from scapy.layers.inet import TCP
 from scapy.layers.l2 import Ether
 
-from support.joined import Joined
+from support.in_process import call_tula
+from support.joined import Joined, agent
 from support.packets import FAMILIES, vip_of
 from support.uploads import Sink, upload
 from tula.lab import Capture, Host, Lab, set_offload, wait_until
@@ -75,6 +77,89 @@ def test_the_mss_is_clamped_behind_nat(lab: Lab, tmp_path: Path, outer: int) -> 
                 wait_until(lambda seen=capture, at=port: sizes(seen, at), what="the SYN-ACK")
             assert sizes(capture, port) == {fits}
             assert done.arrived == SIZE, (family, port)
+
+
+HANDED_ON = {
+    "docker": """
+        chain arriving {
+            type nat hook prerouting priority dstnat;
+            fib daddr type local jump docker
+        }
+        chain docker {
+            iifname != "docker0" ip daddr 10.9.0.100 tcp dport 80 dnat ip to 10.88.0.2:8080
+            iifname != "docker0" meta nfproto ipv6 tcp dport 80 dnat ip6 to [fd88::2]:8080
+        }""",
+    "redirect": """
+        chain arriving {
+            type nat hook prerouting priority dstnat;
+            tcp dport 80 redirect to :8080
+        }""",
+    "tproxy": """
+        chain arriving {
+            type filter hook prerouting priority mangle;
+            tcp dport 80 tproxy to :8080 meta mark set 1
+        }""",
+}
+PERHAPS = {
+    "range": """
+        chain arriving {
+            type nat hook prerouting priority dstnat;
+            tcp dport 80-90 redirect to :8080
+        }""",
+    "map": """
+        chain arriving {
+            type nat hook prerouting priority dstnat;
+            tcp dport vmap { 80: goto web, 81: accept }
+        }
+        chain web {
+            tcp dport 80 redirect to :8080
+        }""",
+}
+"""Rules that the doctor does not read completely."""
+ANOTHER = """
+        chain arriving {
+            type nat hook prerouting priority dstnat;
+            tcp dport 8000 redirect to :80
+            ip daddr 10.9.0.101 tcp dport 80 redirect to :8080
+            ip6 daddr fd09::101 tcp dport 80 redirect to :8080
+        }"""
+
+
+def test_the_doctor_knows_of_nat(lab: Lab, tmp_path: Path) -> None:
+    joined = Joined(lab, tmp_path, "l2", 4, backends=1)
+    joined.services["web"]["protocol"] = "tcp"
+    (host,) = joined.backends
+    agent(host, "join", "-f", joined.configuration())
+
+    def found(rules: str) -> set[tuple[str, str, bool]]:
+        text = f"table inet theirs\ndelete table inet theirs\ntable inet theirs {{{rules}\n}}"
+        host.run(["nft", "-f", "-"], input=text)
+        done = call_tula(host, "doctor", "-f", joined.path, "--json", check=False)
+        findings = json.loads(done.stdout)["findings"]
+        assert done.returncode == any(f["severity"] != "note" for f in findings)
+        return {
+            (f["id"], f["severity"], f["certain"])
+            for f in findings
+            if f["id"] != "no-default-route"
+        }
+
+    closed = {("not-listening", "error", True)}
+    assert found("") == closed
+    assert found(ANOTHER) == closed
+    for name, rules in HANDED_ON.items():
+        assert found(rules) == set(), name
+    for name, rules in PERHAPS.items():
+        assert found(rules) == {("behind-nat", "note", False)}, name
+    wall = "\nchain guard { type filter hook input priority filter; policy drop; }"
+    assert found(wall) == closed | {("firewall", "error", True)}
+    docker = HANDED_ON["docker"]
+    assert found(docker + wall) == set(), "what is handed on does not pass input"
+    early = "\nchain early { type filter hook prerouting priority raw; tcp dport 80 drop; }"
+    assert found(docker + early) == {("firewall", "error", True)}
+    for address in ("10.9.0.100/32", "fd09::100/128"):
+        host.remove_address("lo", address)
+    assert found(docker) == set(), "nor does it need the VIP"
+    assert found("") == closed | {("vip-missing", "error", True)}
 
 
 def sizes(capture: Capture, port: int) -> set[int]:

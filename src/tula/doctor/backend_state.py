@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tula.agent.plan import Role, plan_backend_setup, role_by_addresses
 from tula.doctor.observation import Observation
 from tula.kernel.backend_host import BackendHost, KernelBackendHost
-from tula.kernel.base_chains import read_arriving_chains
+from tula.kernel.base_chains import read_arriving_chains, read_legacy_nat
 from tula.kernel.listeners import Listener, read_listeners
 from tula.model.backend_setup import BackendFacts, BackendSetup
 from tula.model.chain import BaseChain
@@ -22,6 +22,8 @@ class BackendState:
     facts: BackendFacts = field(default_factory=BackendFacts)
     listeners: frozenset[Listener] = frozenset()
     chains: tuple[BaseChain, ...] = ()
+    legacy_nat: frozenset[int] = frozenset()
+    """The IP versions for which there are NAT rules of iptables-legacy, which cannot be read."""
 
     def effective(self, interface: str, setting: str) -> int | None:
         """An IPv4 setting of an interface: the larger of its own and that of all counts
@@ -52,4 +54,5 @@ def observe_backend(observed: Observation, host: BackendHost | None = None) -> B
         facts=host.observe(settings),
         listeners=read_listeners(),
         chains=tuple(read_arriving_chains()),
+        legacy_nat=read_legacy_nat(),
     )

@@ -8,8 +8,17 @@ from tula.agent.commands import make_vip, remove_vip, write_setting
 from tula.doctor.backend_state import BackendState
 from tula.doctor.chains import Drops, SamplePacket, drops_packet
 from tula.doctor.observation import UNUSED_ADDRESSES, Observation
+from tula.doctor.redirects import (
+    NAT_PRIORITY,
+    Redirects,
+    first_samples,
+    redirects_packet,
+    served_ports,
+    serves_elsewhere,
+)
 from tula.model.backend_setup import VipAddress
-from tula.model.config import IPAddress, Protocol, VirtualService
+from tula.model.chain import BaseChain
+from tula.model.config import IPAddress, Protocol
 from tula.model.finding import Finding, Severity
 
 _SILENT_KINDS = ("lo", "dummy", "sit", "ipip", "ip6tnl", "gre", "ip6gre", "vxlan")
@@ -19,8 +28,6 @@ _EFFECTS = {
     "arp_ignore": "it answers ARP for VIPs there, and clients bypass the balancer",
     "arp_announce": "it may send ARP requests from a VIP, and neighbours learn its MAC for the VIP",
 }
-_MAX_PORTS = 16
-"""Ports of a range that are looked at: not all of a wide one need to be served."""
 
 
 def check_vips(observed: Observation, state: BackendState) -> Iterator[Finding]:
@@ -32,11 +39,13 @@ def check_vips(observed: Observation, state: BackendState) -> Iterator[Finding]:
             continue  # this machine also balances it
         loud = [name for name in devices if not _is_silent(state, name)]
         add = str(make_vip(VipAddress(vip, "lo")))
-        if not devices:
+        redirects = serves_elsewhere(state, vip) if not devices else Redirects.NO
+        if not devices and redirects is not Redirects.YES:
             yield Finding(
                 "vip-missing", Severity.ERROR, str(vip),
                 f"this machine does not have {vip}, and does not accept packets for it",
                 "add the VIP to lo, or run tula backend join",
+                certain=redirects is Redirects.NO,
                 commands=(add,),
             )  # fmt: skip
         for name in loud:
@@ -114,26 +123,25 @@ def check_default_route(observed: Observation, state: BackendState) -> Iterator[
 
 
 def check_listeners(_observed: Observation, state: BackendState) -> Iterator[Finding]:
-    """A server listens on each port, on the VIP or on all addresses."""
+    """A server listens on each port, on the VIP or on all addresses; or NAT takes it elsewhere."""
     for service, _ in state.role.serves:
         for protocol in service.protocols:
-            ports = _ports(service)
+            ports = served_ports(service)
             for vip in service.vips:
-                closed = [p for p in ports if not _has_listener(state, protocol, vip, p)]
+                closed = [p for p in ports if not _is_served(state, protocol, vip, p)]
                 # Of a range, one served port is enough.
                 for port in closed if len(closed) == len(ports) else ():
                     yield _no_listener(state, protocol, vip, port)
 
 
-def _ports(service: VirtualService) -> list[int]:
-    return [p for r in service.ports for p in range(r.first, min(r.last, r.first + _MAX_PORTS) + 1)]
-
-
-def _has_listener(state: BackendState, protocol: Protocol, vip: IPAddress, port: int) -> bool:
-    return any(
+def _is_served(state: BackendState, protocol: Protocol, vip: IPAddress, port: int) -> bool:
+    if any(
         (kind, at) == (protocol, port) and _accepts(address, vip)
         for kind, address, at in state.listeners
-    )
+    ):
+        return True
+    redirects, _ = redirects_packet(state, SamplePacket(vip, protocol.number, port))
+    return redirects is Redirects.YES
 
 
 def _accepts(address: IPAddress, vip: IPAddress) -> bool:
@@ -142,6 +150,15 @@ def _accepts(address: IPAddress, vip: IPAddress) -> bool:
 
 
 def _no_listener(state: BackendState, protocol: Protocol, vip: IPAddress, port: int) -> Finding:
+    redirects, where = redirects_packet(state, SamplePacket(vip, protocol.number, port))
+    if redirects is Redirects.MAYBE:
+        return Finding(
+            "behind-nat", Severity.NOTE, str(vip),
+            f"no server listens on {protocol} port {port} of {vip}, and {where} may hand it to a "
+            "container, another machine or another port",
+            "if nothing there serves it, start the server",
+            certain=False,
+        )  # fmt: skip
     listeners = state.listeners
     elsewhere = sorted({str(a) for kind, a, at in listeners if (kind, at) == (protocol, port)})
     if elsewhere:
@@ -159,26 +176,29 @@ def _no_listener(state: BackendState, protocol: Protocol, vip: IPAddress, port: 
 
 def check_firewall(_observed: Observation, state: BackendState) -> Iterator[Finding]:
     """No other nftables chain drops packets for a VIP, as far as its rules can be read."""
-    for service, _ in state.role.serves:
-        for vip in service.vips:
-            for protocol in service.protocols:
-                port = next(iter(_ports(service)), None)
-                yield from _dropping_chains(state, SamplePacket(vip, protocol.number, port))
+    for protocol, sample in first_samples(state):
+        redirects, _ = redirects_packet(state, sample)
+        for chain in state.chains:
+            before = chain.hook == "prerouting" and chain.priority <= NAT_PRIORITY
+            if redirects is Redirects.YES and not before:
+                continue  # sees another destination, or nothing
+            if chain.family == {4: "ip6", 6: "ip"}[sample.vip.version]:
+                continue
+            if drops_packet(chain, sample) is Drops.YES:
+                certain = before or redirects is Redirects.NO
+                yield _dropping_chain(chain, protocol, sample, certain)
 
 
-def _dropping_chains(state: BackendState, sample: SamplePacket) -> Iterator[Finding]:
-    for chain in state.chains:
-        if chain.family == {4: "ip6", 6: "ip"}[sample.vip.version]:
-            continue
-        if drops_packet(chain, sample) is not Drops.YES:
-            continue
-        port = f" port {sample.port}" if sample.port is not None else ""
-        name = {6: "tcp", 17: "udp"}[sample.protocol]
-        family = "ip" if sample.vip.version == 4 else "ip6"
-        match = f"{name} dport {sample.port} " if sample.port is not None else ""
-        yield Finding(
-            "firewall", Severity.ERROR, str(sample.vip),
-            f"the chain {chain} ({chain.hook}) drops packets for {sample.vip} {name}{port}",
-            "allow them there",
-            commands=(f"nft insert rule {chain} {family} daddr {sample.vip} {match}accept",),
-        )  # fmt: skip
+def _dropping_chain(
+    chain: BaseChain, protocol: Protocol, sample: SamplePacket, certain: bool
+) -> Finding:
+    port = f" port {sample.port}" if sample.port is not None else ""
+    family = "ip" if sample.vip.version == 4 else "ip6"
+    match = f"{protocol} dport {sample.port} " if sample.port is not None else ""
+    return Finding(
+        "firewall", Severity.ERROR, str(sample.vip),
+        f"the chain {chain} ({chain.hook}) drops packets for {sample.vip} {protocol}{port}",
+        "allow them there, and in the configuration that the rules are loaded from",
+        certain=certain,
+        commands=(f"nft insert rule {chain} {family} daddr {sample.vip} {match}accept",),
+    )  # fmt: skip

@@ -77,9 +77,9 @@ def check_chains(observed: Observation, _: Responses) -> Iterator[Finding]:
             f"the chain {chain} at the {chain.hook} of {used[0]} (priority {chain.priority}) "
             + ("drops" if yes else "may drop")
             + f" packets for {sample.vip}{port} before they are forwarded",
-            f"let packets for the VIPs pass there, or delete the chain: nft delete chain {chain}",
+            f"have the rules of the table {chain.family} {chain.table} let packets for the VIPs "
+            "pass, in the configuration that they are loaded from",
             certain=yes,
-            commands=(f"nft flush chain {chain}", f"nft delete chain {chain}") if yes else (),
         )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def _walk(
     """What the rules do, and whether none of the packets go on behind them."""
     worst = Drops.NO
     for rule in rules:
-        fits = _fits(rule, sample)
+        fits = fits_rule(rule, sample)
         if fits is False or not rule.verdict:
             continue
         sure = fits is True
@@ -145,12 +145,12 @@ def _walk(
             return worst, True
         elif sure and rule.verdict == "return":
             return worst, False
-        elif rule.verdict in ("accept", "return") and chain.drops:
+        elif rule.verdict in ("accept", "return", "vmap") and chain.drops:
             worst = Drops.MAYBE  # some get past the policy
     return worst, False
 
 
-def _fits(rule: ChainRule, sample: SamplePacket) -> bool | None:
+def fits_rule(rule: ChainRule, sample: SamplePacket) -> bool | None:
     """Whether the rule matches such packets; None: some of them, or unknown."""
     whole: bool | None = None if rule.partial else True
     for match in rule.matches:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from tula.dataplane.nft.ruleset import FAMILY, TABLE
 from tula.kernel.netlink import (
@@ -36,6 +38,12 @@ _CONSUMERS = {"fwd", "queue", "reject", "synproxy"}
 """Expressions after which a packet does not go on."""
 _IDLE = {"counter", "log", "dup", "notrack", "objref", "nat"}
 """Expressions that decide nothing."""
+_REDIRECTS = {"redir", "tproxy"}
+_TARGETS = {"DNAT", "NETMAP", "REDIRECT", "TPROXY"}
+"""Of iptables, in the expression "target"."""
+_DNAT = 1
+_VERDICT_REGISTER = 0
+_LEGACY = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _TRIES = 5
 _OURS = {(FAMILY, TABLE), ("inet", BACKEND_TABLE)}
 
@@ -48,6 +56,16 @@ def read_base_chains() -> list[BaseChain]:
 def read_arriving_chains() -> list[BaseChain]:
     """The chains that see packets for the machine itself, in the order of the hooks."""
     return sorted(_read_all(_ARRIVING), key=lambda c: (c.hook != "prerouting", c.priority))
+
+
+def read_legacy_nat() -> frozenset[int]:
+    """The IP versions for which iptables-legacy has NAT rules, which nobody else can read."""
+    found = set()
+    for version, name in _LEGACY.items():
+        with suppress(OSError):
+            if "nat" in (Path("/proc/thread-self/net") / name).read_text().split():
+                found.add(version)
+    return frozenset(found)
 
 
 def _read_all(hooks: Mapping[int, Mapping[int, str]]) -> list[BaseChain]:
@@ -98,7 +116,7 @@ def _rule(entry: Attributes) -> ChainRule:
     """A rule by its expressions: what they load and compare, as far as that is simple."""
     loaded: dict[int, tuple[str, int, int]] = {}
     matches: list[Match] = []
-    partial, verdict, chain = False, "", ""
+    partial, redirects, verdict, chain = False, False, "", ""
     for _, element in attribute_list(entry[4]) if 4 in entry else ():
         expression = attributes(element)
         name = text_of(expression.get(1))
@@ -118,12 +136,22 @@ def _rule(entry: Attributes) -> ChainRule:
                 inner = attributes(found[2])
                 code = struct.unpack("!i", inner[1])[0]
                 verdict, chain = _VERDICTS.get(code, ""), text_of(inner.get(2))
+        elif _is_redirect(name, data):
+            redirects = True
+        elif name == "lookup" and _number(data, 3) == _VERDICT_REGISTER:
+            verdict = "vmap"
         elif name in _CONSUMERS:
             verdict = "drop"
         elif name not in _IDLE:
             loaded.clear()  # such as a mask or a hash: what is compared then is not the field
             partial = True
-    return ChainRule(tuple(matches), partial, verdict, chain)
+    return ChainRule(tuple(matches), partial, verdict, chain, redirects)
+
+
+def _is_redirect(name: str, data: Attributes) -> bool:
+    if name == "nat":
+        return _number(data, 1) == _DNAT
+    return name in _REDIRECTS or (name == "target" and text_of(data.get(1)) in _TARGETS)
 
 
 def _number(data: Attributes, kind: int) -> int:

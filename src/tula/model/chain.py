@@ -23,14 +23,17 @@ class Match:
 class ChainRule:
     """A rule: what happens to packets that meet all matches.
 
-    ``verdict`` is drop, accept, jump, goto, return, or empty for none; ``chain`` is the target of
-    a jump or goto. ``partial``: the rule has further conditions that ``matches`` cannot express.
+    ``verdict`` is drop, accept, jump, goto, return, vmap (by a map, not known which), or empty for
+    none; ``chain`` is the target of a jump or goto. ``partial``: the rule has further conditions
+    that ``matches`` cannot express. ``redirects``: it hands packets to another port or machine
+    (DNAT, REDIRECT, TPROXY).
     """
 
     matches: tuple[Match, ...] = ()
     partial: bool = False
     verdict: str = ""
     chain: str = ""
+    redirects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
