@@ -6,7 +6,10 @@ programs see them as the root's: what they write goes with the test.
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,7 +34,9 @@ class _Killer:
 
     def close(self) -> None:
         """Twice is harmless."""
-        self._process.kill()
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # the lab gives each a session
         self._process.wait()
 
 
@@ -60,11 +65,14 @@ class Debian:
         """A program to its end."""
         return self.host.run(self._enter(command), check=check, input=input, env=_ENVIRONMENT)
 
-    def start(self, *command: str, log: Path) -> Process:
-        """A program that goes on; the lab ends it, and all that it starts with it."""
+    def start(self, *command: str, log: Path, sees_all: bool = False) -> Process:
+        """A program that goes on; the lab ends it, and all that it starts with it.
+
+        ``sees_all``: it can tell which process of the machine speaks to it.
+        """
         with log.open("a") as output:
             process = self.host.popen(
-                self._enter(command),
+                self._enter(command, own_processes=not sees_all),
                 stdout=output.fileno(),
                 stderr=output.fileno(),
                 env=_ENVIRONMENT,
@@ -76,7 +84,7 @@ class Debian:
         """Makes folders that belong to a user, as a package's script or its unit would."""
         self.run("install", "-d", "-o", user, "-g", user, *folders)
 
-    def _enter(self, command: tuple[str, ...]) -> list[str]:
+    def _enter(self, command: tuple[str, ...], *, own_processes: bool = True) -> list[str]:
         # With a number space of their own, so that none outlives the one that was started.
-        words = [*OWN_MOUNTS, "--pid", "--fork", "--kill-child"]
-        return [*words, "sh", str(_ENTER), str(self.tree), str(_ROOT), *command]
+        own = ("--pid", "--fork", "--kill-child") if own_processes else ()
+        return [*OWN_MOUNTS, *own, "sh", str(_ENTER), str(self.tree), str(_ROOT), *command]

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tula.cli.common import INTERRUPTED, RUN_DIR, STATE_DIR, Json, RunDir, StateDir, print_json
-from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
+from tula.cli.common import (
+    INTERRUPTED,
+    RUN_DIR,
+    STATE_DIR,
+    Json,
+    RunDir,
+    StateDir,
+    errors,
+    print_json,
+)
+from tula.cli.daemon import daemon_errors, daemon_of, no_daemon
 
 _POLL_INTERVAL = 1.0
 """Seconds between two requests for new events."""
@@ -30,10 +40,16 @@ def events(
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Show what happened: state changes, configurations, overrides, repairs."""
-    daemon = require_daemon(run_dir)
-    with daemon_errors():
-        page = daemon.get("/events", limit=number)
+    """Show what happened: state changes, configurations, overrides, repairs.
+
+    Without a daemon, those that the last one stored.
+    """
+    daemon = daemon_of(run_dir)
+    if daemon is not None:
+        with daemon_errors():
+            page = daemon.get("/events", limit=number)
+    else:
+        page = _stored(state_dir, run_dir, number)
     found = page["events"]
     if json and not follow:
         print_json({"epoch": page["epoch"], "events": found})
@@ -46,10 +62,23 @@ def events(
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:
-    """Follow, also across restarts of the daemon, whose events are then shown from the first on.
+def _stored(state_dir: Path, run_dir: Path, number: int) -> dict[str, Any]:
+    """What the API would answer, from the disk."""
+    from dataclasses import asdict
 
-    Numbers count from 1 in each run of the daemon, which the epoch names.
+    from tula.engine.event_file import read_events
+
+    with errors():
+        stored = read_events(state_dir)
+    if not stored.events:
+        no_daemon(run_dir)
+    return {"epoch": stored.epoch, "events": [asdict(e) for e in stored.events[-number:]]}
+
+
+def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:
+    """Follow, also across restarts of the daemon, which goes on with epoch and numbers.
+
+    With another epoch, of a daemon that found no events on disk, its first event is the next.
     """
     from tula.cli.client import DaemonError, NoDaemonError
 

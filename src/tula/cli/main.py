@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import Annotated
 
 import typer
@@ -66,4 +67,8 @@ def main() -> None:
     # A large configuration is a million objects that stay: at the usual first threshold of 700
     # the collector walks them over and over, for a quarter of the time of ``plan``.
     gc.set_threshold(50_000, 10, 10)
+    if "JOURNAL_STREAM" in os.environ:
+        from tula.daemon.journal import mark_errors
+
+        mark_errors()
     app()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -16,6 +15,7 @@ import structlog
 from tula.daemon.checks import CheckPlanner, Checks
 from tula.daemon.connection_counts import LIMIT, ConnectionCounter
 from tula.daemon.drift import DriftDetector
+from tula.daemon.journal import is_journal, prefix_level
 from tula.daemon.local_control import Components, LocalControl
 from tula.daemon.loop import ControlLoop
 from tula.daemon.readers import MakeAdapters
@@ -27,6 +27,7 @@ from tula.daemon.watch import FileWatch
 from tula.daemon.writer import Writer
 from tula.engine.balancer import Balancer
 from tula.engine.control import Control
+from tula.engine.event_file import EventFile
 from tula.engine.event_log import EventLog
 from tula.engine.host_settings import HostSettings
 from tula.engine.store import Store
@@ -70,13 +71,16 @@ def run(
     store = Store(state_dir)
     with store.owned():
         daemon = _assemble(file, store, make_adapters, force)
-        try:
-            status = asyncio.run(_live(daemon, serve, run_dir, socket_group, interval or _DRIFT))
-        finally:
-            daemon.components.loop.close()
-            daemon.control.close()
-        if clear_on_exit and status == 0:
-            daemon.balancer.clear()
+        with daemon.components.events.stored(EventFile(state_dir, on_failure=_tell_unsaved)):
+            try:
+                status = asyncio.run(
+                    _live(daemon, serve, run_dir, socket_group, interval or _DRIFT)
+                )
+            finally:
+                daemon.components.loop.close()
+                daemon.control.close()
+            if clear_on_exit and status == 0:
+                daemon.balancer.clear()
     return status
 
 
@@ -115,6 +119,10 @@ def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool
     components = Components(loop, checker, checks, events, watch, supervisor)
     control = LocalControl(components, make_adapters)
     return _Daemon(balancer, components, control, kernel_events)
+
+
+def _tell_unsaved(error: str) -> None:
+    structlog.get_logger("tula").warning("events-not-saved", message=error)
 
 
 def _tell_evidence(checks: Checks, events: EventLog, name: BackendName) -> None:
@@ -202,15 +210,16 @@ async def _announce(parts: Components, listening: asyncio.Event) -> bool:
 
 
 def _configure_log() -> None:
-    """One line an event, on standard error: systemd puts the time before it."""
-    stamp = [] if "JOURNAL_STREAM" in os.environ else [structlog.processors.TimeStamper("iso")]
+    """One line an event, on standard error: the journal puts the time before it."""
+    journal = is_journal()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            *stamp,
+            *([] if journal else [structlog.processors.TimeStamper("iso")]),
             structlog.processors.LogfmtRenderer(
                 key_order=["timestamp", "level", "event"], drop_missing=True
             ),
+            *([prefix_level] if journal else []),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

@@ -1,4 +1,4 @@
-"""The daemon's latest events: kept for whoever asks, and written to the journal."""
+"""The daemon's latest events: kept for whoever asks, on disk too, and written to the journal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from contextlib import contextmanager
 
 import structlog
 
+from tula.engine.event_file import KEPT, EventFile
 from tula.model.event import Event, EventKind, EventPage, choose_events
 from tula.model.health import BackendStatus, State
 from tula.plan.backend_status import BackendStatuses
 
-KEPT = 2000
 _LOUD = frozenset(
     {
         EventKind.BACKEND_DOWN,
+        EventKind.BACKEND_DIAGNOSED,
         EventKind.BACKEND_WARNING,
         EventKind.CYCLE_FAILED,
         EventKind.CONFIGURATION_REFUSED,
@@ -37,15 +38,29 @@ class EventLog:
     """
 
     def __init__(self, clock: Callable[[], float] = time.time, epoch: str | None = None) -> None:
-        """``clock`` tells seconds since the epoch; ``epoch`` names this log among those of other
-        runs of the daemon, by default a random name."""
+        """``clock`` tells seconds since the epoch; ``epoch`` names the log that begins here, by
+        default a random name; the numbers of another log mean nothing in it."""
         self._clock = clock
         self._lock = threading.Lock()
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._number = 0
         self._log = structlog.get_logger("tula")
         self._held = _Held()
+        self._file: EventFile | None = None
         self.epoch = secrets.token_hex(8) if epoch is None else epoch
+
+    @contextmanager
+    def stored(self, file: EventFile) -> Iterator[None]:
+        """Goes on where the file ends, by its epoch and its numbers, and writes to it inside."""
+        found = file.open(self.epoch)
+        with self._lock:
+            self.epoch, self._number = found.epoch, found.next_number - 1
+            self._events.extend(found.events)
+            self._file = file
+        try:
+            yield
+        finally:
+            file.close()
 
     @property
     def events(self) -> list[Event]:
@@ -84,7 +99,10 @@ class EventLog:
         with self._lock:
             self._number += 1
             now = self._clock()
-            self._events.append(Event(self._number, now, kind, subject, message, evidence))
+            event = Event(self._number, now, kind, subject, message, evidence)
+            self._events.append(event)
+            if self._file is not None:
+                self._file.add(event)
         told = {"subject": subject, "message": message, "evidence": evidence}
         shown = {name: text for name, text in told.items() if text}
         (self._log.warning if kind in _LOUD else self._log.info)(str(kind), **shown)

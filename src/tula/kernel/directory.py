@@ -46,6 +46,11 @@ class Directory:
         with os.fdopen(file, "rb") as handle:
             return handle.read()
 
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        with self._opened() as directory:
+            return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+
     def write(self, name: str, text: bytes, mode: int = 0o644) -> None:
         """Replaces a file: a crash leaves the old one or the new one."""
         self.prepare(name, text, mode)()
@@ -77,6 +82,23 @@ class Directory:
             self.rename(aside, name)
 
         return rename
+
+    def append(self, name: str, text: bytes) -> None:
+        """Appends lines to a file, its owner's alone.
+
+        All of the text or nothing: what a full disk took in part is taken back. A line that a
+        crash left without its end is ended first. Not for several writers at a time.
+        """
+        _make(self.path)
+        with self._opened() as directory:
+            file = _open_lines(name, directory)
+            try:
+                size = os.fstat(file).st_size
+                if size and os.pread(file, 1, size - 1) != b"\n":
+                    text = b"\n" + text
+                _write_whole(file, text, size)
+            finally:
+                os.close(file)
 
     def rename(self, old: str, new: str) -> None:
         """Renames a file of the directory to another name in it."""
@@ -176,6 +198,33 @@ def _open_there(name: str, flags: int, directory: int) -> int:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         raise OSError(errno.EINVAL, f"{name} is not a regular file; {_REMOVE}")
     return file
+
+
+def _open_lines(name: str, directory: int) -> int:
+    """Opens a file to append to, made if need be, for its owner alone."""
+    flags = os.O_RDWR | os.O_APPEND
+    try:
+        file = _open_there(name, flags, directory)
+    except FileNotFoundError:
+        file = os.open(name, flags | os.O_CREAT | os.O_EXCL | _BASE, 0o600, dir_fd=directory)
+        _give_to_owner(file, directory)
+        return file
+    if os.fstat(file).st_nlink != 1:  # it may be somebody else's file, linked to here
+        os.close(file)
+        raise OSError(errno.EMLINK, f"{name} has a second name; {_REMOVE}")
+    return file
+
+
+def _write_whole(file: int, text: bytes, size: int) -> None:
+    """Writes all, or leaves the file at ``size``."""
+    left = memoryview(text)
+    try:
+        while left:
+            left = left[os.write(file, left) :]
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(file, size)
+        raise
 
 
 def _open_lock(name: str, directory: int) -> int:
