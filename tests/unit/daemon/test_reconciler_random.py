@@ -197,7 +197,8 @@ class Machine(RuleBasedStateMachine):
         result = self.writer.cycle(dict(self.findings), compare=compare)
         if result.outcome is not CycleOutcome.FAILED:
             self.foreign = self.foreign and not compare
-            self.calm = not self.foreign
+            # A VIP that could not be taken is told, and keeps nothing else from its service.
+            self.calm = not self.foreign and not self.snapshot.obstacles
 
     @rule(source=st.sampled_from(DOCUMENTS))
     def a_document_is_offered(self, source: bytes) -> None:
