@@ -15,6 +15,7 @@ from tula.engine.control import (
     RefusedError,
     find_backend,
 )
+from tula.engine.kernel_state import KernelState
 from tula.engine.statistics import CycleOutcome, Statistics
 from tula.engine.status import describe_status
 from tula.engine.steps import render_steps
@@ -56,6 +57,7 @@ class FakeControl:
     findings: dict[BackendName, Health] = field(default_factory=dict)
     connections: dict[BackendName, int] | None = None
     panics: Sequence[str] = ()
+    kernel: KernelState = field(default_factory=KernelState)
     happened: list[Event] = field(default_factory=list)
     epoch: str = "first"
     error: Exception | None = None
@@ -81,6 +83,7 @@ class FakeControl:
             connections=self.connections,
             panics=self.panics,
             daemon=self.facts,
+            kernel=self.kernel,
         )
         return json.dumps(answer).encode()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tula.cli.common import (
+    FAILED,
     RUN_DIR,
     STATE_DIR,
     WRONG,
@@ -33,11 +34,18 @@ if TYPE_CHECKING:
 
 
 def status(
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Exit with 1 when something is down or out of sync."),
+    ] = False,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Show services and backends, their states, packets and bytes."""
+    """Show services and backends, their states, packets and bytes.
+
+    The first line says whether all serves, or what does not.
+    """
     daemon = daemon_of(run_dir)
     if daemon is None:
         answer = _status_here(state_dir)
@@ -46,29 +54,34 @@ def status(
             answer = daemon.get("/status")
     if json:
         print_json(answer)
-        return
-    from tula.cli.status_text import print_status
+    else:
+        from tula.cli.status_text import print_status
 
-    print_status(answer)
+        print_status(answer)
+    if check and not answer["summary"]["fine"]:
+        raise typer.Exit(FAILED)
 
 
 def _status_here(state_dir: Path) -> dict[str, Any]:
-    """Without a daemon: the last applied configuration, and the kernel's counters."""
+    """Without a daemon: the last applied configuration, and the kernel beside it."""
+    from tula.engine.kernel_state import observe_kernel
     from tula.engine.status import describe_status
 
     store = open_store(state_dir)
     _, configuration = applied_config(store)
+    config = configuration.config
     with errors():
         balancer = open_balancer(store)
-        statuses = balancer.without_monitors(configuration.config)
+        statuses = balancer.left_statuses(config)
         stats = balancer.stats()
         return describe_status(
-            configuration.config,
+            config,
             stats.backends,
             stats.counters,
             stats.tables,
-            balancer.endpoints(configuration.config),
+            balancer.endpoints(config),
             statuses={name: _without_reason(s) for name, s in statuses.items()},
+            kernel=observe_kernel(balancer, config, statuses),
         )
 
 

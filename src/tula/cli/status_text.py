@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from tula.cli.common import print_table
+from tula.engine.summary import summarize
 
 _HEADINGS = ["SERVICE", "VIP", "PORTS", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "PACKETS", "BYTES"]
 _RIGHT = frozenset({5, 7, 8})
@@ -14,6 +15,7 @@ _RIGHT = frozenset({5, 7, 8})
 
 def print_status(answer: dict[str, Any]) -> None:
     """Print the object of ``tula status --json`` as text; warnings go to standard error."""
+    print(summarize(answer).text, flush=True)
     for line in warning_lines(answer):
         print(line, file=sys.stderr)
     sys.stderr.flush()

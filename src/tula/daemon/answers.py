@@ -13,10 +13,12 @@ from pathlib import Path
 
 from tula.config.errors import place
 from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
+from tula.daemon.kernel_check import KernelCheck, Wanted
 from tula.daemon.reconciler import describe_problem, place_problems
 from tula.daemon.snapshot import Connections
 from tula.engine.balancer import Balancer
 from tula.engine.control import ApplyOutcome, DaemonFacts
+from tula.engine.kernel_state import KernelState
 from tula.engine.reader import Adapters, Reader
 from tula.engine.statistics import (
     BackendStatistics,
@@ -157,6 +159,7 @@ class Answers:
         self._kernel = kernel
         self._latest = BackendStatuses()
         self._totals: Mapping[BackendKey, Count] = {}
+        self._check = KernelCheck()
 
     def answer(self, request: Request, view: View) -> Answer:
         """The answer. Raises KernelError and StateError."""
@@ -194,8 +197,13 @@ class Answers:
             connections=view.connections,
             panics=view.panicking,
             daemon=view.facts,
+            kernel=self._look(view),
         )
         return json.dumps(answer).encode()
+
+    def _look(self, view: View) -> KernelState:
+        wanted = Wanted(view.config, view.statuses, view.shares, view.revision)
+        return self._check.look(self._balancer(view), wanted)
 
     def _statuses(self, view: View) -> Mapping[BackendName, BackendStatus]:
         """How backends stand in the kernel, with the reasons of the latest findings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -41,6 +42,11 @@ from tula.model.health import BackendName
 from tula.model.stats import BackendKey
 from tula.plan.trace import Trace
 
+_IN_SYNC = b'"in_sync": true'
+_TRIES = 5
+"""Looks at a kernel that the writer is just changing, before it is said to be out of sync."""
+_PAUSE = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Components:
@@ -71,7 +77,15 @@ class LocalControl:
 
     async def status(self) -> bytes:
         self._configuration()
-        return cast(bytes, await self._readers.ask(StatusRequest()))
+        loop = self._components.loop
+        for left in reversed(range(_TRIES)):
+            before = loop.snapshot
+            answer = cast(bytes, await self._readers.ask(StatusRequest()))
+            working = loop.busy_seconds() > 0 or loop.snapshot is not before
+            if _IN_SYNC in answer or not working or not left:
+                break
+            await asyncio.sleep(_PAUSE)
+        return answer
 
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         return self._components.events.page(after, limit, epoch)

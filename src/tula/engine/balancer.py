@@ -20,7 +20,7 @@ from tula.engine.store import Remembered, Store
 from tula.kernel.clock import boot_time
 from tula.model.config import Config
 from tula.model.errors import KernelError, StaleError, StateError
-from tula.model.health import BackendName, BackendStatus, Override, ProbeSocket
+from tula.model.health import BackendName, BackendStatus, Health, Override, ProbeSocket
 from tula.model.problem import Problem, ProblemsError
 from tula.plan.backend_status import NO_SHARES, Shares, plan_backend_statuses
 from tula.plan.desired import adjust_plan, plan_desired
@@ -31,6 +31,7 @@ from tula.plan.usable import unreached_backends, usable_config
 StatusesOf = Mapping[BackendName, BackendStatus]
 
 _COMMIT_TRIES = 5
+_LEFT_DOWN = "the kernel has no entry for it: it was down when the daemon ended"
 
 
 class Balancer(Reader):
@@ -74,12 +75,26 @@ class Balancer(Reader):
         self, config: Config, statuses: StatusesOf, shares: Shares
     ) -> tuple[Change, tuple[Problem, ...]]:
         """What ``reconcile`` would do, and what is in its way; changes nothing."""
-        prepared = self._prepare(config, statuses, True, shares, lenient=True)
+        prepared = self.inspect(config, statuses, shares)
         return prepared.change, prepared.problems
+
+    def inspect(self, config: Config, statuses: StatusesOf, shares: Shares = NO_SHARES) -> Prepared:
+        """As ``compare``, with what was read for it."""
+        return self._prepare(config, statuses, True, shares, lenient=True)
 
     def without_monitors(self, config: Config) -> StatusesOf:
         """How backends count where nothing is known but the operator's overrides."""
         return plan_backend_statuses(config, {}, self._store.overrides(), self._clock()).of
+
+    def left_statuses(self, config: Config) -> StatusesOf:
+        """How backends count in what a daemon left when it ended: those that were down then get
+        nothing until the next apply, or the next daemon."""
+        try:
+            down = self.missing(config)
+        except KernelError:  # a newer Tula's table: not to be read, but the rest can be told
+            down = frozenset()
+        findings = {name: Health(False, self._clock(), _LEFT_DOWN) for name in down}
+        return plan_backend_statuses(config, findings, self._store.overrides(), self._clock()).of
 
     def apply(
         self,

@@ -13,6 +13,7 @@ from tula.kernel.sysctls import Sysctls
 from tula.model.config import Config, Forwarding, IPAddress
 from tula.model.desired import TunnelEndpoints
 from tula.model.flow import Flow, FlowEntry
+from tula.model.host import HostView
 from tula.model.stats import BackendKey, Count, Stats
 from tula.plan.routes import backend_addresses, plan_routes
 from tula.plan.trace import Trace, plan_trace
@@ -64,6 +65,10 @@ class Reader:
     def revision(self) -> int:
         """The data path's; any change by anyone makes it another."""
         return self._path.revision()
+
+    def host(self) -> HostView:
+        """This machine's links and addresses, without routes."""
+        return self._network.view(())
 
     def endpoints(self, config: Config) -> Mapping[IPAddress, TunnelEndpoints]:
         """Between which addresses the tunnels are, by the backends' endpoints."""

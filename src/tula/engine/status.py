@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tula.engine.control import DaemonFacts
+from tula.engine.kernel_state import KernelState
+from tula.engine.summary import summarize
 from tula.model.config import (
     Backend,
     Config,
@@ -34,6 +36,7 @@ def describe_status(
     connections: Mapping[BackendName, int] | None = None,
     panics: Collection[str] = (),
     daemon: DaemonFacts | None = None,
+    kernel: KernelState | None = None,
 ) -> dict[str, Any]:
     """The answer of ``tula status --json``.
 
@@ -49,7 +52,8 @@ def describe_status(
     by_service: dict[str, Count] = {}
     for (service, _), count in counts.items():
         by_service[service] = by_service.get(service, Count()) + count
-    return {
+    state = kernel if kernel is not None else KernelState(("not compared",))
+    answer: dict[str, Any] = {
         "services": [
             _service(service, by_service.get(service.name, Count()))
             | {"panic": service.name in panics}
@@ -71,9 +75,12 @@ def describe_status(
             table.name: {"entries": table.entries, "size": table.size} for table in tables
         },
         "configuration": None if daemon is None else _configuration(daemon),
-        "kernel": None if daemon is None else _kernel(daemon),
+        "kernel": _kernel(state, daemon),
         "daemon": None if daemon is None else _daemon(daemon),
+        "problems": list(state.problems if daemon is None else daemon.problems),
     }
+    summary = summarize(answer)
+    return answer | {"summary": {"fine": summary.fine, "text": summary.text}}
 
 
 def _service(service: VirtualService, total: Count) -> dict[str, Any]:
@@ -85,6 +92,7 @@ def _service(service: VirtualService, total: Count) -> dict[str, Any]:
         "forwarding": str(service.forwarding),
         "scheduler": str(service.scheduler),
         "path": "nftables",
+        "checked": bool(service.health),
         "packets": total.packets,
         "bytes": total.bytes,
     }
@@ -156,11 +164,16 @@ def _configuration(facts: DaemonFacts) -> dict[str, Any]:
     }
 
 
-def _kernel(facts: DaemonFacts) -> dict[str, Any]:
-    """Whether the kernel is as the running configuration wants it, as of the last cycle."""
-    cycle = facts.last_cycle
+def _kernel(state: KernelState, facts: DaemonFacts | None) -> dict[str, Any]:
+    cycle = None if facts is None else facts.last_cycle
     failed = [cycle.error] if cycle is not None and cycle.error else []
-    return {"in_sync": cycle is not None and not failed, "differences": failed}
+    return {
+        "in_sync": state.in_sync and not failed,
+        "differences": [*failed, *state.differences],
+        "forwards": state.forwards,
+        "compared": state.compared,
+        "interfaces": None if state.interfaces is None else dict(state.interfaces),
+    }
 
 
 def _daemon(facts: DaemonFacts) -> dict[str, Any]:

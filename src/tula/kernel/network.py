@@ -135,8 +135,12 @@ def _reason(error: Exception) -> str:
 
 
 def _link(entry: LinkEntry) -> Link:
-    mac = entry.mac
-    return Link(entry.name, entry.index, mac if len(mac) == 6 else b"", entry.mtu)
+    mac, flags = entry.mac, entry.flags
+    return Link(
+        *(entry.name, entry.index, mac if len(mac) == 6 else b"", entry.mtu),
+        up=bool(flags & _UP),
+        carrier=bool(flags & _LOWER_UP),
+    )
 
 
 def _address(entry: AddressEntry, names: dict[int, str]) -> HostAddress:

@@ -11,12 +11,18 @@ from tula.model.config import IPAddress
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface; ``mac`` is empty for one without link-layer addresses."""
+    """A network interface; ``mac`` is empty for one without link-layer addresses.
+
+    ``up``: by the administrator; ``carrier``: it has a cable. Links that differ only in these
+    are equal: nothing in the data path depends on them.
+    """
 
     name: str
     index: int
     mac: bytes = b""
     mtu: int = 1500
+    up: bool = field(default=True, compare=False)
+    carrier: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

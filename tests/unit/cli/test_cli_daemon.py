@@ -13,6 +13,7 @@ from click.testing import Result
 
 from support.fake_control import NOW, STEP, FakeControl, make_events
 from tula.engine.control import ApplyOutcome, BusyError, Cycle, Refusal
+from tula.engine.kernel_state import KernelState
 from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.model.errors import KernelError
@@ -333,7 +334,33 @@ def test_status_of_a_daemon_in_good_order(tula: Call, daemon: FakeControl) -> No
     result = tula("status")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "REASON" not in result.stdout
-    assert len(result.stdout.splitlines()) == 4
+    head, *table = result.stdout.splitlines()
+    assert head.startswith("OK: daemon up since ")
+    assert head.endswith("; kernel in sync; 1 service up; 2 backends up; not checked: web")
+    assert len(table) == 4
+    assert tula("status", "--check").exit_code == 0
+
+
+def test_status_begins_with_what_is_wrong(tula: Call, daemon: FakeControl) -> None:
+    daemon.statuses = {
+        B1: BackendStatus(State.DOWN, 0, present=False, reason="refused"),
+        ("web", "b2"): BackendStatus(State.UP, 100, present=True),
+    }
+    daemon.kernel = KernelState(
+        ("VIP 10.0.0.100 is missing on eth0", "map x differs"), interfaces={"eth1": "down"}
+    )
+    result = tula("status", "--check")
+    assert result.exit_code == 1
+    head = result.stdout.splitlines()[0]
+    assert head.startswith("PROBLEM: daemon up since ")
+    assert head.endswith(
+        "; kernel out of sync: VIP 10.0.0.100 is missing on eth0 (and 1 more); interface eth1 is "
+        "down; 1 service up; 1 of 2 backends up, 1 down; not checked: web"
+    )
+    assert tula("status").exit_code == 0
+    found = json.loads(tula("status", "--json", "--check").stdout)
+    assert found["kernel"]["in_sync"] is False
+    assert found["summary"] == {"fine": False, "text": head}
 
 
 def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
@@ -342,7 +369,7 @@ def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
         ("web", "b2"): BackendStatus(State.UP, 25, present=True, reason="slow start"),
     }
     daemon.findings = {("web", "b2"): Health(True, NOW, warning="certificate expires in 3 days")}
-    head, _, one, two = tula("status").stdout.splitlines()
+    _, head, _, one, two = tula("status").stdout.splitlines()
     assert head.split()[-1] == "REASON"
     assert one.split()[3:6] == ["100", "down", "0"]
     assert one.endswith("tcp to 10.0.0.100: refused")

@@ -19,6 +19,7 @@ from tula.daemon.loop import ControlLoop
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
 from tula.engine.control import BusyError, NoSuchBackendError
+from tula.engine.differences import NO_TABLE
 from tula.engine.statistics import ProbeStatistics
 from tula.health.check import Check, Outcome
 from tula.health.scheduled import ScheduledProbe
@@ -108,9 +109,26 @@ def test_status_says_which_configuration_runs(scene: Scene) -> None:
             assert len(status["configuration"]["digest"]) == 64
             assert status["configuration"]["file_differs"] is False
             assert status["configuration"]["accepted"] == 1000.0
-            assert status["kernel"] == {"in_sync": True, "differences": []}
+            assert status["kernel"]["in_sync"] is True
+            assert status["kernel"]["differences"] == []
+            assert status["kernel"]["interfaces"] == {"eth0": "up"}
+            assert status["summary"]["fine"] is True
+            assert "; kernel in sync; 1 service up; " in status["summary"]["text"]
             assert status["services"][0]["path"] == "nftables"
             assert status["daemon"]["configuration"]["path"].endswith("tula.yaml")
+
+    run(main)
+
+
+def test_status_compares_when_it_is_asked(scene: Scene) -> None:
+    async def main() -> None:
+        async with scene.running() as control:
+            nftables = scene.daemon.machine.nftables
+            nftables.meddle(None)
+            status = json.loads(await control.status())
+            assert status["kernel"]["in_sync"] is False
+            assert status["kernel"]["differences"] == [NO_TABLE]
+            assert status["summary"]["fine"] is False
 
     run(main)
 
