@@ -207,7 +207,7 @@ def test_wrong_input_changes_nothing(bare: Joined) -> None:
     stranger = bare.client
     said = agent(stranger, "join", "-f", path, status=2)["error"]
     assert "no backend" in said
-    assert "--as" in said
+    assert "its backends are: backend-1, backend-2" in said
     said = agent(host, "join", "-f", path, "--as", "nobody", status=2)["error"]
     assert "its backends are: backend-1, backend-2" in said
     assert "this is another one" in agent(host, "join", "-f", path, "--persist", status=2)["error"]
@@ -218,4 +218,48 @@ def test_wrong_input_changes_nothing(bare: Joined) -> None:
     host.remove_address("eth0", "10.9.0.100/32")
     assert agent(host, "join", "-f", path, "--dry-run")["steps"]
     assert differences(before, machine(host)) == {}
-    assert agent(stranger, "join", "-f", path, "--as", "backend-1")["backends"] == ["backend-1"]
+
+
+def test_it_joins_only_as_what_it_is(bare: Joined) -> None:
+    host, path = bare.backends[0], bare.configuration()
+    machines = (host, bare.lb, bare.client)
+    before = [machine(each) for each in machines]
+    for stranger in (bare.client, bare.lb, bare.backends[1]):
+        said = agent(stranger, "join", "-f", path, "--as", "backend-1", status=2)["error"]
+        assert said.count("\n") == 1
+        assert "has no address of the backend backend-1" in said
+        assert address_of(host, 4) in said
+    both = bare.configuration(load_balancers={"lb": address_of(host, 4)})
+    for how in ((), ("--as", "backend-1")):
+        said = agent(host, "join", "-f", both, *how, status=2)["error"]
+        assert "this machine is the balancer lb (10.9.0.11)" in said
+    assert [differences(*pair) for pair in zip(before, map(machine, machines), strict=True)] == [
+        {}
+    ] * 3
+    # A backend's own address may be on loopback, as where each machine announces it to a router.
+    path = bare.configuration()
+    own = [f"{address_of(host, 4)}/24", f"{address_of(host, 6)}/64"]
+    host.remove_address("eth0", *own)
+    host.add_address(
+        "lo",
+        *(each.partition("/")[0] + end for each, end in zip(own, ("/32", "/128"), strict=True)),
+    )
+    assert agent(host, "join", "-f", path)["backends"] == ["backend-1"]
+    assert agent(host, "join", "-f", path)["changed"] is False
+
+
+def test_without_ipv6_it_says_so(bare: Joined) -> None:
+    host, path = bare.backends[0], bare.configuration()
+    before = machine(host)
+    host.write_sysctl("net.ipv6.conf.lo.disable_ipv6", 1)
+    said = agent(host, "join", "-f", path, status=2)["error"]
+    assert "IPv6 is disabled on this machine (net.ipv6.conf.lo.disable_ipv6 = 1)" in said
+    assert "fd09::100" in said
+    assert "RTNETLINK" not in said
+    host.write_sysctl("net.ipv6.conf.lo.disable_ipv6", 0)
+    assert differences(before, machine(host)) == {}
+    agent(host, "join", "-f", path)
+    host.write_sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+    states = {part["name"]: part["state"] for part in agent(host, "status")["parts"]}
+    assert states["fd09::100 on lo"].startswith("IPv6 is disabled on this machine")
+    assert states["10.9.0.100 on lo"] == "in place"

@@ -10,6 +10,7 @@ from tula.agent.diff import (
     BackendStep,
     Made,
     diff_backend,
+    ipv6_problem,
     made_after_steps,
     made_before_steps,
     settings_of,
@@ -59,8 +60,16 @@ class Agent:
 
     def plan(self, roles: Sequence[Role], persist: bool = False) -> Plan:
         """What ``join`` would do; only loads kernel modules. Raises CannotJoinError."""
-        record = self._records.read() or Record()
-        return self._plan(roles, record, persist)
+        plan = self.compare(roles, persist)
+        _require_ipv6(plan)
+        return plan
+
+    def compare(self, roles: Sequence[Role], persist: bool = False) -> Plan:
+        """What differs, also where join would fail; raises CannotJoinError where there is no plan.
+
+        Only loads kernel modules.
+        """
+        return self._plan(roles, self._records.read() or Record(), persist)
 
     def join(self, roles: Sequence[Role], record: Record, persist: bool = False) -> Plan:
         """Make this machine these backends; ``record`` has their configurations.
@@ -70,6 +79,7 @@ class Agent:
         with self._records.locked():
             before = self._records.read() or Record()
             plan = self._plan(roles, before, persist)
+            _require_ipv6(plan)
             made = made_before_steps(plan.want, plan.facts, before.made)
             unit = str(self._unit.path) if persist and self._unit is not None else before.unit
             # Whatever may be left behind is recorded before it exists in the kernel. The
@@ -129,6 +139,18 @@ class Agent:
                 "configuration need; choose another tunnel for this machine's services"
             )
         return want
+
+
+def _require_ipv6(plan: Plan) -> None:
+    if problem := ipv6_problem(plan.want, plan.facts):
+        vips = ", ".join(
+            sorted({str(held.vip) for held in plan.want.vips if held.vip.version == 6})
+        )
+        raise CannotJoinError(
+            f"{problem}, and this machine is to serve {vips}; enable IPv6 (sysctl -w "
+            "net.ipv6.conf.all.disable_ipv6=0, and in /etc/sysctl.d), or take the IPv6 VIPs off "
+            "this backend's services"
+        )
 
 
 def _twice(names: Iterable[str]) -> str:

@@ -18,7 +18,14 @@ from tula.agent.commands import (
     set_device,
     write_setting,
 )
-from tula.model.backend_setup import TABLE, BackendFacts, BackendSetup, Device, VipAddress
+from tula.model.backend_setup import (
+    TABLE,
+    BackendFacts,
+    BackendSetup,
+    Device,
+    VipAddress,
+    disable_ipv6,
+)
 from tula.model.command import Command
 
 
@@ -93,7 +100,29 @@ def _shown(address: VipAddress) -> str:
 def settings_of(setup: BackendSetup, made: Made) -> list[str]:
     """The names of the sysctls whose values a difference depends on."""
     loose = [rp_filter_of(device) for device in setup.devices if device.loose_rp_filter]
-    return [*(setting.name for setting in setup.settings), *loose, *made.settings]
+    six = [disable_ipv6(name) for name in ("default", *_ipv6_devices(setup))]
+    return [*(setting.name for setting in setup.settings), *loose, *six, *made.settings]
+
+
+def ipv6_problem(want: BackendSetup, facts: BackendFacts) -> str:
+    """Why this machine cannot have the IPv6 VIPs; empty if it can, or there are none."""
+    devices = _ipv6_devices(want)
+    if not devices:
+        return ""
+    if not facts.ipv6:
+        return "this kernel has no IPv6 (ipv6.disable=1 on its command line?)"
+    for device in devices:
+        # A device that is not there yet begins with the values of default.
+        name = device if device in facts.links else "default"
+        if facts.settings.get(disable_ipv6(name), "0") != "0":
+            return f"IPv6 is disabled on this machine (net.ipv6.conf.{name}.disable_ipv6 = 1)"
+    return ""
+
+
+def _ipv6_devices(setup: BackendSetup) -> list[str]:
+    """The devices that IPv6 VIPs are on, and those that requests for them arrive on."""
+    held = [address.device for address in setup.vips if address.vip.version == 6]
+    return list(dict.fromkeys((*held, *(d.name for d in setup.devices)))) if held else []
 
 
 def _add(want: BackendSetup, facts: BackendFacts, made: Made) -> Iterator[BackendStep]:
@@ -118,9 +147,11 @@ def _add(want: BackendSetup, facts: BackendFacts, made: Made) -> Iterator[Backen
             yield BackendStep("change", "device", device.name, problem, commands)
         elif problem := _misconfigured(device, facts):
             yield BackendStep("set", "device", device.name, problem, tuple(set_device(device)))
+    no_ipv6 = ipv6_problem(want, facts)
     for address in want.vips:
         if address.device in created or not _is_present(address, facts):
-            yield BackendStep("add", "address", _shown(address), "missing", (make_vip(address),))
+            why = no_ipv6 if no_ipv6 and address.vip.version == 6 else "missing"
+            yield BackendStep("add", "address", _shown(address), why, (make_vip(address),))
 
 
 def _is_present(address: VipAddress, facts: BackendFacts) -> bool:

@@ -18,21 +18,57 @@ class NotABackendError(Exception):
 def find_role(
     file: str, config: Config, addresses: Collection[IPAddress], name: str | None = None
 ) -> Role:
-    """The role of this name, or the one of the machine's own addresses. Raises NotABackendError."""
-    known = ", ".join(sorted({b.name for s in config.services for b in s.backends})[:20]) or "none"
-    if name is not None:
-        role = role_by_name(config, name)
-        if role is None:
-            raise NotABackendError(f"no backend {name!r} in {file}; its backends are: {known}")
-        return role
-    role = role_by_addresses(config, addresses)
-    if role is None:
-        here = ", ".join(sorted(map(str, addresses))[:20]) or "none"
+    """The role of this name, or the one of the machine's own addresses.
+
+    Of the addresses, the VIPs do not count. Raises NotABackendError: also for a machine that has no
+    address of that backend, since the balancer sends to that address, and for a balancer.
+    """
+    own = _without_vips(config, addresses)
+    role = _named(file, config, own, name) if name is not None else _own(file, config, own)
+    here = [f"{label} ({address})" for label, address in config.load_balancers if address in own]
+    if here:
         raise NotABackendError(
-            f"no backend in {file} has an address of this machine ({here}); "
-            f"choose one with --as: {known}"
+            f"this machine is the balancer {here[0]} of {file}, and a balancer cannot be a backend "
+            "of its own services; join on the backends"
         )
     return role
+
+
+def _named(file: str, config: Config, own: Collection[IPAddress], name: str) -> Role:
+    role = role_by_name(config, name, own)
+    if role is None:
+        raise NotABackendError(f"no backend {name!r} in {file}; its backends are: {_names(config)}")
+    wanted = {address for _, backend in role.serves for address in backend.addresses}
+    if wanted.isdisjoint(own):
+        raise NotABackendError(
+            f"this machine has no address of the backend {name} of {file} "
+            f"({_listed(wanted)}), but {_listed(own)}; join on the machine that has it, add the "
+            "address here, or correct it in the configuration"
+        )
+    return role
+
+
+def _own(file: str, config: Config, own: Collection[IPAddress]) -> Role:
+    role = role_by_addresses(config, own)
+    if role is None:
+        raise NotABackendError(
+            f"no backend in {file} has an address of this machine ({_listed(own)}); "
+            f"its backends are: {_names(config)}"
+        )
+    return role
+
+
+def _without_vips(config: Config, addresses: Collection[IPAddress]) -> set[IPAddress]:
+    return set(addresses) - {vip for service in config.services for vip in service.vips}
+
+
+def _names(config: Config) -> str:
+    names = sorted({b.name for service in config.services for b in service.backends})
+    return ", ".join(names[:20]) or "none"
+
+
+def _listed(addresses: Collection[IPAddress]) -> str:
+    return ", ".join(sorted(str(a) for a in addresses if not a.is_link_local)[:20]) or "none"
 
 
 def roles_of(record: Record, addresses: Collection[IPAddress]) -> Sequence[Role]:
@@ -42,6 +78,7 @@ def roles_of(record: Record, addresses: Collection[IPAddress]) -> Sequence[Role]
     """
     from ipaddress import ip_address
 
+    # What was accepted when the machine joined is not judged again: it must come back at boot.
     known = {*addresses, *map(ip_address, record.addresses)}
     return [_role(source, known) for source in record.sources]
 
@@ -54,4 +91,9 @@ def _role(source: Source, addresses: Collection[IPAddress]) -> Role:
             f"the configuration joined from {source.file} is not valid for this version of Tula: "
             f"{error.problems[0].message}; join again with -f"
         ) from error
-    return find_role(source.file, config, addresses, source.name)
+    own = _without_vips(config, addresses)
+    if source.name is not None:
+        role = role_by_name(config, source.name, own)
+    else:
+        role = role_by_addresses(config, own)
+    return role or find_role(source.file, config, addresses, source.name)

@@ -26,13 +26,16 @@ class Role:
     serves: tuple[tuple[VirtualService, Backend], ...]
 
 
-def role_by_name(config: Config, name: str) -> Role | None:
+def role_by_name(config: Config, name: str, addresses: Collection[IPAddress] = ()) -> Role | None:
     """The backend of this name, and all others at the same address; None if there is none.
 
-    Services may use different names for one machine, and the same name for two machines.
+    Services may use different names for one machine, and the same name for two machines: the one
+    with some of these ``addresses`` is preferred.
     """
-    key = next((b.key for s in config.services for b in s.backends if b.name == name), None)
-    return _role(config, lambda backend: backend.key == key) if key is not None else None
+    named = [b for service in config.services for b in service.backends if b.name == name]
+    mine = (b for b in named if not set(addresses).isdisjoint(b.addresses))
+    found = next(mine, next(iter(named), None))
+    return _role(config, lambda backend: backend.key == found.key) if found is not None else None
 
 
 def role_by_addresses(config: Config, addresses: Collection[IPAddress]) -> Role | None:

@@ -50,7 +50,7 @@ _Files = Annotated[
 _As = Annotated[
     str | None,
     typer.Option(
-        "--as", metavar="NAME", help="Be this backend, whatever addresses this machine has."
+        "--as", metavar="NAME", help="Be this backend; this machine must have its address."
     ),
 ]
 _DryRun = Annotated[
@@ -150,7 +150,7 @@ def status(
             )
             return
         _, roles = _roles(agent, file, as_)
-        plan = agent.plan(roles)
+        plan = agent.compare(roles)
     parts = parts_of(plan.want, plan.steps)
     names = sorted({backend.name for role in roles for _, backend in role.serves})
     if json:
@@ -218,13 +218,13 @@ def _roles(
 
 
 def _own_addresses() -> set[IPAddress]:
-    """Without those of loopback, and without VIPs that are here already."""
+    """Without loopback's own; VIPs that are here already are among them."""
     from tula.kernel.network import KernelNetwork
 
     return {
         held.address.ip
         for held in KernelNetwork().view(()).addresses
-        if held.interface != "lo" and not held.interface.startswith("tula-")
+        if not held.address.ip.is_loopback
     }
 
 

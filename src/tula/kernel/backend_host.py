@@ -17,7 +17,13 @@ from tula.kernel.network import OWNER
 from tula.kernel.rtnetlink import RtReader
 from tula.kernel.sysctls import KernelSysctls
 from tula.kernel.tunnels import KernelTunnels
-from tula.model.backend_setup import TABLE, BackendFacts, GuePort, ObservedLink
+from tula.model.backend_setup import (
+    TABLE,
+    BackendFacts,
+    GuePort,
+    ObservedLink,
+    disable_ipv6,
+)
 from tula.model.command import Command, command
 from tula.model.config import IPAddress
 from tula.model.errors import KernelError
@@ -71,6 +77,7 @@ class KernelBackendHost:
             settings={name: value for name, value in values.items() if value is not None},
             ports=frozenset(_ports()),
             filter=_listing(),
+            ipv6=self._sysctls.read(disable_ipv6("default")) is not None,
         )
 
     def run(self, commands: Sequence[Command]) -> None:

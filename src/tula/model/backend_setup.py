@@ -13,6 +13,11 @@ VIP_DEVICE = "tula-vips"
 """Holds the VIPs if the kernel has dummy devices; otherwise lo does."""
 
 
+def disable_ipv6(device: str) -> str:
+    """The name of the sysctl that disables IPv6 on a device, with slashes."""
+    return f"net/ipv6/conf/{device}/disable_ipv6"
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """A sysctl, its name with slashes: ``value`` is written unless it is one of ``accepted``."""
@@ -96,3 +101,5 @@ class BackendFacts:
     ports: frozenset[GuePort] = frozenset()
     filter: str = ""
     """The table as nft lists it; empty if there is none."""
+    ipv6: bool = True
+    """Whether the kernel has IPv6 at all."""
