@@ -101,6 +101,14 @@ TAKEN = {
     "answers from the VIP are forbidden": sysctl("accept_local", 0),
 }
 
+NAMED = {
+    "the table is deleted": "the kernel has no table of Tula: nothing is forwarded",
+    "a slot is gone": "map slots_1_4093 differs (elements: 1 missing)",
+    "the base chain is gone": "chain in.eth0 is missing",
+    "the IPv4 VIP is removed": "VIP 10.9.0.100 is missing on eth0",
+}
+"""What the event says that was found."""
+
 
 def ready(network: Network, path: Path) -> Path:
     for backend in network.backends:
@@ -194,10 +202,12 @@ def test_what_is_taken_is_put_back(
     watched: Watched, act: Callable[[Host], None], request: pytest.FixtureRequest
 ) -> None:
     wait_until(watched.nothing_to_do, 60, "nothing to do")
-    before = whole(watched.lb)
+    before, last = whole(watched.lb), watched.last()
     took = watched.repaired_after(
         lambda: act(watched.lb), settled=lambda: whole(watched.lb) == before
     )
+    named = NAMED.get(request.node.callspec.id, "")
+    assert any(named in told["evidence"] for told in watched.events("kernel-repaired", last))
     print(f"{request.node.callspec.id}: repaired after {took * 1000:.0f} ms")
     watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
     wait_until(watched.nothing_to_do, 60, "nothing to do")

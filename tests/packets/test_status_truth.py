@@ -10,14 +10,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.in_process import call_tula
-from support.lab_configurations import service_of, write_config
-from tula.lab import Host, Lab, flat
+from support.lab_configurations import backends_of, service_of, write_config
+from tula.lab import Host, Lab, flat, serve_tcp
 
 pytestmark = pytest.mark.kernel
 
@@ -84,3 +85,55 @@ def test_without_a_daemon_the_kernel_is_compared(lab: Lab, tmp_path: Path) -> No
     line, kernel, code = status(lb)
     assert "; interface eth0 is down; " in line
     assert (kernel["interfaces"], code) == ({"eth0": "down"}, 1)
+
+
+def test_trace_follows_the_kernel(lab: Lab, tmp_path: Path) -> None:
+    network = flat(lab)
+    lb, client, [backend, *others] = network.lb, network.client, network.backends
+    services = {"web": service_of(network, backends=backends_of(backend))}
+    call_tula(lb, "apply", "-f", write_config(tmp_path / "tula.yaml", services))
+    for each in (backend, *others):
+        serve_tcp(each, [80])
+
+    def traced(vip: str = VIP) -> tuple[str | None, str]:
+        to, source = (
+            (f"[{vip}]:80", "[fd09::99]:4000") if ":" in vip else (f"{vip}:80", "10.9.0.99:1")
+        )
+        found = json.loads(call_tula(lb, "trace", to, "--client", source, "--json").stdout)
+        return found["backend"], found["reason"]
+
+    def answers() -> bool:
+        return client.run(["nc", "-z", "-w", "1", VIP, "80"], check=False).returncode == 0
+
+    def change(*commands: str) -> None:
+        call_tula(lb, "apply")
+        for command in commands:
+            lb.run(["nft", *command.split(" ")])
+
+    assert traced()[0] == backend.name
+    for vip in network.vips:
+        family = 6 if ":" in vip else 4
+        change("delete table netdev tula")
+        none = "nobody forwards this packet; the host's own stack gets it"
+        assert traced(vip) == (None, f"out of sync: the kernel has no table of Tula: {none}")
+        change("delete chain netdev tula in.eth0")
+        assert traced(vip) == (None, f"out of sync: Tula has no rules at eth0: {none}")
+        protocol = "6"
+        change(
+            f"delete element netdev tula service_port{family}_1024 {{ {vip} . {protocol} . 80 }}"
+        )
+        assert traced(vip) == (
+            None,
+            f"out of sync: no service in the kernel takes {vip} tcp port 80: {none}",
+        )
+    # Another next hop for the backend's number: what has it is not what the configuration says.
+    call_tula(lb, "apply")
+    listed = lb.run(["nft", "list", "map", "netdev", "tula", "nexthop4_1024"]).stdout
+    (mark,) = re.findall(r"(0x\w+) counter", listed)
+    lb.run(["nft", "delete", "element", "netdev", "tula", "nexthop4_1024", f"{{ {mark} }}"])
+    found, why = traced()
+    assert found is None
+    assert why.endswith("is of a backend that the kernel has no next hop for: it is dropped")
+    assert not answers(), "and so it is"
+    change("add rule netdev tula service4.web accept")
+    assert traced()[1].startswith("out of sync: chain service4.web in the kernel is not as Tula")

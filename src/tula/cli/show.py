@@ -117,9 +117,9 @@ def trace(
     that configuration would do with a new one. ICMP errors go where their flow goes. Later
     fragments of a datagram follow the first one, which the kernel remembers for 30 seconds.
     """
+    from tula.engine.follow import trace_now
     from tula.model.config import Protocol
     from tula.model.flow import Flow
-    from tula.plan.backend_status import effective_config
 
     vip, port = _endpoint(target, "VIP:PORT")
     address, client_port = _endpoint(client, "--client")
@@ -145,14 +145,12 @@ def trace(
         store = open_store(state_dir)
         _, configuration = config_of(file, store)
         flow = Flow(address, client_port, vip, port, Protocol(protocol))
-        entry, config = None, configuration.config
-        balancer = open_balancer(store)
+        config, balancer = configuration.config, open_balancer(store)
         if file is None:
             with errors():
-                entry = balancer.find_entry(flow, datagram)
-                config = effective_config(config, balancer.without_monitors(config))
-        later = file is None and datagram is not None
-        found = balancer.trace(config, flow, entry, later_fragment=later)
+                found = trace_now(balancer, config, balancer.left_statuses(config), flow, datagram)
+        else:
+            found = balancer.trace(config, flow)
         answer = {"service": found.service, "backend": found.backend, "reason": found.reason}
     if json:
         print_json(answer)

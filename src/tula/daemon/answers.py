@@ -18,6 +18,7 @@ from tula.daemon.reconciler import describe_problem, place_problems
 from tula.daemon.snapshot import Connections
 from tula.engine.balancer import Balancer
 from tula.engine.control import ApplyOutcome, DaemonFacts
+from tula.engine.follow import trace_now
 from tula.engine.kernel_state import KernelState
 from tula.engine.reader import Adapters, Reader
 from tula.engine.statistics import (
@@ -41,7 +42,6 @@ from tula.model.stats import BackendKey, Count, Stats
 from tula.plan.backend_status import (
     BackendStatuses,
     Shares,
-    effective_config,
     plan_backend_statuses,
 )
 from tula.plan.trace import Trace
@@ -171,10 +171,17 @@ class Answers:
             case MetricsRequest():
                 return render_metrics(self._statistics(view))
             case TraceRequest(flow, datagram):
-                reader = self._reader(view)
-                entry = reader.find_entry(flow, datagram)
-                config = effective_config(view.config, view.statuses)
-                return reader.trace(config, flow, entry, later_fragment=datagram is not None)
+                return trace_now(
+                    *(
+                        self._balancer(view),
+                        view.config,
+                        view.statuses,
+                        flow,
+                        datagram,
+                        view.shares,
+                    ),
+                    in_sync=lambda: self._look(view).in_sync,
+                )
             case PlanRequest():
                 return self._plan(request, view)
             case CompareRequest():

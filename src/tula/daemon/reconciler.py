@@ -15,6 +15,7 @@ from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
 from tula.engine.balancer import Balancer
 from tula.engine.change import Change, Outcome
 from tula.engine.control import Refusal
+from tula.engine.differences import describe_differences
 from tula.engine.event_log import EventLog, state_events
 from tula.engine.overrides import changed_overrides
 from tula.engine.statistics import CycleOutcome
@@ -34,6 +35,9 @@ from tula.plan.backend_status import (
 )
 
 Findings = Mapping[BackendName, Health]
+
+_TOLD = 5
+"""Differences that an event tells of; the rest is a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,11 @@ class Reconciler:
         self._succeeded()
         self._note(repair, compared)
         if repaired:
-            self._events.add(EventKind.KERNEL_REPAIRED, message=_summary(repair.change))
+            self._events.add(
+                EventKind.KERNEL_REPAIRED,
+                message=_summary(repair.change),
+                evidence="; ".join(describe_differences(repair.change.steps(), _TOLD)),
+            )
         self._tell(statuses)
         outcome = CycleOutcome.CHANGED if repair.change else CycleOutcome.UNCHANGED
         if repaired:

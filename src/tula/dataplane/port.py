@@ -32,6 +32,16 @@ class ChangeStep:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What becomes of a flow in a data path that is not as it should be, and why: the service and
+    the backend (``Backend.key``) that get it, None where none does."""
+
+    service: str | None
+    backend: str | None
+    reason: str
+
+
 class Memory(Protocol):
     """What the data path wants remembered over restarts. Equal when there is nothing new."""
 
@@ -152,6 +162,12 @@ class DataPath(Protocol):
 
     def look_up(self, flow: Flow, memory: Memory, datagram: int | None = None) -> FlowEntry | None:
         """What is held for a flow, or for one datagram's fragments by its identification."""
+
+    def follow(
+        self, have: Observation, change: PathChange, flow: Flow, entry: FlowEntry | None
+    ) -> Followed:
+        """Where a flow goes now, in ``have``, from which ``change`` would lead to what is wanted;
+        pure. ``entry`` is what is held for it."""
 
     def choose(self, table: SlotTable, flow: Flow, seed: int, *, by_client: bool) -> int:
         """The slot that a flow without an entry falls into; pure."""

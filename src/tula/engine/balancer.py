@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tula.dataplane.port import Memory, Receipt
+from tula.dataplane.port import Followed, Memory, Receipt
 from tula.engine.change import Applied, Change, Outcome, Prepared, routes_moved
 from tula.engine.host_settings import HostSettings
 from tula.engine.overrides import changed_overrides
@@ -20,9 +20,14 @@ from tula.engine.store import Remembered, Store
 from tula.kernel.clock import boot_time
 from tula.model.config import Config
 from tula.model.errors import KernelError, StaleError, StateError
+from tula.model.flow import Flow, FlowEntry
 from tula.model.health import BackendName, BackendStatus, Health, Override, ProbeSocket
 from tula.model.problem import Problem, ProblemsError
-from tula.plan.backend_status import NO_SHARES, Shares, plan_backend_statuses
+from tula.plan.backend_status import (
+    NO_SHARES,
+    Shares,
+    plan_backend_statuses,
+)
 from tula.plan.desired import adjust_plan, plan_desired
 from tula.plan.probes import probe_destinations
 from tula.plan.routes import backend_addresses, plan_routes, takes_own_address
@@ -81,6 +86,10 @@ class Balancer(Reader):
     def inspect(self, config: Config, statuses: StatusesOf, shares: Shares = NO_SHARES) -> Prepared:
         """As ``compare``, with what was read for it."""
         return self._prepare(config, statuses, True, shares, lenient=True)
+
+    def follow(self, found: Prepared, flow: Flow, entry: FlowEntry | None) -> Followed:
+        """Where a flow goes now in a data path that differs."""
+        return self._path.follow(found.have, found.path, flow, entry)
 
     def without_monitors(self, config: Config) -> StatusesOf:
         """How backends count where nothing is known but the operator's overrides."""

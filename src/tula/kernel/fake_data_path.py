@@ -12,6 +12,7 @@ from zlib import crc32
 
 from tula.dataplane.port import (
     ChangeStep,
+    Followed,
     Memory,
     Observation,
     PathChange,
@@ -193,6 +194,18 @@ class FakeDataPath:
         if name is None:
             return None
         return FlowEntry(*name) if name in _memory(memory).known else FlowEntry("", "")
+
+    def follow(
+        self,
+        have: Observation,
+        change: PathChange,  # noqa: ARG002
+        flow: Flow,  # noqa: ARG002
+        entry: FlowEntry | None,
+    ) -> Followed:
+        if not have.present:
+            return Followed(None, None, "there is nothing")
+        service, backend = (entry.service, entry.backend) if entry is not None else (None, None)
+        return Followed(service, backend, "as it is")
 
     def choose(self, table: SlotTable, flow: Flow, seed: int, *, by_client: bool) -> int:
         port = 0 if by_client else flow.client_port

@@ -11,6 +11,7 @@ from tula.dataplane.nft.build import BuiltRuleset, build_ruleset
 from tula.dataplane.nft.describe import describe_transaction
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
+from tula.dataplane.nft.follow import follow_flow
 from tula.dataplane.nft.ids import PROBE_MARK, Ids, split_id
 from tula.dataplane.nft.incremental import rebuild_ruleset
 from tula.dataplane.nft.lookup3 import slot_of
@@ -27,6 +28,7 @@ from tula.dataplane.nft.tunnel_kinds import missing_tunnels
 from tula.dataplane.nft.tunnel_steps import Devices, tunnel_steps
 from tula.dataplane.port import (
     ChangeStep,
+    Followed,
     Memory,
     Observation,
     PathChange,
@@ -295,6 +297,14 @@ class NftDataPath:
         services = {number: name for name, number in ids.services.items()}
         backends = {number: key for key, number in ids.backends.items()}
         return FlowEntry(services.get(service, ""), backends.get(backend, ""))
+
+    def follow(
+        self, have: Observation, change: PathChange, flow: Flow, entry: FlowEntry | None
+    ) -> Followed:
+        if not isinstance(change, NftChange) or change.target is None:
+            raise TypeError(f"no change of this data path to a state: {change!r}")
+        ruleset = _observation(have).ruleset
+        return follow_flow(ruleset, change.target.built, change.memory, flow, entry)
 
     def choose(self, table: SlotTable, flow: Flow, seed: int, *, by_client: bool) -> int:
         port = None if by_client else flow.client_port
