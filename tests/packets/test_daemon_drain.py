@@ -104,6 +104,18 @@ def test_a_drain_with_a_deadline_ends_there(
     assert ask_all(kept) == {port: name for port, name in before.items() if name != "backend-2"}
     assert moved
     assert new_ones(network) == {"backend-1", "backend-3"}
+    # To enable it does not end the drain, which is told with its end; that ends it.
+    said = call_tula(network.lb, "enable", "web/backend-2").stdout
+    assert said == (
+        "web/backend-2: was not disabled, but still drained, and the drain's deadline has passed; "
+        "to end that: tula undrain web/backend-2\n"
+    )
+    assert new_ones(network) == {"backend-1", "backend-3"}
+    said = call_tula(network.lb, "undrain", "web/backend-2").stdout
+    assert said == "web/backend-2: no longer draining; gets new connections\n"
+    assert new_ones(network) == {"backend-1", "backend-2", "backend-3"}
+    kinds = [e["kind"] for e in daemon.events() if e["subject"] == "web/backend-2"]
+    assert kinds[-3:] == ["drained", "drain-ended", "undrained"]
 
 
 def test_disable_is_at_once_and_lasts_over_a_restart(network: Network, daemon: Running) -> None:

@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from support.builders import make_backend, make_config, make_service, trace_flow
+from tula.engine.backend_view import BackendView, view_backend
 from tula.engine.control import (
     ApplyOutcome,
     Cycle,
@@ -16,13 +18,15 @@ from tula.engine.control import (
     find_backend,
 )
 from tula.engine.kernel_state import KernelState
+from tula.engine.overrides import changed_overrides, override_change
 from tula.engine.statistics import CycleOutcome, Statistics
 from tula.engine.status import describe_status
 from tula.engine.steps import render_steps
 from tula.metrics.render import render_metrics
 from tula.model.event import Event, EventKind, EventPage, choose_events
 from tula.model.flow import Flow
-from tula.model.health import BackendName, BackendStatus, Health, State
+from tula.model.health import BackendName, BackendStatus, Health, Override, State
+from tula.plan.backend_status import plan_backend_statuses
 from tula.plan.trace import Trace
 
 CONFIG = make_config(make_service(backends=[make_backend(1), make_backend(2)]))
@@ -54,6 +58,8 @@ class FakeControl:
     outcome: ApplyOutcome = field(default_factory=lambda: ApplyOutcome(True, render_steps([STEP])))
     facts: DaemonFacts = field(default_factory=make_facts)
     statuses: dict[BackendName, BackendStatus] = field(default_factory=dict)
+    now: float = NOW
+    overrides: dict[BackendName, Override] = field(default_factory=dict)
     findings: dict[BackendName, Health] = field(default_factory=dict)
     connections: dict[BackendName, int] | None = None
     panics: Sequence[str] = ()
@@ -87,6 +93,22 @@ class FakeControl:
         )
         return json.dumps(answer).encode()
 
+    async def backend(self, backend: BackendName) -> BackendView:
+        self._may()
+        configured = find_backend(CONFIG, backend)
+        findings = {backend: Health(up=True, since=NOW), **self.findings}
+        planned = plan_backend_statuses(CONFIG, findings, self.overrides, self.now).of
+        status = self.statuses.get(backend, planned[backend])
+        override = self.overrides.get(backend, Override())
+        held = None if self.connections is None else self.connections.get(backend, 0)
+        return view_backend(backend, configured, status, override, self.now, held)
+
+    def _override(self, verb: str, backend: BackendName, **given: Any) -> None:
+        self._change(verb, backend, *given.values())
+        change = override_change(verb, self.now, **given)
+        self.overrides = changed_overrides(self.overrides, backend, change)
+        self.statuses.pop(backend, None)
+
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         self._may()
         if epoch not in (None, self.epoch):
@@ -98,20 +120,21 @@ class FakeControl:
         return trace_flow(CONFIG, flow, later_fragment=datagram is not None)
 
     async def drain(self, backend: BackendName, deadline: float | None) -> None:
-        self._change("drain", backend, deadline)
-        self.statuses[backend] = BackendStatus(State.DRAINING, 0, present=True, reason="drained")
+        self._override("drain", backend, deadline=deadline)
+        if not self.overrides[backend].disable:
+            self.statuses[backend] = BackendStatus(State.DRAINING, 0, True, "drained")
 
     async def undrain(self, backend: BackendName) -> None:
-        self._change("undrain", backend)
+        self._override("undrain", backend)
 
     async def disable(self, backend: BackendName) -> None:
-        self._change("disable", backend)
+        self._override("disable", backend)
 
     async def enable(self, backend: BackendName) -> None:
-        self._change("enable", backend)
+        self._override("enable", backend)
 
     async def set_weight(self, backend: BackendName, weight: int | None) -> None:
-        self._change("weight", backend, weight)
+        self._override("weight", backend, weight=weight)
 
     async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
         self._may()

@@ -135,6 +135,7 @@ def _hidden(path: Path) -> bool:
     return False
 
 
-def backend_path(service: str, backend: str, verb: str) -> str:
-    """The path of a command about a backend."""
-    return f"/services/{quote(service, safe='')}/backends/{quote(backend, safe='')}/{verb}"
+def backend_path(service: str, backend: str, verb: str = "") -> str:
+    """The path of a command about a backend, or of the backend itself."""
+    path = f"/services/{quote(service, safe='')}/backends/{quote(backend, safe='')}"
+    return f"{path}/{verb}" if verb else path

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from tula.cli.common import FAILED, INTERRUPTED, fail
+from tula.model.wording import counted
 
 app = typer.Typer(
     name="lab",
@@ -60,7 +61,7 @@ def down() -> None:
         require_root()
         found = exists(NAME)
         removed = remove_named(NAME)
-    print(f"removed {len(removed)} namespaces" if found else "nothing to remove")
+    print(f"removed {counted(len(removed), 'namespace')}" if found else "nothing to remove")
 
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})

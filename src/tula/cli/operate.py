@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +26,11 @@ from tula.cli.common import (
     problems,
 )
 from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
-from tula.cli.status_text import connections as connections_left
+from tula.cli.override_text import Over, View, describe_override, drain_progress
+from tula.model.wording import describe_duration
+
+if TYPE_CHECKING:
+    from tula.cli.client import Client
 
 Target = Annotated[
     str, typer.Argument(metavar="SERVICE/BACKEND", help="Names in the configuration.")
@@ -34,6 +38,7 @@ Target = Annotated[
 
 _POLL_INTERVAL = 1.0
 """Seconds between two requests for the state of a draining backend."""
+_NOT_FOUND = 404
 _MAX_UNKNOWN = 10
 """After so many answers in a row without a number of connections, waiting for one is useless."""
 
@@ -65,10 +70,6 @@ def drain(
             f"draining without {option} works",
         )
     _override("POST", "drain", target, {"deadline": seconds}, state_dir, run_dir)
-    rest = (
-        "existing ones continue" if deadline is None else f"those left after {deadline} are reset"
-    )
-    print(f"{target}: draining: no new connections, {rest}", flush=True)
     if wait:
         _wait(service, backend, run_dir)
 
@@ -76,19 +77,16 @@ def drain(
 def undrain(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
     """End a drain: the backend gets new connections again."""
     _override("POST", "undrain", target, None, state_dir, run_dir)
-    print(f"{target}: no longer draining; gets new connections again if it is up")
 
 
 def disable(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
     """Take a backend out of service at once: its connections are reset."""
     _override("POST", "disable", target, None, state_dir, run_dir)
-    print(f"{target}: disabled; its connections are reset")
 
 
 def enable(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
     """End a disable: the backend serves again if it is up."""
     _override("POST", "enable", target, None, state_dir, run_dir)
-    print(f"{target}: enabled; serves again if it is up")
 
 
 def weight(
@@ -109,7 +107,6 @@ def weight(
         if not 0 <= number <= 65535:
             fail(WRONG, f"tula: invalid weight {value!r}; give 0 to 65535, or configured")
     _override("PUT", "weight", target, {"weight": number}, state_dir, run_dir)
-    print(f"{target}: weight {value if number is not None else 'as configured'}")
 
 
 def names_of(target: str) -> tuple[str, str]:
@@ -120,40 +117,77 @@ def names_of(target: str) -> tuple[str, str]:
     return service, backend
 
 
-def offline_override(state_dir: Path, name: tuple[str, str], verb: str, body: Any) -> None:
-    """Without a daemon: record the override, and apply the last configuration with it."""
+def offline_override(
+    state_dir: Path, name: tuple[str, str], verb: str, body: Any
+) -> tuple[View, View]:
+    """Without a daemon: record the override, and apply the last configuration with it.
+
+    Returns the backend before and after.
+    """
     from tula.config.load import describe
+    from tula.engine.backend_view import describe_backend, view_backend
     from tula.engine.control import NoSuchBackendError, find_backend
     from tula.engine.overrides import override_change
     from tula.kernel.clock import boot_time
+    from tula.model.health import Override
 
     store = open_store(state_dir)
     file, configuration = applied_config(store)
+    balancer = open_balancer(store)
     try:
-        find_backend(configuration.config, name)
+        backend = find_backend(configuration.config, name)
     except NoSuchBackendError as error:
         fail(WRONG, f"tula: {error}")
+
+    def view() -> View:
+        with errors():
+            override = store.overrides().get(name, Override())
+            status = balancer.without_monitors(configuration.config)[name]
+        return describe_backend(view_backend(name, backend, status, override, boot_time()))
+
+    before = view()
     change = override_change(verb, boot_time(), **(body or {}))
     with errors(), problems(file, configuration):
-        repair = open_balancer(store).override(configuration.config, name, change)
+        repair = balancer.override(configuration.config, name, change)
     for problem in repair.problems:
         print(f"warning: {describe(file, problem, configuration.positions)}", file=sys.stderr)
     if repair.unsaved:
         print(f"warning: not saved on disk: {repair.unsaved}", file=sys.stderr)
+    return before, view()
 
 
 def _override(
     method: str, verb: str, target: str, body: Any, state_dir: Path, run_dir: Path
 ) -> None:
+    """Changes an override, and says what has come of it."""
     name = names_of(target)
     daemon = daemon_of(run_dir, state_dir)
+    before: View | None
+    after: View | None
     if daemon is None:
-        offline_override(state_dir, name, verb, body)
-        return
-    from tula.cli.client import backend_path
+        before, after = offline_override(state_dir, name, verb, body)
+    else:
+        from tula.cli.client import backend_path
 
-    with daemon_errors():
-        daemon.send(method, backend_path(*name, verb), body)
+        before = _view(daemon, name)
+        with daemon_errors():
+            daemon.send(method, backend_path(*name, verb), body)
+        after = _view(daemon, name)
+    given = body or {}
+    deadline, number = given.get("deadline"), given.get("weight")
+    shown = None if deadline is None else describe_duration(deadline)
+    text = describe_override(verb, before, after, deadline=shown, weight=number)
+    print(f"{target}: {text}", flush=True)
+
+
+def _view(daemon: Client, name: tuple[str, str]) -> View | None:
+    """The backend, for what is said of it; whatever is wrong is told by the command itself."""
+    from tula.cli.client import DaemonError, NoDaemonError, backend_path
+
+    try:
+        return dict(daemon.get(backend_path(*name)))
+    except (DaemonError, NoDaemonError):
+        return None
 
 
 def _wait(service: str, backend: str, run_dir: Path) -> None:
@@ -161,10 +195,12 @@ def _wait(service: str, backend: str, run_dir: Path) -> None:
     unknown, shown = 0, ""
     try:
         while unknown < _MAX_UNKNOWN:
-            line, ended = _left(_backend(service, backend, run_dir))
+            line, over = drain_progress(_backend(service, backend, run_dir))
+            if over is Over.ENDED:
+                fail(FAILED, f"tula: {service}/{backend}: {line}")
             if line and line != shown:
                 print(f"{service}/{backend}: {line}", flush=True)
-            if ended:
+            if over is Over.DONE:
                 return
             unknown = 0 if line else unknown + 1
             shown = line
@@ -174,24 +210,14 @@ def _wait(service: str, backend: str, run_dir: Path) -> None:
     fail(FAILED, "tula: the number of remaining connections is not known; the drain continues")
 
 
-def _left(backend: dict[str, Any] | None) -> tuple[str, bool]:
-    """What is left of a drain, empty if unknown; and whether the drain is over."""
-    if backend is None:
-        return "no longer in the configuration", True
-    if backend["state"] != "draining":
-        return f"{backend['state']}, no longer draining", True
-    held = backend["connections"]
-    if held is None:
-        return "", False
-    return f"{connections_left(held)} left", not held
+def _backend(service: str, backend: str, run_dir: Path) -> View | None:
+    from tula.cli.client import DaemonError, backend_path
 
-
-def _backend(service: str, backend: str, run_dir: Path) -> dict[str, Any] | None:
     daemon = require_daemon(run_dir)
     with daemon_errors():
-        status = daemon.get("/status")
-    for one in status["services"]:
-        for found in one["backends"]:
-            if (one["name"], found["name"]) == (service, backend):
-                return dict(found)
-    return None
+        try:
+            return dict(daemon.get(backend_path(service, backend)))
+        except DaemonError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise

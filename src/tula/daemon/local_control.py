@@ -29,6 +29,7 @@ from tula.daemon.readers import MakeAdapters, Readers
 from tula.daemon.snapshot import Snapshot
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
+from tula.engine.backend_view import BackendView, view_backend
 from tula.engine.control import ApplyOutcome, BusyError, DaemonFacts, find_backend
 from tula.engine.event_log import EventLog
 from tula.engine.overrides import OverrideChange, override_change
@@ -38,7 +39,7 @@ from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError
 from tula.model.event import EventKind, EventPage
 from tula.model.flow import Flow
-from tula.model.health import BackendName
+from tula.model.health import BackendName, Override
 from tula.model.stats import BackendKey
 from tula.plan.trace import Trace
 
@@ -86,6 +87,20 @@ class LocalControl:
                 break
             await asyncio.sleep(_PAUSE)
         return answer
+
+    async def backend(self, backend: BackendName) -> BackendView:
+        configured = find_backend(self._configuration().config, backend)
+        snapshot = self._components.loop.snapshot
+        override = snapshot.overrides.get(backend, Override())
+        held = snapshot.connections
+        return view_backend(
+            backend,
+            configured,
+            snapshot.statuses.of[backend],
+            override,
+            boot_time(),
+            None if held is None else held.get(backend, 0),
+        )
 
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         return self._components.events.page(after, limit, epoch)

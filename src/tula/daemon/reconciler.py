@@ -25,6 +25,7 @@ from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Health, Override
 from tula.model.problem import PlacedProblem, Problem, ProblemsError
+from tula.model.wording import counted
 from tula.plan.backend_status import (
     NO_SHARES,
     BackendStatuses,
@@ -169,7 +170,7 @@ class Reconciler:
         self._note(outcome, compared=True)
         self._events.add(
             EventKind.CONFIGURATION_ACCEPTED,
-            message=f"{len(configuration.config.services)} services",
+            message=counted(len(configuration.config.services), "service"),
         )
         self._tell(statuses)
         self._forget_overrides()

@@ -10,6 +10,7 @@ from tula.doctor.requests import Responses
 from tula.model.config import Forwarding
 from tula.model.finding import HERE, Finding, Severity
 from tula.model.host import Route
+from tula.model.wording import counted
 from tula.plan.probe_sysctls import plan_probe_sysctls, unmet_requirements
 from tula.plan.tunnels import outer_address
 
@@ -188,8 +189,8 @@ def check_flow_tables(observed: Observation, _: Responses) -> Iterator[Finding]:
     if unknown and observed.table_full:
         yield Finding(
             "table-full", Severity.WARNING, HERE,
-            f"{observed.table_full} packets found a flow table full; this kernel does not report "
-            "how full they are now",
+            f"{counted(observed.table_full, 'packet')} found a flow table full; this kernel does "
+            "not report how full they are now",
             _LARGER_TABLE,
             certain=False,
         )  # fmt: skip

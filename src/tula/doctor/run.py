@@ -49,6 +49,7 @@ from tula.doctor.targets import Target, first_requests, limit_targets, plan_targ
 from tula.kernel.packet_sockets import KernelPacketSockets, PacketSockets
 from tula.model.config import IPAddress
 from tula.model.finding import HERE, Finding, Severity
+from tula.model.wording import counted
 
 _LISTEN = 1.0
 """Seconds in which answers to clients that pass through here would be seen."""
@@ -121,8 +122,8 @@ def examine(observed: Observation, patience: float) -> Report:
         findings += check_balancer(observed, responses, targets)
         tested += [what for what, _ in _BALANCER_CHECKS]
         tested.append(
-            f"{len(targets)} pairs of VIP and backend, over the path of clients' packets: ports, "
-            "packet sizes"
+            f"{counted(len(targets), 'pair')} of VIP and backend, over the path of clients' "
+            "packets: ports, packet sizes"
         )
     # Being both is a problem that the balancer's checks report, with other settings needed.
     state = observe_backend(observed) if roles.backends and not roles.balancer else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tula.engine.backend_view import BackendView
 from tula.engine.statistics import CycleOutcome
 from tula.model.config import Backend, Config
 from tula.model.event import EventPage
@@ -114,6 +115,9 @@ class Control(Protocol):
 
     async def status(self) -> bytes:
         """The JSON that ``tula status --json`` prints, by ``describe_status``."""
+
+    async def backend(self, backend: BackendName) -> BackendView:
+        """How one backend counts, and which overrides are in force. Raises NoSuchBackendError."""
 
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         """As ``EventLog.page`` chooses them."""

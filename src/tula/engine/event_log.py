@@ -14,7 +14,7 @@ import structlog
 from tula.engine.event_file import KEPT, EventFile
 from tula.model.event import Event, EventKind, EventPage, choose_events
 from tula.model.health import BackendStatus, State
-from tula.plan.backend_status import BackendStatuses
+from tula.plan.backend_status import DEADLINE_PASSED, BackendStatuses
 
 _LOUD = frozenset(
     {
@@ -117,7 +117,6 @@ class _Held(threading.local):
 _KINDS = {
     State.UP: EventKind.BACKEND_UP,
     State.DOWN: EventKind.BACKEND_DOWN,
-    State.DISABLED: EventKind.DISABLED,
     State.DRAINING: EventKind.DRAINED,
 }
 
@@ -147,14 +146,16 @@ def state_events(
 
 
 def _kind(old: BackendStatus, new: BackendStatus) -> EventKind | None:
-    if old.state is State.DRAINING and new.state is State.DISABLED:
-        return EventKind.DRAIN_ENDED
-    if new.state is State.UP and old.state is State.DISABLED:
-        return EventKind.ENABLED
-    if new.state is State.UP and old.state is State.DRAINING:
+    """What the operator did, or the checks found, in the words of the command."""
+    if new.state is State.DISABLED:
+        over = new.reason == DEADLINE_PASSED
+        return EventKind.DRAIN_ENDED if over else EventKind.DISABLED
+    if old.state is State.DISABLED and new.state is not State.DOWN:
+        if old.reason != DEADLINE_PASSED:
+            return EventKind.ENABLED
+        return EventKind.DRAINED if new.state is State.DRAINING else EventKind.UNDRAINED
+    if old.state is State.DRAINING and new.state in (State.UP, State.UNKNOWN):
         return EventKind.UNDRAINED
-    if new.state is State.UNKNOWN:
-        return {State.DISABLED: EventKind.ENABLED, State.DRAINING: EventKind.UNDRAINED}.get(
-            old.state
-        )
-    return _KINDS[new.state]
+    if old.state is State.DOWN and new.state is State.DRAINING:
+        return EventKind.BACKEND_UP  # only its checks can end that it is down
+    return _KINDS.get(new.state)

@@ -23,7 +23,7 @@ class EventKind(StrEnum):
     DRAINED = "drained"
     """the operator gives a backend no new connections"""
     DRAIN_ENDED = "drain-ended"
-    """no connection is left, or the deadline is past: what was left is given up"""
+    """no connection is left, or the deadline has passed: connections that are left are reset"""
     UNDRAINED = "undrained"
     DISABLED = "disabled"
     ENABLED = "enabled"

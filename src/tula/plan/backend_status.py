@@ -12,6 +12,7 @@ from tula.model.health import BackendName, BackendStatus, Health, Override, Stat
 _SLOW_STEPS = 10
 """A slow start's weight rises in so many steps: each one moves elements in the kernel."""
 
+DEADLINE_PASSED = "its drain ended at the deadline"
 _AWAY = BackendStatus(State.DOWN, 0, False, "no route to it")
 Shares = Mapping[str, Mapping[str, int]]
 """What least-connections gives each backend now: by service, then by the backend's name."""
@@ -233,7 +234,7 @@ class _Service:
             return BackendStatus(State.DISABLED, 0, False, "disabled by the operator")
         if override.drain and override.deadline is not None:
             if override.deadline <= self._now:
-                return BackendStatus(State.DISABLED, 0, False, "its drain ended at the deadline")
+                return BackendStatus(State.DISABLED, 0, False, DEADLINE_PASSED)
             self.changes.append(override.deadline)
         if finding.up is False:
             return BackendStatus(State.DOWN, 0, False, finding.evidence)

@@ -43,6 +43,30 @@ def test_status_is_that_of_the_command(api: TestClient) -> None:
     assert answer.json()["daemon"]["pid"] == 4711
 
 
+def test_a_backend_with_its_overrides(api: TestClient) -> None:
+    assert api.post(f"{BACKEND}/disable").status_code == 200
+    assert api.put(f"{BACKEND}/weight", json={"weight": 7}).status_code == 200
+    assert api.get(BACKEND).json() == {
+        "service": "web",
+        "backend": "b1",
+        "state": "disabled",
+        "reason": "disabled by the operator",
+        "weight": 100,
+        "effective_weight": 0,
+        "connections": None,
+        "overrides": [
+            {"what": "disable", "text": "disabled", "end": "tula enable web/b1"},
+            {
+                "what": "weight",
+                "text": "at weight 7 in place of the configured 100",
+                "end": "tula weight web/b1 configured",
+            },
+        ],
+    }
+    answer = api.get("/services/web/backends/b11")
+    assert (answer.status_code, errors(answer)[0]["near"]) == (404, ["web/b1", "web/b2"])
+
+
 def test_health(api: TestClient) -> None:
     assert api.get("/health").json()["status"] == "ok"
 

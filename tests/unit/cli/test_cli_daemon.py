@@ -22,6 +22,7 @@ from tula.model.problem import PlacedProblem
 
 Call = Callable[..., Result]
 B1 = ("web", "b1")
+CONFIGURED = "weight 100, as configured"
 
 NEEDS_DAEMON = [["reload"], ["events"]]
 SAYS = [
@@ -93,15 +94,21 @@ def test_a_daemon_that_does_not_listen_here(
             "draining: no new connections, those left after 1h30m are reset",
         ),
         (
+            ["drain", "web/b1", "--deadline", "5"],
+            ("drain", B1, 5.0),
+            "draining: no new connections, those left after 5s are reset",
+        ),
+        (
             ["undrain", "web/b1"],
             ("undrain", B1),
-            "no longer draining; gets new connections again if it is up",
+            "was not drained; gets new connections",
         ),
         (["disable", "web/b1"], ("disable", B1), "disabled; its connections are reset"),
-        (["enable", "web/b1"], ("enable", B1), "enabled; serves again if it is up"),
+        (["enable", "web/b1"], ("enable", B1), "was not disabled; gets new connections"),
         (["weight", "web/b1", "0"], ("weight", B1, 0), "weight 0"),
-        (["weight", "web/b1", "configured"], ("weight", B1, None), "weight as configured"),
-        (["weight", "web/b1", "document"], ("weight", B1, None), "weight as configured"),
+        (["weight", "web/b1", "007"], ("weight", B1, 7), "weight 7"),
+        (["weight", "web/b1", "configured"], ("weight", B1, None), CONFIGURED),
+        (["weight", "web/b1", "document"], ("weight", B1, None), CONFIGURED),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -184,12 +191,58 @@ def test_a_drain_that_ends_otherwise(
     daemon.connections = {B1: 2}
 
     def deadline(_: float) -> None:
-        daemon.statuses[B1] = BackendStatus(State.DISABLED, 0, present=False)
+        daemon.statuses.clear()
+        daemon.now += 2
 
     monkeypatch.setattr("tula.cli.operate.time.sleep", deadline)
     result = tula("drain", "web/b1", "--wait", "--deadline", "1s")
     assert result.exit_code == 0
-    assert result.stdout.endswith("web/b1: disabled, no longer draining\n")
+    ended = "the deadline has passed: the connections that were left are reset"
+    assert result.stdout.endswith(f"web/b1: {ended}\n")
+    # Who enables it then has not undone the drain, and is told how.
+    passed = "drained, and the drain's deadline has passed"
+    told = f"was not disabled, but still {passed}; to end that: tula undrain web/b1"
+    assert tula("enable", "web/b1").stdout == f"web/b1: {told}\n"
+    assert tula("undrain", "web/b1").stdout == "web/b1: no longer draining; gets new connections\n"
+
+
+def test_a_drain_that_somebody_takes_back_while_it_is_waited_for(
+    tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.connections = {B1: 2}
+
+    def undrain(_: float) -> None:
+        daemon.overrides.clear()
+        daemon.statuses.clear()
+
+    monkeypatch.setattr("tula.cli.operate.time.sleep", undrain)
+    result = tula("drain", "web/b1", "--wait")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("tula: web/b1: the drain was ended by somebody else")
+
+
+def test_what_is_still_in_force_is_told_with_its_end(tula: Call, daemon: FakeControl) -> None:
+    def says(*arguments: str) -> str:
+        result = tula(*arguments)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return result.stdout.removeprefix("web/b1: ").removesuffix("\n")
+
+    enable, undrain = "to end that: tula enable web/b1", "to end that: tula undrain web/b1"
+    says("disable", "web/b1")
+    assert says("disable", "web/b1") == "was disabled already"
+    assert says("weight", "web/b1", "50") == f"weight 50, but still disabled; {enable}"
+    assert says("undrain", "web/b1") == f"was not drained, but still disabled; {enable}"
+    assert says("drain", "web/b1") == f"drained, but still disabled; {enable}"
+    assert says("enable", "web/b1") == f"enabled, but still drained; {undrain}"
+    assert says("weight", "web/b1", "0") == "weight 0"
+    weight = "at weight 0 in place of the configured 100"
+    assert says("undrain", "web/b1") == (
+        f"no longer draining, but {weight}; to end that: tula weight web/b1 configured"
+    )
+    assert says("weight", "web/b1", "configured") == CONFIGURED
+    daemon.findings[B1] = Health(up=False, since=NOW, evidence="tcp: connection refused")
+    says("disable", "web/b1")
+    assert says("enable", "web/b1") == "enabled, but down: tcp: connection refused"
 
 
 @pytest.mark.usefixtures("daemon")

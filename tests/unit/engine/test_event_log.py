@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from tula.engine.event_file import KEPT, EventFile, read_events
-from tula.engine.event_log import EventLog
+from tula.engine.event_log import EventLog, state_events
 from tula.lab.wait import wait_until
 from tula.model.event import EventKind
+from tula.model.health import BackendStatus, State
+from tula.plan.backend_status import DEADLINE_PASSED, BackendStatuses
 
 DOWN, STOPPED = EventKind.BACKEND_DOWN, EventKind.DAEMON_STOPPED
 
@@ -237,3 +239,41 @@ def test_what_stands_in_the_files_place_is_told(tmp_path: Path) -> None:
         log.add(DOWN)
     assert told[0] == f"{tmp_path}/events.jsonl: events.jsonl is a symbolic link; remove it"
     assert not (tmp_path / "elsewhere").exists()
+
+
+_UP = BackendStatus(State.UP, 100, True)
+_DOWN = BackendStatus(State.DOWN, 0, False, "refused")
+_UNKNOWN = BackendStatus(State.UNKNOWN, 100, True)
+_DRAINING = BackendStatus(State.DRAINING, 0, True, "drained by the operator")
+_DISABLED = BackendStatus(State.DISABLED, 0, False, "disabled by the operator")
+_PASSED = BackendStatus(State.DISABLED, 0, False, DEADLINE_PASSED)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        (_UNKNOWN, _UP, "backend-up"),
+        (_UNKNOWN, _DOWN, "backend-down"),
+        (_DOWN, _UNKNOWN, None),
+        (_UP, _DRAINING, "drained"),
+        (_DRAINING, _UP, "undrained"),
+        (_DRAINING, _UNKNOWN, "undrained"),
+        (_DRAINING, _PASSED, "drain-ended"),
+        (_DOWN, _PASSED, "drain-ended"),
+        (_DRAINING, _DISABLED, "disabled"),
+        (_DOWN, _DRAINING, "backend-up"),
+        (_UP, _DISABLED, "disabled"),
+        (_DISABLED, _UP, "enabled"),
+        (_DISABLED, _UNKNOWN, "enabled"),
+        (_DISABLED, _DRAINING, "enabled"),
+        (_DISABLED, _DOWN, "backend-down"),
+        (_PASSED, _UP, "undrained"),
+        (_PASSED, _DRAINING, "drained"),
+    ],
+    ids=str,
+)
+def test_an_event_says_what_was_done(old: BackendStatus, new: BackendStatus, kind: str) -> None:
+    name = ("web", "b0")
+    found = state_events(BackendStatuses({name: old}), BackendStatuses({name: new}))
+    told = [(str(event[0]), event[2]) for event in found]
+    assert told == ([(kind, f"was {old.state}, is {new.state}")] if kind else [])

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tula.api.dependencies import Daemon, PathBackend
 from tula.api.errors import ErrorsBody
+from tula.engine.backend_view import describe_backend
 
 router = APIRouter(
     prefix="/services/{service}/backends/{backend}",
@@ -40,8 +41,35 @@ class DoneBody(BaseModel):
     backend: str
 
 
+class InForceBody(BaseModel):
+    """An override that is in force: `what` is drain, disable or weight; `end` is a command."""
+
+    what: str
+    text: str
+    end: str
+
+
+class BackendBody(BaseModel):
+    """One backend; `connections` is null where they are not counted."""
+
+    service: str
+    backend: str
+    state: str
+    reason: str
+    weight: int
+    effective_weight: int
+    connections: int | None
+    overrides: list[InForceBody]
+
+
 def _done(name: PathBackend) -> DoneBody:
     return DoneBody(service=name[0], backend=name[1])
+
+
+@router.get("")
+async def backend(control: Daemon, name: PathBackend) -> BackendBody:
+    """How the backend counts, and which overrides of it are in force."""
+    return BackendBody.model_validate(describe_backend(await control.backend(name)))
 
 
 @router.post("/drain")
