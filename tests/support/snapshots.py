@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
+from tula.dataplane.nft.own_stack import GUARD_TABLE
 from tula.dataplane.nft.ruleset import Ruleset
 from tula.kernel.nftables import KernelNftables
 from tula.lab import Host, wait_until
@@ -38,6 +39,7 @@ _AGING = re.compile(
     r"| users \d+",  # a group
     re.MULTILINE,
 )
+_GUARD = re.compile(rf"table inet {GUARD_TABLE} \{{.*?\n\}}\n", re.DOTALL)
 _BREAK = re.compile(r",\n\s+")
 _MAC = "[0-9a-f]{2}(?::[0-9a-f]{2}){5}"
 _LEARNED = re.compile(rf"^{_MAC} dev (?!.* (?:permanent|static) *$).*\n", re.MULTILINE)
@@ -54,6 +56,11 @@ def without_aging(text: str) -> str:
     """
     text = _BREAK.sub(", ", _AGING.sub("", text))
     return _LEARNED.sub("", _FILLED.sub(r"\1", text))
+
+
+def without_guard(found: dict[str, str]) -> dict[str, str]:
+    """A snapshot without the table that goes with the daemon."""
+    return {**found, "ruleset": _GUARD.sub("", found["ruleset"])}
 
 
 def snapshot(host: Host) -> dict[str, str]:

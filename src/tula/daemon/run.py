@@ -97,6 +97,7 @@ class _Daemon:
 def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool) -> _Daemon:
     adapters, events, watch = make_adapters(), EventLog(), FileWatch(file)
     kernel_events, supervisor = KernelEvents(), Supervisor(events)
+    adapters.path.guard()
     balancer = Balancer(adapters, store)
     settings = HostSettings(adapters.probe_route, adapters.sysctls, store)
     writer = Writer(

@@ -121,6 +121,11 @@ class DataPath(Protocol):
         With ``have``, what already works is taken for granted.
         """
 
+    def guard(self) -> None:
+        """From the next commit on, and as long as this process lives, packets for a service that
+        come past the data path (somebody took its rules away) are not answered by this machine's
+        own stack, which would end their connections."""
+
     def observe(self) -> Observation:
         """Reads all that is there. Raises NewerTableError for what a newer Tula made."""
 

@@ -155,6 +155,20 @@ def check_support(observed: Observation, _: Responses) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def check_saved_rulesets(observed: Observation, _: Responses) -> Iterator[Finding]:
+    """``nft list ruleset`` shows Tula's tables too, and nft does not load them: the one has keys
+    without types (1.0.6), the other belongs to the daemon."""
+    for file, tables in observed.saved_tables.items():
+        named = " and ".join(f"table {name}" for name in tables)
+        yield Finding(
+            "saved-ruleset", Severity.WARNING, HERE,
+            f"{file} contains {named}, with which nft refuses the whole file: a restart of "
+            "nftables.service leaves this machine without any of the rules in it",
+            f"delete {named} from {file}: Tula makes its tables by itself. Save others by name, "
+            "with nft list table",
+        )  # fmt: skip
+
+
 def check_reverse_path(observed: Observation, _: Responses) -> Iterator[Finding]:
     """While a daemon probes backends through their VIPs, the replies must be accepted here.
 

@@ -16,6 +16,7 @@ from tula.engine.reader import Adapters, Reader
 from tula.engine.store import Store
 from tula.kernel.base_chains import read_base_chains
 from tula.kernel.network import read_link_states
+from tula.kernel.saved_rulesets import read_saved_tables
 from tula.kernel.sysctls import Sysctls
 from tula.model.chain import BaseChain
 from tula.model.config import Config, IPAddress
@@ -73,6 +74,8 @@ class Observation:
     """Tunnels that this kernel cannot make."""
     nft: tuple[int, ...] | None = (1, 0, 6)
     """The version of the nft program, None without one."""
+    saved_tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Tula's tables in files that nftables.service loads, by file."""
     flow_tables: Sequence[TableUse] = ()
     table_full: int = 0
     """Packets that found a flow table full."""
@@ -145,6 +148,7 @@ def observe_machine(
         pending=pending(),
         unsupported=kernel.path.unsupported(config),
         nft=read_nft_version(),
+        saved_tables=read_saved_tables(),
         flow_tables=stats.tables,
         table_full=sum(full),
         neighbours=read_neighbours(kernel.sysctls),

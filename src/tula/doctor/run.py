@@ -27,6 +27,7 @@ from tula.doctor.balancer import (
     check_neighbour_tables,
     check_reverse_path,
     check_routes,
+    check_saved_rulesets,
     check_source_addresses,
     check_support,
 )
@@ -73,6 +74,7 @@ _BALANCER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
     ("neighbour tables", check_neighbour_tables),
     ("connection tracking", check_conntrack),
     ("foreign nftables chains", check_chains),
+    ("saved rulesets", check_saved_rulesets),
     ("foreign programs on interfaces", check_programs),
 )
 _BACKEND_CHECKS: Sequence[tuple[str, BackendCheck]] = (

@@ -7,6 +7,7 @@ from tula.engine.reader import Adapters
 from tula.kernel.announce import Announcer, KernelAnnouncer
 from tula.kernel.network import KernelNetwork, Network
 from tula.kernel.nft_data_path import NftDataPath
+from tula.kernel.nft_guard import KernelGuard
 from tula.kernel.nftables import KernelNftables
 from tula.kernel.probe_route import KernelProbeRoute
 from tula.kernel.sysctls import KernelSysctls
@@ -31,7 +32,7 @@ def kernel_adapters() -> Adapters:
 
 def kernel_data_path() -> DataPath:
     """The data path alone."""
-    return NftDataPath(KernelNftables(), KernelTunnels())
+    return NftDataPath(KernelNftables(), KernelTunnels(), guard=KernelGuard())
 
 
 def vip_owners(network: Network, announcer: Announcer) -> VipOwners:

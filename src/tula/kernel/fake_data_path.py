@@ -111,6 +111,9 @@ class FakeDataPath:
     interrupted: bool = False
     """Whether somebody else makes a change during each commit."""
 
+    def guard(self) -> None:
+        """It has no stack of its own."""
+
     def meddle(self, state: DesiredState | None) -> None:
         """Somebody else makes it this."""
         self.state = state

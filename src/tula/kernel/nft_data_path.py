@@ -18,6 +18,7 @@ from tula.dataplane.nft.lookup3 import slot_of
 from tula.dataplane.nft.number import number_state, only_weights_moved, renumber_state
 from tula.dataplane.nft.numbered import NumberedState
 from tula.dataplane.nft.numbering import merge_ids, plan_ids, replan_tables
+from tula.dataplane.nft.own_stack import Guarded, guarded
 from tula.dataplane.nft.recover import MapCounts, counts_by_id, recover_ids, renamed_services
 from tula.dataplane.nft.retired import leaving_counts, leaving_marks, names_of
 from tula.dataplane.nft.ruleset import Key, MapName, Ruleset
@@ -36,8 +37,9 @@ from tula.dataplane.port import (
     Revision,
 )
 from tula.kernel.clock import Clock, SystemClock
+from tula.kernel.nft_guard import Guard
 from tula.kernel.nft_memory import dump_ids, recall_ids
-from tula.kernel.nftables import NewerTableError, Nftables
+from tula.kernel.nftables import NewerTableError, Nftables, next_generation
 from tula.kernel.tunnels import TunnelAdapter
 from tula.model.config import Config, Forwarding
 from tula.model.desired import DesiredState, SlotTable
@@ -138,10 +140,16 @@ class NftDataPath:
         nftables: Nftables,
         tunnels: TunnelAdapter,
         clock: Clock | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._nftables = nftables
         self._tunnels = tunnels
         self._clock = clock or SystemClock()
+        self._guard = guard
+        self._guarding = False
+
+    def guard(self) -> None:
+        self._guarding = self._guard is not None
 
     def dump(self, memory: Memory) -> dict[str, Any]:
         return dump_ids(_ids(memory), self._clock)
@@ -210,18 +218,23 @@ class NftDataPath:
             leaving = leaving_marks(change.transaction)
             retired = {str(name): self._read_counts(name, m) for name, m in leaving.items()}
         changed, gone = in_turn(change.transaction)
-        revision, own = expected, set[Revision]()
+        revision, own, warnings = expected, set[Revision](), list[str]()
+        held = self._guard.held if self._guard is not None else None
+        if change.target is not None:
+            revision = self._bring_guard(change.target, revision, own, warnings)
         if change.tunnels:
             self._tunnels.prepare(change.tunnels, change.had_tunnels)
         try:
             if changed:
-                revision = self._run(changed, expected, own)
+                revision = self._run(changed, revision, own)
         except KernelError:
             if change.tunnels:
                 self._tunnels.undo(change.tunnels, change.had_tunnels)
+            if self._guard is not None and self._guarding:
+                with suppress(KernelError):
+                    self._guard.bring(held or Guarded(), 0)
             raise
         # Done it is: what follows only cleans up, and who observes finds what is left.
-        warnings = []
         if gone:
             # No rule names it: what the kernel keeps of it, no packet sees.
             with suppress(KernelError):
@@ -239,6 +252,33 @@ class NftDataPath:
             warnings=tuple(warnings),
             target=change.target,
         )
+
+    def _bring_guard(
+        self,
+        target: _Target,
+        expected: Revision | None,
+        own: set[Revision],
+        warnings: list[str],
+    ) -> Revision | None:
+        """Before the rules: they may be new to a table that is there, and not yet in force."""
+        if self._guard is None or not self._guarding:
+            return expected
+        numbered = target.numbered
+        interfaces = frozenset(numbered.links[name] for name in numbered.interfaces)
+        try:
+            brought = self._guard.bring(guarded(target.built.ruleset, interfaces), expected or 0)
+        except StaleError:
+            raise
+        except KernelError as error:
+            # It keeps nothing from the services, but what somebody else may do to them.
+            warnings.append(f"a flush of the ruleset would reset connections: {error}")
+            return expected
+        if not brought:
+            return expected
+        if expected is None:
+            return None
+        own.add(next_generation(expected))
+        return next_generation(expected)
 
     def _read_counts(self, name: MapName, marks: list[int]) -> Mapping[Key, Count]:
         return dict(self._nftables.counts_of(name, marks).items())

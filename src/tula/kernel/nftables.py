@@ -34,7 +34,8 @@ from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_map, schema_of
 from tula.dataplane.nft.transaction import Transaction, render_transaction
 from tula.kernel.netlink import InterruptedDumpError
 from tula.kernel.nft_reader import NftReader
-from tula.kernel.nft_writer import NftWriter, RefusedError, fits_batch
+from tula.kernel.nft_socket import RefusedError
+from tula.kernel.nft_writer import NftWriter, fits_batch
 from tula.model.errors import KernelError, StaleError
 from tula.model.stats import Count
 

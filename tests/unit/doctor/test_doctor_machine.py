@@ -17,6 +17,7 @@ from tula.doctor.balancer import (
     check_neighbour_tables,
     check_reverse_path,
     check_routes,
+    check_saved_rulesets,
     check_source_addresses,
     check_support,
 )
@@ -39,6 +40,16 @@ NOTHING = Responses()
 
 def observed(**keys: object) -> Observation:
     return replace(Observation(CONFIG, HOST, plan_routes(CONFIG, HOST)), **keys)  # type: ignore[arg-type]
+
+
+def test_saved_rulesets() -> None:
+    made = observed(saved_tables={"/etc/nftables.conf": ["inet tula_guard", "netdev tula"]})
+    (found,) = check_saved_rulesets(made, NOTHING)
+    assert (found.id, found.severity, found.commands) == ("saved-ruleset", Severity.WARNING, ())
+    assert found.evidence.startswith(
+        "/etc/nftables.conf contains table inet tula_guard and table netdev tula, "
+    )
+    assert not list(check_saved_rulesets(observed(), NOTHING))
 
 
 def test_tables() -> None:
