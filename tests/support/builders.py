@@ -100,6 +100,8 @@ def make_host(config: Config, *, second: Iterable[str] = ()) -> HostView:
         ("eth0", "2001:db8::2/64"),
         ("eth1", "10.1.0.2/24"),
         ("eth1", "2001:db8:1::2/64"),
+        ("eth0", "fe80::2/64"),
+        ("eth1", "fe80::3/64"),
     ]
     return HostView(
         links={

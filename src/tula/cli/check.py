@@ -34,7 +34,8 @@ def check(file: File, json: Json = False) -> None:
         host = network.view(backend_addresses(config))
         if takes_own_address(config, host):
             host = replace(host, ssh_ports=network.ssh_ports())
-    here = plan_routes(config, host).problems
+    routes = plan_routes(config, host)
+    here = [*routes.problems, *(caution.problem for caution in routes.cautions)]
     with errors():
         here += kernel_data_path().unsupported(config)
     warnings = [describe(str(file), problem, loaded.positions) for problem in loaded.warnings]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tula.engine.balancer import Balancer
     from tula.engine.reader import Adapters
     from tula.engine.store import Store
+    from tula.model.problem import Problem
 
 FAILED, WRONG, DIFFERENT, INTERRUPTED = 1, 2, 3, 130
 
@@ -149,11 +150,11 @@ def config_of(file: Path | None, store: Store) -> tuple[str, LoadedConfig]:
     return (str(file), read_config(file)) if file is not None else applied_config(store)
 
 
-def warn(file: str, configuration: LoadedConfig) -> None:
-    """Prints a configuration's warnings to standard error."""
+def warn(file: str, configuration: LoadedConfig, problems: Iterable[Problem] | None = None) -> None:
+    """Prints warnings about a configuration to standard error: its own, or these."""
     from tula.config.load import describe
 
-    for problem in configuration.warnings:
+    for problem in configuration.warnings if problems is None else problems:
         print("warning: " + describe(file, problem, configuration.positions), file=sys.stderr)
 
 

@@ -261,7 +261,8 @@ class Answers:
         except ProblemsError as error:
             return ApplyOutcome(problems=place_problems(error, configuration.positions))
         warnings = tuple(
-            place(warning, configuration.positions) for warning in configuration.warnings
+            place(warning, configuration.positions)
+            for warning in (*configuration.warnings, *change.warnings)
         )
         return ApplyOutcome(bool(change), render_steps(describe_steps(change)), (), warnings)
 

@@ -11,6 +11,7 @@ from tula.model.config import Forwarding
 from tula.model.finding import HERE, Finding, Severity
 from tula.model.host import Route
 from tula.model.wording import counted
+from tula.plan.cautions import down_interface
 from tula.plan.probe_sysctls import plan_probe_sysctls, unmet_requirements
 from tula.plan.tunnels import outer_address
 
@@ -36,12 +37,30 @@ def check_interfaces(observed: Observation, _: Responses) -> Iterator[Finding]:
         state = observed.links.get(name)
         if state is None or (state.up and state.carrier):
             continue
+        if not state.up:
+            yield _down(name)
+            continue
         yield Finding(
             "interface-down", Severity.ERROR, name,
-            f"{name} is down" if not state.up else f"{name} has no carrier",
-            f"set {name} up" if not state.up else "check the cable at both ends",
-            commands=() if state.up else (f"ip link set {name} up",),
+            f"{name} has no carrier", "check the cable at both ends",
         )  # fmt: skip
+
+
+def check_network(observed: Observation, _: Responses) -> Iterator[Finding]:
+    """What apply warns of, or refuses, because of this machine's network."""
+    for caution in observed.routes.cautions:
+        if caution.id != "interface-down":  # see check_interfaces
+            yield Finding(
+                caution.id, Severity.ERROR if caution.severe else Severity.WARNING,
+                caution.interface, caution.evidence, caution.fix, commands=caution.commands,
+            )  # fmt: skip
+
+
+def _down(name: str) -> Finding:
+    return Finding(
+        "interface-down", Severity.ERROR, name, f"{name} is down", f"set {name} up",
+        commands=(f"ip link set {name} up",),
+    )  # fmt: skip
 
 
 def check_routes(observed: Observation, _: Responses) -> Iterator[Finding]:
@@ -58,6 +77,8 @@ def check_routes(observed: Observation, _: Responses) -> Iterator[Finding]:
                         f"{address} is this machine's own address",
                         "remove it from the configuration: a balancer cannot be its own backend",
                     )  # fmt: skip
+                elif down := down_interface(address, observed.host):
+                    yield _down(down)
                 elif route.kind != "unicast":
                     yield Finding(
                         "no-route", Severity.ERROR, backend.name,

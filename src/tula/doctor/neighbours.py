@@ -128,6 +128,8 @@ def check_resolution(observed: Observation, responses: Responses) -> Iterator[Fi
         state = observed.links.get(route.interface)
         if state is not None and not (state.up and state.carrier):
             continue  # reported for the interface
+        if _request(observed, route.interface, address, awaited=True) is None:
+            continue  # nobody was asked
         balancer = address in balancers and address not in used
         yield Finding(
             "load-balancer-unreachable" if balancer else "backend-unreachable",

@@ -25,6 +25,7 @@ from tula.doctor.balancer import (
     check_kernel_state,
     check_load_balancers,
     check_neighbour_tables,
+    check_network,
     check_reverse_path,
     check_routes,
     check_saved_rulesets,
@@ -61,6 +62,7 @@ BackendCheck = Callable[[Observation, BackendState], Iterable[Finding]]
 _BALANCER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
     ("interfaces", check_interfaces),
     ("routes to backends", check_routes),
+    ("what this machine's network does to the configuration", check_network),
     ("load_balancers", check_load_balancers),
     ("source addresses for the tests", check_source_addresses),
     ("kernel and nft versions", check_support),
@@ -90,6 +92,13 @@ _BACKEND_CHECKS: Sequence[tuple[str, BackendCheck]] = (
 """What each tests, and the check."""
 
 _ORDER = [Severity.ERROR, Severity.WARNING, Severity.NOTE]
+_CAUSES = frozenset(
+    {
+        *("interface-missing", "interface-down", "interface-not-listed"),
+        *("vip-as-source", "no-link-local"),
+    }
+)
+"""Findings of this machine that others may follow from, so they come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +225,9 @@ def _distinct(findings: Iterable[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def _rank(finding: Finding) -> tuple[int, str, str]:
-    return _ORDER.index(finding.severity), finding.where, finding.id
+def _rank(finding: Finding) -> tuple[int, bool, str, str]:
+    is_cause = finding.id in _CAUSES
+    return _ORDER.index(finding.severity), not is_cause, finding.where, finding.id
 
 
 def _not_configured(observed: Observation) -> Finding:

@@ -201,6 +201,17 @@ class Balancer(Reader):
         retired = add_counts(before.retired, receipt.retired, applied.config)
         self._try_remember(before, Remembered(self._path.dump(receipt.memory), retired))
 
+    def announce_again(self) -> list[str]:
+        """Without a daemon: tells the network twice of every VIP that Tula put here; what failed.
+
+        Whoever missed it (a cable that was not in yet) hears of it by the next ``tula apply``.
+        """
+        try:
+            host = self._network.view(())
+        except KernelError as error:
+            return [str(error)]
+        return [line for _ in range(2) for line in self._vips.announce_again(host)]
+
     def missing(self, config: Config) -> frozenset[BackendName]:
         """The backends of services with monitors that the kernel was left without: they were
         down when the daemon before ended. Nothing if there is no data path."""
@@ -274,7 +285,9 @@ class Balancer(Reader):
         if not lenient and "tunnels" in path.parts:
             self._require_support(config)
         serving = [service.name for service in plan.state.services if service.maglev is not None]
-        change = Change(path, self._vips.diff(host, plan.state.vips, serving))
+        warnings = tuple(caution.problem for caution in routes.cautions)
+        problems += warnings
+        change = Change(path, self._vips.diff(host, plan.state.vips, serving), warnings)
         return Prepared(
             change, path, have, config, host, routes, plan, tuple(problems), unreachable
         )

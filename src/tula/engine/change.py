@@ -21,6 +21,8 @@ class Change:
 
     path: PathChange | None = None
     vips: VipPlan = field(default_factory=lambda: VipPlan({}))
+    warnings: tuple[Problem, ...] = ()
+    """what this machine's network will do to it"""
 
     def __bool__(self) -> bool:
         return bool(self.path) or bool(self.vips)

@@ -140,6 +140,10 @@ def _link(entry: LinkEntry) -> Link:
         *(entry.name, entry.index, mac if len(mac) == 6 else b"", entry.mtu),
         up=bool(flags & _UP),
         carrier=bool(flags & _LOWER_UP),
+        carriers=entry.carriers,
+        kind=entry.kind,
+        lower=entry.lower,
+        master=entry.master,
     )
 
 

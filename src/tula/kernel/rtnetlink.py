@@ -80,6 +80,29 @@ class LinkEntry:
         return _number(self._found[4])
 
     @property
+    def kind(self) -> str:
+        """Such as ``macvlan``; empty for a network card."""
+        info = self._found.get(_LINK_INFO)
+        return "" if info is None else text_of(attributes(info).get(_INFO_KIND))
+
+    @property
+    def carriers(self) -> int:
+        """How often a carrier has come (IFLA_CARRIER_UP_COUNT)."""
+        return _number(self._found[47]) if 47 in self._found else 0
+
+    @property
+    def lower(self) -> int:
+        """The index of the interface below, 0 without one here. A veth names its peer so."""
+        below = self._found.get(5)  # IFLA_LINK
+        elsewhere = 37 in self._found  # IFLA_LINK_NETNSID
+        return 0 if below is None or elsewhere else _number(below)
+
+    @property
+    def master(self) -> int:
+        """The index of the bridge or bond that it is a port of, else 0 (IFLA_MASTER)."""
+        return _number(self._found[10]) if 10 in self._found else 0
+
+    @property
     def xdp(self) -> bool:
         """Whether an XDP program is attached (IFLA_XDP_ATTACHED, XDP_ATTACHED_*)."""
         program = attributes(self._found[_XDP]) if _XDP in self._found else {}

@@ -13,8 +13,11 @@ from tula.model.config import IPAddress
 class Link:
     """A network interface; ``mac`` is empty for one without link-layer addresses.
 
-    ``up``: by the administrator; ``carrier``: it has a cable. Links that differ only in these
-    are equal: nothing in the data path depends on them.
+    ``up``: by the administrator; ``carrier``: it has a cable; ``carriers``: how often one has come,
+    so that one that went for a moment is noticed. Links that differ only in these are equal:
+    nothing in the data path depends on them. ``kind`` is the kernel's (``macvlan``; empty for a
+    network card), ``lower`` the index of the interface below it, ``master`` that of the bridge or
+    bond that it is a port of.
     """
 
     name: str
@@ -23,6 +26,10 @@ class Link:
     mtu: int = 1500
     up: bool = field(default=True, compare=False)
     carrier: bool = field(default=True, compare=False)
+    carriers: int = field(default=0, compare=False)
+    kind: str = ""
+    lower: int = 0
+    master: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from tula.model.config import (
 from tula.model.desired import Announce, DesiredVip, NextHop, TunnelEndpoints
 from tula.model.host import HostView
 from tula.model.problem import Path, Problem
+from tula.plan.cautions import Caution, down_interface, interfaces_down, plan_cautions
 from tula.plan.tunnels import outer_address
 
 Subnet = IPv4Network | IPv6Network
@@ -25,12 +26,14 @@ Subnet = IPv4Network | IPv6Network
 @dataclass(slots=True)
 class Routes:
     """Next hops by backend address, tunnels' endpoints by ``outer_address``, the VIPs to hold, and
-    what is wrong."""
+    what is wrong; ``cautions`` are those of them that are told, and keep nothing from being done.
+    """
 
     hops: dict[IPAddress, NextHop] = field(default_factory=dict)
     endpoints: dict[IPAddress, TunnelEndpoints] = field(default_factory=dict)
     vips: list[DesiredVip] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    cautions: list[Caution] = field(default_factory=list)
 
     @property
     def held(self) -> list[DesiredVip]:
@@ -76,7 +79,7 @@ def takes_own_address(config: Config, host: HostView) -> bool:
 def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Routes:
     """Checks interfaces, backends and VIPs against the machine; collects every problem.
 
-    ``force`` allows a service to take the machine's own SSH port.
+    ``force`` allows a service to take the machine's own SSH port, and what nothing works with.
     """
     routes = Routes()
     for position, name in enumerate(config.interfaces):
@@ -109,6 +112,9 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
             mine = [vip for vip in service.vips if vip in native]
             routes.problems += _ssh_problems(service, mine, host)
     routes.vips = _wanted_vips(config, owned)
+    found = plan_cautions(config, host, routes.hops, routes.endpoints)
+    routes.problems += [each.problem for each in found if each.severe and not force]
+    routes.cautions = [each for each in found if force or not each.severe]
     return routes
 
 
@@ -134,6 +140,14 @@ def _known(host: HostView) -> str:
     return "this machine has " + ", ".join(sorted(name for name in host.links if name != "lo"))
 
 
+def _but_down(host: HostView) -> str:
+    """Which interfaces are down, as the likely reason for what is missing."""
+    down = interfaces_down(host)
+    if not down:
+        return ""
+    return f" ({', '.join(down)} {'is' if len(down) == 1 else 'are'} down)"
+
+
 def _reach_backend(
     service: VirtualService,
     backend: Backend,
@@ -153,14 +167,17 @@ def _reach_backend(
             message = (
                 f"{address} is this machine's own address; a balancer cannot be its own backend"
             )
+        elif down := down_interface(address, host):
+            message = f"{address} is on {down}, which is down; set it up: ip link set {down} up"
         elif route is None or route.kind != "unicast":
             message = (
-                f"no route to {address}; give a backend on the same subnet, or use forwarding: l3"
+                f"no route to {address}{_but_down(host)}; give a backend on the same subnet, or "
+                "use forwarding: l3"
             )
         elif route.gateway is not None:
             message = (
-                f"{address} is not on-link (it is behind {route.gateway}), so its MAC cannot be "
-                "written; give a backend on the same subnet, or use forwarding: l3"
+                f"{address} is not on-link (it is behind {route.gateway}){_but_down(host)}, so its "
+                "MAC cannot be written; give a backend on the same subnet, or use forwarding: l3"
             )
         if message or route is None:
             complained.add(address)
@@ -186,7 +203,13 @@ def _reach_tunnel(
     if route is not None and route.kind == "local":
         message = f"{remote} is this machine's own address; a balancer cannot be its own backend"
     elif route is None or route.kind != "unicast" or route.interface not in host.links:
-        message = f"no route to {remote}, where its tunnel would end; add one"
+        down = down_interface(remote, host)
+        message = (
+            f"{remote}, where its tunnel would end, is on {down}, which is down; set it up: "
+            f"ip link set {down} up"
+            if down
+            else f"no route to {remote}, where its tunnel would end{_but_down(host)}; add one"
+        )
     else:
         local = _own_end(config, remote.version, host) or route.source
         if local is not None:
@@ -236,8 +259,8 @@ def _reach_vips(
             routes.problems.append(
                 Problem(
                     ("services", service.name, "vip"),
-                    f"no subnet of the listed interfaces holds {vip}; give announce: false if it "
-                    "is routed to this machine, or announce: INTERFACE",
+                    f"no subnet of the listed interfaces holds {vip}{_but_down(host)}; give "
+                    "announce: false if it is routed to this machine, or announce: INTERFACE",
                 )
             )
         elif owned.setdefault(vip, interface) != interface:

@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_every_finding_has_a_line() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "src/tula/doctor").glob("*.py"))
+    files = [*(ROOT / "src/tula/doctor").glob("*.py"), ROOT / "src/tula/plan/cautions.py"]
+    source = "".join(path.read_text() for path in files)
     made = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', source))
     text = (ROOT / "docs/doctor.md").read_text().partition("## Findings")[2]
     listed = {name for row in re.findall(r"^\| (`.*?) \|", text, re.M) for name in row.split(", ")}
