@@ -63,6 +63,7 @@ def plan(
         change = open_balancer(store).plan(
             configuration.config, configuration.source.encode(), force=force
         )
+    warn(name, configuration, change.warnings)
     _show(change, json, "nothing to change")
     if change and exit_code:
         raise typer.Exit(DIFFERENT)
@@ -90,7 +91,8 @@ def apply(
     balancer = open_balancer(store)
     with errors(), problems(name, configuration):
         outcome = balancer.apply(configuration.config, configuration.source.encode(), force=force)
-    for warning in outcome.warnings:
+    warn(name, configuration, outcome.change.warnings)
+    for warning in (*outcome.warnings, *balancer.announce_again()):
         print(f"warning: {warning}; run tula apply again", file=sys.stderr)
     if outcome.unsaved:
         print(f"warning: not remembered on disk: {outcome.unsaved}", file=sys.stderr)

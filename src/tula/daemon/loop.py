@@ -67,6 +67,8 @@ class ControlLoop:
         self._heard = Events()
         self._timer: asyncio.TimerHandle | None = None
         self._retries: dict[Trigger, asyncio.TimerHandle] = {}
+        self.followers: list[Callable[[Snapshot], None]] = []
+        """What is told of the snapshot after each piece of the writer's work."""
         self.started = asyncio.Event()
         """Set once the first cycle is done, however it ended."""
 
@@ -149,7 +151,8 @@ class ControlLoop:
         self._settle(result)
 
         def describe() -> ApplyOutcome:
-            warnings = tuple(place(warning, offer.positions) for warning in offer.warnings)
+            told = (*offer.warnings, *change.warnings)
+            warnings = tuple(place(warning, offer.positions) for warning in told)
             return ApplyOutcome(bool(change), render_steps(describe_steps(change)), (), warnings)
 
         return await asyncio.to_thread(describe)
@@ -261,6 +264,8 @@ class ControlLoop:
     def _follow(self) -> None:
         """What the loop does after each piece of the writer's work."""
         self._checks.follow(self.snapshot)
+        for follow in self.followers:
+            follow(self.snapshot)
         self._set_timer()
         self._judge()
 

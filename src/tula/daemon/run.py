@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from tula.daemon.announcements import Announcements
 from tula.daemon.checks import CheckPlanner, Checks
 from tula.daemon.connection_counts import LIMIT, ConnectionCounter
 from tula.daemon.drift import DriftDetector
@@ -32,6 +33,7 @@ from tula.engine.event_log import EventLog
 from tula.engine.host_settings import HostSettings
 from tula.engine.store import Store
 from tula.health.checker import Checker
+from tula.kernel.announce import KernelAnnouncer
 from tula.kernel.events import KernelEvents
 from tula.kernel.probe_sockets import KernelProbeSockets, allow_many_sockets
 from tula.model.event import EventKind
@@ -92,6 +94,7 @@ class _Daemon:
     components: Components
     control: LocalControl
     kernel_events: KernelEvents
+    announcements: Announcements
 
 
 def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool) -> _Daemon:
@@ -119,7 +122,9 @@ def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool
     wake.append(lambda: loop.trigger(Trigger.HEALTH))
     components = Components(loop, checker, checks, events, watch, supervisor)
     control = LocalControl(components, make_adapters)
-    return _Daemon(balancer, components, control, kernel_events)
+    announcements = Announcements(adapters.network, KernelAnnouncer())
+    loop.followers.append(announcements.follow)
+    return _Daemon(balancer, components, control, kernel_events, announcements)
 
 
 def _tell_unsaved(error: str) -> None:
@@ -182,6 +187,7 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
     kept = [
         parts.supervisor.keep("connection-counts", counter.run),
         parts.supervisor.keep("drift-detection", drift.run),
+        parts.supervisor.keep("announcements", daemon.announcements.run),
     ]
     watchdog = watchdog_interval()
     if watchdog is not None:

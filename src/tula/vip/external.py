@@ -26,6 +26,9 @@ class ExternalVips:
     def announce(self, host: HostView) -> list[str]:  # noqa: ARG002
         return []
 
+    def announce_again(self, host: HostView) -> list[str]:  # noqa: ARG002
+        return []
+
     def release(self, change: VipChange) -> list[str]:  # noqa: ARG002
         return []
 

@@ -44,6 +44,10 @@ class VipOwner(Protocol):
         """Tells the network of VIPs that were taken. Packets come from then on, so the data path
         has to be ready."""
 
+    def announce_again(self, host: HostView) -> list[str]:
+        """Tells the network of all VIPs that are there: one announcement may be lost, or come
+        before anyone can hear it."""
+
     def release(self, change: VipChange) -> list[str]:
         """Takes back what goes. Until then its packets have to find their rules."""
 
@@ -97,6 +101,9 @@ class VipOwners:
 
     def announce(self, host: HostView) -> list[str]:
         return [line for owner in self._owners.values() for line in owner.announce(host)]
+
+    def announce_again(self, host: HostView) -> list[str]:
+        return [line for owner in self._owners.values() for line in owner.announce_again(host)]
 
     def release(self, plan: VipPlan) -> list[str]:
         return [

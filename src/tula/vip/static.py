@@ -50,15 +50,24 @@ class StaticVips:
     def announce(self, host: HostView) -> list[str]:
         failures: list[str] = []
         for owned in sorted(self._unannounced, key=str):
-            link = host.links.get(owned.interface)
-            try:
-                # Where the link is gone, the address went with it.
-                if link is not None:
-                    self._announcer.announce(owned.address, link)
+            failed = self._announce(owned, host)
+            failures += failed
+            if not failed:
                 self._unannounced.discard(owned)
-            except KernelError as error:
-                failures.append(str(error))
         return failures
+
+    def announce_again(self, host: HostView) -> list[str]:
+        return [line for owned in host.owned for line in self._announce(owned, host)]
+
+    def _announce(self, owned: OwnedAddress, host: HostView) -> list[str]:
+        link = host.links.get(owned.interface)
+        if link is None:
+            return []  # the address went with it
+        try:
+            self._announcer.announce(owned.address, link)
+        except KernelError as error:
+            return [str(error)]
+        return []
 
     def release(self, change: VipChange) -> list[str]:
         failures: list[str] = []
