@@ -130,7 +130,9 @@ def test_a_document_that_does_not_fit_this_machine(
     path = misfit(network, tmp_path, keys)
     done = call_tula(untouched, "apply", "-f", path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    (line,) = (line for line in done.stderr.splitlines() if not line.startswith("warning: "))
+    lines = (line for line in done.stderr.splitlines() if not line.startswith("warning: "))
+    # Backends answer nothing that comes from a VIP: the own address is refused for that, too.
+    (line,) = (line for line in lines if "is the address from which" not in line)
     assert re.fullmatch(rf"{re.escape(str(path))}:\d+:\d+: {words}.*", line)
 
 
