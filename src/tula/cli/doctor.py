@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from tula.config.load import LoadedConfig
     from tula.doctor.run import Report
     from tula.engine.store import Store
-    from tula.model.finding import Finding
 
 
 def doctor(
@@ -44,6 +43,9 @@ def doctor(
             "--patience", metavar="SECONDS", min=0.1, help="How long to wait for replies."
         ),
     ] = 1.2,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Every finding, however many are alike.")
+    ] = False,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
@@ -74,7 +76,9 @@ def doctor(
     if json:
         print_json(_as_json(report))
     else:
-        _print(report)
+        from tula.cli.doctor_text import print_report
+
+        print_report(report, whole=whole)
     if any(finding.severity.is_problem for finding in report.findings):
         raise typer.Exit(FAILED)
 
@@ -124,27 +128,3 @@ def _as_json(report: Report) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in report.findings],
         "tested": list(report.tested),
     }
-
-
-def _print(report: Report) -> None:
-    for finding in report.findings:
-        _print_finding(finding)
-    if not report.findings:
-        print("No problems found.")
-    roles = [*(["a balancer"] if report.roles.balancer else []), *report.roles.backends]
-    print(f"\nTested, as {' and '.join(roles) or 'a machine that is not configured'}:")
-    for what in report.tested or ("nothing",):
-        print(f"  {what}")
-
-
-def _print_finding(finding: Finding) -> None:
-    guess = "" if finding.certain else ", a guess"
-    print(f"{finding.severity} {finding.where}: {finding.id}{guess}")
-    print(f"  {finding.evidence}")
-    print(f"  fix: {finding.fix}")
-    if finding.commands:
-        place = "here" if finding.on == "here" else f"on {finding.on}"
-        print(f"  {place}:")
-        for command in finding.commands:
-            print(f"    {command}")
-    print()

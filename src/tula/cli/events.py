@@ -6,7 +6,7 @@ import json as jsonlib
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,17 @@ from tula.cli.common import (
 )
 from tula.cli.daemon import daemon_errors, daemon_of, no_daemon
 
+if TYPE_CHECKING:
+    from tula.cli.terminal import Screen
+
+_BAD = frozenset(
+    {
+        *("backend-down", "cycle-failed", "configuration-refused", "kernel-repaired"),
+        *("panic-started", "task-failed"),
+    }
+)
+_GOOD = frozenset({"backend-up", "cycle-recovered", "panic-ended"})
+
 _POLL_INTERVAL = 1.0
 """Seconds between two requests for new events."""
 _LIMIT = 1000
@@ -30,7 +41,7 @@ _LIMIT = 1000
 
 def events(
     follow: Annotated[
-        bool, typer.Option("--follow", help="Keep printing events as they happen.")
+        bool, typer.Option("-f", "--follow", help="Keep printing events as they happen.")
     ] = False,
     number: Annotated[
         int,
@@ -105,9 +116,23 @@ def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:
 
 
 def _print(found: list[dict[str, Any]], json: bool) -> None:
+    from tula.cli.terminal import screen_of
+
+    screen = screen_of()
     for event in found:
-        print(jsonlib.dumps(event) if json else _line(event))
+        for line in [jsonlib.dumps(event)] if json else event_lines(event, screen):
+            print(line)
     sys.stdout.flush()
+
+
+def event_lines(event: dict[str, Any], screen: Screen) -> list[str]:
+    """An event as a line; where that is longer than the screen is wide, as several."""
+    line = _line(event)
+    first, *rest = screen.wrap(line, indent=4)
+    bad = event["kind"] in _BAD
+    about = " ".join(filter(None, [event["kind"], event["subject"]]))
+    colour = "red" if bad else "green" if event["kind"] in _GOOD else ""
+    return [first.replace(about, screen.paint(about, colour), 1), *rest]
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
-from typing import Annotated
+import sys
+from typing import Annotated, NoReturn
 
 import typer
 
-from tula.cli import backend, change, check, doctor, events, lab, operate, run, show
+from tula.cli import backend, change, check, doctor, events, lab, operate, run, show, version
 
 app = typer.Typer(
     name="tula",
@@ -21,6 +23,9 @@ app = typer.Typer(
 )
 
 
+_UNWRITABLE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF})
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from tula.version import __version__
@@ -31,7 +36,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    print_version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
@@ -56,6 +61,7 @@ for command in (
     operate.weight,
     change.clear,
     check.schema,
+    version.version,
 ):
     app.command()(command)
 app.add_typer(backend.app)
@@ -71,4 +77,22 @@ def main() -> None:
         from tula.daemon.journal import mark_errors
 
         mark_errors()
-    app()
+    try:
+        app()
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _give_up_output(error)
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            _give_up_output(error)
+
+
+def _give_up_output(error: OSError) -> NoReturn:
+    """Ends the command whose output nobody takes: a pipe that was closed needs no words."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno != errno.EPIPE:
+        print(f"tula: standard output: {error.strerror}", file=sys.stderr)
+    sys.exit(1)

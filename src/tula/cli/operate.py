@@ -25,6 +25,7 @@ from tula.cli.common import (
     open_store,
     problems,
 )
+from tula.cli.completion import complete_backends
 from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
 from tula.cli.override_text import Over, View, describe_override, drain_progress
 from tula.model.wording import describe_duration
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
     from tula.cli.client import Client
 
 Target = Annotated[
-    str, typer.Argument(metavar="SERVICE/BACKEND", help="Names in the configuration.")
+    str,
+    typer.Argument(
+        metavar="SERVICE/BACKEND",
+        help="Names in the configuration.",
+        autocompletion=complete_backends,
+    ),
 ]
 
 _POLL_INTERVAL = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,7 @@ from tula.cli.common import (
     open_store,
     print_json,
 )
+from tula.cli.completion import complete_services
 from tula.cli.daemon import daemon_errors, daemon_of
 
 if TYPE_CHECKING:
@@ -34,6 +36,16 @@ if TYPE_CHECKING:
 
 
 def status(
+    service: Annotated[
+        str | None,
+        typer.Argument(metavar="SERVICE", help="One service.", autocompletion=complete_services),
+    ] = None,
+    problems: Annotated[
+        bool, typer.Option("--problems", help="Only what does not serve, and all warnings.")
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Every backend, however many there are.")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="Exit with 1 when something is down or out of sync."),
@@ -52,14 +64,31 @@ def status(
     else:
         with daemon_errors():
             answer = daemon.get("/status")
+    if service is not None:
+        answer = _only(answer, service)
     if json:
         print_json(answer)
     else:
         from tula.cli.status_text import print_status
 
-        print_status(answer)
+        print_status(answer, problems=problems, whole=whole or service is not None)
     if check and not answer["summary"]["fine"]:
         raise typer.Exit(FAILED)
+
+
+def _only(answer: dict[str, Any], name: str) -> dict[str, Any]:
+    """The answer with this service alone, and its own first line."""
+    from tula.engine.summary import summarize
+
+    known = [service["name"] for service in answer["services"]]
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        fail(WRONG, f"tula: no service {name!r} in the running configuration{hint}")
+    services = [service for service in answer["services"] if service["name"] == name]
+    answer = answer | {"services": services}
+    summary = summarize(answer)
+    return answer | {"summary": {"fine": summary.fine, "text": summary.text}}
 
 
 def _status_here(state_dir: Path) -> dict[str, Any]:

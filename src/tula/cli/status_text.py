@@ -1,65 +1,85 @@
-"""``tula status`` as text: warnings, a table of services and backends, then totals."""
+"""``tula status`` as text: a line that says how all is, warnings, a table, then totals."""
 
 from __future__ import annotations
 
 import sys
-import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tula.cli.common import print_table
-from tula.engine.summary import summarize
+from tula.cli.status_warnings import warning_lines
+from tula.cli.terminal import Column, Row, Screen, number, screen_of, table_lines
+from tula.engine.summary import Grade, Summary, serves, summarize, why_silent
 
-_HEADINGS = ["SERVICE", "VIP", "PORTS", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "PACKETS", "BYTES"]
-_RIGHT = frozenset({5, 7, 8})
+_COLUMNS = [
+    Column("SERVICE", least=16),
+    Column("ADDRESS", least=16),
+    Column("PORTS, WEIGHT", least=13, drop=4),
+    Column("STATE"),
+    Column("CONNS", right=True, drop=2),
+    Column("FLOWS/S", right=True, drop=5),
+    Column("PKTS/S", right=True, drop=1),
+    Column("BYTES/S", right=True, drop=6),
+    Column("PACKETS", right=True, drop=7),
+    Column("BYTES", right=True, drop=8),
+    Column("REASON"),
+]
+_STATE, _REASON = 3, len(_COLUMNS) - 1
+_GRADES = {Grade.GOOD: "green", Grade.NOTE: "yellow", Grade.BAD: "red"}
+_COLOURS = {"up": "green", "down": "red", "draining": "yellow", "disabled": "yellow"}
+_FULL = 40
+"""Lines of a table up to which it is whole on any terminal."""
+_SHOWN = 3
+"""Groups of a service's backends that are shown in brief: those in one state for one reason."""
+
+Json = Mapping[str, Any]
 
 
-def print_status(answer: dict[str, Any]) -> None:
-    """Print the object of ``tula status --json`` as text; warnings go to standard error."""
-    print(summarize(answer).text, flush=True)
-    for line in warning_lines(answer):
+def print_status(
+    answer: Json,
+    *,
+    problems: bool = False,
+    whole: bool = False,
+    on: Screen | None = None,
+) -> None:
+    """Print the object of ``tula status --json`` as text; warnings go to standard error.
+
+    ``problems``: only what does not serve, and all warnings. ``whole``: every backend, however
+    many there are. On a terminal, services that are well are else one line each when the whole
+    table would be longer than the screen.
+    """
+    screen = on or screen_of()
+    summary = summarize(answer)
+    head = summary_line(summary, screen)
+    print(head, flush=True)
+    warnings = warning_lines(answer, None if problems else screen_of(sys.stderr))
+    for line in warnings:
         print(line, file=sys.stderr)
     sys.stderr.flush()
-    rows = [row for service in answer["services"] for row in _rows(service)]
-    # Without a daemon no backend has a reason, and the column is left out.
-    reasons = any(row[-1] for row in rows)
-    headings = [*_HEADINGS, "REASON"] if reasons else _HEADINGS
-    print_table(headings, rows if reasons else [row[:-1] for row in rows], _RIGHT)
-    _print_rest(answer)
+    services = answer["services"]
+    if problems:
+        services = [service for service in services if _is_troubled(service)]
+    lines = len(services) + sum(len(service["backends"]) for service in services)
+    short = screen.height is not None and lines > max(_FULL, screen.height - 5)
+    brief = (problems or short) and not whole
+    rows = [row for service in services for row in _rows(service, screen, brief=brief)]
+    printed = len(warnings) + 1
+    if rows:
+        for line in table_lines(_COLUMNS, rows, screen):
+            print(line)
+            printed += 1
+    for line in _rest(answer):
+        print(screen.cut(line))
+    if screen.height is not None and printed > screen.height - 2:
+        print(head)  # what it began with has left the screen
 
 
-def warning_lines(answer: dict[str, Any]) -> list[str]:
-    """What the operator must see first, one line each."""
-    daemon = answer["daemon"]
-    lines = []
-    if daemon is not None:
-        configuration, cycle = daemon["configuration"], daemon["last_cycle"]
-        refused = configuration["refused"]
-        if refused is not None:
-            lines.append(
-                f"{configuration['path']} has been refused since {_when(refused['since'])}: "
-            )
-            lines[-1] += f"{_problem(refused['problems'])}; the previous configuration still runs"
-        lines += daemon["problems"]
-        if cycle is not None and cycle["error"]:
-            lines.append(f"updating the kernel failed at {_when(cycle['time'])}: ")
-            lines[-1] += cycle["error"]
-    lines += [
-        f"{service['name']}: too few backends are up, so all of them serve (panic)"
-        for service in answer["services"]
-        if service["panic"]
-    ]
-    return [f"WARNING: {line}" for line in lines]
-
-
-def _problem(problems: list[dict[str, Any]]) -> str:
-    """The first problem, and how many more there are."""
-    if not problems:
-        return "it cannot be read"
-    first, *rest = problems
-    where = "" if first["line"] is None else f"{first['line']}:{first['column']}: "
-    path = f"{first['path']}: " if first["path"] else ""
-    more = f" (and {len(rest)} more)" if rest else ""
-    return f"{where}{path}{first['message']}{more}"
+def summary_line(summary: Summary, screen: Screen) -> str:
+    """The first line: red where something is wrong."""
+    word = screen.paint(f"{summary.word}:", "green" if summary.fine else "red", bold=True)
+    colours = {**_GRADES, Grade.GOOD: "" if not summary.fine else "green"}
+    return f"{word} " + "; ".join(
+        screen.paint(part.text, colours[part.grade]) for part in summary.parts
+    )
 
 
 def connections(count: int) -> str:
@@ -67,41 +87,109 @@ def connections(count: int) -> str:
     return f"{count or 'no'} connection{'s' * (count != 1)}"
 
 
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+def _is_troubled(service: Json) -> bool:
+    return service["panic"] or any(map(_is_ill, service["backends"])) or not service["backends"]
 
 
-def _rows(service: dict[str, Any]) -> list[list[str]]:
+def _is_ill(backend: Json) -> bool:
+    return backend["state"] not in ("up", "unknown") or bool(backend["warning"])
+
+
+def _rows(service: Json, screen: Screen, *, brief: bool) -> Iterator[Row]:
     protocols = "+".join(service["protocols"])
-    counts = [str(service["packets"]), str(service["bytes"])]
-    head = [service["name"], " ".join(service["vips"]), f"{protocols} {','.join(service['ports'])}"]
-    rows = [[*head, "", "", "", "", *counts, ""]]
-    for backend in service["backends"]:
-        address, tunnel = backend["address"], backend["tunnel"]
-        shown = address if isinstance(address, str) else " ".join(address)
-        rows.append(
-            [
-                *("", "", ""),
-                backend["name"],
-                f"{shown} {tunnel['kind']}" if tunnel else shown,
-                _weight(backend),
-                backend["state"],
-                str(backend["packets"]),
-                str(backend["bytes"]),
-                _reason(backend),
-            ]
-        )
-    return rows
+    state, colour = _service_state(service)
+    held = [backend["connections"] for backend in service["backends"]]
+    total = sum(held) if held and None not in held else None
+    vips = service["vips"]
+    more = f" +{len(vips) - 1}" if len(vips) > 1 else ""
+    cells = [
+        *(service["name"], " ".join(vips) if screen.width is None else vips[0] + more),
+        *(f"{protocols} {','.join(service['ports'])}", state),
+        *_counts(service, total, screen),
+        "",
+    ]
+    yield Row(cells, {_STATE: colour, 0: "red" if colour == "red" else ""})
+    if not brief:
+        yield from (_backend(backend, screen) for backend in service["backends"])
+        return
+    groups = _groups(filter(_is_ill, service["backends"]))
+    for group in groups[:_SHOWN]:
+        yield _group(group, screen)
+    rest = sum(map(len, groups[_SHOWN:]))
+    if rest:
+        yield Row([f"  {rest} more", *[""] * _REASON])
 
 
-def _weight(backend: dict[str, Any]) -> str:
+def _groups(backends: Iterable[Json]) -> list[list[Json]]:
+    """Backends by their state and the reason for it."""
+    found: dict[tuple[str, str], list[Json]] = {}
+    for backend in backends:
+        found.setdefault((backend["state"], _reason(backend)), []).append(backend)
+    return list(found.values())
+
+
+def _group(group: list[Json], screen: Screen) -> Row:
+    """A row for several backends."""
+    row = _backend(group[0], screen)
+    if len(group) == 1:
+        return row
+    cells = [f"  {len(group)} backends", "", "", row.cells[_STATE], *[""] * 6]
+    return Row([*cells, row.cells[_REASON]], row.colours, row.below)
+
+
+def _service_state(service: Json) -> tuple[str, str]:
+    """In words, and its colour."""
+    backends = service["backends"]
+    serving = sum(map(serves, backends))
+    if service["panic"]:
+        return "panic", "red"
+    if not serving:
+        return why_silent(service).removeprefix("all backends "), "red"
+    if all(backend["state"] == "unknown" for backend in backends):
+        return f"{len(backends)} unchecked", ""
+    colour = "green" if serving == len(backends) else "yellow"
+    return f"{serving}/{len(backends)} up", colour
+
+
+def _backend(backend: Json, screen: Screen) -> Row:
+    address, tunnel = backend["address"], backend["tunnel"]
+    shown = address if isinstance(address, str) else " ".join(address)
+    reason = _reason(backend)
+    aside = screen.width is None
+    colour = _COLOURS.get(backend["state"], "")
+    cells = [
+        *(f"  {backend['name']}", f"{shown} {tunnel['kind']}" if tunnel else shown),
+        *(f"weight {_weight(backend)}", backend["state"]),
+        *_counts(backend, backend["connections"], screen),
+        reason if aside else "",
+    ]
+    below = [] if aside or not reason else [f"      {reason}"]
+    return Row(cells, {_STATE: colour}, below)
+
+
+def _counts(what: Json, held: int | None, screen: Screen) -> tuple[str, str, str, str, str, str]:
+    """Connections, rates and totals; in a pipe the totals are exact."""
+    rates = what.get("rates") or {}
+    packets, octets = (
+        str(what[name]) if screen.width is None else number(what[name])
+        for name in ("packets", "bytes")
+    )
+    return (
+        number(held),
+        *(number(rates.get(name)) for name in ("new_flows", "packets", "bytes")),
+        packets,
+        octets,
+    )  # type: ignore[return-value]
+
+
+def _weight(backend: Json) -> str:
     """The configured one, preceded by the effective one if that differs: ``25/100``."""
     weight, now = backend["weight"], backend["effective_weight"]
-    serves = backend["state"] in ("up", "unknown")
-    return f"{now}/{weight}" if serves and now != weight else str(weight)
+    shows = backend["state"] in ("up", "unknown")
+    return f"{now}/{weight}" if shows and now != weight else str(weight)
 
 
-def _reason(backend: dict[str, Any]) -> str:
+def _reason(backend: Json) -> str:
     parts = [backend["reason"]] if backend["state"] != "up" else []
     if backend["state"] == "draining" and backend["connections"] is not None:
         parts.append(f"{connections(backend['connections'])} left")
@@ -110,7 +198,7 @@ def _reason(backend: dict[str, Any]) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _print_rest(answer: dict[str, Any]) -> None:
+def _rest(answer: Json) -> Iterator[str]:
     """What belongs to no single service: tracked connections, and packets handled specially."""
     held = [
         f"{name} {table['entries']} of {table['size']}"
@@ -118,7 +206,7 @@ def _print_rest(answer: dict[str, Any]) -> None:
         if table["entries"]
     ]
     if held:
-        print("connections: " + ", ".join(held))
+        yield "connections: " + ", ".join(held)
     for name, count in answer["counters"].items():
         if count["packets"]:
-            print(f"{name.replace('_', ' ')}: {count['packets']} packets")
+            yield f"{name.replace('_', ' ')}: {count['packets']} packets"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from tula.model.wording import counted
+
 _NAMED = 3
 """Services that are named; the rest is a number."""
 
@@ -69,7 +71,7 @@ def summarize(answer: Json) -> Summary:
         parts.append(Part(Grade.NOTE, f"not checked: {names(unchecked)}"))
     problems = answer.get("problems", ())
     if problems:
-        parts.append(Part(Grade.BAD, _count(len(problems), "other problem")))
+        parts.append(Part(Grade.BAD, counted(len(problems), "other problem")))
     return Summary(tuple(parts))
 
 
@@ -107,16 +109,16 @@ def _interfaces(kernel: Json) -> Iterable[Part]:
 def _services(services: Sequence[Json], forwards: bool) -> Part:
     total = len(services)
     if not forwards:
-        return Part(Grade.BAD, f"none of {_count(total, 'service')} up")
+        return Part(Grade.BAD, f"none of {counted(total, 'service')} up")
     silent = [service for service in services if not any(map(serves, service["backends"]))]
     if not silent:
-        return Part(Grade.GOOD, f"{_count(total, 'service')} up")
+        return Part(Grade.GOOD, f"{counted(total, 'service')} up")
     reasons: dict[str, list[str]] = {}
     for service in silent:
         reasons.setdefault(why_silent(service), []).append(service["name"])
     told = ", ".join(f"{names(which)} ({why})" for why, which in reasons.items())
     up = total - len(silent)
-    return Part(Grade.BAD, f"{up} of {_count(total, 'service')} up, down: {told}")
+    return Part(Grade.BAD, f"{up} of {counted(total, 'service')} up, down: {told}")
 
 
 def why_silent(service: Json) -> str:
@@ -136,15 +138,15 @@ def _backends(services: Sequence[Json], forwards: bool) -> Part:
     states = [backend["state"] for service in services for backend in service["backends"]]
     total, up = len(states), states.count("up")
     if not forwards:
-        return Part(Grade.BAD, f"none of {_count(total, 'backend')} gets packets")
+        return Part(Grade.BAD, f"none of {counted(total, 'backend')} gets packets")
     if up == total:
-        return Part(Grade.GOOD, f"{_count(total, 'backend')} up")
+        return Part(Grade.GOOD, f"{counted(total, 'backend')} up")
     rest = {state: states.count(state) for state in ("down", "draining", "disabled", "unknown")}
     told = [f"{count} {_SHOWN.get(state, state)}" for state, count in rest.items() if count]
     grade = Grade.BAD if rest["down"] else Grade.NOTE
     if rest["unknown"] == total:
-        return Part(grade, f"{_count(total, 'backend')}, not checked")
-    return Part(grade, f"{up} of {_count(total, 'backend')} up, {', '.join(told)}")
+        return Part(grade, f"{counted(total, 'backend')}, not checked")
+    return Part(grade, f"{up} of {counted(total, 'backend')} up, {', '.join(told)}")
 
 
 _SHOWN = {"unknown": "not checked"}
@@ -165,7 +167,3 @@ def names(which: Sequence[str]) -> str:
 def when(seconds: float) -> str:
     """A time for people, in this machine's time zone."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -13,8 +13,10 @@ import click
 import pytest
 import typer
 from click.testing import Result
+from typer.testing import CliRunner
 
 from tula.cli.main import app
+from tula.engine.store import Store
 from tula.version import __version__
 
 Call = Callable[..., Result]
@@ -161,3 +163,56 @@ def test_an_applied_document_that_no_longer_fits(tula: Call, tmp_path: Path, com
     result = tula(command)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"{applied}:3:1: frobs: unknown key")
+
+
+@pytest.mark.usefixtures("daemon")
+def test_versions(tula: Call) -> None:
+    assert tula("version").stdout.splitlines() == [f"tula {__version__}", f"daemon {__version__}"]
+    assert json.loads(tula("version", "--json").stdout) == {
+        "version": __version__,
+        "daemon": __version__,
+    }
+
+
+@pytest.mark.parametrize("words", [["schema"], ["--help"], ["version"]], ids=" ".join)
+def test_nobody_reads_on(words: list[str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tula", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_a_full_disk_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tula", "schema"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "tula: standard output: No space left on device\n"
+
+
+def test_names_are_completed(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    names = "services: {web: {backends: {b1: 1, b2: 2}}, web-2: {}, dns: {}}"
+    Store(state).prepare_configuration(names.encode())()
+
+    def complete(line: str) -> list[str]:
+        words = {"_TULA_COMPLETE": "complete_bash", "COMP_WORDS": line}
+        words |= {"COMP_CWORD": str(len(line.split(" ")) - 1), "TULA_STATE_DIR": str(state)}
+        done = CliRunner().invoke(app, [], prog_name="tula", env=words)
+        return done.stdout.split()
+
+    assert complete("tula status w") == ["web", "web-2"]
+    assert complete("tula drain w") == ["web/", "web-2/"]
+    assert complete("tula drain web/b") == ["web/b1", "web/b2"]
+    assert complete("tula drain nothing/b") == []

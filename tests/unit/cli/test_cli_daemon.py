@@ -424,9 +424,9 @@ def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
     daemon.findings = {("web", "b2"): Health(True, NOW, warning="certificate expires in 3 days")}
     _, head, _, one, two = tula("status").stdout.splitlines()
     assert head.split()[-1] == "REASON"
-    assert one.split()[3:6] == ["100", "down", "0"]
+    assert one.split()[4:7] == ["100", "down", "0"]
     assert one.endswith("tcp to 10.0.0.100: refused")
-    assert two.split()[3:6] == ["25/100", "up", "0"]
+    assert two.split()[4:7] == ["25/100", "up", "0"]
     assert two.endswith("  warning: certificate expires in 3 days")
     found = json.loads(tula("status", "--json").stdout)["services"][0]["backends"]
     assert found[1] == {
@@ -448,7 +448,7 @@ def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
 def test_status_is_loud_first(
     tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tula.cli.status_text.time.localtime", time.gmtime)
+    monkeypatch.setattr("tula.engine.summary.time.localtime", time.gmtime)
     problems = (PlacedProblem("unknown key", "frobs", 2, 1), PlacedProblem("more"))
     daemon.facts = replace(
         daemon.facts,

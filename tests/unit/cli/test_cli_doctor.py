@@ -68,6 +68,8 @@ def test_text(tula: Callable[..., Result]) -> None:
         "  on b0:\n"
         "    ip …\n"
         "\n"
-        "\nTested, as a balancer:\n"
+        "Tested, as a balancer:\n"
         "  interfaces\n"
+        "\n"
+        "1 error.\n"
     )
