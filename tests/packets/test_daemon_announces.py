@@ -17,8 +17,9 @@ import pytest
 from support.arp_nd import announcements_of
 from support.in_process import call_tula
 from support.lab_configurations import service_of, write_config
+from support.packets import vip_of
 from support.running import Running
-from tula.lab import Capture, Lab, flat, wait_until
+from tula.lab import Capture, Lab, flat, serve_tcp, tcp_ask, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -48,3 +49,28 @@ def test_again_when_a_carrier_comes_and_for_seconds_after(lab: Lab, tmp_path: Pa
         write_config(path, {"web": service_of(network, vip=more)})
         call_tula(lb, "apply")
         heard(more[2:], 3)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_interface_that_comes_after_the_daemon(lab: Lab, tmp_path: Path, family: int) -> None:
+    """At boot, with nothing accepted before: as with a device that keepalived makes."""
+    network = flat(lab, clients=1, backends=1)
+    lb, vip = network.lb, vip_of(network, family)
+    serve_tcp(network.backends[0], [80])
+    web = service_of(network, vip=vip, announce="late")
+    path = write_config(tmp_path / "tula.yaml", {"web": web}, ("eth0", "late"))
+    assert call_tula(lb, "apply", "-f", path, check=False).returncode == 2, "a person is told"
+    with Running(lb, path) as daemon:
+        lines = daemon.status()["daemon"]["problems"]
+        assert any("no interface 'late' here" in line for line in lines), lines
+        assert "level=warning event=network-warning" in daemon.log
+        virtual = "00:00:5e:00:01:33"
+        made = f"link add late link eth0 address {virtual} type macvlan\nlink set late up\n"
+        lb.run(["ip", "-batch", "-"], input=made)
+        wait_until(lambda: vip in lb.addresses("late"), _WITHIN, "the VIP")
+        wait_until(lambda: not daemon.status()["daemon"]["problems"], _WITHIN, "no problem")
+        assert "event=network-recovered" in daemon.log
+        network.client.run(
+            ["ip", "neigh", "replace", vip, "lladdr", virtual, "dev", "eth0", "nud", "permanent"]
+        )
+        assert tcp_ask(network.client, vip, 80) == "backend-1"

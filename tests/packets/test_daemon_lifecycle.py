@@ -32,9 +32,9 @@ def network(lab: Lab) -> Network:
     return made
 
 
-def put(network: Network, directory: Path, *ports: int) -> Path:
+def put(network: Network, directory: Path, *ports: int, **keys: object) -> Path:
     """The configuration, with web on these ports."""
-    web = service_of(network, ports=list(ports))
+    web = service_of(network, ports=list(ports), **keys)
     return write_config(directory / "tula.yaml", {"web": web})
 
 
@@ -60,8 +60,8 @@ def test_a_start_with_nothing_good_ends_with_the_errors(network: Network, tmp_pa
         (lambda: None, f"{configuration}: no such file"),
         (lambda: put_wrong(tmp_path), f"{configuration}:3:1: frobs: unknown key"),
         (
-            lambda: configuration.write_text("interfaces: [eth7]\nservices: {}\n"),
-            f"{configuration}:1:",
+            lambda: put(network, tmp_path, 80, backends={"far": {"address": "192.0.2.9"}}),
+            f"{configuration}:",
         ),
     ]:
         put_in_place()

@@ -146,16 +146,26 @@ class Reconciler:
         return self.accept(configuration, findings, force=force)
 
     def accept(
-        self, configuration: LoadedConfig, findings: Findings, *, force: bool = False
+        self,
+        configuration: LoadedConfig,
+        findings: Findings,
+        *,
+        force: bool = False,
+        late: bool = False,
     ) -> Change:
-        """As ``offer``, for a configuration that is parsed."""
+        """As ``offer``, for a configuration that is parsed; ``late`` as for ``Balancer.apply``."""
         source = configuration.source.encode()
         try:
             statuses = self._stand(configuration, findings)
             self._settled = False  # whatever comes of it, compare all the next time
             shares = self.shares
             outcome = self._balancer.apply(
-                configuration.config, source, force=force, statuses=statuses.of, shares=shares
+                configuration.config,
+                source,
+                force=force,
+                late=late,
+                statuses=statuses.of,
+                shares=shares,
             )
         except ProblemsError as error:
             self.refuse(place_problems(error, configuration.positions))
@@ -291,9 +301,19 @@ class Reconciler:
         """What stands in the way; only a full cycle finds out what does so no longer."""
         if compared:
             self.warnings = repair.warnings
-            self.obstacles = tuple(map(describe_problem, repair.problems))
+            self._tell_obstacles(tuple(map(describe_problem, repair.problems)))
         else:
             self.warnings = (*self.warnings, *repair.warnings)
+
+    def _tell_obstacles(self, obstacles: tuple[str, ...]) -> None:
+        """One event for all that are new: a card that goes may take hundreds of routes along."""
+        new = [line for line in obstacles if line not in set(self.obstacles)]
+        if new:
+            more = f"; and {len(new) - 1} more" if len(new) > 1 else ""
+            self._events.add(EventKind.NETWORK_WARNING, message=new[0] + more)
+        elif self.obstacles and not obstacles:
+            self._events.add(EventKind.NETWORK_RECOVERED)
+        self.obstacles = obstacles
 
     def _defer(self, reason: str) -> None:
         if reason != self.deferred:

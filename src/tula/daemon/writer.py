@@ -167,7 +167,9 @@ class Writer:
             self._reconciler.still_accepted()
             return None
         try:
-            return self._reconciler.accept(offer, findings, force=self._force)
+            # With nothing that could run instead, what can run does, and the rest when it comes.
+            late = accepted is None
+            return self._reconciler.accept(offer, findings, force=self._force, late=late)
         except (ProblemsError, KernelError, StateError):
             return None  # the reconciler has told it
 

@@ -31,7 +31,7 @@ from tula.plan.backend_status import (
 from tula.plan.desired import adjust_plan, plan_desired
 from tula.plan.probes import probe_destinations
 from tula.plan.routes import backend_addresses, plan_routes, takes_own_address
-from tula.plan.usable import unreached_backends, usable_config
+from tula.plan.usable import awaits_interface, unreached_backends, usable_config
 
 StatusesOf = Mapping[BackendName, BackendStatus]
 
@@ -111,14 +111,20 @@ class Balancer(Reader):
         source: bytes,
         *,
         force: bool = False,
+        late: bool = False,
         statuses: StatusesOf | None = None,
         shares: Shares = NO_SHARES,
     ) -> Outcome:
-        """Brings the machine to the configuration in one step, and accepts it."""
+        """Brings the machine to the configuration in one step, and accepts it.
+
+        ``late``: interfaces that it names may come later; until then it is done as far as it can
+        be, and the rest is among the problems.
+        """
         with self._store.locked():
             if statuses is None:
                 statuses = self.without_monitors(config)
-            prepared = self._prepare(config, statuses, force or self._accepted(source), shares)
+            force = force or self._accepted(source)
+            prepared = self._prepare(config, statuses, force, shares, late=late)
             before = self._remembered()
             # Numbers first, so that a full disk is found before the kernel is changed. Counts
             # last: an element that is still there must not count twice.
@@ -265,14 +271,17 @@ class Balancer(Reader):
         force: bool,
         shares: Shares = NO_SHARES,
         lenient: bool = False,
+        late: bool = False,
     ) -> Prepared:
-        """Plans and compares; ``lenient`` leaves out what this machine does not have."""
+        """Plans and compares; ``lenient`` leaves out what this machine does not have, and so does
+        ``late`` if that is an interface."""
         host = self._network.view(backend_addresses(config) | probe_destinations(config))
         if not force and takes_own_address(config, host):
             host = replace(host, ssh_ports=self._network.ssh_ports())
+        lenient = lenient or (late and awaits_interface(config, host))
         routes = plan_routes(config, host, force=force)
         problems = list(routes.problems)
-        if problems and not lenient:
+        if problems and (not lenient or routes.refusals):
             raise ProblemsError(problems)
         have = self._path.observe()
         if lenient:

@@ -24,6 +24,7 @@ _LOUD = frozenset(
         EventKind.CYCLE_FAILED,
         EventKind.CONFIGURATION_REFUSED,
         EventKind.KERNEL_REPAIRED,
+        EventKind.NETWORK_WARNING,
         EventKind.PANIC_STARTED,
         EventKind.TASK_FAILED,
     }

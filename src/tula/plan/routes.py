@@ -26,13 +26,15 @@ Subnet = IPv4Network | IPv6Network
 @dataclass(slots=True)
 class Routes:
     """Next hops by backend address, tunnels' endpoints by ``outer_address``, the VIPs to hold, and
-    what is wrong; ``cautions`` are those of them that are told, and keep nothing from being done.
+    what is wrong. ``refusals`` are those of the problems that no waiting mends; ``cautions`` are
+    told, and keep nothing from being done.
     """
 
     hops: dict[IPAddress, NextHop] = field(default_factory=dict)
     endpoints: dict[IPAddress, TunnelEndpoints] = field(default_factory=dict)
     vips: list[DesiredVip] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    refusals: list[Problem] = field(default_factory=list)
     cautions: list[Caution] = field(default_factory=list)
 
     @property
@@ -110,10 +112,11 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
             _reach_vips(service, foreign, subnets, host, routes, owned)
         if not force:
             mine = [vip for vip in service.vips if vip in native]
-            routes.problems += _ssh_problems(service, mine, host)
+            routes.refusals += _ssh_problems(service, mine, host)
     routes.vips = _wanted_vips(config, owned)
     found = plan_cautions(config, host, routes.hops, routes.endpoints)
-    routes.problems += [each.problem for each in found if each.severe and not force]
+    routes.refusals += [each.problem for each in found if each.severe and not force]
+    routes.problems += routes.refusals
     routes.cautions = [each for each in found if force or not each.severe]
     return routes
 

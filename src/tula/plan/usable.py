@@ -28,6 +28,13 @@ def usable_config(config: Config, host: HostView, lacking: Collection[str] = ())
     )
 
 
+def awaits_interface(config: Config, host: HostView) -> bool:
+    """Whether an interface that it names is not here: at boot it may come later, and bring the
+    routes and subnets with it that are missing too."""
+    announced = (s.announce for s in config.services if isinstance(s.announce, str))
+    return any(name not in host.links for name in (*config.interfaces, *announced))
+
+
 def unreached_backends(config: Config, routes: Routes) -> frozenset[BackendName]:
     """The backends that no way leads to now; they stay in the configuration, and get nothing."""
     return frozenset(

@@ -110,6 +110,16 @@ def test_ssh_is_looked_for_only_when_a_service_may_take_its_port(
     assert asked == ["ssh"], "an accepted configuration is not refused any more"
 
 
+def test_waiting_for_an_interface_takes_no_ssh_port(machine: FakeMachine) -> None:
+    own = make_config(
+        make_service("web", ["10.0.0.2"], [PortRange(22, 22)], [make_backend(0)]),
+        interfaces=["eth0", "late"],
+    )
+    with pytest.raises(ProblemsError, match="is its SSH"):
+        machine.balancer.apply(own, b"document", late=True)
+    assert machine.nftables.table is None
+
+
 def test_plan_changes_nothing(machine: FakeMachine) -> None:
     before = machine.network.host
     assert machine.balancer.plan(WEB, b"")
