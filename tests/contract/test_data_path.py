@@ -242,6 +242,16 @@ def test_what_is_down_is_known_to_be_left_out(subject: Subject) -> None:
     assert path.observe().left_out(names, receipt.memory) == {("web", B[1].key)}
 
 
+def test_who_gets_packets_is_known(subject: Subject) -> None:
+    path, plan = subject.path, subject.plan(WEB, {("web", "b1"): DOWN})
+    names = [("web", backend.key) for backend in B] + [("web", "10.9.9.9")]
+    assert path.observe().serving(names, path.recall({})) == frozenset()
+    receipt = subject.bring(plan)
+    others = {("web", backend.key) for backend in B if backend.name != "b1"}
+    assert path.observe().serving(names, receipt.memory) == others
+    assert path.observe().serving(names, subject.bring(subject.plan(WEB)).memory) >= others
+
+
 def test_all_of_it_taken_away_is_noticed_and_put_back(subject: Subject) -> None:
     path, plan = subject.path, subject.plan(WEB)
     receipt = subject.bring(plan)

@@ -93,6 +93,7 @@ def _health(service: VirtualService) -> list[str]:
         "health:",
         f"  require: {'all' if policy.require_all else 'any'}",
         f"  slow_start: {policy.slow_start}",
+        f"  initial: {'up' if policy.initial_up else 'down'}",
         f"  panic_threshold: {'never' if policy.panic is None else policy.panic}",
         f"  checks: {checks}",
     ]
@@ -205,6 +206,7 @@ def valid_services(draw: st.DrawFn, number: int, name: str) -> VirtualService:
         st.booleans(),
         st.one_of(st.just(0.0), SECONDS),
         st.one_of(st.none(), st.integers(0, 100)),
+        st.booleans(),
     )
     return VirtualService(
         name=name,

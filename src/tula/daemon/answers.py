@@ -44,6 +44,7 @@ from tula.plan.backend_status import (
     Shares,
     plan_backend_statuses,
 )
+from tula.plan.first_pass import NONE_WAIT, Waiting, plan_waiting
 from tula.plan.trace import Trace
 
 Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
@@ -115,6 +116,7 @@ class View:
     findings: Mapping[BackendName, Health] = field(default_factory=dict)
     overrides: Mapping[BackendName, Override] = field(default_factory=dict)
     entered: Mapping[BackendName, float] = field(default_factory=dict)
+    waiting: Waiting = NONE_WAIT
     shares: Shares = field(default_factory=dict)
     connections: Connections | None = None
     remembered: Remembered = field(default_factory=Remembered)
@@ -215,7 +217,13 @@ class Answers:
     def _statuses(self, view: View) -> Mapping[BackendName, BackendStatus]:
         """How backends stand in the kernel, with the reasons of the latest findings."""
         self._latest = plan_backend_statuses(
-            view.config, view.findings, view.overrides, view.now, view.entered, self._latest
+            view.config,
+            view.findings,
+            view.overrides,
+            view.now,
+            view.entered,
+            self._latest,
+            view.waiting,
         )
         # What is found now is true of the kernel only after the next cycle.
         return {
@@ -246,8 +254,14 @@ class Answers:
         try:
             if request.source is not None:
                 configuration = parse_config(request.source)
+            config = configuration.config
             statuses = plan_backend_statuses(
-                configuration.config, view.findings, view.overrides, view.now, view.entered
+                config,
+                view.findings,
+                view.overrides,
+                view.now,
+                view.entered,
+                waiting=plan_waiting(view.config, view.waiting, config),
             )
             change = self._balancer(view).plan(
                 configuration.config,

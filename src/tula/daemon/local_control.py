@@ -190,6 +190,7 @@ class LocalControl:
                 findings=findings,
                 overrides=snapshot.overrides,
                 entered=snapshot.entered,
+                waiting=snapshot.waiting,
                 shares=snapshot.shares,
                 connections=snapshot.connections,
                 remembered=snapshot.remembered,

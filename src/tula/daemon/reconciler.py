@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tula.config.errors import place
 from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
+from tula.daemon.first_passes import FirstPasses
 from tula.engine.balancer import Balancer
 from tula.engine.change import Change, Outcome
 from tula.engine.control import Refusal
@@ -21,6 +22,7 @@ from tula.engine.overrides import changed_overrides
 from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.kernel.clock import boot_time
+from tula.model.config import Config
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Health, Override
@@ -34,8 +36,10 @@ from tula.plan.backend_status import (
     plan_backend_statuses,
     returned,
 )
+from tula.plan.first_pass import NONE_WAIT, Waiting
 
 Findings = Mapping[BackendName, Health]
+_NOTHING = Config((), ())
 
 _TOLD = 5
 """Differences that an event tells of; the rest is a number."""
@@ -78,6 +82,8 @@ class Reconciler:
         self._overrides: Mapping[BackendName, Override] = {}
         self._failed = ""
         self._settled = False
+        self._passes = FirstPasses(balancer.serving)
+        self._planned: tuple[Config, Waiting] = (_NOTHING, NONE_WAIT)
         self.configuration: LoadedConfig | None = None
         self.accepted_at: float | None = None
         self.refused: Refusal | None = None
@@ -94,6 +100,11 @@ class Reconciler:
         """What failed after the last change was made; a full cycle tries it again."""
         self.deferred = ""
         """Why the configuration offered last is not taken yet; it has to be offered again."""
+
+    @property
+    def waiting(self) -> Waiting:
+        """The backends that get nothing before their first pass."""
+        return self._passes.waiting
 
     @property
     def overrides(self) -> Mapping[BackendName, Override]:
@@ -128,9 +139,10 @@ class Reconciler:
 
     def adopted(self) -> frozenset[BackendName]:
         """The backends that the kernel was left without: they were down. Raises KernelError."""
-        return (
-            self._balancer.missing(self.configuration.config) if self.configuration else frozenset()
-        )
+        if self.configuration is None:
+            return frozenset()
+        self._passes.start(self.configuration.config)
+        return self._balancer.missing(self.configuration.config)
 
     def offer(self, source: bytes, findings: Findings, *, force: bool = False) -> Change:
         """Accepts a configuration, if it fits this machine, and brings the kernel to it.
@@ -271,17 +283,22 @@ class Reconciler:
     def _stand(self, configuration: LoadedConfig, findings: Findings) -> BackendStatuses:
         now, config = self._clock(), configuration.config
         before, overrides = self.statuses, self._overrides
-        statuses = plan_backend_statuses(config, findings, overrides, now, self.entered, before)
+        waiting = self._passes.plan(config, findings)
+        self._planned = config, waiting
+        statuses = plan_backend_statuses(
+            config, findings, overrides, now, self.entered, before, waiting
+        )
         back = dict.fromkeys(returned(before.of, statuses.of), now)
         if back:
             self.entered = {**self.entered, **back}
             statuses = plan_backend_statuses(
-                config, findings, overrides, now, self.entered, statuses
+                config, findings, overrides, now, self.entered, statuses, waiting
             )
         return statuses
 
     def _tell(self, statuses: BackendStatuses) -> None:
         before, self.statuses = self.statuses, statuses
+        self._passes.take(*self._planned)
         for kind, subject, message, evidence in state_events(before, statuses):
             self._events.add(kind, subject, message, evidence)
 

@@ -15,6 +15,7 @@ from tula.model.config import Scheduler, VirtualService
 from tula.model.health import BackendName, Health, Override
 from tula.model.monitor import HealthPolicy
 from tula.plan.backend_status import BackendStatuses, Shares
+from tula.plan.first_pass import NONE_WAIT, Waiting
 
 Connections = Mapping[BackendName, int]
 """How many connections each backend has; those that have none may be left out."""
@@ -53,6 +54,8 @@ class Snapshot:
     overrides: Mapping[BackendName, Override] = field(default_factory=dict)
     entered: Mapping[BackendName, float] = field(default_factory=dict)
     """when backends came back up, for slow start"""
+    waiting: Waiting = NONE_WAIT
+    """the backends that get nothing before their first pass"""
     shares: Shares = field(default_factory=dict)
     connections: Connections | None = None
     """by the last count; None while nobody needs it, or it cannot be had"""

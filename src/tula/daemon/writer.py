@@ -221,6 +221,7 @@ class Writer:
             statuses=reconciler.statuses,
             overrides=reconciler.overrides,
             entered=reconciler.entered,
+            waiting=reconciler.waiting,
             shares=reconciler.shares,
             connections=self._connections,
             applied=balancer.applied,

@@ -61,6 +61,9 @@ class Observation(Protocol):
     def left_out(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
         """Which of these backends were part of it and get no packets now: they were down."""
 
+    def serving(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        """Which of these backends get packets now."""
+
     def holds_what(self, other: Observation) -> bool:
         """Whether the same is there as in another observation, whatever others changed."""
 

@@ -29,6 +29,13 @@ from tula.plan.backend_status import (
     plan_backend_statuses,
 )
 from tula.plan.desired import adjust_plan, plan_desired
+from tula.plan.first_pass import (
+    NONE_WAIT,
+    Waiting,
+    guarded_services,
+    unchecked_problems,
+    waiting_beside,
+)
 from tula.plan.probes import probe_destinations
 from tula.plan.routes import backend_addresses, plan_routes, takes_own_address
 from tula.plan.usable import awaits_interface, unreached_backends, usable_config
@@ -37,6 +44,13 @@ StatusesOf = Mapping[BackendName, BackendStatus]
 
 _COMMIT_TRIES = 5
 _LEFT_DOWN = "the kernel has no entry for it: it was down when the daemon ended"
+
+
+def require_daemon(config: Config) -> None:
+    """Raises ProblemsError for a configuration that only a daemon can run."""
+    problems = list(unchecked_problems(config))
+    if problems:
+        raise ProblemsError(problems)
 
 
 class Balancer(Reader):
@@ -73,6 +87,7 @@ class Balancer(Reader):
     ) -> Change:
         """What ``apply`` would do; changes nothing."""
         if statuses is None:
+            require_daemon(config)
             statuses = self.without_monitors(config)
         return self._prepare(config, statuses, force or self._accepted(source), shares).change
 
@@ -93,7 +108,14 @@ class Balancer(Reader):
 
     def without_monitors(self, config: Config) -> StatusesOf:
         """How backends count where nothing is known but the operator's overrides."""
-        return plan_backend_statuses(config, {}, self._store.overrides(), self._clock()).of
+        overrides, waiting = self._store.overrides(), self._waiting(config)
+        return plan_backend_statuses(config, {}, overrides, self._clock(), waiting=waiting).of
+
+    def _waiting(self, config: Config) -> Waiting:
+        """Without a daemon nobody passes a check: those that wait are the ones without packets."""
+        if next(guarded_services(config), None) is None:
+            return NONE_WAIT
+        return waiting_beside(config, self.serving(config))
 
     def left_statuses(self, config: Config) -> StatusesOf:
         """How backends count in what a daemon left when it ended: those that were down then get
@@ -122,6 +144,7 @@ class Balancer(Reader):
         """
         with self._store.locked():
             if statuses is None:
+                require_daemon(config)
                 statuses = self.without_monitors(config)
             force = force or self._accepted(source)
             prepared = self._prepare(config, statuses, force, shares, late=late)
@@ -229,6 +252,16 @@ class Balancer(Reader):
         }
         left_out = self._path.observe().left_out(checked, self._memory())
         return frozenset(checked[name] for name in left_out)
+
+    def serving(self, config: Config) -> frozenset[BackendName]:
+        """The backends that the kernel sends packets to. Raises KernelError."""
+        names = {
+            (service.name, backend.key): (service.name, backend.name)
+            for service in config.services
+            for backend in service.backends
+        }
+        found = self._path.observe().serving(names, self._memory())
+        return frozenset(names[name] for name in found)
 
     def probe_socket(self, applied: Applied, service: str, backend: str) -> ProbeSocket:
         """How a probe names a backend, by ``Backend.key``."""

@@ -61,6 +61,12 @@ class FakeObservation:
         reached = set(_reached(self.state))
         return frozenset(name for name in backends if name in known and name not in reached)
 
+    def serving(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        if self.state is None:
+            return frozenset()
+        known, reached = _memory(memory).known, set(_reached(self.state))
+        return frozenset(name for name in backends if name in known and name in reached)
+
     def holds_what(self, other: Observation) -> bool:
         assert isinstance(other, FakeObservation)
         return _comparable(self.state) == _comparable(other.state)

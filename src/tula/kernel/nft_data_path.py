@@ -68,12 +68,20 @@ class NftObservation:
         return self.ruleset.counts if self.ruleset is not None else {}
 
     def left_out(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        return frozenset(name for name, served in self._known(backends, memory) if not served)
+
+    def serving(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        return frozenset(name for name, served in self._known(backends, memory) if served)
+
+    def _known(
+        self, backends: Iterable[BackendKey], memory: Memory
+    ) -> Iterator[tuple[BackendKey, bool]]:
+        """Those that have an id, and whether packets go to them."""
         if self.ruleset is None:
-            return frozenset()
+            return
         ids = merge_ids(_ids(memory), recover_ids(self.ruleset))
         marks = {mark for elements in self.counts.values() for mark in elements}
-        known = (name for name in backends if ids.knows(*name))
-        return frozenset(name for name in known if ids.mark(*name) not in marks)
+        yield from ((n, ids.mark(*n) in marks) for n in backends if ids.knows(*n))
 
     def holds_what(self, other: Observation) -> bool:
         found = _observation(other)

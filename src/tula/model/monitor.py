@@ -169,7 +169,8 @@ class HealthPolicy:
     """What a service makes of its monitors' verdicts.
 
     ``require_all``: a backend is up when all monitors pass, else when any does. ``slow_start`` is
-    in seconds. ``panic`` is None for never.
+    in seconds. ``panic`` is None for never. ``initial_up``: whether a new backend serves before its
+    first pass.
     """
 
     require_all: Annotated[
@@ -193,3 +194,12 @@ class HealthPolicy:
             key="panic_threshold",
         ),
     ] = 0
+    initial_up: Annotated[
+        bool,
+        Setting(
+            "up: a new backend serves until its checks fail; down: it gets nothing before its "
+            "checks pass. Backends that serve are not new.",
+            OneOf({"up": True, "down": False}),
+            key="initial",
+        ),
+    ] = True

@@ -8,11 +8,13 @@ from math import floor
 
 from tula.model.config import Backend, Config, Scheduler, VirtualService
 from tula.model.health import BackendName, BackendStatus, Health, Override, State
+from tula.plan.first_pass import NONE_WAIT, Waiting
 
 _SLOW_STEPS = 10
 """A slow start's weight rises in so many steps: each one moves elements in the kernel."""
 
 DEADLINE_PASSED = "its drain ended at the deadline"
+_WAITS = "not checked yet; gets traffic once its checks pass (initial: down)"
 _AWAY = BackendStatus(State.DOWN, 0, False, "no route to it")
 Shares = Mapping[str, Mapping[str, int]]
 """What least-connections gives each backend now: by service, then by the backend's name."""
@@ -32,6 +34,7 @@ class _Basis:
     entered: Mapping[BackendName, float]
     untils: Mapping[str, float]
     """by service"""
+    waiting: Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,11 @@ def plan_backend_statuses(
     now: float,
     entered: Mapping[BackendName, float] | None = None,
     before: BackendStatuses | None = None,
+    waiting: Waiting = NONE_WAIT,
 ) -> BackendStatuses:
     """The statuses at ``now``, in seconds of the boot clock.
+
+    Those of ``waiting`` get nothing before their first pass.
 
     ``entered`` tells when backends came back up, for services with a slow start. ``before`` are
     earlier statuses: services of which nothing has changed since are taken from there, the same
@@ -72,12 +78,13 @@ def plan_backend_statuses(
     if before is not None and before.basis is not None and before.basis.config is config:
         basis, known = before.basis, before.of
         names = _services_to_replan(basis, findings, overrides, entered, now)
+        names |= {name for name, _ in basis.waiting ^ waiting}
         services = [service for service in config.services if service.name in names]
         found = dict(known)
         panicking = set(before.panicking - names)
         untils = {name: until for name, until in basis.untils.items() if name not in names}
     for service in services:
-        of = _Service(service, findings, overrides, now, entered)
+        of = _Service(service, findings, overrides, now, entered, waiting)
         statuses = {backend.name: of.stand(backend) for backend in service.backends}
         if of.must_panic(statuses):
             panicking.add(service.name)
@@ -92,7 +99,7 @@ def plan_backend_statuses(
         found,
         frozenset(panicking),
         min(untils.values(), default=None),
-        _Basis(config, dict(findings), dict(overrides), dict(entered), untils),
+        _Basis(config, dict(findings), dict(overrides), dict(entered), untils, waiting),
     )
 
 
@@ -213,8 +220,10 @@ class _Service:
         overrides: Mapping[BackendName, Override],
         now: float,
         entered: Mapping[BackendName, float],
+        waiting: Waiting,
     ) -> None:
         self._service = service
+        self._waiting = waiting
         self._findings = findings
         self._overrides = overrides
         self._now = now
@@ -238,6 +247,9 @@ class _Service:
             self.changes.append(override.deadline)
         if finding.up is False:
             return BackendStatus(State.DOWN, 0, False, finding.evidence)
+        if self._waits(backend):
+            seen = f"; {finding.evidence}" if finding.evidence else ""
+            return BackendStatus(State.DOWN, 0, False, _WAITS + seen)
         if override.drain:
             return BackendStatus(State.DRAINING, 0, True, "drained by the operator")
         if weight == 0:
@@ -247,6 +259,10 @@ class _Service:
             return BackendStatus(State.UNKNOWN, weight, True, reason)
         weight, reason = self._slow(backend, weight)
         return BackendStatus(State.UP, weight, True, reason)
+
+    def _waits(self, backend: Backend) -> bool:
+        name = (self._service.name, backend.name)
+        return name in self._waiting and not self._findings.get(name, _NO_FINDING).up
 
     def _slow(self, backend: Backend, weight: int) -> tuple[int, str]:
         """The weight of a backend that came up a while ago, and why it is that."""
@@ -281,10 +297,16 @@ class _Service:
         return changed
 
     def _candidates(self) -> list[tuple[Backend, int]]:
-        """The backends that the operator wants new connections to go to, with their weights."""
+        """The backends that the operator wants new connections to go to, with their weights.
+
+        Not those that wait for their first pass: that they do not serve is no sign of monitors
+        that cannot be trusted, and panic does not bring them in.
+        """
         found = []
         for backend in self._service.backends:
             _, override, weight = self._of(backend)
+            if self._waits(backend):
+                continue
             if not override.drain and not override.disable and weight:
                 found.append((backend, weight))
         return found
