@@ -241,28 +241,6 @@ class Balancer(Reader):
             return [str(error)]
         return [line for _ in range(2) for line in self._vips.announce_again(host)]
 
-    def missing(self, config: Config) -> frozenset[BackendName]:
-        """The backends of services with monitors that the kernel was left without: they were
-        down when the daemon before ended. Nothing if there is no data path."""
-        checked = {
-            (service.name, backend.key): (service.name, backend.name)
-            for service in config.services
-            if service.health
-            for backend in service.backends
-        }
-        left_out = self._path.observe().left_out(checked, self._memory())
-        return frozenset(checked[name] for name in left_out)
-
-    def serving(self, config: Config) -> frozenset[BackendName]:
-        """The backends that the kernel sends packets to. Raises KernelError."""
-        names = {
-            (service.name, backend.key): (service.name, backend.name)
-            for service in config.services
-            for backend in service.backends
-        }
-        found = self._path.observe().serving(names, self._memory())
-        return frozenset(names[name] for name in found)
-
     def probe_socket(self, applied: Applied, service: str, backend: str) -> ProbeSocket:
         """How a probe names a backend, by ``Backend.key``."""
         return self._path.probe_socket(service, backend, applied.receipt.memory)

@@ -13,6 +13,7 @@ from tula.kernel.sysctls import Sysctls
 from tula.model.config import Config, Forwarding, IPAddress
 from tula.model.desired import TunnelEndpoints
 from tula.model.flow import Flow, FlowEntry
+from tula.model.health import BackendName
 from tula.model.host import HostView
 from tula.model.stats import BackendKey, Count, Stats
 from tula.plan.routes import backend_addresses, plan_routes
@@ -84,6 +85,28 @@ class Reader:
     def find_entry(self, flow: Flow, datagram: int | None = None) -> FlowEntry | None:
         """What the kernel holds for a flow, or for one datagram's fragments by its id."""
         return self._path.look_up(flow, self._memory(), datagram)
+
+    def missing(self, config: Config) -> frozenset[BackendName]:
+        """The backends of services with monitors that the kernel was left without: they were
+        down when the daemon before ended. Nothing if there is no data path."""
+        checked = {
+            (service.name, backend.key): (service.name, backend.name)
+            for service in config.services
+            if service.health
+            for backend in service.backends
+        }
+        left_out = self._path.observe().left_out(checked, self._memory())
+        return frozenset(checked[name] for name in left_out)
+
+    def serving(self, config: Config) -> frozenset[BackendName]:
+        """The backends that the kernel sends packets to. Raises KernelError."""
+        names = {
+            (service.name, backend.key): (service.name, backend.name)
+            for service in config.services
+            for backend in service.backends
+        }
+        found = self._path.observe().serving(names, self._memory())
+        return frozenset(names[name] for name in found)
 
     def trace(
         self,
