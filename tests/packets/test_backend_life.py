@@ -6,8 +6,8 @@ The networks are those of test_backend_join.py.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from support.spoofed import encapsulated, question, send_by
 from support.unit_file import UnitFile
 from tula.agent.unit import Unit
 from tula.lab import Host, Lab, flat, flows, serve_tcp, serve_udp, wait_until
+from tula.model.backend_setup import UNMANAGED_FILE
 
 pytestmark = pytest.mark.kernel
 
@@ -36,9 +37,15 @@ def state_of(host: Host) -> Path:
     return Path(host.environment()["TULA_STATE_DIR"])
 
 
+def unmanaged_of(host: Host) -> Path:
+    """The file that keeps networkd off its devices."""
+    return state_of(host).parent / "networkd" / Path(UNMANAGED_FILE).name
+
+
 def killed(host: Host, configuration: Path, number: int) -> bool:
     """Joins and is killed before a command; whether there were so many."""
-    command = [sys.executable, killed_join.__file__, str(number), state_of(host), configuration]
+    program = [sys.executable, killed_join.__file__]
+    command = [*program, str(number), state_of(host), configuration, unmanaged_of(host)]
     done = host.run(command, check=False)
     assert done.returncode == -9, done.stderr
     return "all commands" not in done.stdout
@@ -55,6 +62,7 @@ def test_a_join_that_was_killed_is_finished_or_taken_back(
     while killed(host, path, number):
         agent(host, "leave")
         assert differences(before, machine(host)) == {}, f"killed before command {number}"
+        assert not unmanaged_of(host).exists()
         number += 1
     assert number > 3
     faults = {part["name"] for part in agent(host, "status", "-f", path)["parts"] if not part["ok"]}
@@ -63,8 +71,10 @@ def test_a_join_that_was_killed_is_finished_or_taken_back(
     killed(host, path, number // 2)
     agent(host, "join", "-f", path)
     assert all(part["ok"] for part in agent(host, "status")["parts"])
+    assert unmanaged_of(host).exists() is (kind != "l2")
     agent(host, "leave")
     assert differences(before, machine(host)) == {}
+    assert not unmanaged_of(host).exists()
 
 
 @pytest.mark.parametrize(("kind", "outer"), [alone("l2", 4), alone("vxlan", 4), alone("ipip", 4)])
@@ -81,11 +91,16 @@ def test_started_again_it_joins_by_the_unit_before_it_has_addresses(
     old.remove_interface()
     again = lab.host("again", switch)
     unit = UnitFile.parse(Unit(state).text())
-    assert unit.words("Type") == ["oneshot"]
+    assert unit.words("Type") == ["notify"]
     environment = {"PATH": "/usr/sbin:/usr/bin"}
     if "PYTHONPATH" in os.environ:  # where Tula is not installed
         environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    again.run([shlex.split(word)[0] for word in unit.command], env=environment)
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name)
+        systemd.settimeout(120)
+        again.popen(unit.command, env=environment | {"NOTIFY_SOCKET": name})
+        assert systemd.recv(100) == b"READY=1", "the network may come up now"
     again.add_address("eth0", *own)
     if joined.network.router is not None:
         for gateway in ("10.7.0.1", "fd07::1"):

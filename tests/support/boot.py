@@ -29,12 +29,12 @@ class Boot:
             for line in unit.sections["Service"]["ExecStart"]:
                 self.debian.run("sh", "-c", line.removeprefix("-"), check=not line.startswith("-"))
 
-    def start_networkd(self) -> None:
-        """And waits until it has configured the VIPs' device."""
+    def start_networkd(self, done: str = "lo: State changed: configuring -> configured") -> None:
+        """And waits until it has configured the VIPs' device, or says something else."""
         self.debian.own("systemd-network", "/run/systemd/netif")
         log = ("env", "SYSTEMD_LOG_TARGET=console", "SYSTEMD_LOG_LEVEL=debug")
         self.debian.start(*log, "/lib/systemd/systemd-networkd", log=self._log)
-        wait_until(lambda: "lo: State changed: configuring -> configured" in self.said, 120)
+        wait_until(lambda: done in self.said, 120)
 
     def add_devices(self) -> None:
         """For each, the sysctls that name it (udev's 99-systemd.rules)."""

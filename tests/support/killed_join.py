@@ -1,6 +1,7 @@
 """``tula backend join`` that is killed before the command of a given number, for its tests.
 
-Run as a program: ``python killed_join.py NUMBER STATE_DIRECTORY CONFIGURATION``. Before command 0
+Run as a program: ``python killed_join.py NUMBER STATE_DIRECTORY CONFIGURATION FILE``, the last
+for networkd. Before command 0
 only the record is on the disk; a number behind the last command kills before the last record.
 """
 
@@ -38,20 +39,21 @@ class Killed(KernelBackendHost):
             self._left -= 1
             super().run([command])
 
-    def observe(self, settings: Iterable[str]) -> BackendFacts:
+    def observe(self, settings: Iterable[str], files: Iterable[str] = ()) -> BackendFacts:
         if self._ran:  # the last look, when all commands are done
             print("all commands were run", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().observe(settings)
+        return super().observe(settings, files)
 
 
 def main() -> None:
     number, state, path = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+    unmanaged = sys.argv[4]
     configuration = load_config(path)
     here = {held.address.ip for held in KernelNetwork().view(()).addresses}
     role = find_role(str(path), configuration.config, here)
     record = Record((Source(str(path), configuration.source),))
-    Agent(Killed(number), RecordFile(state)).join([role], record)
+    Agent(Killed(number), RecordFile(state), unmanaged=unmanaged).join([role], record)
 
 
 if __name__ == "__main__":

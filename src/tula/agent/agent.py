@@ -1,26 +1,28 @@
-"""``tula backend join``, ``leave`` and ``status``: composes plan, machine and record."""
+"""``tula backend join``, ``leave``, ``status`` and repair: composes plan, machine and record."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from tula.agent.diff import (
     BackendStep,
     Made,
     diff_backend,
+    files_of,
     ipv6_problem,
     made_after_steps,
     made_before_steps,
     settings_of,
 )
 from tula.agent.plan import Role, plan_backend_setup
-from tula.agent.record import Record, RecordFile
+from tula.agent.record import Record, RecordFile, Source
 from tula.agent.unit import Unit
 from tula.kernel.backend_host import BackendHost, has_dummy
 from tula.model.backend_setup import VIP_DEVICE, BackendFacts, BackendSetup
 from tula.model.config import Forwarding, IPAddress, Tunnel
+from tula.model.errors import KernelError
 from tula.plan.tunnels import outer_address
 
 
@@ -45,14 +47,32 @@ class Plan:
         return bool(self.steps) or self.unit
 
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """The steps that put back what others had taken, and those that failed, with the reasons."""
+
+    done: tuple[BackendStep, ...] = ()
+    failed: tuple[tuple[BackendStep, str], ...] = ()
+
+
 class Agent:
     """The backend's side of one machine. Methods raise KernelError if the machine refuses."""
 
-    def __init__(self, host: BackendHost, records: RecordFile, unit: Unit | None = None) -> None:
-        """``unit`` restores the setup after a reboot; None if there is no systemd."""
+    def __init__(
+        self,
+        host: BackendHost,
+        records: RecordFile,
+        unit: Unit | None = None,
+        unmanaged: str = "",
+    ) -> None:
+        """``unit`` restores the setup after a reboot; None if there is no systemd. ``unmanaged`` is
+        the path of the file that keeps systemd-networkd off Tula's devices; empty for none."""
         self._host = host
         self._records = records
         self._unit = unit
+        self._unmanaged = unmanaged
+        self._settled: _Settled | None = None
+        self._compared: list[str] = []
 
     def record(self) -> Record | None:
         """What was joined; None if nothing was."""
@@ -96,6 +116,47 @@ class Agent:
             self._records.write(Record(record.sources, done, addresses, unit))
         return plan
 
+    def repair(self, roles_of: Callable[[Record], Sequence[Role]]) -> Repair | None:
+        """Put back what others have taken of what was joined; None if this machine has left.
+
+        Can be called often: it changes only what differs, and one step that fails keeps no other
+        from being taken. Raises CannotJoinError.
+        """
+        with self._records.locked():
+            record = self._records.read()
+            if record is None or not record.sources:
+                return None
+            if self._settled is None or self._settled.sources != record.sources:
+                roles = roles_of(record)
+                self._settled = _Settled(record.sources, roles, self._device(record.made))
+            settled = self._settled
+            want = self._plan_setup(settled.roles, settled.device, record.made)
+            facts = self._observe(want, record.made)
+            self._compared = settings_of(want, record.made)
+            steps = diff_backend(want, facts, record.made)
+            if not steps:
+                return Repair()
+            made = made_before_steps(want, facts, record.made)
+            self._records.write(replace(record, made=made))
+            done, failed = [], []
+            for step in steps:
+                try:
+                    self._host.run(step.commands)
+                    done.append(step)
+                except KernelError as error:
+                    failed.append((step, str(error)))
+            listing = self._host.observe(()).filter
+            # A step that failed may have left behind what must be removed.
+            kept = (
+                replace(made, listing=listing) if failed else made_after_steps(want, made, listing)
+            )
+            self._records.write(replace(record, made=kept))
+        return Repair(tuple(done), tuple(failed))
+
+    def settings(self) -> dict[str, str]:
+        """The sysctls that the last ``repair`` compared, as they are; no event tells of them."""
+        return self._host.read(self._compared)
+
     def leave(self) -> Plan:
         """Undo everything that was joined; returns the steps taken."""
         with self._records.locked():
@@ -111,22 +172,33 @@ class Agent:
     def plan_leave(self, record: Record) -> Plan:
         """What ``leave`` would do."""
         nothing = BackendSetup()
-        facts = self._host.observe(settings_of(nothing, record.made))
+        facts = self._observe(nothing, record.made)
         return Plan(nothing, facts, diff_backend(nothing, facts, record.made), bool(record.unit))
 
     def _plan(self, roles: Sequence[Role], record: Record, persist: bool) -> Plan:
         want = self._want(roles, record.made)
-        facts = self._host.observe(settings_of(want, record.made))
+        facts = self._observe(want, record.made)
         _require_unannounced(want, facts, record.made)
         steps = diff_backend(want, facts, record.made)
         unit = persist and self._unit is not None and not self._unit.is_there()
         return Plan(want, facts, steps, unit)
 
-    def _want(self, roles: Sequence[Role], made: Made) -> BackendSetup:
-        outer_addresses = {a for role in roles for _, b in role.serves for a in b.addresses}
+    def _observe(self, want: BackendSetup, made: Made) -> BackendFacts:
+        return self._host.observe(settings_of(want, made), files_of(want, made))
+
+    def _device(self, made: Made) -> str:
+        """The device that holds the VIPs."""
         had = any(device.name == VIP_DEVICE for device in made.setup.devices)
-        device = VIP_DEVICE if had or has_dummy(self._host) else "lo"
+        return VIP_DEVICE if had or has_dummy(self._host) else "lo"
+
+    def _plan_setup(self, roles: Sequence[Role], device: str, made: Made) -> BackendSetup:
+        outer_addresses = {a for role in roles for _, b in role.serves for a in b.addresses}
         want = plan_backend_setup(roles, device, self._host.link_mtu(outer_addresses))
+        unmanaged = (self._unmanaged or made.setup.unmanaged) if want.devices else ""
+        return replace(want, unmanaged=unmanaged)
+
+    def _want(self, roles: Sequence[Role], made: Made) -> BackendSetup:
+        want = self._plan_setup(roles, self._device(made), made)
         if twice := _twice(device.name for device in want.devices):
             raise CannotJoinError(
                 f"this machine is two backends of the configuration, which cannot share the device "
@@ -139,6 +211,15 @@ class Agent:
                 "configuration need; choose another tunnel for this machine's services"
             )
         return want
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What is the same at every repair until another configuration is joined."""
+
+    sources: tuple[Source, ...]
+    roles: Sequence[Role]
+    device: str
 
 
 def _require_ipv6(plan: Plan) -> None:

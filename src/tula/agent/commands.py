@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tula.model.backend_setup import TABLE, Device, GuePort, VipAddress
+from tula.model.backend_setup import TABLE, UNMANAGED, Device, GuePort, VipAddress
 from tula.model.command import Command, command
 
 
@@ -13,6 +13,20 @@ def write_setting(name: str, value: str) -> Command:
     """Set a sysctl, named with slashes."""
     # sysctl takes slashes too, which an interface with a dot in its name needs.
     return command(f"sysctl -q -w {name if '.' in name else name.replace('/', '.')}={value}")
+
+
+def make_unmanaged(path: str) -> list[Command]:
+    """Keep systemd-networkd off Tula's devices, at once where it is running."""
+    reload = "if systemctl is-active -q systemd-networkd; then networkctl reload || true; fi"
+    return [
+        Command(("install", "-D", "-m", "644", "/dev/stdin", path), UNMANAGED),
+        Command(("sh", "-c", reload)),
+    ]
+
+
+def remove_unmanaged(path: str) -> Command:
+    """Without a reload of networkd: the devices are gone."""
+    return command(f"rm -f {path}")
 
 
 def make_filter(text: str) -> Command:

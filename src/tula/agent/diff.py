@@ -9,10 +9,12 @@ from tula.agent.commands import (
     make_device,
     make_filter,
     make_port,
+    make_unmanaged,
     make_vip,
     remove_device,
     remove_filter,
     remove_port,
+    remove_unmanaged,
     remove_vip,
     rp_filter_of,
     set_device,
@@ -20,6 +22,7 @@ from tula.agent.commands import (
 )
 from tula.model.backend_setup import (
     TABLE,
+    UNMANAGED,
     BackendFacts,
     BackendSetup,
     Device,
@@ -83,6 +86,8 @@ def parts_of(want: BackendSetup, steps: list[BackendStep]) -> list[Part]:
 def _names(want: BackendSetup) -> Iterator[tuple[str, str]]:
     for setting in want.settings:
         yield "sysctl", setting.name
+    if want.unmanaged:
+        yield "file", want.unmanaged
     if want.filter:
         yield "table", TABLE
     for port in want.ports:
@@ -102,6 +107,11 @@ def settings_of(setup: BackendSetup, made: Made) -> list[str]:
     loose = [rp_filter_of(device) for device in setup.devices if device.loose_rp_filter]
     six = [disable_ipv6(name) for name in ("default", *_ipv6_devices(setup))]
     return [*(setting.name for setting in setup.settings), *loose, *six, *made.settings]
+
+
+def files_of(setup: BackendSetup, made: Made) -> list[str]:
+    """The files whose content a difference depends on."""
+    return [path for path in dict.fromkeys((setup.unmanaged, made.setup.unmanaged)) if path]
 
 
 def ipv6_problem(want: BackendSetup, facts: BackendFacts) -> str:
@@ -131,6 +141,10 @@ def _add(want: BackendSetup, facts: BackendFacts, made: Made) -> Iterator[Backen
         if value is not None and value not in setting.accepted:
             write = write_setting(setting.name, setting.value)
             yield BackendStep("set", "sysctl", setting.name, f"is {value}", (write,))
+    if want.unmanaged and facts.files.get(want.unmanaged) != UNMANAGED:
+        problem = "was changed" if want.unmanaged in facts.files else "missing"
+        commands = tuple(make_unmanaged(want.unmanaged))
+        yield BackendStep("add", "file", want.unmanaged, problem, commands)
     if want.filter and (problem := _filter_problem(want, facts, made)):
         yield BackendStep("add", "table", TABLE, problem, (make_filter(want.filter),))
     for port in want.ports:
@@ -210,6 +224,9 @@ def _remove(want: BackendSetup, facts: BackendFacts, made: Made) -> Iterator[Bac
             yield BackendStep("remove", "gue port", str(port.port), "", (remove_port(port),))
     if setup.filter and not want.filter and facts.filter:
         yield BackendStep("remove", "table", TABLE, "", (remove_filter(),))
+    if setup.unmanaged and not want.unmanaged and setup.unmanaged in facts.files:
+        remove = remove_unmanaged(setup.unmanaged)
+        yield BackendStep("remove", "file", setup.unmanaged, "", (remove,))
     wanted = {setting.name for setting in want.settings}
     for name, change in reversed(list(made.settings.items())):
         if name not in wanted and facts.settings.get(name) == change.written != change.found:
@@ -238,6 +255,7 @@ def made_before_steps(want: BackendSetup, facts: BackendFacts, made: Made) -> Ma
             found = known.found if known is not None and value == known.written else value
             settings[setting.name] = SysctlChange(found, setting.value)
     union = BackendSetup(
+        unmanaged=want.unmanaged or setup.unmanaged,
         filter=want.filter or setup.filter,
         ports=tuple(dict.fromkeys((*setup.ports, *ports))),
         devices=tuple({d.name: d for d in (*setup.devices, *devices)}.values()),
@@ -258,6 +276,7 @@ def made_after_steps(want: BackendSetup, made: Made, listing: str) -> Made:
     names = {setting.name for setting in want.settings}
     return Made(
         BackendSetup(
+            unmanaged=want.unmanaged,
             filter=want.filter,
             ports=tuple(port for port in setup.ports if port in want.ports),
             devices=tuple(device for device in setup.devices if device.name in wanted),

@@ -17,6 +17,7 @@ from pydantic_core import from_json
 
 from tula.agent.diff import Made
 from tula.kernel.directory import Directory, describe_error
+from tula.model.backend_setup import UNMANAGED_FILE
 from tula.model.errors import KernelError
 
 FILE, _LOCK = "backend.json", "backend.lock"
@@ -108,11 +109,14 @@ class RecordFile:
 
 
 def _require_own(record: Record) -> None:
-    """Raises ValueError for a sysctl that no join changes: root restores what is listed here, and
-    the directory may belong to the daemon's user."""
+    """Raises ValueError for a sysctl or a file that no join changes: root restores and removes what
+    is listed here, and the directory may belong to the daemon's user."""
     for name, changed in record.made.settings.items():
         if not (_SYSCTL.fullmatch(name) and changed.found.isdecimal()):
             raise ValueError(name)
+    unmanaged = record.made.setup.unmanaged
+    if unmanaged and Path(unmanaged).name != Path(UNMANAGED_FILE).name:
+        raise ValueError(unmanaged)
 
 
 _RENAMED = {

@@ -1,4 +1,4 @@
-"""The systemd unit that joins again at boot."""
+"""The systemd unit that joins again at boot, and puts back what others take from then on."""
 
 from __future__ import annotations
 
@@ -33,9 +33,12 @@ class Unit:
 
     def text(self) -> str:
         """Before the network, so that no VIP is announced; after what flushes nftables."""
-        join = [sys.executable, "-m", "tula", "backend", "join"]
+        join = [sys.executable, "-m", "tula", "backend", "join", "--no-persist"]
         if self._state != _DEFAULT_STATE:
             join += ["--state-dir", str(self._state)]
+        # ProtectSystem=full and not strict: /run/systemd/network may have to be made. CHOWN and
+        # DAC_OVERRIDE for a state directory that belongs to the daemon's user, SYS_MODULE for
+        # tunnels. Without SYS_PTRACE it cannot tell whose namespace it is in: --no-persist.
         return f"""\
 # Written by "tula backend join", removed by "tula backend leave".
 [Unit]
@@ -47,10 +50,34 @@ PartOf=nftables.service
 ReloadPropagatedFrom=nftables.service
 
 [Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={shlex.join(join)}
+# Ready when all is in place. To stop it changes nothing; only "tula backend leave" does.
+Type=notify
+NotifyAccess=main
+ExecStart={shlex.join([*join, "--watch"])}
 ExecReload={shlex.join(join)}
+Restart=on-failure
+RestartSec=2
+# Wrong input, which only a join with another configuration ends.
+RestartPreventExitStatus=2
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_MODULE CAP_CHOWN CAP_DAC_OVERRIDE
+NoNewPrivileges=yes
+ProtectSystem=full
+ReadWritePaths={_quoted(self._state)}
+ProtectHome=read-only
+PrivateDevices=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service @module
+SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target
@@ -65,16 +92,17 @@ WantedBy=multi-user.target
 
     def ensure(self) -> None:
         """Write and enable it."""
-        if not self.is_there():
+        there = self.is_there()
+        if not there:
             try:
                 Directory(self.path.parent).write(NAME, self.text().encode())
             except OSError as error:
                 raise KernelError(f"{self.path}: {error.strerror}") from error
         _systemctl("daemon-reload")
         _systemctl("enable", "--quiet", NAME)
-        # It finds everything done once this process has ended; but only an active unit is restarted
-        # together with nftables.service.
-        _systemctl("start", "--no-block", NAME)
+        # It finds everything done once this process has ended. Where an older unit is active, which
+        # only joined, the new one begins to watch.
+        _systemctl("start" if there else "restart", "--no-block", NAME)
 
     def remove(self) -> None:
         """Disable and remove it."""
@@ -86,6 +114,12 @@ WantedBy=multi-user.target
         except OSError as error:
             raise KernelError(f"{self.path}: {error.strerror}") from error
         _systemctl("daemon-reload")
+
+
+def _quoted(path: Path) -> str:
+    """A path that need not exist, for systemd: percent signs are doubled, spaces need quotes."""
+    text = "-" + str(path).replace("%", "%%")
+    return f'"{text}"' if " " in text else text
 
 
 def _systemctl(*arguments: str) -> None:

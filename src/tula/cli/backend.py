@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,12 +78,18 @@ def join(
             show_default=False,
         ),
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Stay, and put back what others take. The systemd unit does."),
+    ] = False,
     state_dir: StateDir = STATE_DIR,
     json: Json = False,
 ) -> None:
     """Make this machine a backend of the configuration. Can be repeated: changes what differs."""
     from tula.agent.unit import own_namespace
 
+    if watch and (dry_run or json):
+        fail(WRONG, "tula: --watch goes with neither --dry-run nor --json")
     own = own_namespace()
     if persist and not own:
         fail(
@@ -103,7 +110,28 @@ def join(
     else:
         _print_steps(plan)
         more = ", also after a reboot" if persist else ""
-        print(f"This machine is the backend {' and '.join(names)}{more}.")
+        print(f"This machine is the backend {' and '.join(names)}{more}.", flush=True)
+    if watch:
+        _watch(agent)
+
+
+def _watch(agent: Agent) -> None:
+    """Repairs until this machine leaves, or the process is ended: at any moment, unharmed."""
+    import os
+
+    from tula.agent.identity import roles_of
+    from tula.agent.watch import Severity, Watch
+    from tula.daemon.systemd import READY, notify
+    from tula.kernel.events import KernelEvents
+
+    def tell(severity: Severity, text: str) -> None:
+        # The journal reads the severity from the line (sd-daemon(3)).
+        prefix = f"<{severity.value}>" if "JOURNAL_STREAM" in os.environ else "tula: "
+        print(f"{prefix}{text}", file=sys.stderr, flush=True)
+
+    with errors(), KernelEvents(routes=False) as events:
+        notify(READY)
+        Watch(agent, events, lambda record: roles_of(record, _own_addresses()), tell).run()
 
 
 @app.command()
@@ -178,9 +206,13 @@ def _agent(state_dir: Path) -> Agent:
     from tula.agent.record import RecordFile
     from tula.agent.unit import Unit, own_namespace
     from tula.kernel.backend_host import KernelBackendHost
+    from tula.model.backend_setup import UNMANAGED_FILE
 
-    unit = Unit(state_dir) if own_namespace() else None
-    return Agent(KernelBackendHost(), RecordFile(state_dir), unit)
+    if not own_namespace():
+        return Agent(KernelBackendHost(), RecordFile(state_dir))
+    return Agent(
+        KernelBackendHost(), RecordFile(state_dir), Unit(state_dir), unmanaged=UNMANAGED_FILE
+    )
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,8 +43,11 @@ _NO_PROGRAM = 127
 class BackendHost(Protocol):
     """One machine, in one network namespace."""
 
-    def observe(self, settings: Iterable[str]) -> BackendFacts:
-        """What it has; of sysctls those named. Raises KernelError."""
+    def observe(self, settings: Iterable[str], files: Iterable[str] = ()) -> BackendFacts:
+        """What it has; of sysctls and files those named. Raises KernelError."""
+
+    def read(self, settings: Iterable[str]) -> dict[str, str]:
+        """The sysctls of these names that exist. Raises KernelError."""
 
     def run(self, commands: Sequence[Command]) -> None:
         """Runs them in their order. Raises KernelError at the first that fails."""
@@ -61,7 +65,7 @@ class KernelBackendHost:
     def __init__(self) -> None:
         self._sysctls = KernelSysctls()
 
-    def observe(self, settings: Iterable[str]) -> BackendFacts:
+    def observe(self, settings: Iterable[str], files: Iterable[str] = ()) -> BackendFacts:
         links = _links()
         try:
             with RtReader() as reader:
@@ -69,16 +73,20 @@ class KernelBackendHost:
                 entries = reader.addresses()
         except OSError as error:
             raise KernelError(f"cannot read this machine's addresses: {error.strerror}") from error
-        values = {name: self._sysctls.read(name) for name in settings}
         return BackendFacts(
             links=links,
             addresses=frozenset((ip_address(e.text), names.get(e.index, "")) for e in entries),
             balanced=frozenset(ip_address(e.text) for e in entries if e.owner == OWNER),
-            settings={name: value for name, value in values.items() if value is not None},
+            settings=self.read(settings),
             ports=frozenset(_ports()),
             filter=_listing(),
+            files=dict(_files(files)),
             ipv6=self._sysctls.read(disable_ipv6("default")) is not None,
         )
+
+    def read(self, settings: Iterable[str]) -> dict[str, str]:
+        values = {name: self._sysctls.read(name) for name in settings}
+        return {name: value for name, value in values.items() if value is not None}
 
     def run(self, commands: Sequence[Command]) -> None:
         for one in commands:
@@ -148,6 +156,12 @@ def _ask(line: str) -> Any:
     if done.returncode != 0:
         raise KernelError(f"{line}: {done.stderr.strip()}")
     return json.loads(done.stdout or "[]")
+
+
+def _files(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for path in paths:
+        with suppress(OSError):
+            yield path, Path(path).read_text(errors="replace")
 
 
 def _links() -> dict[str, ObservedLink]:

@@ -100,17 +100,22 @@ class EventSource(Protocol):
 
 
 class KernelEvents:
-    """Events from ``open`` on, of the network namespace that the opening thread is in."""
+    """Events from ``open`` on, of the network namespace that the opening thread is in.
 
-    def __init__(self) -> None:
+    Without ``routes``, none of routes and policy rules: a router has thousands a second.
+    """
+
+    def __init__(self, routes: bool = True) -> None:
+        self._routes = routes
         self._network: NetlinkSocket | None = None
         self._nftables: NetlinkSocket | None = None
         self._known: dict[tuple[object, ...], object] = {}
 
     def open(self) -> None:
         """Starts to listen. Raises KernelError."""
-        groups = _LINK | _ADDRESS4 | _ADDRESS6 | _ROUTE4 | _ROUTE6
-        groups |= _RULE4 | _RULE6 | _SETTINGS4
+        groups = _LINK | _ADDRESS4 | _ADDRESS6 | _SETTINGS4
+        if self._routes:
+            groups |= _ROUTE4 | _ROUTE6 | _RULE4 | _RULE6
         try:
             self._network = NetlinkSocket(ROUTE, groups=groups, room=_ROOM)
             self._nftables = NetlinkSocket(NETFILTER, room=_ROOM)

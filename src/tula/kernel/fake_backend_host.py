@@ -29,15 +29,18 @@ class FakeBackendHost:
     settings: dict[str, str] = field(default_factory=dict)
     ports: set[GuePort] = field(default_factory=set)
     filter: str = ""
+    files: dict[str, str] = field(default_factory=dict)
     lacking: frozenset[str] = frozenset({"dummy"})
     mtu: int = 1500
     left: int | None = None
+    refused: set[str] = field(default_factory=set)
+    """Prefixes that it does not take, without a reason."""
 
     class Killed(BaseException):
         """The program is gone, in the middle."""
 
-    def observe(self, settings: Iterable[str]) -> BackendFacts:
-        found = {name: self.settings[name] for name in settings if name in self.settings}
+    def observe(self, settings: Iterable[str], files: Iterable[str] = ()) -> BackendFacts:
+        found = self.read(settings)
         return BackendFacts(
             dict(self.links),
             frozenset(self.addresses),
@@ -45,7 +48,11 @@ class FakeBackendHost:
             found,
             frozenset(self.ports),
             self.filter,
+            {path: self.files[path] for path in files if path in self.files},
         )
+
+    def read(self, settings: Iterable[str]) -> dict[str, str]:
+        return {name: self.settings[name] for name in settings if name in self.settings}
 
     def missing(self, kinds: Iterable[str]) -> set[str]:
         return set(kinds) & self.lacking
@@ -92,9 +99,16 @@ class FakeBackendHost:
                 self.settings.pop(f"net/ipv4/conf/{name}/rp_filter", None)
             case ["ip", "address", verb, prefix, "dev", device, *_]:
                 key = (ip_address(prefix.partition("/")[0]), device)
+                self._require(prefix not in self.refused, "refused")
                 self._require(device in self.links, "Cannot find device")
                 self._require((key in self.addresses) is (verb == "del"), "File exists")
                 (self.addresses.add if verb == "add" else self.addresses.remove)(key)
+            case ["install", *_, path]:
+                self.files[path] = one.text
+            case ["rm", "-f", path]:
+                self.files.pop(path, None)
+            case ["sh", "-c", script] if "networkctl reload" in script:
+                pass
             case words:
                 raise KernelError(f"no such command: {words}")
 

@@ -13,6 +13,20 @@ VIP_DEVICE = "tula-vips"
 """Holds the VIPs if the kernel has dummy devices; otherwise lo does."""
 
 
+UNMANAGED_FILE = "/run/systemd/network/00-0-tula-backend.network"
+"""Before any file of the administrator's, whose names begin with two digits: networkd uses the
+first that matches. Gone after a reboot, as all of a backend's setup."""
+UNMANAGED = """\
+# Written by "tula backend join", removed by "tula backend leave".
+[Match]
+Name=tula-*
+
+[Link]
+Unmanaged=yes
+"""
+"""Keeps systemd-networkd off a backend's devices, from which it would remove the VIPs."""
+
+
 def disable_ipv6(device: str) -> str:
     """The name of the sysctl that disables IPv6 on a device, with slashes."""
     return f"net/ipv6/conf/{device}/disable_ipv6"
@@ -70,6 +84,8 @@ class BackendSetup:
     """
 
     settings: tuple[Setting, ...] = ()
+    unmanaged: str = ""
+    """The path of the file ``UNMANAGED``; empty where there is no systemd-networkd to heed it."""
     filter: str = ""
     """The nftables table as text; empty if none is needed."""
     ports: tuple[GuePort, ...] = ()
@@ -101,5 +117,7 @@ class BackendFacts:
     ports: frozenset[GuePort] = frozenset()
     filter: str = ""
     """The table as nft lists it; empty if there is none."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The requested files that exist."""
     ipv6: bool = True
     """Whether the kernel has IPv6 at all."""

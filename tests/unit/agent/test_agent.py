@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.builders import make_config, make_service
-from tula.agent.agent import Agent, CannotJoinError
+from tula.agent.agent import Agent, CannotJoinError, Repair
 from tula.agent.diff import parts_of
 from tula.agent.plan import Role, role_by_name
 from tula.agent.record import Record, RecordFile, Source
 from tula.kernel.fake_backend_host import FakeBackendHost
-from tula.model.backend_setup import ObservedLink
+from tula.model.backend_setup import UNMANAGED_FILE, ObservedLink, disable_ipv6
 from tula.model.config import Backend, Config, Tunnel, TunnelSettings
 from tula.model.errors import KernelError
 
@@ -72,17 +72,34 @@ def role(config: Config) -> Role:
 RECORD = Record((Source("tula.yaml", "text"),))
 
 
+def take(data: st.DataObject, host: FakeBackendHost, before: FakeBackendHost) -> None:
+    """Takes some of what a join has added."""
+    added = sorted(host.addresses - before.addresses, key=str)
+    host.addresses -= set(data.draw(st.lists(st.sampled_from(added)))) if added else set()
+    devices = sorted(host.links.keys() - before.links.keys())
+    for name in set(data.draw(st.lists(st.sampled_from(devices)))) if devices else ():
+        del host.links[name]
+        host.addresses = {(a, d) for a, d in host.addresses if d != name}
+        host.settings.pop(f"net/ipv4/conf/{name}/rp_filter", None)
+    if data.draw(st.booleans()):
+        host.filter = ""
+        host.files.clear()
+
+
 @given(st.data(), machines(), st.lists(configs(), min_size=1, max_size=4))
 def test_any_joins_then_leave(
     data: st.DataObject, host: FakeBackendHost, many: list[Config]
 ) -> None:
     before = deepcopy(host)
     with TemporaryDirectory() as directory:
-        agent = Agent(host, RecordFile(Path(directory)))
+        agent = Agent(host, RecordFile(Path(directory)), unmanaged=UNMANAGED_FILE)
         for config in many:
             host.left = data.draw(st.none() | st.integers(0, 12))
             with suppress(FakeBackendHost.Killed):
                 agent.join([role(config)], RECORD)
+            take(data, host, before)
+            with suppress(FakeBackendHost.Killed):
+                agent.repair(lambda _, config=config: [role(config)])  # type: ignore[misc]
             host.left = None
         if data.draw(st.booleans()):
             agent.join([role(many[-1])], RECORD)
@@ -131,6 +148,50 @@ def test_what_the_kernel_lacks_and_where_vips_must_not_be(tmp_path: Path) -> Non
     with pytest.raises(CannotJoinError, match=r"ip address del 10.0.0.100/32 dev eth0"):
         agent.join([role(make_config(make_service(vips=VIPS, backends=[FOUR])))], RECORD)
     assert agent.record() is None
+
+
+def test_a_repair_puts_back_all_that_it_can(tmp_path: Path) -> None:
+    host = FakeBackendHost(settings={ARP: "0", ANNOUNCE: "0"})
+    before = deepcopy(host)
+    agent = Agent(host, RecordFile(tmp_path), unmanaged=UNMANAGED_FILE)
+    config = make_config(make_service(vips=VIPS, backends=[FOUR], tunnel=Tunnel.VXLAN))
+    assert agent.repair(lambda _: []) is None, "nothing was joined"
+    agent.join([role(config)], RECORD)
+    joined = deepcopy(host)
+    wanted: list[Record] = []
+
+    def roles(record: Record) -> list[Role]:
+        wanted.append(record)
+        return [role(config)]
+
+    assert agent.repair(roles) == Repair()
+    host.addresses.clear()
+    host.files.clear()
+    host.settings[ARP] = "0"
+    host.settings[disable_ipv6("lo")] = "1"
+    host.refused = {"2001:db8::100/128"}
+    repair = agent.repair(roles)
+    assert repair is not None
+    assert [step.name for step in repair.done] == [
+        ARP,
+        UNMANAGED_FILE,
+        f"{VIPS[0]} on lo",
+        f"{VIPS[1]} on lo",
+        f"{VIPS[0]} on tula-vxlan-rmlx",
+    ]
+    ((step, why),) = repair.failed
+    assert step.reason.startswith("IPv6 is disabled on this machine")
+    assert "refused" in why
+    host.refused = set()
+    host.settings.pop(disable_ipv6("lo"))
+    repair = agent.repair(roles)
+    assert repair is not None
+    assert [step.name for step in repair.done] == [f"{VIPS[2]} on lo"]
+    assert host == joined
+    assert len(wanted) == 1, "the configuration is read once"
+    agent.leave()
+    assert host == before
+    assert agent.repair(roles) is None
 
 
 def test_one_machine_cannot_be_two_endpoints_of_a_vxlan(tmp_path: Path) -> None:
