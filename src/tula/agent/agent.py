@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tula.agent.diff import (
@@ -23,6 +23,7 @@ from tula.kernel.backend_host import BackendHost, has_dummy
 from tula.model.backend_setup import VIP_DEVICE, BackendFacts, BackendSetup
 from tula.model.config import Forwarding, IPAddress, Tunnel
 from tula.model.errors import KernelError
+from tula.model.wording import named
 from tula.plan.tunnels import outer_address
 
 
@@ -252,13 +253,20 @@ def _require_unannounced(want: BackendSetup, facts: BackendFacts, made: Made) ->
     """No VIP may be on an interface where the machine announces it, unless it balances that VIP."""
     ours = {device.name for device in (*want.devices, *made.setup.devices)} | {"lo"}
     vips: set[IPAddress] = {held.vip for held in want.vips} - facts.balanced
-    wrong = sorted(
-        f"{vip} is on {d}" for vip, d in facts.addresses if vip in vips and d not in ours
-    )
+    found = {(vip, name) for vip, name in facts.addresses if vip in vips and name not in ours}
+    wrong = sorted(found, key=lambda held: (held[0].version, held[0], held[1]))
     if wrong:
-        vip, _, device = wrong[0].partition(" is on ")
-        length = 128 if ":" in vip else 32
-        raise CannotJoinError(
-            f"{', '.join(wrong)}, where this machine would announce it; remove it from there "
-            f"(ip address del {vip}/{length} dev {device}): join adds it where it is not announced"
+        places = named([f"{vip} on {device}" for vip, device in wrong])
+        prefixes = [f"{vip}/{facts.lengths.get((vip, d), vip.max_prefixlen)}" for vip, d in wrong]
+        commands = "; ".join(
+            f"ip address del {prefix} dev {device}"
+            for prefix, (_, device) in zip(prefixes, wrong, strict=True)
         )
+        raise CannotJoinError(
+            f"this machine has {places}, where it would announce {_it(wrong)}; remove {_it(wrong)} "
+            f"from there ({commands}): join adds {_it(wrong)} where nothing announces {_it(wrong)}"
+        )
+
+
+def _it(things: Collection[object]) -> str:
+    return "it" if len(things) == 1 else "them"

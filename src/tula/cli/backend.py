@@ -110,7 +110,8 @@ def join(
     else:
         _print_steps(plan)
         more = ", also after a reboot" if persist else ""
-        print(f"This machine is the backend {' and '.join(names)}{more}.", flush=True)
+        what = "backend" if len(names) == 1 else "backends"
+        print(f"This machine is the {what} {' and '.join(names)}{more}.", flush=True)
     if watch:
         _watch(agent)
 

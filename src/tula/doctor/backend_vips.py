@@ -23,6 +23,7 @@ from tula.model.finding import Finding, Severity
 
 _SILENT_KINDS = ("lo", "dummy", "sit", "ipip", "ip6tnl", "gre", "ip6gre", "vxlan")
 """Devices on which an address is not announced to clients or routers."""
+_IPTABLES = {"filter", "mangle", "nat", "raw", "security"}
 _SILENT_VALUES = {"arp_ignore": {1, 2, 3, 8}, "arp_announce": {2}}
 _EFFECTS = {
     "arp_ignore": "it answers ARP for VIPs there, and clients bypass the balancer",
@@ -193,12 +194,27 @@ def _dropping_chain(
     chain: BaseChain, protocol: Protocol, sample: SamplePacket, certain: bool
 ) -> Finding:
     port = f" port {sample.port}" if sample.port is not None else ""
-    family = "ip" if sample.vip.version == 4 else "ip6"
-    match = f"{protocol} dport {sample.port} " if sample.port is not None else ""
     return Finding(
         "firewall", Severity.ERROR, str(sample.vip),
         f"the chain {chain} ({chain.hook}) drops packets for {sample.vip} {protocol}{port}",
         "allow them there, and in the configuration that the rules are loaded from",
         certain=certain,
-        commands=(f"nft insert rule {chain} {family} daddr {sample.vip} {match}accept",),
+        commands=_allow(chain, protocol, sample),
     )  # fmt: skip
+
+
+def _allow(chain: BaseChain, protocol: Protocol, sample: SamplePacket) -> tuple[str, ...]:
+    """In the way of whoever manages the chain."""
+    four = sample.vip.version == 4
+    if chain.table == "firewalld":
+        # It removes rules that are not its own at the next reload; and which zone is not known.
+        return ()
+    if chain.table in _IPTABLES and chain.name.isupper():
+        # iptables refuses to list a chain with rules that only nft can write.
+        program = "iptables" if four else "ip6tables"
+        table = f"-t {chain.table} " if chain.table != "filter" else ""
+        port = f" --dport {sample.port}" if sample.port is not None else ""
+        return (f"{program} {table}-I {chain.name} -d {sample.vip} -p {protocol}{port} -j ACCEPT",)
+    match = f"{protocol} dport {sample.port} " if sample.port is not None else ""
+    family = "ip" if four else "ip6"
+    return (f"nft insert rule {chain} {family} daddr {sample.vip} {match}accept",)

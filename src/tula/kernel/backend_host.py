@@ -73,9 +73,11 @@ class KernelBackendHost:
                 entries = reader.addresses()
         except OSError as error:
             raise KernelError(f"cannot read this machine's addresses: {error.strerror}") from error
+        lengths = {(ip_address(e.text), names.get(e.index, "")): e.length for e in entries}
         return BackendFacts(
             links=links,
-            addresses=frozenset((ip_address(e.text), names.get(e.index, "")) for e in entries),
+            addresses=frozenset(lengths),
+            lengths=lengths,
             balanced=frozenset(ip_address(e.text) for e in entries if e.owner == OWNER),
             settings=self.read(settings),
             ports=frozenset(_ports()),

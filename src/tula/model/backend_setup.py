@@ -121,3 +121,5 @@ class BackendFacts:
     """The requested files that exist."""
     ipv6: bool = True
     """Whether the kernel has IPv6 at all."""
+    lengths: Mapping[tuple[IPAddress, str], int] = field(default_factory=dict)
+    """The prefix lengths of ``addresses``, where they are known."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from support.builders import make_backend, make_config, make_service
 from tula.agent.plan import plan_backend_setup, role_by_name
 from tula.doctor.backend_state import BackendState
-from tula.doctor.backend_vips import check_listeners
+from tula.doctor.backend_vips import check_firewall, check_listeners
 from tula.doctor.chains import SamplePacket
 from tula.doctor.observation import Observation
 from tula.doctor.redirects import Redirects, redirects_packet
@@ -61,3 +63,21 @@ def test_what_is_redirected(made: BackendState, wanted: Redirects) -> None:
     ids = {finding.id for finding in check_listeners(Observation(CONFIG), made)}
     named = {Redirects.NO: {"not-listening"}, Redirects.MAYBE: {"behind-nat"}, Redirects.YES: set()}
     assert ids == named[wanted]
+
+
+@pytest.mark.parametrize(
+    ("family", "table", "name", "command"),
+    [
+        ("ip", "filter", "INPUT", f"iptables -I INPUT -d {VIP} -p tcp --dport {PORT} -j ACCEPT"),
+        ("ip", "mangle", "PREROUTING", f"iptables -t mangle -I PREROUTING -d {VIP} -p tcp"),
+        ("inet", "filter", "input", f"nft insert rule inet filter input ip daddr {VIP} tcp"),
+        ("inet", "firewalld", "filter_INPUT", ""),
+    ],
+)
+def test_a_dropped_vip_is_allowed_in_its_firewall(
+    family: str, table: str, name: str, command: str
+) -> None:
+    dropping = BaseChain(family, table, name, "input", (), 0, True)
+    finding, *_ = check_firewall(Observation(CONFIG), replace(state(), chains=(dropping,)))
+    assert "".join(finding.commands).startswith(command)
+    assert bool(finding.commands) is bool(command)
