@@ -12,6 +12,7 @@ import pytest
 
 from support.boot import Boot
 from support.debian import Debian
+from support.in_process import call_tula
 from support.joined import Joined, agent
 from support.machines import differences, machine
 from support.unit_file import UnitFile
@@ -66,7 +67,12 @@ def test_what_others_take_is_put_back(lab: Lab, tmp_path: Path) -> None:
     joined.balancer.apply(path)
     log = tmp_path / "log"
     watch = start(host, log, "-f", path)
-    wait_until(lambda: agent(host, "status")["joined"] and all_in_place(host), what="the join")
+    wait_until(lambda: agent(host, "status")["watched"], what="the watch")
+    assert all_in_place(host)
+    assert agent(host, "status")["watched"]
+    second = call_tula(host, "backend", "join", "--watch", check=False)
+    assert second.returncode == 1
+    assert f"watched already, by process {watch.pid}" in second.stderr
     for commands in TAKEN:
         for command in commands:
             host.run(command.split())
@@ -80,8 +86,9 @@ def test_what_others_take_is_put_back(lab: Lab, tmp_path: Path) -> None:
     watch.kill()
     watch.wait()
     assert all_in_place(host)
+    assert not agent(host, "status")["watched"]
     watch = start(host, log)
-    wait_until(lambda: said(log).count("This machine is the backend") == 2, what="the watch")
+    wait_until(lambda: agent(host, "status")["watched"], what="the watch")
     agent(host, "leave")
     assert watch.wait(60) == 0
     assert "no longer a backend" in said(log)

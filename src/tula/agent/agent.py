@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from tula.agent.diff import (
@@ -78,6 +79,14 @@ class Agent:
     def record(self) -> Record | None:
         """What was joined; None if nothing was."""
         return self._records.read()
+
+    def watching(self) -> AbstractContextManager[None]:
+        """For the one process that calls ``repair``. Raises KernelError if there is another."""
+        return self._records.watching()
+
+    def is_watched(self) -> bool:
+        """Whether a process puts back what others take."""
+        return self._records.is_watched()
 
     def plan(self, roles: Sequence[Role], persist: bool = False) -> Plan:
         """What ``join`` would do; only loads kernel modules. Raises CannotJoinError."""

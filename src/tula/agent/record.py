@@ -20,7 +20,7 @@ from tula.kernel.directory import Directory, describe_error
 from tula.model.backend_setup import UNMANAGED_FILE
 from tula.model.errors import KernelError
 
-FILE, _LOCK = "backend.json", "backend.lock"
+FILE, _LOCK, _WATCH = "backend.json", "backend.lock", "backend.watch"
 _TIMEOUT = 60.0
 """Seconds that a command waits for another."""
 _SYSCTL = re.compile(r"net/ipv[46]/conf/(?!\.{1,2}/)[^/\s]+/[a-z0-9_]+")
@@ -73,6 +73,26 @@ class RecordFile:
             except OSError as error:
                 raise KernelError(f"{self._directory}: {describe_error(error)}") from error
             yield
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """For the one process that puts back what others take, as long as it runs."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._files.lock(_WATCH, 0))
+            except TimeoutError as error:
+                holder = str(error.strerror).partition("held by ")[2].partition(";")[0]
+                raise KernelError(f"this backend is watched already, by {holder}") from error
+            except OSError as error:
+                raise KernelError(f"{self._directory}: {describe_error(error)}") from error
+            yield
+
+    def is_watched(self) -> bool:
+        """Whether there is such a process."""
+        try:
+            return self._files.is_locked(_WATCH)
+        except OSError:
+            return False
 
     def read(self) -> Record | None:
         """None if this machine is no backend."""

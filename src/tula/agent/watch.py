@@ -20,8 +20,8 @@ from tula.agent.record import Record
 from tula.kernel.events import EventSource
 from tula.model.errors import KernelError
 
-_SETTINGS, _ALL, _RETRY = 2.0, 60.0, 5.0
-"""Seconds between two looks at the sysctls, at everything, and after a failure."""
+_SETTINGS, _ALL, _SOON, _RETRY = 2.0, 60.0, 0.2, 5.0
+"""Seconds between two looks at the sysctls, at everything, after a failure, and after another."""
 
 
 class Severity(Enum):
@@ -80,6 +80,8 @@ class Watch:
         self._repairing = Budget(10.0, 1 / 6)
         self._said = ""
         self._pause = 0.0
+        self._failures = 0
+        """In a row."""
 
     def run(self) -> None:
         """Repairs until this machine has left; the events are open."""
@@ -100,7 +102,8 @@ class Watch:
                 return
             settings = self._agent.settings() if fine else {}
             now = self._clock()
-            due = now + (_ALL if fine else _RETRY)
+            self._failures = 0 if fine else self._failures + 1
+            due = now + (_ALL if fine else _SOON if self._failures == 1 else _RETRY)
             self._sleep(max(self._pause, self._looking.spend(now - began, now)))
 
     def _is_told(self, timeout: float) -> bool:
@@ -136,10 +139,10 @@ class Watch:
             verb = "removed" if step.verb == "remove" else "repaired"
             self._tell(Severity.WARNING, f"{verb} {step.what} {step.name}{reason}")
         if repair.failed:
-            self._complain(
-                "not repaired: "
-                + "; ".join(f"{s.what} {s.name} ({s.reason}): {why}" for s, why in repair.failed)
-            )
+            # Once is nothing: what was seen a moment ago may be going just now.
+            if self._failures:
+                each = [f"{s.what} {s.name} ({s.reason}): {why}" for s, why in repair.failed]
+                self._complain(f"not repaired: {'; '.join(each)}")
         elif not repair.done:
             self._said = ""
 

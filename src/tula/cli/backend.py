@@ -130,7 +130,7 @@ def _watch(agent: Agent) -> None:
         prefix = f"<{severity.value}>" if "JOURNAL_STREAM" in os.environ else "tula: "
         print(f"{prefix}{text}", file=sys.stderr, flush=True)
 
-    with errors(), KernelEvents(routes=False) as events:
+    with errors(), agent.watching(), KernelEvents(routes=False) as events:
         notify(READY)
         Watch(agent, events, lambda record: roles_of(record, _own_addresses()), tell).run()
 
@@ -174,22 +174,24 @@ def status(
     with errors(), _join_errors():
         joined = agent.record() is not None
         if not joined and not file:
-            print_json({"joined": False, "backends": [], "parts": []}) if json else print(
+            nothing = {"joined": False, "watched": False, "backends": [], "parts": []}
+            print_json(nothing) if json else print(
                 "This machine has not joined; with -f tula.yaml, see what it lacks."
             )
             return
         _, roles = _roles(agent, file, as_)
         plan = agent.compare(roles)
     parts = parts_of(plan.want, plan.steps)
+    watched = agent.is_watched()
     names = sorted({backend.name for role in roles for _, backend in role.serves})
     if json:
         shown = [
             {"what": p.what, "name": p.name, "state": p.problem or "in place", "ok": not p.problem}
             for p in parts
         ]
-        print_json({"joined": joined, "backends": names, "parts": shown})
+        print_json({"joined": joined, "watched": watched, "backends": names, "parts": shown})
     else:
-        print(f"{' and '.join(names)}{'' if joined else ', not joined'}:")
+        print(f"{' and '.join(names)}, {_how(joined, watched)}:")
         print_table(
             ["", "what", "name", "state"],
             [["!" if p.problem else "", p.what, p.name, p.problem or "in place"] for p in parts],
@@ -197,6 +199,12 @@ def status(
         )
     if exit_code and any(part.problem for part in parts):
         raise typer.Exit(DIFFERENT)
+
+
+def _how(joined: bool, watched: bool) -> str:
+    if not joined:
+        return "not joined"
+    return "watched: what others take is put back" if watched else "not watched"
 
 
 app.command()(instructions)
