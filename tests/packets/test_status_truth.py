@@ -18,7 +18,8 @@ import pytest
 
 from support.in_process import call_tula
 from support.lab_configurations import backends_of, service_of, write_config
-from tula.lab import Host, Lab, flat, serve_tcp
+from support.running import Running
+from tula.lab import Host, Lab, ask_all, flat, serve_tcp, tcp_flows, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -137,3 +138,55 @@ def test_trace_follows_the_kernel(lab: Lab, tmp_path: Path) -> None:
     assert not answers(), "and so it is"
     change("add rule netdev tula service4.web accept")
     assert traced()[1].startswith("out of sync: chain service4.web in the kernel is not as Tula")
+
+
+def test_connections_rates_and_what_has_left(lab: Lab, tmp_path: Path) -> None:
+    network = flat(lab)
+    lb, path = network.lb, tmp_path / "tula.yaml"
+    for backend in network.backends:
+        serve_tcp(backend, [80])
+
+    def apply(*backends: Host) -> None:
+        web = service_of(network, backends=backends_of(*backends))
+        call_tula(lb, "apply", "-f", write_config(path, {"web": web}))
+
+    def web(*options: str) -> dict[str, Any]:
+        answer = json.loads(call_tula(lb, "status", "--json", *options).stdout)
+        return dict(answer["services"][0])
+
+    def left() -> int:
+        """The packets of backends that have left; with them, the parts are the whole."""
+        found = web()
+        for name in ("packets", "bytes"):
+            parts = [*found["backends"], found["left"]]
+            assert found[name] == sum(each[name] for each in parts)
+        return int(found["left"]["packets"])
+
+    apply(*network.backends)
+    held = tcp_flows(network.client, VIP, 80, range(30000, 30030))
+    ask_all(held)
+    assert sum(backend["connections"] for backend in web()["backends"]) == 30
+    assert web()["rates"] is None
+    rates = web("--rates")["rates"]
+    assert rates == {"packets": 0.0, "bytes": 0.0, "new_flows": None}, "at rest"
+    assert left() == 0
+    apply(*network.backends[:2])
+    gone = left()
+    assert gone > 0
+    lb.run(["nft", "flush", "ruleset"])
+    assert left() == gone, "nobody counted what went with the flush"
+    call_tula(lb, "apply")
+    assert left() == gone
+    assert "  (removed)  " in call_tula(lb, "status").stdout
+
+    with Running(lb, path):
+        fresh = tcp_flows(network.client, VIP, 80, range(31000, 31010))
+
+        def busy() -> bool:
+            ask_all(fresh)
+            rates = web("--rates")["rates"]
+            return rates is not None and rates["packets"] > 0 and rates["bytes"] > 0
+
+        wait_until(busy, 60, "rates")
+        assert left() == gone
+        assert sum(backend["connections"] for backend in web()["backends"]) >= 10

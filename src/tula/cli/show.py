@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -31,8 +32,14 @@ from tula.cli.completion import complete_services
 from tula.cli.daemon import daemon_errors, daemon_of
 
 if TYPE_CHECKING:
-    from tula.model.config import IPAddress
-    from tula.model.health import BackendStatus
+    from tula.engine.balancer import Balancer
+    from tula.model.config import Config, IPAddress
+    from tula.model.health import BackendName, BackendStatus
+
+_COUNTED_WITHIN = 0.1
+"""Seconds that counting connections may take."""
+_BETWEEN = 1.0
+"""Seconds between two readings of the counters."""
 
 
 def status(
@@ -45,6 +52,10 @@ def status(
     ] = False,
     whole: Annotated[
         bool, typer.Option("--all", help="Every backend, however many there are.")
+    ] = False,
+    rates: Annotated[
+        bool,
+        typer.Option("--rates", help="Packets and bytes a second, if need be by waiting for one."),
     ] = False,
     check: Annotated[
         bool,
@@ -60,10 +71,13 @@ def status(
     """
     daemon = daemon_of(run_dir)
     if daemon is None:
-        answer = _status_here(state_dir)
+        answer = _status_here(state_dir, rates=rates)
     else:
         with daemon_errors():
             answer = daemon.get("/status")
+            if rates and any(each["rates"] is None for each in answer["services"]):
+                time.sleep(_BETWEEN)
+                answer = daemon.get("/status")
     if service is not None:
         answer = _only(answer, service)
     if json:
@@ -91,9 +105,10 @@ def _only(answer: dict[str, Any], name: str) -> dict[str, Any]:
     return answer | {"summary": {"fine": summary.fine, "text": summary.text}}
 
 
-def _status_here(state_dir: Path) -> dict[str, Any]:
+def _status_here(state_dir: Path, *, rates: bool) -> dict[str, Any]:
     """Without a daemon: the last applied configuration, and the kernel beside it."""
     from tula.engine.kernel_state import observe_kernel
+    from tula.engine.rates import RateMeter
     from tula.engine.status import describe_status
 
     store = open_store(state_dir)
@@ -102,7 +117,11 @@ def _status_here(state_dir: Path) -> dict[str, Any]:
     with errors():
         balancer = open_balancer(store)
         statuses = balancer.left_statuses(config)
-        stats = balancer.stats()
+        stats, meter = balancer.stats(), RateMeter()
+        meter.note(time.monotonic(), stats.backends)
+        if rates:
+            time.sleep(_BETWEEN)
+            stats = balancer.stats()
         return describe_status(
             config,
             stats.backends,
@@ -110,8 +129,22 @@ def _status_here(state_dir: Path) -> dict[str, Any]:
             stats.tables,
             balancer.endpoints(config),
             statuses={name: _without_reason(s) for name, s in statuses.items()},
+            connections=_connections(balancer, config),
             kernel=observe_kernel(balancer, config, statuses),
+            rates=meter.note(time.monotonic(), stats.backends),
         )
+
+
+def _connections(balancer: Balancer, config: Config) -> dict[BackendName, int] | None:
+    """As many as each backend has, where they are soon counted."""
+    counts = balancer.connections(_COUNTED_WITHIN) if config.connections.enabled else None
+    if counts is None:
+        return None
+    return {
+        (service.name, backend.name): counts.get((service.name, backend.key), 0)
+        for service in config.services
+        for backend in service.backends
+    }
 
 
 def _without_reason(status: BackendStatus) -> BackendStatus:

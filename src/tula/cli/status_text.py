@@ -111,6 +111,9 @@ def _rows(service: Json, screen: Screen, *, brief: bool) -> Iterator[Row]:
     yield Row(cells, {_STATE: colour, 0: "red" if colour == "red" else ""})
     if not brief:
         yield from (_backend(backend, screen) for backend in service["backends"])
+        left = service.get("left")
+        if left is not None and (left["packets"] or left["bytes"]):
+            yield Row(["  (removed)", "", "", "", *_counts(left, None, screen), ""])
         return
     groups = _groups(filter(_is_ill, service["backends"]))
     for group in groups[:_SHOWN]:

@@ -7,12 +7,14 @@ beside it (``tula.daemon.readers``). Nothing here is shared with the writer.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tula.config.errors import place
 from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
+from tula.daemon.connection_counts import name_counts
 from tula.daemon.kernel_check import KernelCheck, Wanted
 from tula.daemon.reconciler import describe_problem, place_problems
 from tula.daemon.snapshot import Connections
@@ -20,6 +22,7 @@ from tula.engine.balancer import Balancer
 from tula.engine.control import ApplyOutcome, DaemonFacts
 from tula.engine.follow import trace_now
 from tula.engine.kernel_state import KernelState
+from tula.engine.rates import RateMeter
 from tula.engine.reader import Adapters, Reader
 from tula.engine.statistics import (
     BackendStatistics,
@@ -47,6 +50,11 @@ from tula.plan.backend_status import (
 from tula.plan.first_pass import NONE_WAIT, Waiting, plan_waiting
 from tula.plan.trace import Trace
 
+_COUNTED_WITHIN = 0.1
+"""Seconds that a status waits for a count of connections."""
+_COUNTLESS = 60.0
+"""Seconds without another try after one that took longer."""
+
 Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
 
 
@@ -58,6 +66,11 @@ class StatusRequest:
 @dataclass(frozen=True, slots=True)
 class MetricsRequest:
     """``/metrics``: answered with Prometheus's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """Reads the counters, from which the next status tells rates: answered with None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,13 @@ class Comparison:
 
 
 Request = (
-    StatusRequest | MetricsRequest | TraceRequest | CountRequest | PlanRequest | CompareRequest
+    StatusRequest
+    | MetricsRequest
+    | SampleRequest
+    | TraceRequest
+    | CountRequest
+    | PlanRequest
+    | CompareRequest
 )
 Answer = bytes | Trace | ApplyOutcome | Comparison | Mapping[BackendKey, int] | None
 
@@ -162,6 +181,8 @@ class Answers:
         self._latest = BackendStatuses()
         self._totals: Mapping[BackendKey, Count] = {}
         self._check = KernelCheck()
+        self._rates = RateMeter()
+        self._countless_until = 0.0
 
     def answer(self, request: Request, view: View) -> Answer:
         """The answer. Raises KernelError and StateError."""
@@ -172,6 +193,9 @@ class Answers:
                 return self._status(view)
             case MetricsRequest():
                 return render_metrics(self._statistics(view))
+            case SampleRequest():
+                self._rates.note(time.monotonic(), self._stats(self._reader(view), view).backends)
+                return None
             case TraceRequest(flow, datagram):
                 return trace_now(
                     *(
@@ -195,6 +219,7 @@ class Answers:
     def _status(self, view: View) -> bytes:
         reader = self._reader(view)
         stats = self._stats(reader, view)
+        rates = self._rates.note(time.monotonic(), stats.backends)
         answer = describe_status(
             view.config,
             stats.backends,
@@ -203,12 +228,26 @@ class Answers:
             reader.endpoints(view.config),
             statuses=self._statuses(view),
             findings=view.findings,
-            connections=view.connections,
+            connections=self._connections(reader, view),
             panics=view.panicking,
             daemon=view.facts,
             kernel=self._look(view),
+            rates=rates,
         )
         return json.dumps(answer).encode()
+
+    def _connections(self, reader: Reader, view: View) -> Connections | None:
+        """As they were counted last, else counted now, where that is soon done."""
+        if view.connections is not None or not view.config.connections.enabled:
+            return view.connections
+        now = time.monotonic()
+        if now < self._countless_until:
+            return None
+        counts = reader.connections(_COUNTED_WITHIN)
+        if counts is None:
+            self._countless_until = now + _COUNTLESS
+            return None
+        return name_counts(view.config, counts)
 
     def _look(self, view: View) -> KernelState:
         wanted = Wanted(view.config, view.statuses, view.shares, view.revision)
@@ -290,6 +329,7 @@ class Answers:
 
     def _statistics(self, view: View) -> Statistics:
         stats, facts = self._stats(self._reader(view), view), view.facts
+        self._rates.note(time.monotonic(), stats.backends)
         counts = stats.backends
         return Statistics(
             services=tuple(_services(view, counts)),

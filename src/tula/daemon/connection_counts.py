@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from tula.daemon.snapshot import Connections, Snapshot
 from tula.engine.event_log import EventLog
+from tula.model.config import Config
 from tula.model.event import EventKind
 from tula.model.health import BackendName, State
 from tula.model.stats import BackendKey
@@ -64,11 +65,14 @@ class ConnectionCounter:
 def name_connections(snapshot: Snapshot, counts: Mapping[BackendKey, int]) -> Connections:
     """Connections by the backends' names; those of backends without any are left out."""
     configuration = snapshot.configuration
-    if configuration is None:
-        return {}
+    return {} if configuration is None else name_counts(configuration.config, counts)
+
+
+def name_counts(config: Config, counts: Mapping[BackendKey, int]) -> Connections:
+    """The same, by a configuration."""
     return {
         (service.name, backend.name): counts[service.name, backend.key]
-        for service in configuration.config.services
+        for service in config.services
         for backend in service.backends
         if (service.name, backend.key) in counts
     }

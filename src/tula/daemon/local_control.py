@@ -19,13 +19,14 @@ from tula.daemon.answers import (
     MetricsRequest,
     PlanRequest,
     Request,
+    SampleRequest,
     StatusRequest,
     TraceRequest,
     View,
 )
 from tula.daemon.checks import Checks, ProbeTable
 from tula.daemon.loop import ControlLoop
-from tula.daemon.readers import MakeAdapters, Readers
+from tula.daemon.readers import MakeAdapters, Readers, is_large_config
 from tula.daemon.snapshot import Snapshot
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
@@ -144,6 +145,16 @@ class LocalControl:
             return cast("Mapping[BackendKey, int] | None", found)
         except KernelError:
             return None
+
+    async def sample(self) -> None:
+        """Has the counters read, from which the next status tells rates.
+
+        Not of a large configuration, for which a process would have to stay: there every status
+        and every scrape of the metrics is a reading. Raises KernelError.
+        """
+        configuration = self._components.loop.snapshot.configuration
+        if configuration is not None and not is_large_config(configuration.config):
+            await self._readers.ask(SampleRequest())
 
     async def compare(self) -> Comparison:
         """Whether the kernel is as the last change left it. Raises KernelError and StateError."""

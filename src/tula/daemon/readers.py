@@ -28,6 +28,7 @@ from tula.daemon.answers import (
 )
 from tula.daemon.reader_process import Sent, receive, send
 from tula.engine.reader import Adapters
+from tula.model.config import Config
 from tula.model.errors import KernelError
 
 MakeAdapters = Callable[[], Adapters]
@@ -160,8 +161,13 @@ def is_large(request: Request, view: View) -> bool:
     """Whether answering would keep the daemon's other threads from the interpreter for long."""
     if isinstance(request, PlanRequest) and len(request.source or b"") > _SMALL_BYTES:
         return True
+    return is_large_config(view.config)
+
+
+def is_large_config(config: Config) -> bool:
+    """Whether whatever is asked about it keeps the interpreter busy for long."""
     backends = 0
-    for service in view.config.services:
+    for service in config.services:
         backends += len(service.backends)
         if backends >= _SMALL_BACKENDS:
             return True

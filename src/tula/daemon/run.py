@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from tula.health.checker import Checker
 from tula.kernel.announce import KernelAnnouncer
 from tula.kernel.events import KernelEvents
 from tula.kernel.probe_sockets import KernelProbeSockets, allow_many_sockets
+from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName
 
@@ -44,6 +46,8 @@ Serve = Callable[[Control, Path, str | None, asyncio.Event], Awaitable[None]]
 
 _FAILED, _WRONG = 1, 2
 _SWITCH = 0.0005
+_SAMPLES = 5.0
+"""Seconds between readings of the counters, for rates."""
 _DRIFT = 60.0
 """Seconds between looks at the whole kernel when nothing happens."""
 
@@ -187,6 +191,7 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
     kept = [
         parts.supervisor.keep("connection-counts", counter.run),
         parts.supervisor.keep("drift-detection", drift.run),
+        parts.supervisor.keep("rates", lambda: _sample(control)),
         parts.supervisor.keep("announcements", daemon.announcements.run),
     ]
     watchdog = watchdog_interval()
@@ -197,6 +202,13 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
             )
         )
     return kept
+
+
+async def _sample(control: LocalControl) -> None:
+    while True:
+        with suppress(KernelError, StateError):  # a status tells what is wrong
+            await control.sample()
+        await asyncio.sleep(_SAMPLES)
 
 
 async def _announce(parts: Components, listening: asyncio.Event) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tula.engine.control import DaemonFacts
 from tula.engine.kernel_state import KernelState
+from tula.engine.rates import Rate, Rates
 from tula.engine.summary import summarize
 from tula.model.config import (
     Backend,
@@ -20,7 +21,7 @@ from tula.model.config import (
 )
 from tula.model.desired import TunnelEndpoints
 from tula.model.health import BackendName, BackendStatus, Health, State
-from tula.model.stats import Count, TableUse
+from tula.model.stats import BackendKey, Count, TableUse
 from tula.plan.tunnels import outer_address, vxlan_mac
 
 
@@ -37,6 +38,7 @@ def describe_status(
     panics: Collection[str] = (),
     daemon: DaemonFacts | None = None,
     kernel: KernelState | None = None,
+    rates: Rates | None = None,
 ) -> dict[str, Any]:
     """The answer of ``tula status --json``.
 
@@ -45,7 +47,7 @@ def describe_status(
 
     The rest is known only to the daemon: ``connections`` of each backend (none where it is not
     named), None while they are not counted; ``panics``: the services whose backends all serve,
-    since too few are up.
+    since too few are up. ``rates`` are None while there is no earlier reading.
     """
     tunnels = _Tunnels(config.tunnels, endpoints or {})
     live = _Live(statuses or {}, findings or {}, connections)
@@ -55,11 +57,14 @@ def describe_status(
     state = kernel if kernel is not None else KernelState(("not compared",))
     answer: dict[str, Any] = {
         "services": [
-            _service(service, by_service.get(service.name, Count()))
+            _service(service, total := by_service.get(service.name, Count()))
+            | {"left": asdict(_left(service, total, counts))}
+            | {"rates": _service_rates(service, rates)}
             | {"panic": service.name in panics}
             | {
                 "backends": [
                     _backend(backend, counts.get((service.name, backend.key), Count()))
+                    | {"rates": _rates(rates, (service.name, backend.key))}
                     | live.describe(service, backend)
                     | {"tunnel": tunnels.describe(service, backend)}
                     for backend in service.backends
@@ -96,6 +101,34 @@ def _service(service: VirtualService, total: Count) -> dict[str, Any]:
         "packets": total.packets,
         "bytes": total.bytes,
     }
+
+
+def _left(service: VirtualService, total: Count, counts: Mapping[BackendKey, Count]) -> Count:
+    """What backends counted that the service no longer has: with it, its sum is its total."""
+    listed = {(service.name, backend.key) for backend in service.backends}
+    found = sum((counts.get(key, Count()) for key in listed), Count())
+    return Count(total.packets - found.packets, total.bytes - found.bytes)
+
+
+def _rates(rates: Rates | None, key: BackendKey) -> dict[str, float | None] | None:
+    if rates is None:
+        return None
+    rate = rates.get(key, Rate(0.0, 0.0))
+    return _describe_rate(rate)
+
+
+def _service_rates(service: VirtualService, rates: Rates | None) -> dict[str, float | None] | None:
+    if rates is None:
+        return None
+    keys = [(service.name, key) for key in {backend.key for backend in service.backends}]
+    found = [rates[key] for key in keys if key in rates]
+    packets, octets = sum(rate.packets for rate in found), sum(rate.bytes for rate in found)
+    return _describe_rate(Rate(packets, octets))
+
+
+def _describe_rate(rate: Rate) -> dict[str, float | None]:
+    # The rules count no new flows: it would cost every one of them.
+    return {"packets": round(rate.packets, 3), "bytes": round(rate.bytes, 3), "new_flows": None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -439,6 +439,7 @@ def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
         "reason": "slow start",
         "since": NOW,
         "effective_weight": 25,
+        "rates": None,
         "connections": None,
         "warning": "certificate expires in 3 days",
         "tunnel": None,
