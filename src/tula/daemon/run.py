@@ -18,6 +18,7 @@ from tula.daemon.checks import CheckPlanner, Checks
 from tula.daemon.connection_counts import LIMIT, ConnectionCounter
 from tula.daemon.drift import DriftDetector
 from tula.daemon.journal import is_journal, prefix_level
+from tula.daemon.large_packets import LargePacketWatch
 from tula.daemon.local_control import Components, LocalControl
 from tula.daemon.loop import ControlLoop
 from tula.daemon.readers import MakeAdapters
@@ -36,6 +37,7 @@ from tula.engine.store import Store
 from tula.health.checker import Checker
 from tula.kernel.announce import KernelAnnouncer
 from tula.kernel.events import KernelEvents
+from tula.kernel.large_packets import KernelLargePackets, KernelSenderTeller
 from tula.kernel.probe_sockets import KernelProbeSockets, allow_many_sockets
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
@@ -99,6 +101,7 @@ class _Daemon:
     control: LocalControl
     kernel_events: KernelEvents
     announcements: Announcements
+    large_packets: LargePacketWatch
 
 
 def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool) -> _Daemon:
@@ -127,8 +130,9 @@ def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool
     components = Components(loop, checker, checks, events, watch, supervisor)
     control = LocalControl(components, make_adapters)
     announcements = Announcements(adapters.network, KernelAnnouncer())
-    loop.followers.append(announcements.follow)
-    return _Daemon(balancer, components, control, kernel_events, announcements)
+    large_packets = LargePacketWatch(KernelLargePackets, KernelSenderTeller())
+    loop.followers += [announcements.follow, large_packets.follow]
+    return _Daemon(balancer, components, control, kernel_events, announcements, large_packets)
 
 
 def _tell_unsaved(error: str) -> None:
@@ -193,6 +197,7 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
         parts.supervisor.keep("drift-detection", drift.run),
         parts.supervisor.keep("rates", lambda: _sample(control)),
         parts.supervisor.keep("announcements", daemon.announcements.run),
+        parts.supervisor.keep("large-packets", daemon.large_packets.run),
     ]
     watchdog = watchdog_interval()
     if watchdog is not None:

@@ -263,6 +263,6 @@ def _larger_packets(
         yield Caution(
             "mtu-smaller", towards, ("interfaces", position),
             f"packets of up to {link.mtu} bytes arrive on {name}, and {towards}, which leads to "
-            f"backends, takes {mtu}: larger ones do not reach them",
+            f"backends, takes {mtu}: larger ones are dropped; only a daemon tells their senders",
             f"set {towards} to an MTU of {link.mtu}, or {name} and its clients to {mtu}",
         )  # fmt: skip
