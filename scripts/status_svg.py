@@ -8,17 +8,23 @@ Run as root: scripts/as-root .venv/bin/python scripts/status_svg.py docs/status.
         │                 │                     │
     ════╧═════════════════╧═════════════════════╧════  lan  10.0.0.0/24
 
-cache-2 is being drained while some downloads run, and cache-3 fails its health check. The text is
-the command's own; the colours are added here.
+cache-2 is being drained while some downloads run, and cache-3 fails its health check. Text and
+colours are the command's own, as on a terminal of 100 columns.
 """
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
+import pty
 import re
+import struct
 import sys
 import tempfile
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -50,12 +56,8 @@ services:
       cache-1: {address: 10.0.0.11}
       cache-2: {address: 10.0.0.12}
 """
-COLOURS = {
-    "up": "bold green",
-    "down": "bold red",
-    "draining": "bold yellow",
-    "unknown": "bold cyan",
-}
+WIDTH = 100
+"""Columns of the terminal."""
 TIMEOUT = 60.0
 """Seconds to wait for the daemon's checks."""
 
@@ -63,6 +65,8 @@ TIMEOUT = 60.0
 def main() -> None:
     """Writes the picture to the file that is named."""
     output = Path(sys.argv[1])
+    os.environ["TERM"] = "xterm-256color"
+    os.environ.pop("NO_COLOR", None)
     with Lab() as lab, tempfile.TemporaryDirectory() as folder:
         lan = lab.switch("lan")
         lb = lab.host("lb1", lan, "10.0.0.2/24")
@@ -88,14 +92,25 @@ def main() -> None:
         servers[2].healthy = False
         wait_until(lambda: states(lb).get("web/cache-3") == "down", TIMEOUT, "cache-3 is down")
         lb.tula("drain", "web/cache-2")
-        wait_until(lambda: "connections left" in status(lb), TIMEOUT, "connections are counted")
-        text = status(lb)
+        wait_until(lambda: "connections left" in screen(lb), TIMEOUT, "connections are counted")
+        text = screen(lb)
     draw(text, output)
 
 
-def status(lb: Host) -> str:
-    """What the command prints."""
-    return lb.tula("status").stdout
+def screen(lb: Host) -> str:
+    """What the command prints on a terminal."""
+    here, there = pty.openpty()
+    size = struct.pack("HHHH", 40, WIDTH, 0, 0)
+    fcntl.ioctl(there, termios.TIOCSWINSZ, size)
+    process = lb.start_tula("status", stdout=there, stderr=there)
+    os.close(there)
+    text = b""
+    with suppress(OSError):  # EIO: the other end is closed
+        while chunk := os.read(here, 65536):
+            text += chunk
+    process.wait()
+    os.close(here)
+    return text.decode().replace("\r\n", "\n")
 
 
 def states(lb: Host) -> dict[str, str]:
@@ -109,14 +124,8 @@ def states(lb: Host) -> dict[str, str]:
 
 def draw(text: str, output: Path) -> None:
     """The text as a terminal window."""
-    lines = [line.rstrip() for line in text.splitlines()]
-    shown = Text("$ tula status\n" + "\n".join(lines))
-    for state, colour in COLOURS.items():
-        shown.highlight_words([f" {state} "], colour)
-    shown.highlight_regex(r"SERVICE .*", "bold")
-    width = max(map(len, lines)) + 1
-    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
-    console.print(shown)
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
+    console.print(Text.from_ansi("$ tula status\n" + text.rstrip()))
     svg = console.export_svg(title="lb1", unique_id="status")
     # A page that shows the picture loads no fonts from elsewhere.
     output.write_text(re.sub(r"@font-face \{.*?\}\n", "", svg, flags=re.DOTALL))
