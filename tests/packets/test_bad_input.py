@@ -161,8 +161,9 @@ def test_check_warns_of_what_it_cannot_see(network: Network, tmp_path: Path) -> 
     path = misfit(network, tmp_path, {"vip": "10.9.0.101", **on("10.9.0.11")})
     stranger = network.lab.host("stranger")
     done = call_tula(stranger, "check", "-f", path)
-    warnings = done.stderr.splitlines()
+    unchecked, *warnings = done.stderr.splitlines()
+    assert unchecked.startswith(f"warning: {path}: web has no health checks: a backend that fails ")
     assert len(warnings) == 3, "interface, backend and VIP"
     assert all(line.startswith(f"warning: on this machine: {path}:") for line in warnings)
     assert done.stdout == f"{path}: valid; services: 1, backends: 1\n"
-    assert call_tula(network.lb, "check", "-f", path).stderr == ""
+    assert call_tula(network.lb, "check", "-f", path).stderr == f"{unchecked}\n"

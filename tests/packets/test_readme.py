@@ -56,6 +56,7 @@ def run(host: Host, command: list[str], path: Path, kind: str) -> str:
     """By L2 each command is a program, as the reader starts it; else this process is faster."""
     words = [word.replace("/etc/tula/tula.yaml", str(path)) for word in command]
     done = host.tula(*words) if kind == "l2" else call_tula(host, *words)
+    assert "health check" not in done.stderr, "the daemon of the last step has something to check"
     return done.stdout
 
 

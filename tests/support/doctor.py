@@ -58,7 +58,8 @@ class Setup:
         self.here.apply(self.path)
 
     def examine(self) -> Found:
-        """What the doctor finds; checks that it leaves the machine as it was."""
+        """What the doctor finds, but that nothing is checked, which most set-ups leave out; checks
+        that it leaves the machine as it was."""
         before = snapshot(self.lb)
         arguments = ("doctor", "-f", self.path, "--json", "--patience", PATIENCE)
         result = call_tula(self.lb, *arguments, check=False)
@@ -67,7 +68,7 @@ class Setup:
         assert result.returncode == int(any(f["severity"] != "note" for f in found))
         changed = differences(before, snapshot(self.lb))
         assert not changed, changed
-        return found
+        return [finding for finding in found if finding["id"] != "no-health-checks"]
 
     def fix(self, finding: dict[str, Any]) -> None:
         """Runs its commands as printed, on the machine that they are for."""

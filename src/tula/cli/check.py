@@ -19,6 +19,7 @@ def check(file: File, json: Json = False) -> None:
     from tula.engine.assemble import kernel_data_path
     from tula.kernel.network import KernelNetwork
     from tula.plan.routes import backend_addresses, plan_routes, takes_own_address
+    from tula.plan.unchecked import FIX, describe_unchecked
 
     try:
         loaded = load_config(file)
@@ -39,6 +40,9 @@ def check(file: File, json: Json = False) -> None:
     with errors():
         here += kernel_data_path().unsupported(config)
     warnings = [describe(str(file), problem, loaded.positions) for problem in loaded.warnings]
+    unchecked = describe_unchecked(config)
+    if unchecked:
+        warnings.append(f"{file}: {unchecked}; {FIX}")
     warnings += [f"on this machine: {describe(str(file), p, loaded.positions)}" for p in here]
     if json:
         print_json({"valid": True, "problems": [], "warnings": warnings})

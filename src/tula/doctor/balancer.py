@@ -14,6 +14,7 @@ from tula.model.wording import counted
 from tula.plan.cautions import down_interface
 from tula.plan.probe_sysctls import plan_probe_sysctls, unmet_requirements
 from tula.plan.tunnels import outer_address
+from tula.plan.unchecked import FIX, describe_unchecked
 
 _MIN_NFT = (1, 0, 6)
 _SHOWN = 3
@@ -229,6 +230,13 @@ def check_flow_tables(observed: Observation, _: Responses) -> Iterator[Finding]:
             _LARGER_TABLE,
             certain=False,
         )  # fmt: skip
+
+
+def check_health_checks(observed: Observation, _: Responses) -> Iterator[Finding]:
+    """It may be intended, where somebody else takes backends out; so it is a note."""
+    unchecked = describe_unchecked(observed.config)
+    if unchecked:
+        yield Finding("no-health-checks", Severity.NOTE, HERE, unchecked, FIX)
 
 
 def check_neighbour_tables(observed: Observation, _: Responses) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from tula.doctor.backend_vips import (
 from tula.doctor.balancer import (
     check_conntrack,
     check_flow_tables,
+    check_health_checks,
     check_interfaces,
     check_kernel_state,
     check_load_balancers,
@@ -71,6 +72,7 @@ _BALANCER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
     ("who sends ARP requests from VIPs", check_arp_senders),
     ("who answers for backends and balancers", check_resolution),
     ("whether answers pass through here", check_return_traffic),
+    ("whether services have health checks", check_health_checks),
     ("reverse-path filters for health checks", check_reverse_path),
     ("flow tables", check_flow_tables),
     ("neighbour tables", check_neighbour_tables),

@@ -11,6 +11,7 @@ from support.builders import make_backend, make_config, make_host, make_service
 from tula.doctor.balancer import (
     check_conntrack,
     check_flow_tables,
+    check_health_checks,
     check_interfaces,
     check_kernel_state,
     check_load_balancers,
@@ -28,6 +29,7 @@ from tula.kernel.fake import FakeSysctls
 from tula.model.config import Tunnel
 from tula.model.finding import Severity
 from tula.model.host import HostAddress, LinkState, Route
+from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.model.problem import Problem
 from tula.model.stats import TableUse
 from tula.plan.probe_sysctls import LOOSE, OFF, InterfaceRequirement, setting
@@ -157,8 +159,19 @@ def test_a_machine_that_was_asked_nothing_has_no_fault() -> None:
     vip = HostAddress("eth0", ip_interface("10.0.0.100/32"), ours=True)
     held = replace(HOST, addresses=(*HOST.addresses, vip), links={})
     assert check_balancer(observed(host=held, links={}), NOTHING, ()) == [
-        *check_interfaces(observed(host=held), NOTHING)
+        *check_interfaces(observed(host=held), NOTHING),
+        *check_health_checks(observed(), NOTHING),
     ]
+
+
+def test_services_that_nothing_checks_are_one_note() -> None:
+    several = [make_service(f"s{n}", backends=[make_backend(0)]) for n in range(48)]
+    checked = replace(several[0], health=(HealthMonitor(TcpProbe()),))
+    empty = replace(several[1], backends=())
+    (found,) = check_health_checks(observed(config=make_config(*several[2:])), NOTHING)
+    assert (found.id, found.severity, found.where) == ("no-health-checks", Severity.NOTE, "here")
+    assert found.evidence.startswith("s2, s3, s4, s5, s6 and 41 more have no health checks: ")
+    assert not list(check_health_checks(observed(config=make_config(checked, empty)), NOTHING))
 
 
 def test_figures_that_are_not_there() -> None:
