@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -88,6 +90,7 @@ def test_forwarding_and_health_go_on(network: Network, daemon: Running, tmp_path
     assert daemon.states()["web/backend-1"] == "up"
 
     put(network, tmp_path, 70)
+    os.kill(daemon.pid, signal.SIGHUP)
     daemon.wait_for_problem(f"{tmp_path}/tula.yaml is not taken yet: ")
     applied = call_tula(lb, "apply", check=False)
     assert (applied.returncode, applied.stdout) == (1, "")

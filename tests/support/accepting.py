@@ -75,7 +75,7 @@ class Program:
             if chance.random() < 0.5:
                 at = chance.randrange(len(self.sources))
                 os.write(tell, f"configuration {at}\n".encode())
-                reconciler.offer(self.sources[at], {})
+                reconciler.accept(parse_config(self.sources[at]), {})
             else:
                 at = chance.randrange(len(self.names))
                 kind = chance.choice(["drain", "disable", "weight", "none"])
@@ -166,7 +166,7 @@ def main(state: str, lives: str, seed: str, *configurations: str) -> None:
     program = Program(Path(state), int(seed), [Path(path) for path in configurations])
 
     def first() -> None:
-        program.reconciler()[0].offer(program.sources[0], {})
+        program.reconciler()[0].accept(parse_config(program.sources[0]), {})
 
     assert os.waitpid(in_child(first), 0)[1] == 0
     known = Known()

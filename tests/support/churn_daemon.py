@@ -67,7 +67,7 @@ class DaemonChurn:
         for name in self.away:
             self._serve(name)
         self.write()
-        self.daemon = Running(network.lb, self._path, "--interval", "1h")
+        self.daemon = Running(network.lb, self._path, "--watch", "--interval", "1h")
 
     # What is there
 
@@ -160,7 +160,12 @@ class DaemonChurn:
             self._say(name, "weight", {"weight": weight}, "PUT")
 
     def _say(self, name: str, verb: str, body: Any = None, method: str = "POST") -> None:
-        self.daemon.client().send(method, backend_path("web", name, verb), body)
+        self.daemon.client().send(
+            method,
+            backend_path("web", name, verb)
+            + ("?force=true" if verb in ("drain", "disable", "weight") else ""),
+            body,
+        )
 
     def _pick(self, names: list[str]) -> str:
         return self._drawn.choice(names) if names else ""
@@ -285,10 +290,10 @@ class DaemonChurn:
         return True
 
     def _reload(self) -> None:
-        """By the file alone half of the time: the daemon watches it."""
+        """By the file alone half of the time: this daemon follows it."""
         self.write()
         if self._drawn.random() < 0.5:
-            self.daemon.client().send("POST", "/reload")
+            self.daemon.client().send("POST", "/reload?yes=true")
             return
         wanted = set(self._listed)
 

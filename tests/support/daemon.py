@@ -17,8 +17,9 @@ from tula.daemon.checks import CheckPlanner
 from tula.daemon.connection_counts import name_connections
 from tula.daemon.reconciler import Reconciler
 from tula.daemon.snapshot import Connections
-from tula.daemon.writer import Writer
+from tula.daemon.writer import Offer, Writer
 from tula.engine.balancer import Balancer
+from tula.engine.control import Order
 from tula.engine.event_log import EventLog
 from tula.engine.host_settings import HostSettings
 from tula.engine.reader import Adapters
@@ -113,7 +114,8 @@ class FakeDaemon:
     def accept(self, config: Config) -> None:
         """Has it start and accept a configuration."""
         configuration = parse_config(render_config(config))
-        assert not self.writer.cycle({}, offer=configuration).error
+        offer = Offer(configuration, "tula.yaml", Order(yes=True))
+        assert not self.writer.cycle({}, offer=offer).error
         assert self.writer.snapshot.configuration is configuration
 
     def count(self) -> Connections:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from tula.engine.control import (
     ApplyOutcome,
     Cycle,
     DaemonFacts,
-    RefusedError,
+    LossError,
+    Order,
+    Rollback,
     find_backend,
 )
+from tula.engine.history import Entry
 from tula.engine.kernel_state import KernelState
 from tula.engine.overrides import changed_overrides, override_change
 from tula.engine.statistics import CycleOutcome, Statistics
@@ -54,7 +57,10 @@ def make_events(count: int) -> list[Event]:
 class FakeControl:
     """Remembers what it was asked to change; ``error`` is raised by everything, once set."""
 
-    file: bytes = b"the daemon's own text"
+    loss: tuple[str, ...] = ()
+    accepted: tuple[Entry, ...] = ()
+    by: str = ""
+    planned: tuple[object, ...] = ()
     outcome: ApplyOutcome = field(default_factory=lambda: ApplyOutcome(True, render_steps([STEP])))
     facts: DaemonFacts = field(default_factory=make_facts)
     statuses: dict[BackendName, BackendStatus] = field(default_factory=dict)
@@ -73,8 +79,9 @@ class FakeControl:
         if self.error is not None:
             raise self.error
 
-    def _change(self, verb: str, backend: BackendName, *rest: object) -> None:
+    def _change(self, verb: str, backend: BackendName, *rest: object, by: str = "") -> None:
         self._may()
+        self.by = by
         find_backend(CONFIG, backend)
         self.done.append((verb, backend, *rest))
 
@@ -103,8 +110,11 @@ class FakeControl:
         held = None if self.connections is None else self.connections.get(backend, 0)
         return view_backend(backend, configured, status, override, self.now, held)
 
-    def _override(self, verb: str, backend: BackendName, **given: Any) -> None:
-        self._change(verb, backend, *given.values())
+    def _override(
+        self, verb: str, backend: BackendName, by: str, yes: bool = True, **given: Any
+    ) -> None:
+        self._insist(yes)
+        self._change(verb, backend, *given.values(), by=by)
         change = override_change(verb, self.now, **given)
         self.overrides = changed_overrides(self.overrides, backend, change)
         self.statuses.pop(backend, None)
@@ -119,32 +129,60 @@ class FakeControl:
         self._may()
         return trace_flow(CONFIG, flow, later_fragment=datagram is not None)
 
-    async def drain(self, backend: BackendName, deadline: float | None) -> None:
-        self._override("drain", backend, deadline=deadline)
+    async def drain(
+        self, backend: BackendName, deadline: float | None, *, by: str = "", yes: bool = False
+    ) -> None:
+        self._override("drain", backend, by, yes, deadline=deadline)
         if not self.overrides[backend].disable:
             self.statuses[backend] = BackendStatus(State.DRAINING, 0, True, "drained")
 
-    async def undrain(self, backend: BackendName) -> None:
-        self._override("undrain", backend)
+    async def undrain(self, backend: BackendName, *, by: str = "") -> None:
+        self._override("undrain", backend, by)
 
-    async def disable(self, backend: BackendName) -> None:
-        self._override("disable", backend)
+    async def disable(self, backend: BackendName, *, by: str = "", yes: bool = False) -> None:
+        self._override("disable", backend, by, yes)
 
-    async def enable(self, backend: BackendName) -> None:
-        self._override("enable", backend)
+    async def enable(self, backend: BackendName, *, by: str = "") -> None:
+        self._override("enable", backend, by)
 
-    async def set_weight(self, backend: BackendName, weight: int | None) -> None:
-        self._override("weight", backend, weight=weight)
+    async def set_weight(
+        self, backend: BackendName, weight: int | None, *, by: str = "", yes: bool = False
+    ) -> None:
+        self._override("weight", backend, by, yes, weight=weight)
 
-    async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
+    def _insist(self, yes: bool) -> None:
+        if self.loss and not yes:
+            raise LossError(self.loss)
+
+    async def apply(self, source: bytes | None, order: Order) -> ApplyOutcome:
         self._may()
-        if source is not None and source != self.file:
-            raise RefusedError((f"the daemon runs {self.facts.file}; change that file",))
-        self.done.append(("apply", force))
+        self._insist(order.yes)
+        self.by = order.by
+        self.done.append(("apply", source, replace(order, by="")))
         return self.outcome
 
-    async def plan(self, source: bytes | None, force: bool) -> ApplyOutcome:  # noqa: ARG002
+    async def confirm(self, by: str) -> None:
         self._may()
+        self.done.append(("confirm",))
+        self.by = by
+
+    async def rollback(self, number: int | None, by: str) -> Rollback:
+        self._may()
+        self.by = by
+        self.done.append(("rollback", number))
+        return Rollback(number or 1, True, str(self.facts.file), True)
+
+    async def history(self) -> tuple[Entry, ...]:
+        self._may()
+        return self.accepted
+
+    async def diff(self, number: int | None) -> str:
+        self._may()
+        return f"--- configuration {number or 1}\n+++ running\n"
+
+    async def plan(self, source: bytes | None, force: bool, *, file: bool = False) -> ApplyOutcome:
+        self._may()
+        self.planned = (source, force, file)
         return self.outcome
 
     async def metrics(self) -> bytes:

@@ -15,6 +15,7 @@ from tula.daemon.loop import ControlLoop
 from tula.daemon.snapshot import Snapshot
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
+from tula.kernel.clock import boot_time
 from tula.model.config import Config
 from tula.model.monitor import HealthMonitor, TcpProbe
 
@@ -27,10 +28,19 @@ B0 = ("web", "b0")
 class Scene:
     """A loop, its file, and everything around it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        file: Config | None = CONFIG,
+        follow_file: bool = False,
+        clock: Callable[[], float] = boot_time,
+    ) -> None:
+        """``file`` is what the file holds; None: what it did."""
         self.path = directory / "tula.yaml"
-        self.write(CONFIG)
-        self.daemon = FakeDaemon(directory / "state", CONFIG)
+        if file is not None:
+            self.write(file)
+        self.daemon = FakeDaemon(directory / "state", CONFIG, clock=clock)
         self.checker = FakeChecker()
         self.kernel = self.daemon.machine.nftables
         self.supervisor = Supervisor(self.daemon.events, lambda _: asyncio.sleep(0.01))
@@ -41,6 +51,7 @@ class Scene:
             FileWatch(self.path),
             self.daemon.machine.sysctls,
             self.supervisor,
+            follow_file=follow_file,
         )
 
     def write(self, config: Config) -> None:

@@ -12,7 +12,13 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from tula.engine.control import BusyError, NoSuchBackendError, RefusedError
+from tula.engine.control import (
+    BusyError,
+    LossError,
+    NoSuchBackendError,
+    NothingToConfirmError,
+    RefusedError,
+)
 from tula.model.errors import KernelError, StateError
 from tula.model.problem import PlacedProblem
 
@@ -54,6 +60,14 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(NoSuchBackendError)
     async def no_such_backend(_: Request, error: NoSuchBackendError) -> JSONResponse:
         return answer_errors(404, [{"message": str(error), "near": list(error.near)}])
+
+    @app.exception_handler(LossError)
+    async def loss(_: Request, error: LossError) -> JSONResponse:
+        return answer_errors(409, [{"message": line} for line in error.lines])
+
+    @app.exception_handler(NothingToConfirmError)
+    async def nothing(_: Request, error: NothingToConfirmError) -> JSONResponse:
+        return answer_errors(409, [{"message": str(error)}])
 
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> JSONResponse:

@@ -7,16 +7,19 @@ import contextlib
 import grp
 import os
 import socket
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tula.api.app import make_app
 from tula.engine.control import SOCKET, Control
 
 _MODE = 0o660
+_UCRED = struct.Struct("3i")
 _BACKLOG = 128
 _ASIDE = "socket"
 _LONGEST = 107
@@ -27,6 +30,19 @@ _GRACE = 3
 
 class ServeError(Exception):
     """The socket cannot be made."""
+
+
+class _Protocol(H11Protocol):
+    """Tells the app who is at the other end: as its ``client``, the user id and the process."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        super().connection_made(transport)
+        peer = transport.get_extra_info("socket")
+        # unix(7): a struct ucred, as of when the other end connected.
+        found = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, _ = _UCRED.unpack(found)
+        self.client = (str(uid), pid)
 
 
 class _Server(uvicorn.Server):
@@ -51,7 +67,7 @@ async def serve(
     config = uvicorn.Config(
         make_app(control),
         loop="none",
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,24 +18,40 @@ from tula.cli.common import (
     MaybeFile,
     RunDir,
     StateDir,
+    Yes,
+    caller,
     config_of,
+    duration,
     errors,
     fail,
     open_balancer,
     open_store,
     print_json,
     problems,
+    require_yes,
     warn,
 )
-from tula.cli.daemon import daemon_errors, daemon_of, placed, require_daemon
+from tula.cli.daemon import daemon_errors, daemon_of, insist, placed, require_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from tula.cli.client import Client
-    from tula.engine.change import Change
+    from tula.config.load import LoadedConfig
+    from tula.engine.balancer import Balancer
+    from tula.engine.change import Change, Outcome
 
+_LONGEST = 86400
+"""Seconds that a configuration may wait for its confirmation."""
+ConfirmIn = Annotated[
+    str | None,
+    typer.Option(
+        "--confirm",
+        metavar="TIME",
+        help="Go back by itself unless tula confirm comes in this time, such as 60s.",
+    ),
+]
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}
 
 
@@ -71,26 +87,50 @@ def plan(
 
 def apply(
     file: MaybeFile = None,
+    confirm: ConfirmIn = None,
+    yes: Yes = False,
     force: Force = False,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Bring the kernel to the configuration in one atomic step, by the daemon if one runs.
+    """Accept a configuration, and bring the kernel to it in one atomic step.
 
-    The daemon runs one file, so with -f this must be what that file holds.
+    A daemon that runs does it, whatever the path of F; without F it takes its own file.
     """
+    seconds = _confirm_in(confirm)
     daemon = daemon_of(run_dir, state_dir)
     if daemon is not None:
-        source = None if file is None else _read(file)
-        _apply_by(daemon, source, force, json, str(file) if file is not None else None)
+        _apply_by(daemon, file, _Wish(force, yes, seconds), json)
         return
+    if seconds is not None:
+        fail(
+            WRONG,
+            "tula: --confirm needs the daemon, which goes back in time, and none is running; "
+            "start it, or apply without --confirm",
+        )
+    from tula.engine.offline import prepare_acceptance
+
     store = open_store(state_dir)
     name, configuration = config_of(file, store)
     warn(name, configuration)
+    with errors():
+        losses, record = prepare_acceptance(store, configuration, caller(), "apply")
+    if losses and not yes:
+        require_yes(losses)
     balancer = open_balancer(store)
     with errors(), problems(name, configuration):
-        outcome = balancer.apply(configuration.config, configuration.source.encode(), force=force)
+        outcome = balancer.apply(
+            configuration.config, configuration.source.encode(), force=force, record=record
+        )
+    show_outcome(balancer, outcome, name, configuration, json)
+
+
+def show_outcome(
+    balancer: Balancer, outcome: Outcome, name: str, configuration: LoadedConfig, json: bool
+) -> None:
+    """Ends an apply without a daemon: announces again, shows what was changed, and what is in the
+    way."""
     warn(name, configuration, outcome.change.warnings)
     for warning in (*outcome.warnings, *balancer.announce_again()):
         print(f"warning: {warning}; run tula apply again", file=sys.stderr)
@@ -100,13 +140,25 @@ def apply(
 
 
 def reload(
+    confirm: ConfirmIn = None,
+    yes: Yes = False,
     force: Force = False,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Have the daemon read its configuration again; if refused, the old one goes on."""
-    _apply_by(require_daemon(run_dir), None, force, json, None)
+    """Have the daemon accept what its file holds now; if refused, the old one goes on."""
+    wish = _Wish(force, yes, _confirm_in(confirm))
+    _apply_by(require_daemon(run_dir), None, wish, json)
+
+
+def _confirm_in(text: str | None) -> float | None:
+    if text is None:
+        return None
+    seconds = duration(text, "--confirm")
+    if not 1 <= seconds <= _LONGEST:
+        fail(WRONG, f"tula: --confirm: {text} is not between 1s and 24h")
+    return seconds
 
 
 def clear(
@@ -145,31 +197,46 @@ def _plan_by(daemon: Client, file: Path | None, force: bool, json: bool) -> bool
     source = None if file is None else _read(file)
 
     def name() -> str:
-        return str(file or "the running configuration")
+        return str(file) if file is not None else _file_of(daemon)
 
     with daemon_errors(name):
         outcome = daemon.plan(source, force)
-    if source is not None:
-        _warn(outcome, name)
+    _warn(outcome, name)
     show_steps(outcome["changed"], outcome["steps"], json, "nothing to change")
     return bool(outcome["changed"])
 
 
-def _apply_by(
-    daemon: Client, source: bytes | None, force: bool, json: bool, file: str | None
-) -> None:
-    """Has the daemon apply its file, and shows what it did; ``file`` is the user's name for it."""
+class _Wish(NamedTuple):
+    """The options of apply and reload; ``confirm`` in seconds."""
+
+    force: bool
+    yes: bool
+    confirm: float | None
+
+
+def _apply_by(daemon: Client, file: Path | None, wish: _Wish, json: bool) -> None:
+    """Has the daemon accept a file's configuration, by default its own, and shows what it did."""
+    source = None if file is None else _read(file)
 
     def name() -> str:
-        if file is not None:
-            return file
-        with daemon_errors():
-            return str(daemon.get("/status")["daemon"]["configuration"]["path"])
+        return str(file) if file is not None else _file_of(daemon)
+
+    def ask(yes: bool) -> dict[str, Any]:
+        answer = daemon.apply(source, force=wish.force, yes=yes, confirm=wish.confirm)
+        return dict(answer)
 
     with daemon_errors(name):
-        outcome = daemon.apply(source, force)
+        outcome = insist(ask, wish.yes)
     _warn(outcome, name)
     show_steps(outcome["changed"], outcome["steps"], json, "nothing changed")
+    if wish.confirm is not None:
+        print(f"goes back in {wish.confirm:g}s unless you run tula confirm", file=sys.stderr)
+
+
+def _file_of(daemon: Client) -> str:
+    """The name of the daemon's file."""
+    with daemon_errors():
+        return str(daemon.get("/status")["daemon"]["configuration"]["path"])
 
 
 def _warn(outcome: dict[str, Any], name: Callable[[], str]) -> None:

@@ -16,6 +16,7 @@ SOCKET = "tula.sock"
 PREFIX = "/api/v1"
 _TIMEOUT = 120.0
 """Seconds without a byte; a first apply of a large configuration takes some ten."""
+_CONFLICT = 409
 _ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
 
 
@@ -34,7 +35,12 @@ class DaemonError(Exception):
     @property
     def wrong_input(self) -> bool:
         """Whether the one who asked is wrong, and not the machine."""
-        return 400 <= self.status < 500
+        return 400 <= self.status < 500 and self.status != _CONFLICT
+
+    @property
+    def may_insist(self) -> bool:
+        """Whether it is done when asked for with ``yes``."""
+        return self.status == _CONFLICT
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +54,40 @@ class Client:
         given = {name: str(value) for name, value in query.items() if value is not None}
         return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None, "")
 
+    def text(self, path: str, **query: object) -> str:
+        """The answer's text; parameters that are None are left out."""
+        given = {name: str(value) for name, value in query.items() if value is not None}
+        status, text = self._exchange("GET", f"{path}?{urlencode(given)}", None, "")
+        return text.decode() if status < 300 else str(self._read(status, text))
+
     def send(self, method: str, path: str, body: Any = None) -> Any:
         """Sends JSON, or nothing; the answer's JSON."""
         data = None if body is None else json.dumps(body).encode()
         return self._ask(method, path, data, "application/json")
 
     def plan(self, source: bytes | None, force: bool) -> Any:
-        """What a configuration would change; None: the one that the daemon runs."""
-        return self._ask("POST", f"/plan?force={str(force).lower()}", source, "application/yaml")
+        """What a configuration would change; None: that of the daemon's file."""
+        query = _query(force=force, file=source is None)
+        return self._ask("POST", f"/plan{query}", source, "application/yaml")
 
-    def apply(self, source: bytes | None, force: bool) -> Any:
-        """Has the daemon apply its file; ``source`` is the text that is meant, None: any."""
+    def apply(
+        self,
+        source: bytes | None,
+        *,
+        force: bool = False,
+        yes: bool = False,
+        confirm: float | None = None,
+    ) -> Any:
+        """Has the daemon accept a configuration; None: that of its file."""
         path = "/reload" if source is None else "/apply"
-        return self._ask("POST", f"{path}?force={str(force).lower()}", source, "application/yaml")
+        # Without it, yes is what force is.
+        query = _query(force=force, yes="true" if yes else "false", confirm=confirm)
+        return self._ask("POST", path + query, source, "application/yaml")
 
     def _ask(self, method: str, path: str, body: bytes | None, kind: str) -> Any:
+        return self._read(*self._exchange(method, path, body, kind))
+
+    def _exchange(self, method: str, path: str, body: bytes | None, kind: str) -> tuple[int, bytes]:
         connection = _Connection(self.path)
         headers = {} if body is None else {"Content-Type": kind}
         try:
@@ -79,7 +104,7 @@ class Client:
             raise DaemonError(0, [{"message": f"the daemon at {self.path}: {reason}"}]) from None
         finally:
             connection.close()
-        return self._read(status, text)
+        return status, text
 
     def _read(self, status: int, text: bytes) -> Any:
         try:
@@ -92,6 +117,14 @@ class Client:
         except (ValueError, LookupError, TypeError):
             pass
         raise DaemonError(0, [{"message": f"{self.path}: what answers there is not Tula's daemon"}])
+
+
+def _query(**given: str | bool | float | None) -> str:
+    """What is false or None is left out."""
+    found = {
+        name: "true" if value is True else str(value) for name, value in given.items() if value
+    }
+    return f"?{urlencode(found)}" if found else ""
 
 
 class _Connection(http.client.HTTPConnection):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -62,6 +62,10 @@ RunDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Do not ask before much is taken out of service."),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Allow a service to take this machine's SSH port.")
 ]
@@ -72,6 +76,29 @@ def fail(status: int, *lines: str) -> NoReturn:
     for line in lines:
         print(line, file=sys.stderr)
     raise typer.Exit(status)
+
+
+def caller() -> str:
+    """Who runs this command, for the history."""
+    from tula.users import user_name
+
+    return user_name(os.geteuid())
+
+
+def is_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()
+
+
+def require_yes(lines: Sequence[str]) -> None:
+    """Asks on a terminal whether that is meant; elsewhere, and for any answer but yes, fails."""
+    if not is_terminal():
+        fail(FAILED, *(f"tula: {line}" for line in lines), "tula: repeat it with --yes to do it")
+    for line in lines:
+        print(line, file=sys.stderr)
+    print("Is that meant? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        fail(FAILED, "tula: nothing was changed")
 
 
 @contextmanager

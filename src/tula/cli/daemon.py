@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from tula.cli.common import FAILED, WRONG, fail, open_store
+from tula.cli.common import FAILED, WRONG, fail, open_store, require_yes
 
 if TYPE_CHECKING:
     from tula.cli.client import Client, DaemonError
     from tula.model.problem import PlacedProblem
+
+
+T = TypeVar("T")
 
 
 def daemon_of(run_dir: Path, state_dir: Path | None = None) -> Client | None:
@@ -63,6 +66,22 @@ def daemon_errors(file: Callable[[], str] | None = None) -> Iterator[None]:
         no_daemon(Path(str(error)).parent)
     except DaemonError as error:
         fail(WRONG if error.wrong_input else FAILED, *_lines(error, file))
+
+
+def insist(ask: Callable[[bool], T], yes: bool) -> T:
+    """Asks the daemon for a change; when that would take much out of service, asks the user.
+
+    ``ask`` is called with whether that is accepted. Without a terminal, the command fails.
+    """
+    from tula.cli.client import DaemonError
+
+    try:
+        return ask(yes)
+    except DaemonError as error:
+        if not error.may_insist:
+            raise
+        require_yes([each["message"] for each in error.errors])
+        return ask(True)
 
 
 def _lines(error: DaemonError, file: Callable[[], str] | None) -> Iterator[str]:

@@ -139,5 +139,6 @@ def _line(event: dict[str, Any]) -> str:
     # In UTC, for comparison with the events of other machines.
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(event["time"]))
     about = " ".join(filter(None, [event["kind"], event["subject"]]))
-    text = "; ".join(filter(None, [event["message"], event["evidence"]]))
+    by = f"by {event['by']}" if event.get("by") else ""
+    text = "; ".join(filter(None, [event["message"], event["evidence"], by]))
     return f"{when}  {about}" + (f": {text}" if text else "")

@@ -10,7 +10,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tula.cli import backend, change, check, doctor, events, lab, operate, run, show, version
+from tula.cli import (
+    accepted,
+    backend,
+    change,
+    check,
+    doctor,
+    events,
+    lab,
+    operate,
+    run,
+    show,
+    version,
+)
 
 app = typer.Typer(
     name="tula",
@@ -50,6 +62,10 @@ for command in (
     change.apply,
     run.run,
     change.reload,
+    accepted.confirm,
+    accepted.history,
+    accepted.diff,
+    accepted.rollback,
     show.status,
     show.trace,
     events.events,

@@ -17,6 +17,7 @@ from tula.cli.common import (
     WRONG,
     RunDir,
     StateDir,
+    Yes,
     applied_config,
     duration,
     errors,
@@ -24,9 +25,10 @@ from tula.cli.common import (
     open_balancer,
     open_store,
     problems,
+    require_yes,
 )
 from tula.cli.completion import complete_backends
-from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
+from tula.cli.daemon import daemon_errors, daemon_of, insist, require_daemon
 from tula.cli.override_text import Over, View, describe_override, drain_progress
 from tula.model.wording import describe_duration
 
@@ -62,6 +64,7 @@ def drain(
     wait: Annotated[
         bool, typer.Option("--wait", help="Return when no connections are left.")
     ] = False,
+    yes: Yes = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
@@ -75,7 +78,7 @@ def drain(
             f"tula: {option} needs the daemon, which watches the drain, and none is running; "
             f"draining without {option} works",
         )
-    _override("POST", "drain", target, {"deadline": seconds}, state_dir, run_dir)
+    _override("POST", "drain", target, {"deadline": seconds}, state_dir, run_dir, yes)
     if wait:
         _wait(service, backend, run_dir)
 
@@ -85,9 +88,14 @@ def undrain(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = R
     _override("POST", "undrain", target, None, state_dir, run_dir)
 
 
-def disable(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
+def disable(
+    target: Target,
+    yes: Yes = False,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
     """Take a backend out of service at once: its connections are reset."""
-    _override("POST", "disable", target, None, state_dir, run_dir)
+    _override("POST", "disable", target, None, state_dir, run_dir, yes)
 
 
 def enable(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
@@ -103,6 +111,7 @@ def weight(
             metavar="N|configured", help="0 to 65535; or back to the configured weight."
         ),
     ],
+    yes: Yes = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
@@ -112,7 +121,7 @@ def weight(
         number = int(value) if value.isascii() and value.isdecimal() and len(value) < 6 else -1
         if not 0 <= number <= 65535:
             fail(WRONG, f"tula: invalid weight {value!r}; give 0 to 65535, or configured")
-    _override("PUT", "weight", target, {"weight": number}, state_dir, run_dir)
+    _override("PUT", "weight", target, {"weight": number}, state_dir, run_dir, yes)
 
 
 def names_of(target: str) -> tuple[str, str]:
@@ -124,7 +133,7 @@ def names_of(target: str) -> tuple[str, str]:
 
 
 def offline_override(
-    state_dir: Path, name: tuple[str, str], verb: str, body: Any
+    state_dir: Path, name: tuple[str, str], verb: str, body: Any, yes: bool = True
 ) -> tuple[View, View]:
     """Without a daemon: record the override, and apply the last configuration with it.
 
@@ -133,6 +142,7 @@ def offline_override(
     from tula.config.load import describe
     from tula.engine.backend_view import describe_backend, view_backend
     from tula.engine.control import NoSuchBackendError, find_backend
+    from tula.engine.offline import override_losses
     from tula.engine.overrides import override_change
     from tula.kernel.clock import boot_time
     from tula.model.health import Override
@@ -153,6 +163,11 @@ def offline_override(
 
     before = view()
     change = override_change(verb, boot_time(), **(body or {}))
+    if not yes:
+        with errors():
+            losses = override_losses(store, configuration.config, name, change)
+        if losses:
+            require_yes(losses)
     with errors(), problems(file, configuration):
         repair = balancer.override(configuration.config, name, change)
     for problem in repair.problems:
@@ -163,7 +178,13 @@ def offline_override(
 
 
 def _override(
-    method: str, verb: str, target: str, body: Any, state_dir: Path, run_dir: Path
+    method: str,
+    verb: str,
+    target: str,
+    body: Any,
+    state_dir: Path,
+    run_dir: Path,
+    yes: bool = True,
 ) -> None:
     """Changes an override, and says what has come of it."""
     name = names_of(target)
@@ -171,13 +192,18 @@ def _override(
     before: View | None
     after: View | None
     if daemon is None:
-        before, after = offline_override(state_dir, name, verb, body)
+        before, after = offline_override(state_dir, name, verb, body, yes)
     else:
         from tula.cli.client import backend_path
 
         before = _view(daemon, name)
+        path = backend_path(*name, verb)
+
+        def ask(sure: bool) -> Any:
+            return daemon.send(method, f"{path}?force=true" if sure else path, body)
+
         with daemon_errors():
-            daemon.send(method, backend_path(*name, verb), body)
+            insist(ask, yes)
         after = _view(daemon, name)
     given = body or {}
     deadline, number = given.get("deadline"), given.get("weight")

@@ -23,6 +23,9 @@ from tula.cli.common import (
 
 def run(
     file: File,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Take the file's configuration whenever it changes.")
+    ] = False,
     force: Force = False,
     clear_on_exit: Annotated[
         bool,
@@ -47,7 +50,8 @@ def run(
 ) -> None:
     """Run the daemon: health checks, reconciliation and the API, until it is stopped.
 
-    SIGHUP reads the configuration again; SIGTERM ends the daemon, and traffic goes on.
+    It runs the accepted configuration, at first the file's; later changes of the file are taken by
+    tula apply, tula reload and SIGHUP. SIGTERM ends the daemon, and traffic goes on.
     """
     seconds = None if interval is None else duration(interval, "--interval")
     from tula.api.server import ServeError, serve
@@ -61,6 +65,7 @@ def run(
                 run_dir,
                 kernel_adapters,
                 serve=serve,
+                watch=watch,
                 force=force,
                 clear_on_exit=clear_on_exit,
                 socket_group=socket_group,

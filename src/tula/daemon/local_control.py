@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from tula.config.load import LoadedConfig
+from tula.config.redact import redacted_diff
 from tula.daemon.answers import (
     NO_CONFIGURATION,
     CompareRequest,
@@ -31,16 +31,27 @@ from tula.daemon.snapshot import Snapshot
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
 from tula.engine.backend_view import BackendView, view_backend
-from tula.engine.control import ApplyOutcome, BusyError, DaemonFacts, find_backend
+from tula.engine.control import (
+    ApplyOutcome,
+    BusyError,
+    DaemonFacts,
+    Order,
+    RefusedError,
+    Rollback,
+    find_backend,
+)
 from tula.engine.event_log import EventLog
+from tula.engine.history import Entry, digest_of, find_entry
 from tula.engine.overrides import OverrideChange, override_change
 from tula.engine.statistics import DurationStatistics, LatenessStatistics
+from tula.engine.store import Store
 from tula.health.checker import Checker
 from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError
 from tula.model.event import EventKind, EventPage
 from tula.model.flow import Flow
 from tula.model.health import BackendName, Override
+from tula.model.problem import PlacedProblem
 from tula.model.stats import BackendKey
 from tula.plan.trace import Trace
 
@@ -65,9 +76,10 @@ class Components:
 class LocalControl:
     """See ``Control`` for what each method promises."""
 
-    def __init__(self, components: Components, make_adapters: MakeAdapters) -> None:
+    def __init__(self, components: Components, make_adapters: MakeAdapters, store: Store) -> None:
         """``make_adapters`` makes the kernel anew, for the readers."""
         self._components = components
+        self._store = store
         self._started = time.time()
         self._digest: tuple[LoadedConfig | None, str] = (None, "")
         self._probes = ProbeTable()
@@ -111,28 +123,86 @@ class LocalControl:
             raise BusyError("the daemon is starting; try again")
         return cast(Trace, await self._readers.ask(TraceRequest(flow, datagram)))
 
-    async def drain(self, backend: BackendName, deadline: float | None) -> None:
-        await self._override(backend, override_change("drain", boot_time(), deadline=deadline))
+    async def drain(
+        self, backend: BackendName, deadline: float | None, *, by: str = "", yes: bool = False
+    ) -> None:
+        change = override_change("drain", boot_time(), deadline=deadline)
+        await self._override(backend, change, by, yes)
 
-    async def undrain(self, backend: BackendName) -> None:
-        await self._override(backend, override_change("undrain", boot_time()))
+    async def undrain(self, backend: BackendName, *, by: str = "") -> None:
+        await self._override(backend, override_change("undrain", boot_time()), by)
 
-    async def disable(self, backend: BackendName) -> None:
-        await self._override(backend, override_change("disable", boot_time()))
+    async def disable(self, backend: BackendName, *, by: str = "", yes: bool = False) -> None:
+        await self._override(backend, override_change("disable", boot_time()), by, yes)
 
-    async def enable(self, backend: BackendName) -> None:
-        await self._override(backend, override_change("enable", boot_time()))
+    async def enable(self, backend: BackendName, *, by: str = "") -> None:
+        await self._override(backend, override_change("enable", boot_time()), by)
 
-    async def set_weight(self, backend: BackendName, weight: int | None) -> None:
-        await self._override(backend, override_change("weight", boot_time(), weight=weight))
+    async def set_weight(
+        self, backend: BackendName, weight: int | None, *, by: str = "", yes: bool = False
+    ) -> None:
+        change = override_change("weight", boot_time(), weight=weight)
+        await self._override(backend, change, by, yes)
         shown = "the configuration's" if weight is None else str(weight)
-        self._components.events.add(EventKind.WEIGHT_SET, "/".join(backend), f"weight: {shown}")
+        self._components.events.add(
+            EventKind.WEIGHT_SET, "/".join(backend), f"weight: {shown}", by=by
+        )
 
-    async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
-        return await self._components.loop.apply(source, force)
+    async def apply(self, source: bytes | None, order: Order) -> ApplyOutcome:
+        return await self._components.loop.apply(source, order)
 
-    async def plan(self, source: bytes | None, force: bool) -> ApplyOutcome:
+    async def confirm(self, by: str) -> None:
+        await self._components.loop.confirm(by)
+
+    async def rollback(self, number: int | None, by: str) -> Rollback:
+        loop = self._components.loop
+        running = self._configuration().source
+        if number is None and await loop.go_back(by):
+            entries = await self.history()
+            return self._rolled_back(entries[-1].number if entries else 0, running)
+        entry = await asyncio.to_thread(self._entry, number)
+        text = await asyncio.to_thread(self._store.past_configuration, entry.number)
+        # What was accepted once, SSH port and all, may come back without a question.
+        order = Order(by, f"rollback to {entry.number}", force=True, yes=True)
+        outcome = await loop.apply(text, order)
+        if outcome.problems:
+            name = f"configuration {entry.number}"
+            raise RefusedError(tuple(each.describe(name) for each in outcome.problems))
+        return self._rolled_back(entry.number, running)
+
+    def _rolled_back(self, number: int, before: str) -> Rollback:
+        now = self._components.loop.snapshot
+        configuration, file = now.configuration, self._components.watch.path
+        changed = configuration is not None and configuration.source != before
+        return Rollback(number, changed, str(file), now.file.differs_since is not None)
+
+    async def history(self) -> tuple[Entry, ...]:
+        return await asyncio.to_thread(self._store.history)
+
+    async def diff(self, number: int | None) -> str:
+        running = self._configuration().source
+
+        def compare() -> str:
+            entry = self._entry(number)
+            text = self._store.past_configuration(entry.number).decode()
+            return redacted_diff(text, running, f"configuration {entry.number}", "running")
+
+        return await asyncio.to_thread(compare)
+
+    def _entry(self, number: int | None) -> Entry:
+        running = digest_of(self._configuration().source.encode())
+        try:
+            return find_entry(self._store.history(), number, running)
+        except LookupError as error:
+            raise RefusedError((str(error.args[0]),)) from None
+
+    async def plan(self, source: bytes | None, force: bool, *, file: bool = False) -> ApplyOutcome:
         self._configuration()
+        if file and source is None:
+            found = await asyncio.to_thread(self._components.watch.read)
+            if isinstance(found, str):
+                return ApplyOutcome(problems=(PlacedProblem(found),))
+            source = found
         return cast(ApplyOutcome, await self._readers.ask(PlanRequest(source, force)))
 
     async def metrics(self) -> bytes:
@@ -170,9 +240,11 @@ class LocalControl:
             )
         return snapshot.configuration
 
-    async def _override(self, backend: BackendName, change: OverrideChange) -> None:
+    async def _override(
+        self, backend: BackendName, change: OverrideChange, by: str, yes: bool = True
+    ) -> None:
         find_backend(self._configuration().config, backend)
-        await self._components.loop.override(backend, change)
+        await self._components.loop.override(backend, change, by=by, yes=yes)
 
     def _view(self, request: Request) -> Callable[[], View]:
         """Takes what only the event loop may ask for; the rest is done in the reader's thread."""
@@ -220,6 +292,7 @@ class LocalControl:
 
     def _facts(self, snapshot: Snapshot) -> DaemonFacts:
         path, deferred = self._components.watch.path, snapshot.deferred
+        tentative = snapshot.tentative
         waiting = (f"{path} is not taken yet: {deferred}",) if deferred else ()
         return DaemonFacts(
             pid=os.getpid(),
@@ -228,6 +301,8 @@ class LocalControl:
             accepted_at=snapshot.accepted_at,
             refused=snapshot.refused,
             deferred=deferred,
+            differs_since=snapshot.file.differs_since,
+            confirm_until=None if tentative is None else tentative.until_wall,
             problems=waiting + snapshot.problems,
             digest=self._digest_of(snapshot.configuration),
             last_cycle=snapshot.last_cycle,
@@ -238,6 +313,6 @@ class LocalControl:
             return None
         known, digest = self._digest
         if known is not configuration:
-            digest = hashlib.sha256(configuration.source.encode()).hexdigest()
+            digest = digest_of(configuration.source.encode())
             self._digest = (configuration, digest)
         return digest

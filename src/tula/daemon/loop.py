@@ -20,8 +20,8 @@ from tula.daemon.snapshot import Connections, Snapshot
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.triggers import Trigger, TriggerQueue, wait_after
 from tula.daemon.watch import FileWatch
-from tula.daemon.writer import Offer, Writer
-from tula.engine.control import ApplyOutcome, BusyError, RefusedError
+from tula.daemon.writer import Offer, Writer, loss_problems
+from tula.engine.control import ApplyOutcome, BusyError, LossError, Order
 from tula.engine.host_settings import settings_changed
 from tula.engine.overrides import OverrideChange
 from tula.engine.steps import describe_steps, render_steps
@@ -49,7 +49,14 @@ class ControlLoop:
         watch: FileWatch,
         sysctls: Sysctls,
         supervisor: Supervisor,
+        *,
+        follow_file: bool = False,
+        force: bool = False,
     ) -> None:
+        """``follow_file``: a changed file is an order. ``force`` allows the file to take this
+        machine's SSH port."""
+        self._follow_file = follow_file
+        self._force = force
         self._writer = writer
         self._checks = checks
         self._events = events
@@ -61,8 +68,9 @@ class ControlLoop:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._turn = asyncio.Lock()
         self._busy_since: float | None = None
+        self._wanted: Order | None = None
         self._file_wanted = asyncio.Event()
-        self._offer: Offer = None
+        self._offer: Offer | None = None
         self._tries = {Trigger.CONFIGURATION: 0, Trigger.KERNEL: 0}
         self._heard = Events()
         self._timer: asyncio.TimerHandle | None = None
@@ -83,15 +91,14 @@ class ControlLoop:
         return 0.0 if since is None else time.monotonic() - since
 
     def trigger(self, trigger: Trigger) -> None:
-        """Asks for a cycle; for one of the configuration, once the file has been read."""
-        if trigger is Trigger.CONFIGURATION:
-            self._file_wanted.set()
-        else:
-            self._note(trigger)
-
-    def _note(self, trigger: Trigger) -> None:
+        """Asks for a cycle."""
         self._queue.note(trigger, time.monotonic())
         self._wake.set()
+
+    def take_file(self, by: str, how: str, *, yes: bool = False) -> None:
+        """Has the file's configuration taken, once the file has been read."""
+        self._wanted = Order(by, how, self._force, yes)
+        self._file_wanted.set()
 
     async def run(self) -> None:
         """Runs cycles until it is cancelled."""
@@ -99,7 +106,12 @@ class ControlLoop:
         for fileno in self._events.filenos():
             loop.add_reader(fileno, self._hear)
         try:
-            self._offer = await asyncio.to_thread(self._read_file)
+            await self._in_writer(self._writer.start)
+            await self._look_at_file()
+            if self._follow_file or self.snapshot.configuration is None:
+                self._offer = await asyncio.to_thread(
+                    self._make_offer, Order("", "at start", self._force, yes=True)
+                )
             self.trigger(Trigger.START)
             async with asyncio.TaskGroup() as tasks:
                 for name, task in (
@@ -122,32 +134,33 @@ class ControlLoop:
         """Waits for the end of the writer's present work; after that it has ended."""
         self._thread.shutdown(wait=True)
 
-    async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
+    async def apply(self, source: bytes | None, order: Order) -> ApplyOutcome:
         """What ``tula apply`` and ``tula reload`` ask for; see ``Control.apply``."""
         if not self.started.is_set():
             raise BusyError("the daemon is starting; try again")
-        text = self._watch.read()
-        if isinstance(text, str):
-            return ApplyOutcome(problems=(PlacedProblem(text),))
-        offer = await asyncio.to_thread(self._parse, text if source is None else source)
-        ours = source is None or source == text
+        text = source
+        if text is None:
+            found = await self._look_at_file()
+            if isinstance(found, str):
+                return ApplyOutcome(problems=(PlacedProblem(found),))
+            text = found
+        offer = await asyncio.to_thread(self._parse, text)
         if not isinstance(offer, LoadedConfig):
-            if ours:
-                await self._in_writer(lambda: self._writer.refuse(offer))
+            await self._refuse(offer, order, source)
             return ApplyOutcome(problems=offer)
-        if not ours:
-            raise RefusedError(
-                (f"the daemon runs {self._watch.path}, which has other content; change that file",)
-            )
         findings = self._checks.findings()
         try:
             change, result = await self._in_writer(
-                lambda: self._writer.apply(offer, findings, force=force)
+                lambda: self._writer.apply(offer, findings, order)
             )
         except ProblemsError as error:
-            return ApplyOutcome(problems=place_problems(error, offer.positions))
-        finally:
-            self._retry(Trigger.CONFIGURATION, bool(self.snapshot.deferred))
+            problems = place_problems(error, offer.positions)
+            await self._refuse(problems, order, source)
+            return ApplyOutcome(problems=problems)
+        except LossError as error:
+            if source is None:
+                await self._refuse(loss_problems(error), order, source)
+            raise
         self._settle(result)
 
         def describe() -> ApplyOutcome:
@@ -157,13 +170,41 @@ class ControlLoop:
 
         return await asyncio.to_thread(describe)
 
-    async def override(self, backend: BackendName, change: OverrideChange) -> None:
+    async def _refuse(
+        self, problems: tuple[PlacedProblem, ...], order: Order, source: bytes | None
+    ) -> None:
+        file = str(self._watch.path) if source is None else ""
+        await self._in_writer(
+            lambda: self._writer.refuse(problems, file, order.by, keep=source is None)
+        )
+
+    async def confirm(self, by: str) -> None:
+        """Accepts what waits for confirmation; see ``Control.confirm``."""
+        await self._in_writer(lambda: self._writer.confirm(by))
+
+    async def go_back(self, by: str) -> bool:
+        """Gives up what waits for confirmation; whether anything did."""
+        if self.snapshot.tentative is None:
+            return False
+        findings = self._checks.findings()
+        result = await self._in_writer(lambda: self._writer.go_back(findings, "rolled back", by))
+        self._settle(result)
+        if result.error:
+            raise KernelError(result.error)
+        return True
+
+    async def override(
+        self, backend: BackendName, change: OverrideChange, *, by: str = "", yes: bool = True
+    ) -> None:
         """Changes the operator's override of a backend; returns when the kernel has it.
 
-        Raises StateError, and then nothing has changed, and KernelError: then it is tried again.
+        Raises StateError and LossError, and then nothing has changed, and KernelError: then it is
+        tried again.
         """
         findings = self._checks.findings()
-        result = await self._in_writer(lambda: self._writer.override(backend, change, findings))
+        result = await self._in_writer(
+            lambda: self._writer.override(backend, change, findings, by=by, yes=yes)
+        )
         self._settle(result)
         if result.error:
             raise KernelError(result.error)
@@ -217,12 +258,24 @@ class ControlLoop:
         while True:
             await self._file_wanted.wait()
             self._file_wanted.clear()
-            self._offer = await asyncio.to_thread(self._read_file)
-            self._note(Trigger.CONFIGURATION)
+            order = self._wanted or Order(force=self._force)
+            await self._look_at_file()
+            self._offer = await asyncio.to_thread(self._make_offer, order)
+            self.trigger(Trigger.CONFIGURATION)
 
-    def _read_file(self) -> Offer:
+    def _make_offer(self, order: Order) -> Offer:
         text = self._watch.read()
-        return (PlacedProblem(text),) if isinstance(text, str) else self._parse(text)
+        found = (PlacedProblem(text),) if isinstance(text, str) else self._parse(text)
+        return Offer(found, str(self._watch.path), order)
+
+    async def _look_at_file(self) -> bytes | str:
+        """What the file holds, or why that cannot be had; tells how it stands to what runs."""
+        found, file = await asyncio.to_thread(self._watch.read), str(self._watch.path)
+        if isinstance(found, str):
+            await self._in_writer(lambda: self._writer.found_file(None, file, found))
+        else:
+            await self._in_writer(lambda: self._writer.found_file(found, file))
+        return found
 
     def _parse(self, text: bytes) -> LoadedConfig | tuple[PlacedProblem, ...]:
         accepted = self.snapshot.configuration
@@ -247,6 +300,12 @@ class ControlLoop:
         self._retry(Trigger.KERNEL, result.warned)
         self._retry(Trigger.CONFIGURATION, bool(self.snapshot.deferred))
 
+    def _again(self, trigger: Trigger) -> None:
+        if trigger is Trigger.CONFIGURATION:
+            self._file_wanted.set()
+        else:
+            self.trigger(trigger)
+
     def _retry(self, trigger: Trigger, wanted: bool) -> None:
         """Asks for a trigger after a wait that doubles each time; nothing else waits for it."""
         if not wanted:
@@ -255,7 +314,7 @@ class ControlLoop:
 
             def again() -> None:
                 del self._retries[trigger]
-                self.trigger(trigger)
+                self._again(trigger)
 
             wait = wait_after(self._tries[trigger])
             self._tries[trigger] += 1
@@ -273,7 +332,9 @@ class ControlLoop:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        until = self.snapshot.statuses.until
+        tentative = self.snapshot.tentative
+        times = [self.snapshot.statuses.until, None if tentative is None else tentative.until]
+        until = min((each for each in times if each is not None), default=None)
         if until is not None:
             loop = asyncio.get_running_loop()
             # asyncio's clock stands still while the machine is suspended: after that, the look for
@@ -304,7 +365,10 @@ class ControlLoop:
 
     async def _watch_file(self) -> None:
         async for _ in self._watch.changes():
-            self.trigger(Trigger.CONFIGURATION)
+            if self._follow_file:
+                self.take_file("", "the file changed", yes=True)
+            else:
+                await self._look_at_file()
 
     async def _look_at_settings(self) -> None:
         while True:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tula.config.errors import place
-from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
+from tula.config.load import LoadedConfig, Positions
+from tula.daemon.configurations import Configurations
 from tula.daemon.first_passes import FirstPasses
 from tula.engine.balancer import Balancer
 from tula.engine.change import Change, Outcome
-from tula.engine.control import Refusal
+from tula.engine.control import LossError, NothingToConfirmError, Order, RefusedError
 from tula.engine.differences import describe_differences
 from tula.engine.event_log import EventLog, state_events
 from tula.engine.overrides import changed_overrides
@@ -27,7 +28,6 @@ from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Health, Override
 from tula.model.problem import PlacedProblem, Problem, ProblemsError
-from tula.model.wording import counted
 from tula.plan.backend_status import (
     NO_SHARES,
     BackendStatuses,
@@ -37,9 +37,14 @@ from tula.plan.backend_status import (
     returned,
 )
 from tula.plan.first_pass import NONE_WAIT, Waiting
+from tula.plan.losses import describe_losses, describe_override_losses
 
 Findings = Mapping[BackendName, Health]
 _NOTHING = Config((), ())
+_ANY = Order(yes=True)
+_ORDERED = frozenset(
+    {EventKind.DRAINED, EventKind.UNDRAINED, EventKind.DISABLED, EventKind.ENABLED}
+)
 
 _TOLD = 5
 """Differences that an event tells of; the rest is a number."""
@@ -78,15 +83,13 @@ class Reconciler:
         self._store = store
         self._events = events
         self._clock = clock
-        self._wall = wall
+        self.configurations = Configurations(store, events, clock, wall)
+        self._acting: tuple[BackendName, str] | None = None
         self._overrides: Mapping[BackendName, Override] = {}
         self._failed = ""
         self._settled = False
         self._passes = FirstPasses(balancer.serving)
         self._planned: tuple[Config, Waiting] = (_NOTHING, NONE_WAIT)
-        self.configuration: LoadedConfig | None = None
-        self.accepted_at: float | None = None
-        self.refused: Refusal | None = None
         self.entered: Mapping[BackendName, float] = {}
         """When backends came back up, for slow start."""
         self.statuses = BackendStatuses()
@@ -98,8 +101,11 @@ class Reconciler:
         comparison of all."""
         self.warnings: tuple[str, ...] = ()
         """What failed after the last change was made; a full cycle tries it again."""
-        self.deferred = ""
-        """Why the configuration offered last is not taken yet; it has to be offered again."""
+
+    @property
+    def configuration(self) -> LoadedConfig | None:
+        """The one that runs."""
+        return self.configurations.running
 
     @property
     def waiting(self) -> Waiting:
@@ -116,7 +122,8 @@ class Reconciler:
         """What does not work now, a line each."""
         unsaved = self._balancer.unsaved
         told = (f"not remembered on disk: {unsaved}",) if unsaved else ()
-        return (*self.obstacles, *told)
+        older = self.configurations.obstacle
+        return (*self.obstacles, *told, *((older,) if older else ()))
 
     @property
     def unsaved(self) -> bool:
@@ -127,15 +134,7 @@ class Reconciler:
         """Takes up what the state directory remembers. Raises StateError."""
         with self._store.locked():  # a command that began before there was a daemon may say more
             self._overrides = self._store.overrides()
-            source = self._store.configuration()
-        if source is None:
-            return
-        try:
-            self.configuration = parse_config(source)
-        except ConfigError as error:  # of another version of Tula
-            self.obstacles = (
-                f"this version of Tula does not read the last accepted configuration: {error}",
-            )
+            self.configurations.start()
 
     def adopted(self) -> frozenset[BackendName]:
         """The backends that the kernel was left without: they were down. Raises KernelError."""
@@ -144,59 +143,66 @@ class Reconciler:
         self._passes.start(self.configuration.config)
         return self._balancer.missing(self.configuration.config)
 
-    def offer(self, source: bytes, findings: Findings, *, force: bool = False) -> Change:
+    def accept(
+        self, configuration: LoadedConfig, findings: Findings, order: Order = _ANY
+    ) -> Change:
         """Accepts a configuration, if it fits this machine, and brings the kernel to it.
 
-        Raises ConfigError and ProblemsError when it is refused, KernelError and StateError when
-        it could not be done; the configuration before goes on in each case.
+        Raises ProblemsError when it is refused, LossError when it must be asked for, KernelError
+        and StateError when it could not be done; the configuration before goes on in each case.
         """
-        try:
-            configuration = parse_config(source)
-        except ConfigError as error:
-            self.refuse(place_problems(error, error.positions))
-            raise
-        return self.accept(configuration, findings, force=force)
-
-    def accept(
-        self,
-        configuration: LoadedConfig,
-        findings: Findings,
-        *,
-        force: bool = False,
-        late: bool = False,
-    ) -> Change:
-        """As ``offer``, for a configuration that is parsed; ``late`` as for ``Balancer.apply``."""
-        source = configuration.source.encode()
-        try:
-            statuses = self._stand(configuration, findings)
-            self._settled = False  # whatever comes of it, compare all the next time
-            shares = self.shares
-            outcome = self._balancer.apply(
-                configuration.config,
-                source,
-                force=force,
-                late=late,
-                statuses=statuses.of,
-                shares=shares,
+        statuses = self._stand(configuration, findings)
+        if not order.yes:
+            self._require_no_loss(configuration, statuses)
+        if order.confirm is not None and self.configuration is None:
+            raise RefusedError(
+                ("there is no configuration to go back to; apply without --confirm",)
             )
-        except ProblemsError as error:
-            self.refuse(place_problems(error, configuration.positions))
-            raise
-        except (KernelError, StateError) as error:
-            self._defer(str(error))
-            raise
-        self.configuration, self.accepted_at, self.refused = configuration, self._wall(), None
-        self.deferred = ""
+        record = self.configurations.record(configuration, order)
+        self._settled = False  # whatever comes of it, compare all the next time
+        shares = self.shares
+        outcome = self._balancer.apply(
+            configuration.config,
+            configuration.source.encode(),
+            force=order.force,
+            late=order.late,
+            statuses=statuses.of,
+            shares=shares,
+            record=record,
+            tentative=order.confirm is not None,
+        )
+        self.configurations.taken(configuration, order, record)
         self._acted = shares
         self._succeeded()
         self._note(outcome, compared=True)
-        self._events.add(
-            EventKind.CONFIGURATION_ACCEPTED,
-            message=counted(len(configuration.config.services), "service"),
-        )
         self._tell(statuses)
-        self._forget_overrides()
+        if order.confirm is None:
+            self._forget_overrides()
         return outcome.change
+
+    def confirm(self, by: str) -> None:
+        """Accepts the configuration that waits for it. Raises NothingToConfirmError, and
+        StateError; then it still waits."""
+        tentative, running = self.configurations.tentative, self.configuration
+        if tentative is None or running is None:
+            raise NothingToConfirmError
+        self._balancer.accept(running.source.encode(), tentative.record)
+        self.configurations.confirmed(by)
+        self._forget_overrides()
+
+    def go_back(self, why: str, by: str = "") -> None:
+        """Has the next cycle restore the configuration from before the one that waits for
+        confirmation."""
+        self.configurations.go_back(why, by)
+        self._settled = False
+
+    def _require_no_loss(self, configuration: LoadedConfig, statuses: BackendStatuses) -> None:
+        running = self.configuration
+        if running is None:
+            return
+        lines = describe_losses(running.config, self.statuses.of, configuration.config, statuses.of)
+        if lines:
+            raise LossError(lines)
 
     @property
     def known_revisions(self) -> frozenset[int]:
@@ -207,12 +213,6 @@ class Reconciler:
             return frozenset()
         receipt = applied.receipt
         return receipt.own if receipt.revision is None else receipt.own | {receipt.revision}
-
-    def still_accepted(self) -> None:
-        """The file holds the accepted configuration, again or still."""
-        self.refused, self.deferred = None, ""
-        if self.accepted_at is None:
-            self.accepted_at = self._wall()
 
     def cycle(self, findings: Findings, *, compare: bool) -> CycleResult:
         """Brings the kernel to what the accepted configuration and the findings mean.
@@ -249,7 +249,7 @@ class Reconciler:
             warned=bool(self.warnings),
         )
 
-    def override(self, name: BackendName, override: Override) -> None:
+    def override(self, name: BackendName, override: Override, by: str = "") -> None:
         """Remembers the operator's override of a backend; the next cycle acts on it.
 
         Raises StateError, and then nothing has changed.
@@ -257,6 +257,26 @@ class Reconciler:
         overrides = changed_overrides(self._overrides, name, lambda _: override)
         self._store.save_overrides(overrides)
         self._overrides = overrides
+        self._acting = (name, by)
+
+    def require_no_loss(self, name: BackendName, override: Override, findings: Findings) -> None:
+        """Raises LossError if that override takes the last backend that serves."""
+        configuration = self.configuration
+        if configuration is None:
+            return
+        overrides = changed_overrides(self._overrides, name, lambda _: override)
+        statuses = plan_backend_statuses(
+            configuration.config,
+            findings,
+            overrides,
+            self._clock(),
+            self.entered,
+            self.statuses,
+            self.waiting,
+        )
+        lines = describe_override_losses(configuration.config, self.statuses.of, statuses.of)
+        if lines:
+            raise LossError(lines)
 
     def _act(
         self, configuration: LoadedConfig, statuses: BackendStatuses, compare: bool
@@ -299,8 +319,12 @@ class Reconciler:
     def _tell(self, statuses: BackendStatuses) -> None:
         before, self.statuses = self.statuses, statuses
         self._passes.take(*self._planned)
+        acting, self._acting = self._acting, None
         for kind, subject, message, evidence in state_events(before, statuses):
-            self._events.add(kind, subject, message, evidence)
+            ordered = acting is not None and kind in _ORDERED and subject == "/".join(acting[0])
+            self._events.add(
+                kind, subject, message, evidence, acting[1] if acting and ordered else ""
+            )
 
     def _succeeded(self) -> None:
         if self._failed:
@@ -331,21 +355,6 @@ class Reconciler:
         elif self.obstacles and not obstacles:
             self._events.add(EventKind.NETWORK_RECOVERED)
         self.obstacles = obstacles
-
-    def _defer(self, reason: str) -> None:
-        if reason != self.deferred:
-            self._events.add(
-                EventKind.CYCLE_FAILED, message=f"configuration change deferred: {reason}"
-            )
-        self.deferred = reason
-
-    def refuse(self, problems: tuple[PlacedProblem, ...]) -> None:
-        """Remembers why the file's configuration is not taken; the one before goes on."""
-        self.deferred = ""
-        if self.refused is None or self.refused.problems != problems:
-            first = problems[0].message if problems else ""
-            self._events.add(EventKind.CONFIGURATION_REFUSED, message=first)
-            self.refused = Refusal(self._wall(), problems)
 
     def _forget_overrides(self) -> None:
         """Overrides of backends that are no longer configured."""

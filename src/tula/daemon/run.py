@@ -61,6 +61,7 @@ def run(
     make_adapters: MakeAdapters,
     *,
     serve: Serve,
+    watch: bool = False,
     force: bool = False,
     clear_on_exit: bool = False,
     socket_group: str | None = None,
@@ -68,8 +69,8 @@ def run(
 ) -> int:
     """Runs until SIGTERM or SIGINT, and returns the command's exit status.
 
-    ``interval``: seconds between looks at the kernel when nothing happens. Raises KernelError and
-    StateError for what keeps it from starting.
+    ``watch``: a changed file is taken at once. ``interval``: seconds between looks at the kernel
+    when nothing happens. Raises KernelError and StateError for what keeps it from starting.
     """
     _configure_log()
     allow_many_sockets()
@@ -78,7 +79,7 @@ def run(
     sys.setswitchinterval(_SWITCH)
     store = Store(state_dir)
     with store.owned():
-        daemon = _assemble(file, store, make_adapters, force)
+        daemon = _assemble(file, store, make_adapters, watch, force)
         with daemon.components.events.stored(EventFile(state_dir, on_failure=_tell_unsaved)):
             try:
                 status = asyncio.run(
@@ -86,6 +87,7 @@ def run(
                 )
             finally:
                 daemon.components.loop.close()
+                daemon.writer.end(daemon.components.checks.findings())
                 daemon.control.close()
             if clear_on_exit and status == 0:
                 daemon.balancer.clear()
@@ -97,6 +99,7 @@ class _Daemon:
     """The parts that ``run`` starts and ends."""
 
     balancer: Balancer
+    writer: Writer
     components: Components
     control: LocalControl
     kernel_events: KernelEvents
@@ -104,8 +107,10 @@ class _Daemon:
     large_packets: LargePacketWatch
 
 
-def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool) -> _Daemon:
-    adapters, events, watch = make_adapters(), EventLog(), FileWatch(file)
+def _assemble(
+    path: Path, store: Store, make_adapters: MakeAdapters, follow_file: bool, force: bool
+) -> _Daemon:
+    adapters, events, file = make_adapters(), EventLog(), FileWatch(path)
     kernel_events, supervisor = KernelEvents(), Supervisor(events)
     adapters.path.guard()
     balancer = Balancer(adapters, store)
@@ -116,7 +121,6 @@ def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool
         CheckPlanner(settings, store, adapters.network, balancer.probe_socket, events),
         events,
         kernel_events.muted,
-        force=force,
     )
     wake: list[Callable[[], None]] = []
     checker = Checker(
@@ -125,14 +129,25 @@ def _assemble(file: Path, store: Store, make_adapters: MakeAdapters, force: bool
         on_evidence=lambda name: _tell_evidence(checks, events, name),
     )
     checks = Checks(checker)
-    loop = ControlLoop(writer, checks, kernel_events, watch, adapters.sysctls, supervisor)
+    loop = ControlLoop(
+        writer,
+        checks,
+        kernel_events,
+        file,
+        adapters.sysctls,
+        supervisor,
+        follow_file=follow_file,
+        force=force,
+    )
     wake.append(lambda: loop.trigger(Trigger.HEALTH))
-    components = Components(loop, checker, checks, events, watch, supervisor)
-    control = LocalControl(components, make_adapters)
+    components = Components(loop, checker, checks, events, file, supervisor)
+    control = LocalControl(components, make_adapters, store)
     announcements = Announcements(adapters.network, KernelAnnouncer())
     large_packets = LargePacketWatch(KernelLargePackets, KernelSenderTeller())
     loop.followers += [announcements.follow, large_packets.follow]
-    return _Daemon(balancer, components, control, kernel_events, announcements, large_packets)
+    return _Daemon(
+        balancer, writer, components, control, kernel_events, announcements, large_packets
+    )
 
 
 def _tell_unsaved(error: str) -> None:
@@ -152,7 +167,7 @@ async def _live(
     loop, ending, parts = asyncio.get_running_loop(), asyncio.Event(), daemon.components
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: parts.loop.trigger(Trigger.CONFIGURATION))
+    loop.add_signal_handler(signal.SIGHUP, lambda: parts.loop.take_file("SIGHUP", "SIGHUP"))
     listening = asyncio.Event()
     with daemon.kernel_events:
         tasks = {

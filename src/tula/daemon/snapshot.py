@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tula.config.load import LoadedConfig
+from tula.daemon.configurations import Tentative
 from tula.engine.change import Applied
-from tula.engine.control import Cycle, Refusal
+from tula.engine.control import Cycle, FileState, Refusal
 from tula.engine.statistics import CycleStatistics
 from tula.engine.store import Remembered
 from tula.health.check import Check
@@ -45,11 +46,14 @@ class Snapshot:
 
     revision: int = 0
     configuration: LoadedConfig | None = None
-    """the accepted configuration"""
+    """the running configuration"""
     accepted_at: float | None = None
+    tentative: Tentative | None = None
+    """what the configuration is, if it waits for confirmation"""
     refused: Refusal | None = None
     deferred: str = ""
     """why the file's configuration is not taken yet; it is tried again"""
+    file: FileState = field(default_factory=FileState)
     statuses: BackendStatuses = field(default_factory=BackendStatuses)
     overrides: Mapping[BackendName, Override] = field(default_factory=dict)
     entered: Mapping[BackendName, float] = field(default_factory=dict)

@@ -12,17 +12,18 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 
 import structlog
 
 from tula.config.load import LoadedConfig
 from tula.daemon.checks import CheckPlanner
 from tula.daemon.connection_counts import ConnectionBalance
-from tula.daemon.reconciler import CycleResult, Findings, Reconciler
+from tula.daemon.reconciler import CycleResult, Findings, Reconciler, place_problems
 from tula.daemon.snapshot import Connections, Snapshot
 from tula.engine.balancer import Balancer
 from tula.engine.change import Change
-from tula.engine.control import Cycle
+from tula.engine.control import Cycle, LossError, Order
 from tula.engine.event_log import EventLog
 from tula.engine.overrides import OverrideChange
 from tula.engine.statistics import CycleOutcome, CycleStatistics
@@ -30,9 +31,16 @@ from tula.model.errors import KernelError, StateError
 from tula.model.health import BackendName, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
 
-Offer = LoadedConfig | tuple[PlacedProblem, ...] | None
-"""What the file holds: a configuration, or the problems that keep it from being one; None: nobody
-has looked."""
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the daemon's file holds, to be taken: a configuration, or why it is none."""
+
+    found: LoadedConfig | tuple[PlacedProblem, ...]
+    file: str
+    """its name, for people"""
+    order: Order
+
 
 _ADOPTED = "was down when the daemon before this one ended"
 _REVISIONS = 100
@@ -50,21 +58,19 @@ class Writer:
         events: EventLog,
         aside: Callable[[], AbstractContextManager[None]],
         *,
-        force: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """``aside`` keeps the daemon's own changes of many elements from being heard (see
-        ``EventSource.muted``); ``force`` allows the file to take this machine's SSH port; ``wall``
-        tells seconds since the epoch."""
+        ``EventSource.muted``); ``wall`` tells seconds since the epoch."""
         self._balancer = balancer
         self._reconciler = reconciler
         self._checks = checks
         self._events = events
         self._balance = ConnectionBalance(events)
         self._aside = aside
-        self._force = force
         self._wall = wall
         self._adopted: Mapping[BackendName, Health] = {}
+        self._read = False
         self._started = False
         self._connections: Connections | None = None
         self._last: Cycle | None = None
@@ -72,15 +78,24 @@ class Writer:
         self._revisions: deque[int] = deque(maxlen=_REVISIONS)
         self.snapshot = Snapshot()
 
+    def start(self) -> None:
+        """Takes up what the state directory remembers. Never raises: what failed is tried again by
+        the first cycle."""
+        with self._publishing():
+            try:
+                self._start()
+            except StateError as error:
+                self._reconciler.fail(str(error))
+
     def cycle(
         self,
         findings: Findings,
         *,
         compare: bool = False,
-        offer: Offer = None,
+        offer: Offer | None = None,
         decided: float | None = None,
     ) -> CycleResult:
-        """One cycle, of the file's configuration if that is another one than the accepted.
+        """One cycle, of the offered configuration if that is another one than the running.
 
         ``decided``: when the first verdict was reached that this cycle acts on (monotonic). Never
         raises: whatever fails is told in the result, and the next cycle compares everything.
@@ -99,31 +114,66 @@ class Writer:
             return result
 
     def apply(
-        self, configuration: LoadedConfig, findings: Findings, *, force: bool = False
+        self, configuration: LoadedConfig, findings: Findings, order: Order
     ) -> tuple[Change, CycleResult]:
         """Accepts a configuration. Raises as ``Reconciler.accept`` does; is a cycle, too."""
         with self._publishing(), self._aside():
             start = time.perf_counter()
-            change = self._reconciler.accept(configuration, findings, force=force)
+            change = self._reconciler.accept(configuration, findings, order)
             result = self._accepted(change, start)
             self._record(result, None)
             return change, result
 
-    def refuse(self, problems: tuple[PlacedProblem, ...]) -> None:
-        """The file's configuration has these problems."""
+    def confirm(self, by: str) -> None:
+        """Accepts what waits for confirmation. Raises NothingToConfirmError, and StateError; then
+        it still waits."""
         with self._publishing():
-            self._reconciler.refuse(problems)
+            self._reconciler.confirm(by)
+
+    def go_back(self, findings: Findings, why: str, by: str) -> CycleResult:
+        """Restores the configuration from before the one that waits for confirmation."""
+        with self._publishing():
+            self._reconciler.go_back(why, by)
+            return self.cycle(findings, compare=True)
+
+    def end(self, findings: Findings) -> None:
+        """Before the daemon ends: nobody could confirm what waits for it any more."""
+        if self.snapshot.tentative is not None:
+            self.go_back(findings, "the daemon ends", "")
+
+    def refuse(
+        self, problems: tuple[PlacedProblem, ...], file: str, by: str = "", *, keep: bool = True
+    ) -> None:
+        """A configuration has these problems; ``keep``: it is that of the daemon's file."""
+        with self._publishing():
+            self._reconciler.configurations.refuse(problems, file, by, keep)
+
+    def found_file(self, text: bytes | None, file: str, error: str = "") -> None:
+        """The daemon's file holds this text; None: it cannot be read, for this reason."""
+        with self._publishing():
+            configurations = self._reconciler.configurations
+            configurations.found_file(text, file)
+            if text is None:
+                configurations.refuse((PlacedProblem(error),), file)
 
     def override(
-        self, backend: BackendName, change: OverrideChange, findings: Findings
+        self,
+        backend: BackendName,
+        change: OverrideChange,
+        findings: Findings,
+        *,
+        by: str = "",
+        yes: bool = True,
     ) -> CycleResult:
         """Changes the operator's override of a backend, and brings the kernel to it.
 
-        Raises StateError, and then nothing has changed.
+        Raises StateError, and LossError unless ``yes``, and then nothing has changed.
         """
         with self._publishing():
-            before = self._reconciler.overrides.get(backend, Override())
-            self._reconciler.override(backend, change(before))
+            override = change(self._reconciler.overrides.get(backend, Override()))
+            if not yes:
+                self._reconciler.require_no_loss(backend, override, findings)
+            self._reconciler.override(backend, override, by)
             return self.cycle(findings)
 
     def count(self, counts: Connections | None, findings: Findings) -> CycleResult | None:
@@ -137,15 +187,23 @@ class Writer:
             self._reconciler.shares = moved
             return self.cycle(findings)
 
-    def _cycle(self, findings: Findings, compare: bool, offer: Offer) -> CycleResult:
+    def _start(self) -> None:
+        if not self._read:
+            self._reconciler.start()
+            self._read = True
+
+    def _cycle(self, findings: Findings, compare: bool, offer: Offer | None) -> CycleResult:
         if not self._started:
             compare = True
-            self._reconciler.start()
+            self._start()
             now = self._wall()
             down = self._reconciler.adopted()
             self._adopted = {name: Health(False, now, _ADOPTED) for name in down}
             findings = {**self._adopted, **findings}
             self._started = True
+        if self._reconciler.configurations.overdue:
+            self._reconciler.go_back("not confirmed in time")
+            compare = True
         start = time.perf_counter()
         change = None if offer is None else self._offer(offer, findings)
         if change is not None:
@@ -155,23 +213,29 @@ class Writer:
         self._plan_checks(compare or offer is not None)
         return result
 
-    def _offer(
-        self, offer: LoadedConfig | tuple[PlacedProblem, ...], findings: Findings
-    ) -> Change | None:
-        """What was changed for the file's configuration, if it is accepted and was not before."""
-        if not isinstance(offer, LoadedConfig):
-            self._reconciler.refuse(offer)
+    def _offer(self, offer: Offer, findings: Findings) -> Change | None:
+        """What was changed for the file's configuration, if it is taken and did not run before."""
+        configurations, found = self._reconciler.configurations, offer.found
+        file, by = offer.file, offer.order.by
+        if not isinstance(found, LoadedConfig):
+            configurations.refuse(found, file, by)
             return None
-        accepted = self._reconciler.configuration
-        if accepted is not None and accepted.source == offer.source:
-            self._reconciler.still_accepted()
+        running = configurations.running
+        same = running is not None and running.source == found.source
+        if same and configurations.tentative is None:
+            configurations.still_accepted()
             return None
         try:
             # With nothing that could run instead, what can run does, and the rest when it comes.
-            late = accepted is None
-            return self._reconciler.accept(offer, findings, force=self._force, late=late)
-        except (ProblemsError, KernelError, StateError):
-            return None  # the reconciler has told it
+            order = replace(offer.order, late=running is None)
+            return self._reconciler.accept(found, findings, order)
+        except ProblemsError as error:
+            configurations.refuse(place_problems(error, found.positions), file, by)
+        except LossError as error:
+            configurations.refuse(loss_problems(error), file, by)
+        except (KernelError, StateError) as error:
+            configurations.defer(str(error))
+        return None
 
     def _accepted(self, change: Change, start: float) -> CycleResult:
         self._plan_checks(settle=True)
@@ -209,15 +273,18 @@ class Writer:
 
     def _publish(self) -> None:
         reconciler, balancer, checks = self._reconciler, self._balancer, self._checks.planned
+        configurations = reconciler.configurations
         for revision in sorted(reconciler.known_revisions.difference(self._revisions)):
             self._revisions.append(revision)
         problems = reconciler.problems + reconciler.warnings + self._balance.problems
         self.snapshot = Snapshot(
             revision=self.snapshot.revision + 1,
-            configuration=reconciler.configuration,
-            accepted_at=reconciler.accepted_at,
-            refused=reconciler.refused,
-            deferred=reconciler.deferred,
+            configuration=configurations.running,
+            accepted_at=configurations.accepted_at,
+            tentative=configurations.tentative,
+            refused=configurations.refused,
+            deferred=configurations.deferred,
+            file=configurations.file,
             statuses=reconciler.statuses,
             overrides=reconciler.overrides,
             entered=reconciler.entered,
@@ -235,3 +302,10 @@ class Writer:
             last_cycle=self._last,
             cycles=self._cycles,
         )
+
+
+def loss_problems(error: LossError) -> tuple[PlacedProblem, ...]:
+    """Why nobody has taken the file's configuration, though nothing is wrong with it."""
+    return tuple(
+        PlacedProblem(f"{line}; if that is meant: tula reload --yes") for line in error.lines
+    )

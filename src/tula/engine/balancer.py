@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from tula.dataplane.port import Followed, Memory, Receipt
 from tula.engine.change import Applied, Change, Outcome, Prepared, routes_moved
+from tula.engine.history import Record
 from tula.engine.host_settings import HostSettings
 from tula.engine.overrides import changed_overrides
 from tula.engine.reader import Adapters, Reader
@@ -72,7 +73,7 @@ class Balancer(Reader):
         self.unsaved = ""
         """Why the disk did not take what must be remembered; it is tried again."""
         self._unsaved: Remembered | None = None
-        self._unaccepted: tuple[bytes, Callable[[], None]] | None = None
+        self._unaccepted: tuple[bytes, Record | None, Callable[[], None]] | None = None
         self.last_remembered = Remembered()
         """What was read from the disk or meant for it last."""
 
@@ -136,11 +137,15 @@ class Balancer(Reader):
         late: bool = False,
         statuses: StatusesOf | None = None,
         shares: Shares = NO_SHARES,
+        record: Record | None = None,
+        tentative: bool = False,
     ) -> Outcome:
         """Brings the machine to the configuration in one step, and accepts it.
 
         ``late``: interfaces that it names may come later; until then it is done as far as it can
         be, and the rest is among the problems.
+        ``record`` is for the history. One that is ``tentative`` is not accepted: after a crash
+        the accepted one comes back.
         """
         with self._store.locked():
             if statuses is None:
@@ -154,14 +159,23 @@ class Balancer(Reader):
             early = Remembered(self._path.dump(prepared.path.memory), before.retired)
             self._remember(before, early)
             try:
-                accept = self._store.prepare_configuration(source)
+                accept = None
+                if not tentative:
+                    accept = self._store.prepare_configuration(source, record)
                 prepared, receipt = self._commit(prepared, strict=True)
             except (KernelError, StateError):
                 # The old configuration goes on, and its counts are found by the old numbers.
                 self._try_remember(early, before)
                 raise
-            self._unaccepted = (source, accept)
+            if accept is not None:
+                self._unaccepted = (source, record, accept)
             return self._finish(prepared, receipt, early)
+
+    def accept(self, source: bytes, record: Record) -> None:
+        """Accepts the configuration that runs, which was tentative. Raises StateError."""
+        with self._store.locked():
+            self._store.prepare_configuration(source, record)()
+            self._unaccepted = None
 
     def reconcile(
         self, config: Config, statuses: StatusesOf, shares: Shares = NO_SHARES
@@ -382,12 +396,13 @@ class Balancer(Reader):
         """The configuration that runs is the accepted one: on the disk too, or why not yet."""
         if self._unaccepted is None:
             return []
-        source, accept = self._unaccepted
+        source, record, accept = self._unaccepted
         try:
             accept()
         except StateError as error:
             # What was written aside may be gone: the next time it is written again.
-            self._unaccepted = (source, lambda: self._store.prepare_configuration(source)())
+            again = self._store.prepare_configuration
+            self._unaccepted = (source, record, lambda: again(source, record)())
             return [f"the configuration runs, and is not accepted on disk: {error}"]
         self._unaccepted = None
         return []

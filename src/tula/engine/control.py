@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tula.engine.backend_view import BackendView
+from tula.engine.history import Entry
 from tula.engine.statistics import CycleOutcome
 from tula.model.config import Backend, Config
 from tula.model.event import EventPage
@@ -40,6 +41,21 @@ class NoSuchBackendError(ControlError):
         self.near = near
 
 
+class LossError(ControlError):
+    """That takes so much out of service that it must be asked for with ``yes``; a line for each."""
+
+    def __init__(self, lines: tuple[str, ...]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+class NothingToConfirmError(ControlError):
+    """No configuration waits for confirmation."""
+
+    def __init__(self) -> None:
+        super().__init__("no configuration waits for confirmation: it was confirmed, or went back")
+
+
 class RefusedError(ControlError):
     """The daemon does not do that, and asking again does not help; a line for each reason."""
 
@@ -65,11 +81,50 @@ class ApplyOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """Who wants a configuration accepted, and how.
+
+    ``force`` allows a service to take this machine's SSH port; ``yes`` allows what LossError is
+    about; with ``late``, interfaces that it names may come later. With ``confirm``, in seconds,
+    the configuration before comes back unless it is confirmed in that time.
+    """
+
+    by: str = ""
+    how: str = "apply"
+    force: bool = False
+    yes: bool = False
+    confirm: float | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """``number`` is that of the configuration that runs again, ``file_differs`` whether the
+    daemon's file holds another one."""
+
+    number: int
+    changed: bool
+    file: str
+    file_differs: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """The file's configuration was refused, for these reasons; an older one runs."""
 
     since: float
     problems: tuple[PlacedProblem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """How the daemon's file stands to the configuration that runs.
+
+    ``differs_since`` is in seconds since the epoch; None: it does not differ, or cannot be read.
+    """
+
+    digest: str | None = None
+    differs_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +153,10 @@ class DaemonFacts:
     refused: Refusal | None = None
     deferred: str = ""
     """why the file's configuration is not taken yet, though nothing is wrong with it"""
+    differs_since: float | None = None
+    """since when the file has held another configuration than the one that runs"""
+    confirm_until: float | None = None
+    """when the configuration before comes back, unless this one is confirmed"""
     problems: tuple[str, ...] = ()
     digest: str | None = None
     """SHA-256 of the accepted configuration's text"""
@@ -106,7 +165,7 @@ class DaemonFacts:
 
 
 class Control(Protocol):
-    """The running daemon.
+    """The running daemon. ``by`` is who asks for a change.
 
     Every method may raise BusyError. Those that change something return when it is on the disk
     and in the kernel; they raise KernelError or StateError when that failed. What is on the disk
@@ -128,33 +187,50 @@ class Control(Protocol):
         With ``datagram``, where a later fragment of that datagram goes.
         """
 
-    async def drain(self, backend: BackendName, deadline: float | None) -> None:
+    async def drain(
+        self, backend: BackendName, deadline: float | None, *, by: str = "", yes: bool = False
+    ) -> None:
         """Stops new connections; existing ones go on, at most ``deadline`` seconds from now.
 
-        Raises NoSuchBackendError, as all that name a backend.
+        Raises NoSuchBackendError, as all that name a backend; LossError for the last one that
+        serves, unless ``yes``, as ``disable`` and ``set_weight`` do.
         """
 
-    async def undrain(self, backend: BackendName) -> None:
+    async def undrain(self, backend: BackendName, *, by: str = "") -> None:
         """Takes ``drain`` back; nothing happens when it was not drained."""
 
-    async def disable(self, backend: BackendName) -> None:
+    async def disable(self, backend: BackendName, *, by: str = "", yes: bool = False) -> None:
         """Stops all traffic: existing connections move to other backends, which reset them."""
 
-    async def enable(self, backend: BackendName) -> None:
+    async def enable(self, backend: BackendName, *, by: str = "") -> None:
         """Takes ``disable`` back; nothing happens when it was not disabled."""
 
-    async def set_weight(self, backend: BackendName, weight: int | None) -> None:
+    async def set_weight(
+        self, backend: BackendName, weight: int | None, *, by: str = "", yes: bool = False
+    ) -> None:
         """Overrides the configuration's weight (0 to 65535); None: the configuration's again."""
 
-    async def apply(self, source: bytes | None, force: bool) -> ApplyOutcome:
-        """Reads the configuration file again and brings the kernel to it, as SIGHUP does.
+    async def apply(self, source: bytes | None, order: Order) -> ApplyOutcome:
+        """Accepts a configuration and brings the kernel to it; None: that of the daemon's file,
+        read anew. Raises LossError."""
 
-        ``source`` is the text that the caller means; raises RefusedError when the file holds
-        another. ``force`` allows a service to take this machine's SSH port.
-        """
+    async def confirm(self, by: str) -> None:
+        """Keeps the configuration that waits for it. Raises NothingToConfirmError."""
 
-    async def plan(self, source: bytes | None, force: bool) -> ApplyOutcome:
-        """What a configuration would change here, or None: the running one; changes nothing.
+    async def rollback(self, number: int | None, by: str) -> Rollback:
+        """Goes back to an accepted configuration, by default the one before. Raises RefusedError
+        if there is none. What waits for confirmation is given up."""
+
+    async def history(self) -> tuple[Entry, ...]:
+        """The accepted configurations, the oldest first; the last one is in force."""
+
+    async def diff(self, number: int | None) -> str:
+        """How an accepted configuration, by default the one before, differs from the one that
+        runs, as a unified diff without secrets. Raises RefusedError if there is none."""
+
+    async def plan(self, source: bytes | None, force: bool, *, file: bool = False) -> ApplyOutcome:
+        """What a configuration would change here; None: the running one, or with ``file`` that
+        of the daemon's file. Changes nothing.
 
         Uses the backends' present health, so what is down on purpose is no difference.
         """

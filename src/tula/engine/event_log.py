@@ -91,20 +91,25 @@ class EventLog:
                 self.add(*event)
 
     def add(
-        self, kind: EventKind, subject: str = "", message: str = "", evidence: str = ""
+        self,
+        kind: EventKind,
+        subject: str = "",
+        message: str = "",
+        evidence: str = "",
+        by: str = "",
     ) -> None:
-        """Something happened now."""
+        """Something happened now; ``by`` is who asked for it."""
         if self._held.events is not None:
-            self._held.events.append((kind, subject, message, evidence))
+            self._held.events.append((kind, subject, message, evidence, by))
             return
         with self._lock:
             self._number += 1
             now = self._clock()
-            event = Event(self._number, now, kind, subject, message, evidence)
+            event = Event(self._number, now, kind, subject, message, evidence, by)
             self._events.append(event)
             if self._file is not None:
                 self._file.add(event)
-        told = {"subject": subject, "message": message, "evidence": evidence}
+        told = {"subject": subject, "message": message, "evidence": evidence, "by": by}
         shown = {name: text for name, text in told.items() if text}
         (self._log.warning if kind in _LOUD else self._log.info)(str(kind), **shown)
 
@@ -112,7 +117,7 @@ class EventLog:
 class _Held(threading.local):
     """What a thread has added and not shown yet; None: it shows all at once."""
 
-    events: list[tuple[EventKind, str, str, str]] | None = None
+    events: list[tuple[EventKind, str, str, str, str]] | None = None
 
 
 _KINDS = {

@@ -193,7 +193,12 @@ def _configuration(facts: DaemonFacts) -> dict[str, Any]:
     return {
         "digest": facts.digest,
         "accepted": facts.accepted_at,
-        "file_differs": facts.refused is not None or bool(facts.deferred),
+        "file": str(facts.file),
+        "file_differs": facts.differs_since is not None
+        or facts.refused is not None
+        or bool(facts.deferred),
+        "file_differs_since": facts.differs_since,
+        "confirm_until": facts.confirm_until,
     }
 
 

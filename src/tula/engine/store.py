@@ -1,6 +1,7 @@
 """What Tula remembers on disk, in its state directory.
 
-``document.yaml`` is the last accepted configuration, byte for byte; ``memory.json`` holds the ids,
+``document.yaml`` is the accepted configuration, byte for byte, and ``accepted-*`` are those before
+it (see ``tula.engine.history``); ``memory.json`` holds the ids,
 and the counters of elements that the kernel no longer has; ``overrides.json`` the operator's
 overrides; ``sysctls.json`` the values of kernel settings before Tula changed them. Each file is
 replaced as a whole (written under another name, fsync, rename), so a crash leaves the old one or
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tula.engine.history import Entry, History, Record, digest_of
 from tula.kernel.clock import Clock, SystemClock, to_boot, to_wall
 from tula.kernel.directory import Directory, describe_error
 from tula.model.errors import StateError
@@ -29,6 +31,8 @@ CONFIGURATION, CLEARED, MEMORY, LOCK = "document.yaml", "cleared.yaml", "memory.
 OVERRIDES = "overrides.json"
 SYSCTLS = "sysctls.json"
 DAEMON_LOCK = "daemon.lock"
+_SECRET = 0o600
+"""Configurations hold passwords."""
 
 RetiredCounts = Mapping[str, Mapping[str, Count]]
 """By service, then by Backend.key."""
@@ -82,6 +86,7 @@ class Store:
         self.directory = directory
         self._clock = clock or SystemClock()
         self._files = Directory(directory)
+        self._history = History(self._files, self._clock)
         self._lock_timeout = lock_timeout
         self._owned = False
 
@@ -151,14 +156,59 @@ class Store:
         """The last accepted configuration; None if there is none. Raises StateError."""
         return self._read(CONFIGURATION)
 
-    def prepare_configuration(self, text: bytes) -> Callable[[], None]:
+    def prepare_configuration(
+        self, text: bytes, record: Record | None = None
+    ) -> Callable[[], None]:
         """Writes a configuration under a temporary name; calling the result accepts it.
 
-        So a full disk is noticed before the kernel is changed. Both raise StateError.
+        So a full disk is noticed before the kernel is changed. ``record`` is what the history
+        says of it. Both raise StateError.
         """
         if self.configuration() == text:
             return lambda: None
-        return self._write_aside(CONFIGURATION, text)
+        accept = self._write_aside(CONFIGURATION, text, _SECRET)
+        with self._state_errors():
+            enter = self._history.prepare(text, record or Record())
+
+        def both() -> None:
+            accept()
+            with self._state_errors():
+                enter()
+
+        return both
+
+    def history(self) -> tuple[Entry, ...]:
+        """The accepted configurations, the oldest first; the last one runs. Raises StateError."""
+        with self._state_errors():
+            entries = self._history.entries()
+        accepted = self.configuration()
+        if accepted is None or (entries and entries[-1].digest == digest_of(accepted)):
+            return entries
+        # It was accepted by an earlier version, or the daemon was killed in between.
+        number = entries[-1].number + 1 if entries else 1
+        with self._state_errors():
+            when = self._files.modified(CONFIGURATION)
+        return (*entries, Entry(number, when, digest_of(accepted)))
+
+    def past_configuration(self, number: int) -> bytes:
+        """The text of an entry of the history. Raises StateError."""
+        with self._state_errors():
+            try:
+                return self._history.read(number)
+            except FileNotFoundError:
+                pass
+        accepted, entries = self.configuration(), self.history()
+        if accepted is None or not entries or entries[-1].number != number:
+            raise StateError(f"{self.directory}: no accepted configuration {number}")
+        return accepted
+
+    def complete_history(self) -> None:
+        """Enters the accepted configuration, where it is not in the history. Raises StateError."""
+        accepted = self.configuration()
+        with self._state_errors():
+            entries = self._history.entries()
+            if accepted is not None and (not entries or entries[-1].digest != digest_of(accepted)):
+                self._history.prepare(accepted, Record(how="found at start"))()
 
     def clear_configuration(self) -> None:
         """Renames the configuration, so that nothing applies it again. Raises StateError."""
@@ -236,11 +286,18 @@ class Store:
     def _write(self, name: str, text: bytes) -> None:
         self._write_aside(name, text)()
 
-    def _write_aside(self, name: str, text: bytes) -> Callable[[], None]:
+    @contextmanager
+    def _state_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StateError(f"{self.directory}: {error.strerror or error}") from error
+
+    def _write_aside(self, name: str, text: bytes, mode: int = 0o644) -> Callable[[], None]:
         """Writes the text to disk under a temporary name; the result renames it."""
         final = self.directory / name
         try:
-            rename = self._files.prepare(name, text)
+            rename = self._files.prepare(name, text, mode)
         except OSError as error:
             raise StateError(f"{final}: {error.strerror}") from error
 

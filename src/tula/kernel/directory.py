@@ -46,10 +46,20 @@ class Directory:
         with os.fdopen(file, "rb") as handle:
             return handle.read()
 
+    def names(self) -> list[str]:
+        """The names of what is in the directory."""
+        with self._opened() as directory, _readable(directory) as reopened:
+            return [entry.name for entry in os.scandir(reopened)]
+
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """A file's size in bytes."""
         with self._opened() as directory:
             return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+
+    def modified(self, name: str) -> float:
+        """When a file was written, in seconds since the epoch."""
+        with self._opened() as directory:
+            return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
 
     def write(self, name: str, text: bytes, mode: int = 0o644) -> None:
         """Replaces a file: a crash leaves the old one or the new one."""

@@ -14,6 +14,13 @@ class EventKind(StrEnum):
     DAEMON_STOPPED = "daemon-stopped"
     CONFIGURATION_ACCEPTED = "configuration-accepted"
     CONFIGURATION_REFUSED = "configuration-refused"
+    CONFIGURATION_DIFFERS = "configuration-differs"
+    """the daemon's file was changed, and nobody has had it accepted"""
+    CONFIGURATION_TENTATIVE = "configuration-tentative"
+    """it runs, and goes unless it is confirmed in time"""
+    CONFIGURATION_CONFIRMED = "configuration-confirmed"
+    CONFIGURATION_REVERTED = "configuration-reverted"
+    """the one before the tentative one runs again"""
     BACKEND_UP = "backend-up"
     BACKEND_DOWN = "backend-down"
     BACKEND_DIAGNOSED = "backend-diagnosed"
@@ -48,7 +55,8 @@ class Event:
     """One thing that happened; numbers count up from 1, without gaps, while the daemon runs.
 
     ``time`` is in seconds since the epoch; ``subject`` is ``service/backend``, a service's name,
-    or empty; ``evidence`` is one line, such as what a probe saw.
+    or empty; ``evidence`` is one line, such as what a probe saw; ``by`` is who asked for it, empty
+    for what the daemon did by itself.
     """
 
     number: int
@@ -57,6 +65,7 @@ class Event:
     subject: str = ""
     message: str = ""
     evidence: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

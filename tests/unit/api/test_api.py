@@ -9,7 +9,15 @@ from fastapi.testclient import TestClient
 
 from support.fake_control import STEP, FakeControl, make_events
 from tula.api.app import make_app
-from tula.engine.control import ApplyOutcome, BusyError, Control, RefusedError
+from tula.engine.control import (
+    ApplyOutcome,
+    BusyError,
+    Control,
+    NothingToConfirmError,
+    Order,
+    RefusedError,
+)
+from tula.engine.history import Entry
 from tula.model.errors import KernelError, StateError
 from tula.model.problem import PlacedProblem
 
@@ -177,17 +185,48 @@ YAML = {"Content-Type": "application/yaml; charset=utf-8"}
 
 def test_apply_and_reload(api: TestClient, control: FakeControl) -> None:
     wanted = {"changed": True, "steps": [STEP], "warnings": []}
-    assert api.post("/apply", content=control.file, headers=YAML).json() == wanted
-    assert api.post("/apply?force=true", content=control.file, headers=YAML).json() == wanted
-    assert api.post("/reload").json() == wanted
-    assert control.done == [("apply", False), ("apply", True), ("apply", False)]
+    assert api.post("/apply", content=b"some", headers=YAML).json() == wanted
+    assert api.post("/apply?force=true&confirm=60", content=b"more", headers=YAML).json() == wanted
+    assert api.post("/reload?yes=true").json() == wanted
+    assert control.done == [
+        ("apply", b"some", Order(how="apply")),
+        ("apply", b"more", Order(how="apply", force=True, yes=True, confirm=60)),
+        ("apply", None, Order(how="reload", yes=True)),
+    ]
 
 
-def test_another_text_than_the_daemons_file(api: TestClient, control: FakeControl) -> None:
-    answer = api.post("/apply", content=b"another", headers=YAML)
-    assert answer.status_code == 422
-    assert errors(answer) == [{"message": "the daemon runs /etc/tula/tula.yaml; change that file"}]
+@pytest.mark.parametrize("path", ["/apply", "/reload", f"{BACKEND}/drain", f"{BACKEND}/disable"])
+def test_a_loss_must_be_asked_for(api: TestClient, control: FakeControl, path: str) -> None:
+    control.loss = ("this takes away 6 of 7 services: a, b, c, d, e and 1 more",)
+    given: dict[str, Any] = {"content": b"some", "headers": YAML} if path == "/apply" else {}
+    answer = api.post(path, **given)
+    assert answer.status_code == 409
+    assert errors(answer) == [{"message": control.loss[0]}]
     assert control.done == []
+    assert api.post(f"{path}?force=true", **given).status_code == 200
+    assert len(control.done) == 1
+
+
+def test_what_was_accepted(api: TestClient, control: FakeControl) -> None:
+    control.accepted = (Entry(7, 1.5, "abc", "root", "apply", ("+ service web: 2 backends",)),)
+    assert api.get("/history").json() == {
+        "entries": [
+            {
+                "number": 7,
+                "time": 1.5,
+                "digest": "abc",
+                "by": "root",
+                "how": "apply",
+                "changes": ["+ service web: 2 backends"],
+            }
+        ]
+    }
+    assert api.get("/diff?number=7").text == "--- configuration 7\n+++ running\n"
+    assert api.post("/rollback?number=7").json()["number"] == 7
+    assert api.post("/confirm").json() == {"confirmed": True}
+    assert control.done == [("rollback", 7), ("confirm",)]
+    control.error = NothingToConfirmError()
+    assert api.post("/confirm").status_code == 409
 
 
 def test_a_document_with_problems(api: TestClient, control: FakeControl) -> None:
@@ -201,7 +240,7 @@ def test_a_document_with_problems(api: TestClient, control: FakeControl) -> None
 
 def test_a_form_of_another_site_applies_nothing(api: TestClient, control: FakeControl) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
-        answer = api.post("/apply", content=control.file, headers={"Content-Type": kind})
+        answer = api.post("/apply", content=b"some", headers={"Content-Type": kind})
         assert answer.status_code == 415
         assert errors(answer)
     assert control.done == []

@@ -15,13 +15,14 @@ import pytest
 
 from support.fake_control import FakeControl
 from tula.api.server import ServeError, listen, serve
+from tula.users import user_name
 
 
 @asynccontextmanager
-async def served(directory: Path) -> AsyncIterator[Path]:
+async def served(directory: Path, control: FakeControl | None = None) -> AsyncIterator[Path]:
     """The path of a socket that answers."""
     ready = asyncio.Event()
-    task = asyncio.create_task(serve(FakeControl(), directory, None, ready))
+    task = asyncio.create_task(serve(control or FakeControl(), directory, None, ready))
     await asyncio.wait_for(ready.wait(), 10)
     try:
         yield directory / "tula.sock"
@@ -108,3 +109,14 @@ def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
         listen(tmp_path / "file" / "tula.sock", None)
     with pytest.raises(ServeError, match="too long"):
         listen(tmp_path / ("x" * 120) / "tula.sock", None)
+
+
+def test_the_daemon_knows_who_asks(tmp_path: Path) -> None:
+    async def main() -> None:
+        control = FakeControl()
+        async with served(tmp_path, control) as path:
+            request = "POST /api/v1/services/web/backends/b1/enable HTTP/1.0\r\n\r\n"
+            assert b"200 OK" in await ask(path, request)
+        assert control.by == user_name(os.geteuid())
+
+    asyncio.run(main())

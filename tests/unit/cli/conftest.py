@@ -33,10 +33,10 @@ def tula(tmp_path: Path) -> Call:
     """Calls tula with a state directory of the test's own."""
     (tmp_path / "tula.yaml").write_text(CONFIGURATION)
 
-    def call(*arguments: str) -> Result:
+    def call(*arguments: str, given: str = "") -> Result:
         env = {"TULA_STATE_DIR": str(tmp_path / "state"), "TULA_RUN_DIR": str(tmp_path / "run")}
         return CliRunner().invoke(
-            app, [a.replace("DOC", str(tmp_path)) for a in arguments], env=env
+            app, [a.replace("DOC", str(tmp_path)) for a in arguments], given, env
         )
 
     return call
@@ -45,6 +45,6 @@ def tula(tmp_path: Path) -> Call:
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[FakeControl]:
     """What the daemon of that run directory is asked; its file is the configuration."""
-    control = FakeControl(file=CONFIGURATION.encode())
+    control = FakeControl()
     with served(control, tmp_path / "run"):
         yield control

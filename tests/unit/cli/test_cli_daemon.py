@@ -12,7 +12,15 @@ import pytest
 from click.testing import Result
 
 from support.fake_control import NOW, STEP, FakeControl, make_events
-from tula.engine.control import ApplyOutcome, BusyError, Cycle, Refusal
+from tula.engine.control import (
+    ApplyOutcome,
+    BusyError,
+    Cycle,
+    NothingToConfirmError,
+    Order,
+    Refusal,
+)
+from tula.engine.history import Entry
 from tula.engine.kernel_state import KernelState
 from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
@@ -264,7 +272,7 @@ def test_events(tula: Call, daemon: FakeControl) -> None:
     assert len(tula("events").stdout.splitlines()) == 3
     found = json.loads(tula("events", "--json").stdout)["events"]
     assert [event["number"] for event in found] == [1, 2, 3]
-    assert set(found[0]) == {"number", "time", "kind", "subject", "message", "evidence"}
+    assert set(found[0]) == {"number", "time", "kind", "subject", "message", "evidence", "by"}
 
 
 def test_events_are_followed(
@@ -291,25 +299,89 @@ def test_events_are_followed(
     assert result.exit_code == 130
 
 
-def test_apply_has_the_daemon_apply_its_file(tula: Call, daemon: FakeControl) -> None:
+def test_the_daemon_accepts_what_it_is_given(
+    tula: Call, daemon: FakeControl, tmp_path: Path
+) -> None:
     for arguments in (["apply"], ["apply", "-f", "DOC/tula.yaml"], ["reload"]):
         result = tula(*arguments)
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout == "~ map slots_1_4093  (elements: 7 changed)\n"
     shown = json.loads(tula("apply", "--force", "--json").stdout)
     assert shown == {"changed": True, "steps": [STEP]}
-    assert daemon.done == [*[("apply", False)] * 3, ("apply", True)]
+    text = (tmp_path / "tula.yaml").read_bytes()
+    assert daemon.done == [
+        ("apply", None, Order(how="reload")),
+        ("apply", text, Order(how="apply")),
+        ("apply", None, Order(how="reload")),
+        ("apply", None, Order(how="reload", force=True)),
+    ]
     daemon.outcome = ApplyOutcome()
     assert tula("apply").stdout == "nothing changed\n"
 
 
-def test_apply_of_another_document(tula: Call, daemon: FakeControl, tmp_path: Path) -> None:
-    other = tmp_path / "other.yaml"
-    other.write_text(daemon.file.decode().replace("80", "81"))
-    result = tula("apply", "-f", "DOC/other.yaml")
+def test_a_loss_needs_yes_or_an_answer(
+    tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.loss = ("this takes away 40 of 50 services: a, b, c, d, e and 35 more",)
+    for arguments in (
+        ["apply", "-f", "DOC/tula.yaml"],
+        ["apply", "--force"],
+        ["reload"],
+        ["drain", "web/b1"],
+        ["disable", "web/b1"],
+        ["weight", "web/b1", "0"],
+    ):
+        result = tula(*arguments)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"tula: {daemon.loss[0]}\ntula: repeat it with --yes to do it\n"
+        assert daemon.done == []
+    for answer, status in (("n\n", 1), ("", 1), ("yes\n", 0)):
+        monkeypatch.setattr("tula.cli.common.is_terminal", lambda: True)
+        result = tula("apply", given=answer)
+        assert result.exit_code == status
+        assert f"{daemon.loss[0]}\nIs that meant? [y/N] " in result.stderr
+    assert len(daemon.done) == 1
+    assert tula("disable", "web/b1", "--yes").exit_code == 0
+
+
+def test_a_configuration_that_waits(tula: Call, daemon: FakeControl) -> None:
+    result = tula("apply", "--confirm", "1m")
+    assert result.stderr == "goes back in 60s unless you run tula confirm\n"
+    assert daemon.done == [("apply", None, Order(how="reload", confirm=60))]
+    assert tula("confirm").stdout == "confirmed\n"
+    daemon.error = NothingToConfirmError()
+    result = tula("confirm")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("tula: no configuration waits for confirmation")
+    for wrong in ("0.5s", "25h", "soon"):
+        assert tula("apply", "--confirm", wrong).exit_code == 2
+
+
+def test_confirm_needs_the_daemon(tula: Call) -> None:
+    result = tula("apply", "-f", "DOC/tula.yaml", "--confirm", "60s")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "tula: the daemon runs /etc/tula/tula.yaml; change that file\n"
-    assert daemon.done == []
+    assert "--confirm needs the daemon" in result.stderr
+
+
+def test_history_diff_and_rollback(tula: Call, daemon: FakeControl) -> None:
+    assert tula("history").stdout == "no configuration has been accepted here\n"
+    daemon.accepted = (
+        Entry(7, 0.0, "abc", "", "at start", ("+ service web: 2 backends",)),
+        Entry(8, 60.0, "def", "alice", "apply", ("~ service web: + backend b3",)),
+    )
+    assert tula("history").stdout == (
+        "    7  1970-01-01T00:00:00Z  at start\n"
+        "       + service web: 2 backends\n"
+        "    8  1970-01-01T00:01:00Z  apply by alice  (in force)\n"
+        "       ~ service web: + backend b3\n"
+    )
+    assert len(json.loads(tula("history", "--json").stdout)["entries"]) == 2
+    assert tula("diff", "7").stdout == "--- configuration 7\n+++ running\n"
+    result = tula("rollback", "7")
+    assert result.stdout == "configuration 7 runs\n"
+    assert result.stderr == (
+        "/etc/tula/tula.yaml now differs from what runs; tula rollback 7 --write writes it\n"
+    )
 
 
 def test_a_configuration_is_parsed_by_the_daemon_alone(
@@ -318,7 +390,6 @@ def test_a_configuration_is_parsed_by_the_daemon_alone(
     """The command only reads it: parsing ten thousand services takes seconds, once is enough."""
     text = "services: {}\nfrobs: 1\n"
     (tmp_path / "bad.yaml").write_text(text)
-    daemon.file = text.encode()
     for command in ("apply", "plan"):
         result = tula(command, "-f", "DOC/bad.yaml")
         assert (result.exit_code, result.stderr) == (0, "")

@@ -18,6 +18,7 @@ from tula.config.load import parse_config
 from tula.daemon.connection_counts import ConnectionCounter, name_connections
 from tula.daemon.snapshot import Connections
 from tula.dataplane.nft.ids import backend_id
+from tula.engine.control import Order
 from tula.model.config import Config, Scheduler
 from tula.model.event import EventKind
 from tula.model.health import Override
@@ -64,7 +65,7 @@ def test_shares_follow_counts_and_fall_back_to_weights(daemon: FakeDaemon) -> No
     assert not daemon.writer.cycle({}, compare=True).change, "a full look agrees"
     other: Config = make_config(replace(CONFIG.services[0], vips=(ip_address("10.0.0.101"),)))
     configuration = parse_config(render_config(other))
-    assert daemon.writer.apply(configuration, {})[0], "another VIP"
+    assert daemon.writer.apply(configuration, {}, Order())[0], "another VIP"
     assert daemon.writer.snapshot.shares == snapshot.shares
     assert not daemon.writer.cycle({}).change, "the shares stayed"
     assert kinds(daemon, None) == "wrr"

@@ -56,7 +56,7 @@ class Scene:
             watch,
             supervisor,
         )
-        self.control = LocalControl(components, lambda: machine.adapters)
+        self.control = LocalControl(components, lambda: machine.adapters, self.daemon.store)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[LocalControl]:

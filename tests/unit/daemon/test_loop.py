@@ -17,7 +17,7 @@ from support.loop_scene import B0, CONFIG, OTHER, Scene
 from tula.daemon.checks import Checks
 from tula.daemon.snapshot import Snapshot
 from tula.daemon.triggers import GATHER, Trigger
-from tula.engine.control import BusyError, RefusedError
+from tula.engine.control import BusyError, Order
 from tula.engine.statistics import CycleOutcome
 from tula.kernel.events import Events
 from tula.model.errors import KernelError
@@ -67,7 +67,7 @@ def test_apply_is_one_cycle(scene: Scene) -> None:
         async with scene.running():
             scene.write(OTHER)
             before = len(scene.kernel.transactions)
-            outcome = await scene.loop.apply(render_config(OTHER).encode(), force=False)
+            outcome = await scene.loop.apply(render_config(OTHER).encode(), Order())
             assert outcome.changed
             assert scene.snapshot.configuration is not None
             assert scene.snapshot.configuration.config == OTHER
@@ -80,7 +80,7 @@ def test_apply_is_one_cycle(scene: Scene) -> None:
                 return observe()
 
             scene.kernel.observe = look  # type: ignore[method-assign]
-            again = await scene.loop.apply(None, force=False)
+            again = await scene.loop.apply(None, Order())
             assert not again.changed
             assert len(looks) == 1, "the kernel is read once"
 
@@ -92,14 +92,12 @@ def test_apply_tells_problems_with_their_places_and_changes_nothing(scene: Scene
         async with scene.running():
             had = scene.snapshot.configuration
             scene.path.write_text("services: {}\nfrobs: 1\n")
-            (problem, *_) = (await scene.loop.apply(None, force=False)).problems[-1:]
+            (problem, *_) = (await scene.loop.apply(None, Order())).problems[-1:]
             assert (problem.line, problem.path) == (2, "frobs")
             assert scene.snapshot.refused is not None
             assert scene.snapshot.configuration is had
-            with pytest.raises(RefusedError, match="has other content; change that file"):
-                await scene.loop.apply(render_config(OTHER).encode(), force=False)
             scene.write(CONFIG)
-            assert not (await scene.loop.apply(None, force=False)).problems
+            assert not (await scene.loop.apply(None, Order())).problems
             assert scene.snapshot.refused is None
 
     run(main)
@@ -111,8 +109,10 @@ def test_what_is_deferred_is_tried_again(scene: Scene) -> None:
             scene.write(OTHER)
             scene.kernel.refuse = "Device or resource busy"
             with pytest.raises(KernelError):
-                await scene.loop.apply(None, force=False)
-            assert "busy" in scene.snapshot.deferred
+                await scene.loop.apply(None, Order())
+            assert not scene.snapshot.deferred, "who asked was told"
+            scene.loop.take_file("SIGHUP", "SIGHUP")
+            await scene.until(lambda: "busy" in scene.snapshot.deferred)
             scene.kernel.refuse = ""
             await scene.until(lambda: not scene.snapshot.deferred)
             assert scene.snapshot.configuration is not None
@@ -244,7 +244,7 @@ def test_a_verdict_does_not_rest_after_a_comparison(scene: Scene) -> None:
 def test_nobody_can_apply_before_the_first_cycle(scene: Scene) -> None:
     async def main() -> None:
         with pytest.raises(BusyError):
-            await scene.loop.apply(None, force=False)
+            await scene.loop.apply(None, Order())
 
     run(main)
 
@@ -276,7 +276,7 @@ def test_a_side_task_that_fails_is_told_and_goes_on(
             told = [e for e in scene.daemon.events.events if e.kind is EventKind.TASK_FAILED]
             assert [event.subject for event in told] == [name]
             scene.write(OTHER)
-            scene.loop.trigger(Trigger.CONFIGURATION)
+            scene.loop.take_file("SIGHUP", "SIGHUP")
             await scene.until(lambda: scene.snapshot.configuration.config == OTHER)  # type: ignore[union-attr]
 
     run(main)

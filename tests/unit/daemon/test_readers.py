@@ -110,7 +110,14 @@ def test_what_is_answered(daemon: FakeDaemon) -> None:
     answers, view = Answers(daemon.machine.adapters), view_of(daemon)
     status = json.loads(answers.answer(StatusRequest(), view))  # type: ignore[arg-type]
     assert [backend["name"] for backend in status["services"][0]["backends"]] == ["b0", "b1"]
-    assert status["configuration"] == {"digest": None, "accepted": None, "file_differs": False}
+    assert status["configuration"] == {
+        "digest": None,
+        "accepted": None,
+        "file": "/etc/tula/tula.yaml",
+        "file_differs": False,
+        "file_differs_since": None,
+        "confirm_until": None,
+    }
     assert b"tula_service_packets_total" in answers.answer(MetricsRequest(), view)  # type: ignore[operator]
     assert isinstance(answers.answer(TraceRequest(FLOW, None), view), Trace)
     same = answers.answer(PlanRequest(None, False), view)

@@ -39,6 +39,7 @@ from tula.daemon.snapshot import Snapshot
 from tula.daemon.writer import Writer
 from tula.dataplane.nft.ids import Ids, backend_id, split_id
 from tula.dataplane.nft.ruleset import MapName
+from tula.engine.control import Order
 from tula.engine.statistics import CycleOutcome
 from tula.engine.store import Store
 from tula.model.config import Config
@@ -84,10 +85,10 @@ class FullDisk(Store):
 
     full = False
 
-    def _write_aside(self, name: str, content: bytes) -> Any:
+    def _write_aside(self, name: str, text: bytes, mode: int = 0o644) -> Any:
         if self.full:
             raise StateError(f"{name}: No space left on device")
-        return super()._write_aside(name, content)
+        return super()._write_aside(name, text, mode)
 
 
 @dataclass
@@ -207,7 +208,7 @@ class Machine(RuleBasedStateMachine):
         config = configuration.config
         with suppress(KernelError, StateError, ProblemsError):
             try:
-                self.writer.apply(configuration, dict(self.findings))
+                self.writer.apply(configuration, dict(self.findings), Order(yes=True))
             except Exception:
                 assert self.store.configuration() == self.accepted, "the old one stays"
                 raise
@@ -224,10 +225,12 @@ class Machine(RuleBasedStateMachine):
         try:
             configuration = parse_config(source)
         except ConfigError as error:
-            self.writer.refuse(place_problems(error, error.positions))
+            self.writer.refuse(place_problems(error, error.positions), "tula.yaml")
         else:
-            with pytest.raises(ProblemsError):
-                self.writer.apply(configuration, dict(self.findings))
+            with pytest.raises(ProblemsError) as refused:
+                self.writer.apply(configuration, dict(self.findings), Order(yes=True))
+            problems = place_problems(refused.value, configuration.positions)
+            self.writer.refuse(problems, "tula.yaml")
         assert self.kernel.nftables.table == table
         assert self.store.configuration() == self.accepted
         assert self.snapshot.refused is not None

@@ -47,7 +47,7 @@ def test_the_share_of_a_backend_that_returned_rises(tmp_path: Path) -> None:
     reconciler = Reconciler(balancer, machine.store, EventLog(), lambda: now[0])
     reconciler.start()
     up, down = Health(True, 0.0), Health(False, 0.0)
-    reconciler.offer(CONFIGURATION, {NAME: up})
+    reconciler.accept(parse_config(CONFIGURATION), {NAME: up})
     assert round(share(machine), 2) == 0.5, "no slow start for what was never down"
     reconciler.cycle({NAME: down}, compare=False)
     assert share(machine) == 0.0

@@ -75,7 +75,7 @@ class Machine:
         self.fake = FakeMachine(directory, parse_config(CONFIGURATION).config)
         self.store = Store(directory, clock=self.clock)
         self.reconciler = self.start()
-        self.reconciler.offer(CONFIGURATION, {A: UP})
+        self.reconciler.accept(parse_config(CONFIGURATION), {A: UP})
 
     def start(self) -> Reconciler:
         """A daemon that starts."""
@@ -187,15 +187,15 @@ def test_what_the_clock_of_this_machine_tells(
     machine = FakeMachine(tmp_path, parse_config(CONFIGURATION).config)
     reconciler = Reconciler(machine.balancer, machine.store, EventLog())
     reconciler.start()
-    reconciler.offer(CONFIGURATION, {A: UP})
+    reconciler.accept(parse_config(CONFIGURATION), {A: UP})
     reconciler.override(A, override_change("drain", SystemClock().boot(), deadline=600)(Override()))
     real = time.time
     for by in (HOUR, -HOUR):
         monkeypatch.setattr(time, "time", lambda by=by: real() + by)
         assert not reconciler.cycle({A: UP}, compare=True).error
         assert reconciler.statuses.of[A].state is State.DRAINING
-        assert reconciler.accepted_at is not None
-        assert abs(reconciler.accepted_at - real()) < HOUR, "people read that one"
+        assert reconciler.configurations.accepted_at is not None
+        assert abs(reconciler.configurations.accepted_at - real()) < HOUR, "people read that one"
 
 
 def test_numbers_are_kept_as_long_as_flows_may_have_them(tmp_path: Path) -> None:

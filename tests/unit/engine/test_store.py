@@ -96,8 +96,10 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(
 
     monkeypatch.setattr(os, "fsync", noted)
     store.prepare_configuration(b"text")()
-    assert seen == [(seen[0][0], None), ("state", b"text")]
-    assert re.fullmatch(r"\.document\.yaml\.[0-9a-f]{16}\.new", seen[0][0])
+    names = [re.sub(r"\.[0-9a-f]{16}\.new", "", name) for name, _ in seen]
+    written = [".document.yaml", ".accepted-000001.yaml", ".accepted-000001.json"]
+    assert names == [*written, *["state"] * 3]
+    assert [text for _, text in seen] == [None] * 3 + [b"text"] * 3
 
 
 @pytest.mark.parametrize(

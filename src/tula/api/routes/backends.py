@@ -7,14 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from tula.api.dependencies import Daemon, PathBackend
+from tula.api.dependencies import Caller, Daemon, Force, PathBackend
 from tula.api.errors import ErrorsBody
 from tula.engine.backend_view import describe_backend
 
 router = APIRouter(
     prefix="/services/{service}/backends/{backend}",
     tags=["backends"],
-    responses={404: {"model": ErrorsBody}},
+    responses={404: {"model": ErrorsBody}, 409: {"model": ErrorsBody}},
 )
 
 YEAR = 365 * 86400
@@ -73,35 +73,44 @@ async def backend(control: Daemon, name: PathBackend) -> BackendBody:
 
 
 @router.post("/drain")
-async def drain(control: Daemon, name: PathBackend, body: DrainBody | None = None) -> DoneBody:
+async def drain(
+    control: Daemon,
+    name: PathBackend,
+    by: Caller,
+    body: DrainBody | None = None,
+    force: Force = False,
+) -> DoneBody:
     """Stop new connections; existing ones go on, until the deadline if one is given."""
-    await control.drain(name, body.deadline if body is not None else None)
+    deadline = body.deadline if body is not None else None
+    await control.drain(name, deadline, by=by, yes=force)
     return _done(name)
 
 
 @router.post("/undrain")
-async def undrain(control: Daemon, name: PathBackend) -> DoneBody:
+async def undrain(control: Daemon, name: PathBackend, by: Caller) -> DoneBody:
     """Take drain back."""
-    await control.undrain(name)
+    await control.undrain(name, by=by)
     return _done(name)
 
 
 @router.post("/disable")
-async def disable(control: Daemon, name: PathBackend) -> DoneBody:
+async def disable(control: Daemon, name: PathBackend, by: Caller, force: Force = False) -> DoneBody:
     """Stop all traffic: existing connections move to other backends, which reset them."""
-    await control.disable(name)
+    await control.disable(name, by=by, yes=force)
     return _done(name)
 
 
 @router.post("/enable")
-async def enable(control: Daemon, name: PathBackend) -> DoneBody:
+async def enable(control: Daemon, name: PathBackend, by: Caller) -> DoneBody:
     """Take disable back."""
-    await control.enable(name)
+    await control.enable(name, by=by)
     return _done(name)
 
 
 @router.put("/weight")
-async def weight(control: Daemon, name: PathBackend, body: WeightBody) -> DoneBody:
+async def weight(
+    control: Daemon, name: PathBackend, body: WeightBody, by: Caller, force: Force = False
+) -> DoneBody:
     """Override the configuration's weight, until it is taken back."""
-    await control.set_weight(name, body.weight)
+    await control.set_weight(name, body.weight, by=by, yes=force)
     return _done(name)

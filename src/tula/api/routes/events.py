@@ -16,7 +16,7 @@ MOST = 1000
 
 
 class EventBody(BaseModel):
-    """One event; `time` is in seconds since the epoch."""
+    """One event; `time` is in seconds since the epoch; `by` is who asked for it, if anybody did."""
 
     number: int
     time: float
@@ -24,6 +24,7 @@ class EventBody(BaseModel):
     subject: str
     message: str
     evidence: str
+    by: str
 
 
 class EventsBody(BaseModel):
@@ -55,6 +56,7 @@ async def events(
                 subject=event.subject,
                 message=event.message,
                 evidence=event.evidence,
+                by=event.by,
             )
             for event in page.events
         ],

@@ -1,0 +1,198 @@
+"""``tula confirm``, ``history``, ``diff`` and ``rollback``: configurations that were accepted."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tula.cli.change import show_outcome
+from tula.cli.common import (
+    FAILED,
+    RUN_DIR,
+    STATE_DIR,
+    WRONG,
+    Json,
+    RunDir,
+    StateDir,
+    applied_config,
+    caller,
+    errors,
+    fail,
+    open_balancer,
+    open_store,
+    print_json,
+    problems,
+)
+from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tula.cli.client import Client
+    from tula.engine.history import Entry
+    from tula.engine.store import Store
+
+Number = Annotated[
+    int | None,
+    typer.Argument(metavar="[N]", min=1, help="As tula history numbers it. [default: the last]"),
+]
+
+
+def confirm(state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
+    """Keep the configuration that tula apply --confirm has put in force."""
+    daemon = require_daemon(run_dir)
+    with daemon_errors():
+        daemon.send("POST", "/confirm")
+    print("confirmed")
+
+
+def history(json: Json = False, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
+    """Show the configurations that were accepted: when, by whom, and what changed."""
+    daemon = daemon_of(run_dir)
+    if daemon is not None:
+        with daemon_errors():
+            found = daemon.get("/history")["entries"]
+    else:
+        from dataclasses import asdict
+
+        with errors():
+            found = [asdict(entry) for entry in open_store(state_dir).history()]
+    if json:
+        print_json({"entries": found})
+        return
+    if not found:
+        print("no configuration has been accepted here")
+    for entry in found:
+        print(_line(entry, in_force=entry is found[-1]))
+        for change in entry["changes"]:
+            print(f"       {change}")
+
+
+def diff(number: Number = None, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
+    """Show how an accepted configuration differs from the one that runs; secrets are hidden."""
+    daemon = daemon_of(run_dir)
+    if daemon is not None:
+        with daemon_errors():
+            text = daemon.text("/diff", number=number)
+    else:
+        from tula.config.redact import redacted_diff
+
+        store = open_store(state_dir)
+        _, running = applied_config(store)
+        entry, found = _past(store, number, running.source.encode())
+        text = redacted_diff(
+            found.decode(), running.source, f"configuration {entry.number}", "running"
+        )
+    sys.stdout.write(text)
+
+
+def rollback(
+    number: Number = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also write it to the daemon's file.")
+    ] = False,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
+    """Go back to an accepted configuration; drains and weights stay as they are."""
+    daemon = daemon_of(run_dir, state_dir)
+    if daemon is None:
+        if write:
+            fail(WRONG, "tula: --write needs the daemon, whose file it is, and none is running")
+        _rollback_offline(open_store(state_dir), number)
+        return
+    with daemon_errors():
+        path = "/rollback" if number is None else f"/rollback?number={number}"
+        done = daemon.send("POST", path)
+    print(f"configuration {done['number']} runs" + ("" if done["changed"] else ", as it did"))
+    if write and done["file_differs"]:
+        _write(daemon, open_store(state_dir), done["file"])
+    elif done["file_differs"]:
+        print(
+            f"{done['file']} now differs from what runs; tula rollback {done['number']} --write "
+            "writes it",
+            file=sys.stderr,
+        )
+
+
+def _write(daemon: Client, store: Store, file: str) -> None:
+    """Writes what runs now to the daemon's file, as the user who asks for it."""
+    from pathlib import Path
+
+    from tula.engine.history import digest_of
+
+    with errors():
+        text = store.configuration() or b""
+    with daemon_errors():
+        running = daemon.get("/status")["configuration"]["digest"]
+    if digest_of(text) != running:
+        fail(FAILED, f"tula: {file} was not written: another configuration runs by now")
+    try:
+        _replace(Path(file).resolve(), text)
+    except OSError as error:
+        fail(FAILED, f"tula: {file} was not written: {error.strerror or error}")
+    print(f"{file} holds it now")
+
+
+def _replace(path: Path, text: bytes) -> None:
+    """Replaces a file by another with its owner and mode: a crash leaves the old or the new."""
+    import os
+    import shutil
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
+        try:
+            new.write(text)
+            new.flush()
+            found = path.stat()
+            os.fchown(new.fileno(), found.st_uid, found.st_gid)
+            shutil.copymode(path, new.name)
+            os.fsync(new.fileno())
+            Path(new.name).replace(path)
+        except OSError:
+            Path(new.name).unlink()
+            raise
+
+
+def _rollback_offline(store: Store, number: int | None) -> None:
+    from tula.config.load import ConfigError, describe, parse_config
+    from tula.engine.offline import prepare_acceptance
+
+    with errors():
+        running = store.configuration() or b""
+    entry, text = _past(store, number, running)
+    name = f"configuration {entry.number}"
+    try:
+        loaded = parse_config(text)
+    except ConfigError as error:
+        fail(WRONG, *(describe(name, problem, error.positions) for problem in error.problems))
+    with errors(), problems(name, loaded):
+        _, record = prepare_acceptance(store, loaded, caller(), f"rollback to {entry.number}")
+        # What was accepted once, SSH port and all, may come back without a question.
+        balancer = open_balancer(store)
+        outcome = balancer.apply(loaded.config, text, force=True, record=record)
+    show_outcome(balancer, outcome, name, loaded, False)
+    print(f"{name} runs; the file that it was applied from may differ", file=sys.stderr)
+
+
+def _past(store: Store, number: int | None, running: bytes) -> tuple[Entry, bytes]:
+    """An entry of the history and its text; exit status 2 if there is none."""
+    from tula.engine.history import digest_of, find_entry
+
+    with errors():
+        try:
+            entry = find_entry(store.history(), number, digest_of(running))
+        except LookupError as error:
+            fail(WRONG, f"tula: {error.args[0]}")
+        return entry, store.past_configuration(entry.number)
+
+
+def _line(entry: dict[str, Any], in_force: bool) -> str:
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry["time"]))
+    by = f" by {entry['by']}" if entry["by"] else ""
+    how = f"  {entry['how']}{by}" if entry["how"] or by else ""
+    return f"{entry['number']:>5}  {when}{how}" + ("  (in force)" if in_force else "")

@@ -1,0 +1,113 @@
+"""What one configuration says that another did not, in the user's terms, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+
+from tula.model.config import Backend, Config, PortRange, VirtualService
+from tula.model.wording import counted
+
+_NAMED = 4
+"""Backends of one service that came, went or changed are named; of more, the number is told."""
+_LONGEST = 40
+
+
+def describe_config_changes(before: Config | None, after: Config) -> tuple[str, ...]:
+    """``+ service web: 2 backends``, ``- service old``, ``~ service dns: + backend b3``.
+
+    Equal configurations, and those that differ only in comments or in order, have none.
+    """
+    return tuple(_changes(before or Config((), ()), after))
+
+
+def _changes(before: Config, after: Config) -> Iterator[str]:
+    for each in fields(Config):
+        if each.name != "services":
+            yield from _setting(each.name, getattr(before, each.name), getattr(after, each.name))
+    old = {service.name: service for service in before.services}
+    new = {service.name: service for service in after.services}
+    for name, service in new.items():
+        if name not in old:
+            yield f"+ service {name}: {counted(len(service.backends), 'backend')}"
+    for name in old.keys() - new.keys():
+        yield f"- service {name}"
+    for name, service in new.items():
+        if name in old and old[name] != service:
+            yield f"~ service {name}: {', '.join(_service(old[name], service))}"
+
+
+def _setting(name: str, before: object, after: object) -> Iterator[str]:
+    if before == after:
+        return
+    if is_dataclass(before) and is_dataclass(after):
+        for each in fields(before):
+            yield from _setting(
+                f"{name}.{each.name}", getattr(before, each.name), getattr(after, each.name)
+            )
+    else:
+        yield f"~ {name}: {_from_to(before, after)}"
+
+
+def _service(before: VirtualService, after: VirtualService) -> Iterator[str]:
+    for each in fields(VirtualService):
+        if each.name not in ("name", "backends", "shares") and each.compare:
+            have, want = getattr(before, each.name), getattr(after, each.name)
+            if have != want:
+                yield _key(each.name, have, want)
+    old = {backend.name: backend for backend in before.backends}
+    new = {backend.name: backend for backend in after.backends}
+    yield from _named("+", [name for name in new if name not in old])
+    yield from _named("-", [name for name in old if name not in new])
+    changed = [name for name in new if name in old and old[name] != new[name]]
+    if len(changed) > _NAMED:
+        yield f"~ {counted(len(changed), 'backend')}"
+    else:
+        for name in changed:
+            yield f"~ backend {name} ({', '.join(_backend(old[name], new[name]))})"
+
+
+def _key(name: str, before: object, after: object) -> str:
+    if name in ("health", "policy"):  # their values may be secrets
+        return "health checks"
+    return f"{name} {_from_to(before, after)}"
+
+
+def _named(sign: str, names: list[str]) -> Iterator[str]:
+    if len(names) > _NAMED:
+        yield f"{sign} {counted(len(names), 'backend')}"
+    else:
+        for name in names:
+            yield f"{sign} backend {name}"
+
+
+def _backend(before: Backend, after: Backend) -> Iterator[str]:
+    for each in fields(Backend):
+        if each.compare:
+            have, want = getattr(before, each.name), getattr(after, each.name)
+            if have != want:
+                yield f"{each.name} {_from_to(have, want)}"
+
+
+def _from_to(before: object, after: object) -> str:
+    have, want = _text(before), _text(after)
+    if len(have) + len(want) > 2 * _LONGEST:
+        return "changed"
+    return f"{have} → {want}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return _list(value)
+    if isinstance(value, float):
+        return f"{value:g}s"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _list(values: Iterable[object]) -> str:
+    found = list(values)
+    if found and all(isinstance(each, PortRange) for each in found):
+        return ",".join(map(str, found))
+    return ",".join(map(_text, found)) or "none"

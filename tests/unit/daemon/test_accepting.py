@@ -1,0 +1,279 @@
+"""Who decides what runs: the accepted configuration, the file, confirmation, losses, the way back.
+
+On the fake kernel; ``tests/packets/test_accepting.py`` has the same with commands and packets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.builders import make_backend, make_config, make_service
+from support.configurations import render_config
+from support.loop_scene import B0, CONFIG, OTHER, Scene
+from tula.daemon.triggers import Trigger
+from tula.engine.control import LossError, NothingToConfirmError, Order
+from tula.engine.overrides import override_change
+from tula.kernel.clock import boot_time
+from tula.model.config import Config
+from tula.model.errors import KernelError, StateError
+from tula.model.event import Event, EventKind
+from tula.model.health import BackendName, Override
+
+MANY = make_config(
+    *(
+        make_service(f"s{n}", vips=[f"10.0.0.{100 + n}"], backends=[make_backend(0)])
+        for n in range(9)
+    )
+)
+FEW = make_config(*MANY.services[:4])
+B1 = ("web", "b1")
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def text(config: Config) -> bytes:
+    return render_config(config).encode()
+
+
+def running(scene: Scene) -> Config:
+    assert scene.snapshot.configuration is not None
+    return scene.snapshot.configuration.config
+
+
+def events(scene: Scene, kind: EventKind) -> list[Event]:
+    return [event for event in scene.daemon.events.events if event.kind is kind]
+
+
+def restarted(scene: Scene) -> Scene:
+    """A daemon after this one, on the same directory and machine."""
+    again = Scene(scene.path.parent, file=None)
+    again.daemon.machine.nftables.table = scene.kernel.table
+    return again
+
+
+def test_a_saved_file_is_no_order(tmp_path: Path) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        async with scene.running():
+            assert running(scene) == CONFIG, "the first start takes the file"
+            scene.write(OTHER)
+            await scene.until(lambda: scene.snapshot.file.differs_since)
+            scene.path.write_text("services: {}\nfrobs")
+            await asyncio.sleep(0.01)
+            assert running(scene) == CONFIG
+            (told,) = events(scene, EventKind.CONFIGURATION_DIFFERS)
+            assert "differs from what runs" in told.message
+            scene.write(OTHER)
+            outcome = await scene.loop.apply(None, Order("alice", "reload"))
+            assert outcome.changed
+            assert running(scene) == OTHER
+            assert scene.snapshot.file.differs_since is None
+            accepted = events(scene, EventKind.CONFIGURATION_ACCEPTED)[-1]
+            assert (accepted.by, accepted.evidence) == ("alice", "~ service web: - backend b1")
+        scene.write(CONFIG)
+        async with (again := restarted(scene)).running():
+            assert running(again) == OTHER, "the accepted one, not the file's"
+            assert again.snapshot.file.differs_since is not None
+
+    run(main)
+
+
+def test_content_from_anywhere(tmp_path: Path) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        async with scene.running():
+            await scene.loop.apply(text(OTHER), Order("alice"))
+            assert running(scene) == OTHER
+            assert scene.snapshot.file.differs_since is not None, "the file holds the old one"
+            outcome = await scene.loop.apply(b"frobs: 1", Order("alice"))
+            assert outcome.problems
+            assert scene.snapshot.refused is None, "that was not the file"
+            (told,) = events(scene, EventKind.CONFIGURATION_REFUSED)
+            assert told.by == "alice"
+            scene.kernel.refuse = "busy"
+            with pytest.raises(KernelError):
+                await scene.loop.apply(text(CONFIG), Order("alice"))
+            scene.kernel.refuse = ""
+            assert not scene.snapshot.deferred
+
+    run(main)
+
+
+def test_a_file_that_is_followed(tmp_path: Path) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path, follow_file=True)
+        async with scene.running():
+            scene.write(OTHER)
+            await scene.until(lambda: running(scene) == OTHER)
+        scene.write(CONFIG)
+        async with (again := Scene(tmp_path, follow_file=True)).running():
+            assert running(again) == CONFIG, "at its start too"
+
+    run(main)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        async with scene.running():
+            scene.path.unlink()
+            await scene.until(lambda: scene.snapshot.refused)
+            (told,) = events(scene, EventKind.CONFIGURATION_REFUSED)
+            assert told.message == f"{scene.path}: no such file"
+            scene.write(CONFIG)
+            await scene.until(lambda: scene.snapshot.refused is None)
+        scene.path.unlink()
+        async with (again := restarted(scene)).running():
+            assert running(again) == CONFIG
+            assert again.snapshot.refused is not None
+
+    run(main)
+
+
+def test_sighup_takes_the_file_but_no_half_of_one(tmp_path: Path) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        scene.write(MANY)
+        async with scene.running():
+            scene.write(FEW)
+            scene.loop.take_file("SIGHUP", "SIGHUP")
+            await scene.until(lambda: scene.snapshot.refused)
+            assert scene.snapshot.refused is not None
+            (problem,) = scene.snapshot.refused.problems
+            assert problem.message == (
+                "this takes away 5 of 9 services: s4, s5, s6, s7 and s8; "
+                "if that is meant: tula reload --yes"
+            )
+            with pytest.raises(LossError):
+                await scene.loop.apply(None, Order())
+            assert running(scene) == MANY
+            await scene.loop.apply(None, Order(yes=True))
+            assert running(scene) == FEW
+            scene.write(MANY)
+            scene.loop.take_file("SIGHUP", "SIGHUP")
+            await scene.until(lambda: running(scene) == MANY)
+            assert events(scene, EventKind.CONFIGURATION_ACCEPTED)[-1].by == "SIGHUP"
+
+    run(main)
+
+
+def test_the_last_that_serves(tmp_path: Path) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        async with scene.running():
+
+            async def override(name: BackendName, verb: str, yes: bool, **rest: Any) -> None:
+                change = override_change(verb, boot_time(), **rest)
+                await scene.loop.override(name, change, by="bob", yes=yes)
+
+            await override(B0, "drain", False)
+            (told,) = events(scene, EventKind.DRAINED)
+            assert (told.subject, told.by) == ("web/b0", "bob")
+            for verb, rest in (("drain", {}), ("disable", {}), ("weight", {"weight": 0})):
+                with pytest.raises(LossError, match="leaves service web without a backend"):
+                    await override(B1, verb, False, **rest)
+            assert B1 not in scene.snapshot.overrides
+            with pytest.raises(LossError):
+                await scene.loop.apply(text(OTHER), Order())  # without b1, and b0 is drained
+            await override(B1, "disable", True)
+            await override(B0, "disable", False)  # it serves nothing new as it is
+
+    run(main)
+
+
+def test_confirmed_in_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        async with scene.running():
+            await scene.loop.apply(text(OTHER), Order("alice", confirm=60))
+            assert running(scene) == OTHER
+            assert scene.snapshot.tentative is not None
+            assert scene.daemon.store.configuration() == text(CONFIG), "not accepted yet"
+            await scene.loop.confirm("alice")
+            assert scene.daemon.store.configuration() == text(OTHER)
+            assert scene.daemon.store.history()[-1].by == "alice"
+            with pytest.raises(NothingToConfirmError):
+                await scene.loop.confirm("alice")
+
+    run(main)
+
+
+def test_not_confirmed(tmp_path: Path) -> None:
+    now = [1000.0]
+
+    async def main() -> None:
+        scene = Scene(tmp_path, clock=lambda: now[0])
+        async with scene.running():
+            table = scene.kernel.table
+            await scene.loop.override(B1, lambda _: Override(weight=7))
+            await scene.loop.apply(text(OTHER), Order(confirm=60))
+            await scene.loop.apply(text(MANY), Order(confirm=60, yes=True))
+            now[0] += 61
+            scene.kernel.refuse = "busy"
+            scene.loop.trigger(Trigger.TIME)
+            await scene.until(lambda: running(scene) == CONFIG)
+            scene.kernel.refuse = ""
+            await scene.until(lambda: scene.snapshot.applied)
+            assert scene.snapshot.tentative is None
+            assert scene.snapshot.overrides == {B1: Override(weight=7)}
+            assert scene.kernel.table is not table
+            (told,) = events(scene, EventKind.CONFIGURATION_REVERTED)
+            assert "not confirmed in time" in told.message
+
+    run(main)
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_the_daemon_ends_meanwhile(tmp_path: Path, confirmed: bool) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        async with scene.running():
+            await scene.loop.apply(text(OTHER), Order(confirm=60))
+            if confirmed:
+                await scene.loop.confirm("")
+        async with (again := restarted(scene)).running():
+            assert running(again) == (OTHER if confirmed else CONFIG)
+            assert again.snapshot.tentative is None
+
+    run(main)
+
+
+def test_a_disk_that_is_full_when_it_is_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        async with scene.running():
+            await scene.loop.apply(text(OTHER), Order(confirm=60))
+
+            def full(*_: object, **__: object) -> Any:
+                raise StateError("No space left on device")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(scene.daemon.store, "prepare_configuration", full)
+                with pytest.raises(StateError):
+                    await scene.loop.confirm("")
+            assert scene.snapshot.tentative is not None, "it still waits"
+            await scene.loop.go_back("alice")
+            assert running(scene) == CONFIG
+
+    run(main)
+
+
+def test_an_order_ends_the_waiting(tmp_path: Path) -> None:
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        async with scene.running():
+            await scene.loop.apply(text(OTHER), Order(confirm=60))
+            await scene.loop.apply(text(OTHER), Order())
+            assert scene.snapshot.tentative is None
+            assert scene.daemon.store.configuration() == text(OTHER)
+
+    run(main)
