@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tula.agent.agent import Agent, CannotJoinError, Repair
+from tula.agent.diff import BackendStep
 from tula.agent.identity import NotABackendError
 from tula.agent.plan import Role
 from tula.agent.record import Record
 from tula.kernel.events import EventSource
 from tula.model.errors import KernelError
+from tula.model.wording import counted, named
 
 _SETTINGS, _ALL, _SOON, _RETRY = 2.0, 60.0, 0.2, 5.0
 """Seconds between two looks at the sysctls, at everything, after a failure, and after another."""
+_PLURALS = {"address": "addresses"}
 
 
 class Severity(Enum):
@@ -37,10 +40,14 @@ Tell = Callable[[Severity, str], None]
 
 @dataclass
 class Budget:
-    """What may be spent at once, and how fast it comes back; the clock is an argument."""
+    """What may be spent at once, and how fast it comes back; the clock is an argument.
+
+    Nobody waits for longer than ``longest`` seconds: what is owed beyond is forgiven.
+    """
 
     limit: float
     per_second: float
+    longest: float
     _left: float = field(init=False)
     _at: float | None = None
 
@@ -52,7 +59,7 @@ class Budget:
         if self._at is not None:
             self._left = min(self.limit, self._left + (now - self._at) * self.per_second)
         self._at = now
-        self._left -= amount
+        self._left = max(self._left - amount, -self.longest * self.per_second)
         return max(0.0, -self._left / self.per_second)
 
 
@@ -74,10 +81,11 @@ class Watch:
         self._tell = tell
         self._clock = clock
         self._sleep = sleep
-        # A twentieth of a CPU at most, however often the kernel tells of something.
-        self._looking = Budget(1.0, 0.05)
-        # Who fights another program for an address must not be the one who keeps both busy.
-        self._repairing = Budget(10.0, 1 / 6)
+        # A twentieth of a CPU at most, however often the kernel tells of something; more where a
+        # look takes long because the machine is slow.
+        self._looking = Budget(1.0, 0.05, longest=1.0)
+        # Ten times at once: who fights another program must not be the one who keeps both busy.
+        self._repairing = Budget(10.0, 1 / 6, longest=6.0)
         self._said = ""
         self._pause = 0.0
         self._failures = 0
@@ -124,25 +132,29 @@ class Watch:
             return None
         self._report(repair)
         if repair.done:
-            self._pause = self._repairing.spend(len(repair.done), self._clock())
+            self._pause = self._repairing.spend(1, self._clock())
             if self._pause:
-                names = ", ".join(f"{step.what} {step.name}" for step in repair.done)
                 self._complain(
-                    f"something takes this again and again: {names}; it is put back more slowly "
-                    "now. Find out what does it, such as a file of systemd-networkd or a cron job"
+                    f"something takes this again and again: {_named(repair.done)}; it is put back "
+                    "more slowly now. Find out what does it, such as a file of systemd-networkd or "
+                    "a cron job"
                 )
         return not repair.failed
 
     def _report(self, repair: Repair) -> None:
+        groups: dict[tuple[str, str, str], list[BackendStep]] = {}
         for step in repair.done:
-            reason = f" ({step.reason})" if step.reason else ""
             verb = "removed" if step.verb == "remove" else "repaired"
-            self._tell(Severity.WARNING, f"{verb} {step.what} {step.name}{reason}")
+            groups.setdefault((verb, step.what, step.reason), []).append(step)
+        for (verb, _, reason), steps in groups.items():
+            self._tell(Severity.WARNING, f"{verb} {_named(steps)}" + f" ({reason})" * bool(reason))
         if repair.failed:
             # Once is nothing: what was seen a moment ago may be going just now.
             if self._failures:
-                each = [f"{s.what} {s.name} ({s.reason}): {why}" for s, why in repair.failed]
-                self._complain(f"not repaired: {'; '.join(each)}")
+                (step, why), *others = repair.failed
+                more = f"; and {counted(len(others), 'other')}" if others else ""
+                reason = f" ({step.reason})" if step.reason else ""
+                self._complain(f"not repaired: {_named([step])}{reason}: {why}{more}")
         elif not repair.done:
             self._said = ""
 
@@ -151,3 +163,14 @@ class Watch:
         if text != self._said:
             self._said = text
             self._tell(Severity.ERROR, text)
+
+
+def _named(steps: Sequence[BackendStep]) -> str:
+    """``address A``, ``addresses A and B``: of many, the first and how many more, by kind."""
+    kinds: dict[str, list[str]] = {}
+    for step in steps:
+        kinds.setdefault(step.what, []).append(step.name)
+    return ", ".join(
+        f"{what if len(names) == 1 else _PLURALS.get(what, what + 's')} {named(names)}"
+        for what, names in kinds.items()
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import pytest
 
@@ -101,11 +102,32 @@ def test_what_fails_twice_is_told_once_until_it_is_well() -> None:
     ]
 
 
+def test_many_are_one_line() -> None:
+    many = tuple(replace(VIP, name=f"10.0.0.{n} on lo") for n in range(500))
+    table = BackendStep("add", "table", "tula_backend", "missing", ())
+    failed = Repair((), tuple((step, "ip: refused") for step in many))
+    machine = Machine([Repair((table, *many)), failed, failed, None])
+    machine.run()
+    assert [text for _, text in machine.said[:-1]] == [
+        "repaired table tula_backend (missing)",
+        "repaired addresses 10.0.0.0 on lo, 10.0.0.1 on lo, 10.0.0.2 on lo, 10.0.0.3 on lo, "
+        "10.0.0.4 on lo and 495 more (missing)",
+        "not repaired: address 10.0.0.0 on lo (missing): ip: refused; and 499 others",
+    ]
+
+
 def spent(budget: Budget, times: list[tuple[float, float]]) -> Iterator[float]:
     for amount, now in times:
         yield budget.spend(amount, now)
 
 
 def test_a_budget_comes_back_up_to_its_limit() -> None:
-    budget = Budget(2, 0.5)
+    budget = Budget(2, 0.5, longest=3)
     assert list(spent(budget, [(2, 0), (1, 0), (0, 2), (2, 100), (1, 100)])) == [0, 2, 0, 0, 2]
+    assert list(spent(budget, [(9, 200), (0, 203)])) == [3, 0]
+
+
+def test_a_slow_machine_repairs_within_seconds() -> None:
+    machine = Machine([*[Repair()] * 100, None], cost=2.0)
+    machine.run()
+    assert machine.at[-1] - machine.at[-2] == pytest.approx(3)
