@@ -198,6 +198,31 @@ def test_strange_frames_are_not_forwarded(everything: Network, family: int, stra
     assert [packet.payload for packet in passed] == [b"last"]
 
 
+@pytest.mark.parametrize("tag", [Dot1Q(vlan=0, prio=5), Dot1AD(vlan=0)], ids=["802.1Q", "802.1ad"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tag_of_vlan_0_is_no_vlan(everything: Network, family: int, tag: Any) -> None:
+    """It says the frame's priority only: forwarded as without it, and answered."""
+    network = everything
+    client, lb, vip = network.client, network.lb, vip_of(network, family)
+
+    def answered(frame: bytes) -> bool:
+        udp = Ether(frame).getlayer(UDP)
+        return udp is not None and (udp.sport, udp.dport) == (80, 40000)
+
+    with watching(*network.backends) as watch, Capture(client) as capture:
+        first, again = (to(lb, client, request(client, vip, text), tag) for text in (b"a", b"b"))
+        send_frame(client, "eth0", first, again, to(lb, client, request(client, vip, b"last")))
+        passed = forwarded(network, watch)
+        capture.wait(answered, 3, outgoing=False)
+    assert [packet.payload for packet in passed] == [b"a", b"b", b"last"]
+    assert len({packet.to_mac for packet in passed}) == 1
+    in_vlan = tag / Dot1Q(vlan=7)
+    with watching(*network.backends) as watch:
+        inner = to(lb, client, request(client, vip, b"no"), in_vlan)
+        send_frame(client, "eth0", inner, to(lb, client, request(client, vip, b"last")))
+        assert [packet.payload for packet in forwarded(network, watch)] == [b"last"]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_lowest_ttl_that_is_forwarded_is_2(everything: Network, family: int) -> None:
     network = everything

@@ -252,7 +252,7 @@ class _Work:
     def _check_names(self, rule: str) -> None:
         words = rule.split()
         for word in words:
-            if word.startswith("@") and not word.startswith(("@nh,", "@th,")):
+            if word.startswith("@") and not word.startswith(("@ll,", "@nh,", "@th,")):
                 self._need(word[1:] in self.maps, word)
         for name in _targets(rule):
             self._require_target(name)

@@ -34,6 +34,8 @@ _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVA
 _KINDS = {1: "unicast", 2: "local"}
 _UP, _LOWER_UP = 0x1, 0x10000
 """IFF_*."""
+_ETHERNET = {1, 772}
+"""ARPHRD_ETHER, ARPHRD_LOOPBACK."""
 _INGRESS = {"ingress", "clsact"}
 """The qdiscs that tc's ingress programs are attached to (sch_ingress.c)."""
 
@@ -144,6 +146,7 @@ def _link(entry: LinkEntry) -> Link:
         kind=entry.kind,
         lower=entry.lower,
         master=entry.master,
+        ethernet=entry.type in _ETHERNET,
     )
 
 

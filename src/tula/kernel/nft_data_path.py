@@ -272,7 +272,8 @@ class NftDataPath:
         if self._guard is None or not self._guarding:
             return expected
         numbered = target.numbered
-        interfaces = frozenset(numbered.links[name] for name in numbered.interfaces)
+        there = (name for name in numbered.interfaces if name in numbered.links)
+        interfaces = frozenset(numbered.links[name] for name in there)
         try:
             brought = self._guard.bring(guarded(target.built.ruleset, interfaces), expected or 0)
         except StaleError:

@@ -61,9 +61,10 @@ class LinkEntry:
     """A link of a dump, with pyroute2's interface for what Tula needs; decodes on demand."""
 
     def __init__(self, body: memoryview) -> None:
+        self.type: int
         self.index: int
         self.flags: int
-        _, _, self.index, self.flags, _ = _LINK.unpack_from(body)
+        _, self.type, self.index, self.flags, _ = _LINK.unpack_from(body)
         self._found = attributes(body[_LINK.size :])
 
     @property

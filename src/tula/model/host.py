@@ -18,6 +18,8 @@ class Link:
     nothing in the data path depends on them. ``kind`` is the kernel's (``macvlan``; empty for a
     network card), ``lower`` the index of the interface below it, ``master`` that of the bridge or
     bond that it is a port of.
+    ``ethernet``: packets have an Ethernet header there, as they have not on tun, WireGuard, PPP and
+    tunnels of IP.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Link:
     kind: str = ""
     lower: int = 0
     master: int = 0
+    ethernet: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,15 @@
 
 A packet's path, at the ingress of a listed interface::
 
-    in.eth0 ── frames for this host only
+    in.eth0 ── frames for this host only, and untagged
       ├─ hot_tcp4, hot_udp4: a flow that was looked up a short while ago: forwarded
       ├─ service_port4: VIP . protocol . port ▶ service4.web    one look-up for all services
       ├─ a fragment ──────────────────────────▶ fragment4: follows its datagram's first one
       │  service_range4, service_any4: for ports that service_port4 does not have; only when
       │  some service needs them
-      └─ an ICMP error ───────────────────────▶ icmp4: follows the flow inside
+      ├─ an ICMP error ───────────────────────▶ icmp4: follows the flow inside
+      └─ a tag of VLAN 0 ─────────────────────▶ by_protocol: all of this again, tag or not
+    in.tun0 ── packets without an Ethernet header: the rules of by_protocol
     service4.web
       ├─ lookup_tcp4 ▶ hit_tcp4: a known flow; its entry is refreshed and made hot; forwarded
       ├─ mark = slots_1[hash of the client] | the service's number      which backend
@@ -31,14 +33,17 @@ from hashlib import blake2b
 from tula.dataplane.nft.ids import backend_id
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.packet_fields import (
+    BY_PROTOCOL,
+    ETHERNET,
     ICMP_ERROR,
     INNER,
     INNER_UNREADABLE,
     IP,
-    MAYBE_FRAGMENT,
+    PRIORITY_TAGGED,
     PROTOCOL,
-    UNFRAGMENTED,
     VERSIONS,
+    maybe_fragment,
+    whole_packet,
 )
 from tula.dataplane.nft.probe_chain import PROBE, probe_chain
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Rule, Ruleset, Value
@@ -82,6 +87,8 @@ _UNSIZED = frozenset(
 )
 
 FORWARD_BY_SIZE = "forward_by_size4"
+ANY_FRAME = "by_protocol"
+"""The rules of a base chain for frames whose Ethernet type is not that of a packet."""
 _SMALLEST = 1024
 _FRAGMENTED = 65536
 """Fragmented datagrams at a time, of each IP version."""
@@ -133,6 +140,23 @@ def pick_size(kind: Kind, needed: int, present: Collection[str]) -> MapName:
     return MapName(kind, max(_SMALLEST, 1 << (2 * needed - 1).bit_length()))
 
 
+class _Base:
+    """The rules of base chains, for one way to tell an IP packet: ``frame``, by IP version."""
+
+    def __init__(self, frame: Mapping[int, str]) -> None:
+        self.frame = frame
+        self.hot: list[Rule] = []
+        self.by_port: list[Rule] = []
+        self.rest: list[Rule] = []
+
+    def rules(self, tagged: Iterable[Rule] = ()) -> tuple[Rule, ...]:
+        """All of them. A flooding switch or a sniffer's promiscuous mode shows frames for other
+        machines. The rules before the one against those test for that themselves: one rule less
+        for most packets."""
+        others = Rule.of("meta pkttype != host return")
+        return (*self.hot, *self.by_port, others, *tagged, *self.rest)
+
+
 class _Builder:
     """Maps and chains as they grow; first the services of each IP version, then the ingress."""
 
@@ -141,9 +165,7 @@ class _Builder:
         self.present = present
         self.maps: dict[str, Elements] = {}
         self.chains: dict[str, Chain] = {}
-        self.hot: list[Rule] = []
-        self.by_port: list[Rule] = []
-        self.ingress: list[Rule] = []
+        self.ethernet, self.any_frame = _Base(ETHERNET), _Base(BY_PROTOCOL)
         self.flows: dict[int, FlowMaps] = {}
         self.scheduler_maps = SchedulerMaps(state)
         self.maps |= self.scheduler_maps.maps()
@@ -180,19 +202,10 @@ class _Builder:
         made = ServiceChains(version, flows, self.state, maps.slots, maps.wrr, maps.shared)
         for service in services:
             self.chains |= made.of(service)
-        ip = IP[version]
-        # "ether type", not the protocol that the kernel found: a VLAN-tagged frame shows its tag
-        # there, and does not belong to the parent interface.
-        ours = f"ether type {ip} "
-        self._add_hot(flows, services)
         by_port, *others = self._dispatch(services, version, _DISPATCH[version], made.service_chain)
         self.chains |= shared_chains(flows, by_port)
-        if by_port is not None:
-            key = f"{UNFRAGMENTED[version]}{ip} daddr . {PROTOCOL[version]} . th dport"
-            self.by_port.append(Rule.of(f"{key} vmap @{by_port}"))
-        self.ingress.append(Rule.of(f"{MAYBE_FRAGMENT[version]}jump {flows.name('fragment')}"))
-        key = f"{ours}{ip} daddr . meta l4proto"
-        self.ingress += _lookups((None, *others), (key, "th dport"))
+        for base in (self.ethernet, self.any_frame):
+            self._add_base(base, flows, services, by_port, others)
         serving = [service for service in services if service.table is not None]
         by_icmp = self._dispatch(serving, version, _ICMP_DISPATCH[version], made.icmp_chain)
         self.chains[flows.name("icmp")] = Chain(
@@ -206,7 +219,6 @@ class _Builder:
                 ),
             )
         )
-        self.ingress.append(Rule.of(f"{ours}{ICMP_ERROR[version]}goto {flows.name('icmp')}"))
 
     def _dispatch(
         self,
@@ -233,24 +245,42 @@ class _Builder:
             for kind, elements in zip(kinds, (single, ranges, any_port), strict=True)
         ]
 
-    def _add_hot(self, flows: FlowMaps, services: list[NumberedService]) -> None:
-        """The rules for hot flows: before all others, as most packets need no other one."""
-        if flows.tables is None:
-            return
-        # A VLAN's frame shows at the parent interface too, with its tag. It does not belong there,
-        # though a flow of the same addresses and ports may be hot.
-        guard = f"meta pkttype host ether type {IP[flows.version]} "
-        for protocol in flows.tables:
+    def _add_base(
+        self,
+        base: _Base,
+        flows: FlowMaps,
+        services: list[NumberedService],
+        by_port: MapName | None,
+        others: list[MapName | None],
+    ) -> None:
+        version = flows.version
+        ip, frame = IP[version], base.frame[version]
+        # Hot flows before all else, as most packets need no other rule. A VLAN's frame shows at
+        # its parent interface too, and does not belong there, though a flow of the same addresses
+        # and ports may be hot.
+        for protocol in flows.tables or ():
             if any(protocol in service.protocols for service in services):
-                self.hot.append(hot_rule(flows, protocol, guard))
+                base.hot.append(hot_rule(flows, protocol, f"meta pkttype host {frame}"))
+        if by_port is not None:
+            key = f"{whole_packet(version, frame)}{ip} daddr . {PROTOCOL[version]} . th dport"
+            base.by_port.append(Rule.of(f"{key} vmap @{by_port}"))
+        fragment = f"{maybe_fragment(version, frame)}jump {flows.name('fragment')}"
+        base.rest += [
+            Rule.of(fragment),
+            *_lookups((None, *others), (f"{frame}{ip} daddr . meta l4proto", "th dport")),
+            Rule.of(f"{frame}{ICMP_ERROR[version]}goto {flows.name('icmp')}"),
+        ]
 
     def add_ingress(self) -> None:
         """The base chains, once the dispatch is known."""
-        # A flooding switch or a sniffer's promiscuous mode shows frames for other machines. The
-        # rules before this one test for that themselves: one rule less for most packets.
-        others = Rule.of("meta pkttype != host return")
-        rules = (*self.hot, *self.by_port, others, *self.ingress)
-        for interface in self.state.interfaces:
+        state = self.state
+        tagged = []
+        if self.flows and set(state.interfaces) - state.headerless:
+            self.chains[ANY_FRAME] = Chain(self.any_frame.rules())
+            tagged = [Rule.of(f"{match}goto {ANY_FRAME}") for match in PRIORITY_TAGGED]
+        for interface in state.interfaces:
+            headerless = interface in state.headerless
+            rules = self.any_frame.rules() if headerless else self.ethernet.rules(tagged)
             self.chains[ingress_chain(interface)] = Chain(rules, interface)
 
     def add_probes(self) -> None:

@@ -64,6 +64,11 @@ def number_state(state: DesiredState, ids: Ids) -> NumberedState:
         seed=state.seed,
         tunnels=plan.tunnels,
         big_above=plan.big_above,
+        headerless=frozenset(
+            name
+            for name in state.interfaces
+            if name in state.links and not state.links[name].ethernet
+        ),
     )
 
 

@@ -111,3 +111,5 @@ class NumberedState:
     tunnels: Tunnels = field(default_factory=Tunnels)
     big_above: int = 0
     """IPv4 packets of more bytes than this go over ``NumberedHop.big``."""
+    headerless: frozenset[str] = frozenset()
+    """Those of ``interfaces`` whose packets come without an Ethernet header."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tula.dataplane.nft.ids import BACKEND_BITS
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
-from tula.dataplane.nft.packet_fields import INNER, IP, PLAIN_HEADER
+from tula.dataplane.nft.packet_fields import CLIENT, CLIENT_PORT, INNER, PLAIN_HEADER
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
 from tula.dataplane.nft.shared_chains import DROP, FlowMaps, lookup_jumps
 from tula.model.config import Protocol
@@ -46,9 +46,8 @@ class ServiceChains:
         rules = [*self._lookup_jumps(service.protocols)]
         if service.table is None:
             return {name: Chain((*rules, DROP))}
-        ip = IP[self.version]
-        port = "" if service.by_client else " . th sport"
-        choose = self._by_hash(service, f"{ip} saddr{port}")
+        port = "" if service.by_client else f" . {CLIENT_PORT}"
+        choose = self._by_hash(service, f"{CLIENT[self.version]}{port}")
         if service.choice is not NewFlows.HASH and self.flows.tables is not None:
             # New flows only: all other packets have an entry, or go by hash.
             scheduled = self._by_scheduler(service)
@@ -86,7 +85,7 @@ class ServiceChains:
             return [chosen]
         numbers = ", ".join(str(protocol.number) for protocol in service.protocols)
         listed = f"{{ {numbers} }}" if len(service.protocols) > 1 else numbers
-        no_fragment = "ip frag-off & 0x2000 == 0" if self.version == 4 else f"ip6 nexthdr {listed}"
+        no_fragment = "@nh,48,16 & 0x2000 == 0" if self.version == 4 else f"ip6 nexthdr {listed}"
         forward = self.flows.forward
         text = f"{no_fragment} {choose}"
         at_once = Rule(Rule.of(text, forward.digest).digest, f"{text} {forward.text}")
