@@ -52,7 +52,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened; numbers count up from 1, without gaps, while the daemon runs.
+    """One thing that happened; numbers count up, without gaps while the daemon runs.
 
     ``time`` is in seconds since the epoch; ``subject`` is ``service/backend``, a service's name,
     or empty; ``evidence`` is one line, such as what a probe saw; ``by`` is who asked for it, empty
@@ -72,7 +72,7 @@ class Event:
 class EventPage:
     """Some of a daemon's events, the oldest first.
 
-    ``epoch`` names the daemon's run: numbers mean something only together with it.
+    ``epoch`` names the log that goes on over restarts: numbers mean something only with it.
     """
 
     epoch: str
