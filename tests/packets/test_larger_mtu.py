@@ -13,12 +13,14 @@ The backend answers by the large link, so it asks for segments of 8,948 bytes.
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.doctor import PATIENCE
 from support.in_process import call_tula
 from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES
@@ -71,10 +73,17 @@ def test_senders_are_told(network: Network, tmp_path: Path) -> None:
     path = write_config(tmp_path / "tula.yaml", {"web": web}, ("eth1", "eth0"))
     warned = call_tula(lb, "check", "-f", path).stderr
     assert "packets of up to 9000 bytes arrive on eth1, and eth0" in warned
-    with Running(lb, path):
+    call_tula(lb, "apply", "-f", path)
+    arguments = ("doctor", "-f", path, "--json", "--patience", PATIENCE)
+    found = json.loads(call_tula(lb, *arguments, check=False).stdout)["findings"]
+    assert ("mtu-smaller", "eth0") in {(f["id"], f["where"]) for f in found}
+    measured = [f["evidence"] for f in found if f["id"] == "mss-not-clamped"]
+    assert ["8960" in measured[0], "8940" in measured[1]] == [True, True], measured
+    with Running(lb, path) as daemon:
         for family, vip in zip(FAMILIES, VIPS, strict=True):
-            found = upload(client, vip, UPLOADS, SIZE, 60.0)
-            assert (found.arrived, found.mtu) == (SIZE, 1500)
+            sent = upload(client, vip, UPLOADS, SIZE, 60.0)
+            assert (sent.arrived, sent.mtu) == (SIZE, 1500)
             for fragment in (True, False):
                 client.write_sysctl(f"net.ipv{family}.route.flush", 1)
                 assert datagram(client, vip, 4000, fragment=fragment)
+        assert daemon.status()["counters"]["too_large"]["packets"] >= 6

@@ -147,6 +147,8 @@ class View:
     durations: Mapping[str, DurationStatistics] = field(default_factory=dict)
     """of the probes, by service"""
     restarts: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, Count] = field(default_factory=dict)
+    """what the daemon counts beside the data path, by name"""
 
     @property
     def config(self) -> Config:
@@ -280,6 +282,7 @@ class Answers:
         each total is at least what it was.
         """
         stats = reader.stats()
+        stats = replace(stats, counters={**stats.counters, **view.counters})
         if view.revision != reader.revision():
             last, found = self._totals, stats.backends
             kept = {key: count for key, count in last.items() if key not in found}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -18,6 +18,7 @@ from tula.daemon.snapshot import Snapshot
 from tula.kernel.large_packets import LargePacket, LargePackets, SenderTeller
 from tula.model.config import IPAddress
 from tula.model.host import HostView
+from tula.model.stats import TOO_LARGE, Count
 from tula.plan.packet_sizes import SizeLimits, plan_size_limits
 from tula.plan.probes import Sources
 
@@ -102,6 +103,12 @@ class LargePacketWatch:
         self._pace = Pace()
         self._changed = asyncio.Event()
         self._opened: list[LargePackets] = []
+        self._count = Count()
+
+    @property
+    def counters(self) -> Mapping[str, Count]:
+        """What was seen of packets that are too large; nothing where none can arrive."""
+        return {TOO_LARGE: self._count} if self._limits.arrivals or self._count.packets else {}
 
     def follow(self, snapshot: Snapshot) -> None:
         """Takes the limits of what was applied."""
@@ -155,6 +162,7 @@ class LargePacketWatch:
         limit = self._limits.of(seen.destination, seen.protocol, seen.port)
         if limit is None or seen.size <= limit or seen.source.is_multicast:
             return
+        self._count += Count(1, seen.size)
         if self._pace.allows(seen.source, time.monotonic()):
             source = self._sources.get(seen.source.version)
             self._teller.tell(source, seen.source, limit, packet.data)

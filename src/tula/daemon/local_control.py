@@ -52,7 +52,7 @@ from tula.model.event import EventKind, EventPage
 from tula.model.flow import Flow
 from tula.model.health import BackendName, Override
 from tula.model.problem import PlacedProblem
-from tula.model.stats import BackendKey
+from tula.model.stats import BackendKey, Count
 from tula.plan.trace import Trace
 
 _IN_SYNC = b'"in_sync": true'
@@ -71,6 +71,8 @@ class Components:
     events: EventLog
     watch: FileWatch
     supervisor: Supervisor
+    counters: Callable[[], Mapping[str, Count]] = dict
+    """What the daemon counts beside the data path, by name."""
 
 
 class LocalControl:
@@ -253,6 +255,7 @@ class LocalControl:
         restarts, late = components.supervisor.restarts, components.checker.lateness()
         durations = components.checker.probe_durations()
         listed, applied = components.checker.listed(), snapshot.applied
+        counters = components.counters()
 
         if isinstance(request, CountRequest):
             # Only the numbers in use count: a process that counts need not know the configuration.
@@ -286,6 +289,7 @@ class LocalControl:
                     for name, each in took.items()
                 },
                 restarts=restarts,
+                counters=counters,
             )
 
         return make

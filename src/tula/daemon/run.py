@@ -140,10 +140,12 @@ def _assemble(
         force=force,
     )
     wake.append(lambda: loop.trigger(Trigger.HEALTH))
-    components = Components(loop, checker, checks, events, file, supervisor)
-    control = LocalControl(components, make_adapters, store)
     announcements = Announcements(adapters.network, KernelAnnouncer())
     large_packets = LargePacketWatch(KernelLargePackets, KernelSenderTeller())
+    components = Components(
+        loop, checker, checks, events, file, supervisor, lambda: large_packets.counters
+    )
+    control = LocalControl(components, make_adapters, store)
     loop.followers += [announcements.follow, large_packets.follow]
     return _Daemon(
         balancer, writer, components, control, kernel_events, announcements, large_packets

@@ -59,10 +59,11 @@ def _check(target: Target, responses: Responses, clamp: tuple[str, ...]) -> Iter
             + ("" if fine else f", or clamp the MSS on {name} to {fits}"),
             certain=certain, on=name, commands=() if fine or not mss else clamp,
         )  # fmt: skip
-    elif tunnelled and mss > fits:
+    elif (tunnelled or target.large_source is not None) and mss > fits:
+        what = "into the tunnel" if tunnelled else f"through {target.interface}"
         yield Finding(
             "mss-not-clamped", Severity.WARNING, name,
-            f"the MSS in SYN-ACKs from {vip} is {mss}; only {fits} bytes fit into the tunnel",
+            f"the MSS in SYN-ACKs from {vip} is {mss}; only {fits} bytes fit {what}",
             f"clamp the MSS on {name}",
             on=name, commands=clamp,
         )  # fmt: skip
@@ -70,11 +71,13 @@ def _check(target: Target, responses: Responses, clamp: tuple[str, ...]) -> Iter
 
 def _announced_mss(target: Target, responses: Responses) -> int:
     """The largest MSS in the VIP's SYN-ACKs; 0 without any."""
+    requests = [target.to_vip(TCP, port) for port in target.tcp]
+    as_client = target.from_large_link()
     return max(
         (
             reply.mss
-            for port in target.tcp
-            for reply in responses.to(target.to_vip(TCP, port))
+            for request in (*requests, *((as_client,) if as_client else ()))
+            for reply in responses.to(request)
             if reply.kind is ReplyKind.OPEN
         ),
         default=0,

@@ -55,6 +55,8 @@ class Target:
     """That of the interface, in bytes."""
     payloads: Mapping[int, bytes] = field(default_factory=dict)
     """By UDP port, a payload that a server there replies to."""
+    large_source: IPAddress | None = None
+    """An address of this machine's on a link to clients that takes larger packets (l2)."""
 
     @property
     def address(self) -> IPAddress:
@@ -92,6 +94,12 @@ class Target:
 
     def _payload(self, kind: str, port: int) -> bytes:
         return self.payloads.get(port, b"") if kind == UDP else b""
+
+    def from_large_link(self) -> Request | None:
+        """A SYN as from a client on that link: the MSS of the answer may be by its MTU."""
+        if self.large_source is None or not self.tcp:
+            return None
+        return Request(TCP, self.large_source, self.vip, self.path, self.tcp[0])
 
     def from_unused_address(self) -> Request:
         """An echo whose reply goes to nobody, along the backend's default route."""
@@ -143,9 +151,25 @@ def plan_targets(observed: Observation, macs: MacTable) -> list[Target]:
                 udp=_ports(services, Protocol.UDP),
                 mtu=observed.host.links[interface].mtu,
                 payloads=_udp_payloads(services),
+                large_source=_large_source(observed, interface, vip) if tunnel is None else None,
             )
         )
     return targets
+
+
+def _large_source(observed: Observation, interface: str, vip: IPAddress) -> IPAddress | None:
+    links = observed.host.links
+    large = {
+        name
+        for name in observed.config.interfaces
+        if name in links and links[name].mtu > links[interface].mtu
+    }
+    own = (
+        held.address.ip
+        for held in observed.host.addresses
+        if held.interface in large and held.address.version == vip.version and not held.ours
+    )
+    return next((a for a in own if not a.is_link_local and a not in observed.vips), None)
 
 
 def limit_targets(targets: Sequence[Target]) -> list[Target]:
@@ -169,6 +193,8 @@ def first_requests(targets: Iterable[Target]) -> Iterator[Request]:
             yield target.to_backend(UDP, port)
         if not target.tcp:
             yield target.to_vip(ECHO)
+        if (as_client := target.from_large_link()) is not None:
+            yield as_client
         yield target.from_unused_address()
         yield target.of_size(0)
         yield target.of_size(target.mtu)

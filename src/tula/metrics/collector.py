@@ -17,10 +17,10 @@ from prometheus_client.registry import Collector
 
 from tula.engine.statistics import CycleOutcome, Statistics
 from tula.model.health import State
-from tula.model.stats import NO_BACKEND
+from tula.model.stats import NO_BACKEND, TOO_LARGE
 from tula.version import __version__
 
-DROPS = frozenset({NO_BACKEND})
+DROPS = frozenset({NO_BACKEND, TOO_LARGE})
 """The counters of packets that are dropped; the others count packets by an unusual path."""
 
 _SERVICE, _BACKEND = ["service"], ["service", "backend"]

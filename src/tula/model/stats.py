@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 NO_BACKEND = "no_backend"
 """The counter of packets for a service that no backend could take; they are dropped."""
 
+TOO_LARGE = "too_large"
+"""The counter of packets that were seen to be too large for the link to their backend."""
+
 BackendKey = tuple[str, str]
 """A service's name and ``Backend.key``."""
 
