@@ -132,21 +132,8 @@ def test_a_vip_on_an_interface_that_is_not_listed(
 ) -> None:
     """As with keepalived's use_vmac."""
     lb, vip = network.lb, vip_of(network, family)
-    lb.run(
-        [
-            "ip",
-            "link",
-            "add",
-            "vrrp.51",
-            "link",
-            "eth0",
-            "address",
-            "00:00:5e:00:01:33",
-            "type",
-            "macvlan",
-        ]
-    )
-    lb.run(["ip", "link", "set", "vrrp.51", "up"])
+    made = f"link add vrrp.51 link eth0 address {VIRTUAL} type macvlan\nlink set vrrp.51 up\n"
+    lb.run(["ip", "-batch", "-"], input=made)
     path = configuration(network, tmp_path, announce=False)
     warned(lb, path, "vrrp.51 is not listed", "may come to the MAC address of vrrp.51")
     lb.add_address("vrrp.51", f"{vip}/{32 if family == 4 else 128}")
@@ -155,7 +142,7 @@ def test_a_vip_on_an_interface_that_is_not_listed(
     assert (finding["id"], finding["where"]) == ("interface-not-listed", "vrrp.51")
     configuration(network, tmp_path, ("eth0", "vrrp.51"), announce=False)
     assert told(lb, "apply", path) == (0, "")
-    assert findings(lb, path) == []
+    assert [found for found in findings(lb, path) if found["severity"] != "note"] == []
     network.client.run(
         ["ip", "neigh", "replace", vip, "lladdr", VIRTUAL, "dev", "eth0", "nud", "permanent"]
     )
