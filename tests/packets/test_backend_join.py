@@ -224,11 +224,14 @@ def test_it_joins_only_as_what_it_is(bare: Joined) -> None:
     host, path = bare.backends[0], bare.configuration()
     machines = (host, bare.lb, bare.client)
     before = [machine(each) for each in machines]
-    for stranger in (bare.client, bare.lb, bare.backends[1]):
+    for stranger in (bare.client, bare.backends[1]):
         said = agent(stranger, "join", "-f", path, "--as", "backend-1", status=2)["error"]
         assert said.count("\n") == 1
         assert "has no address of the backend backend-1" in said
         assert address_of(host, 4) in said
+    for how in ((), ("--as", "backend-1")):
+        said = agent(bare.lb, "join", "-f", path, *how, status=2)["error"]
+        assert "this machine is the balancer lb4 (10.9.0.2)" in said
     both = bare.configuration(load_balancers={"lb": address_of(host, 4)})
     for how in ((), ("--as", "backend-1")):
         said = agent(host, "join", "-f", both, *how, status=2)["error"]

@@ -24,14 +24,13 @@ def find_role(
     address of that backend, since the balancer sends to that address, and for a balancer.
     """
     own = _without_vips(config, addresses)
-    role = _named(file, config, own, name) if name is not None else _own(file, config, own)
     here = [f"{label} ({address})" for label, address in config.load_balancers if address in own]
     if here:
         raise NotABackendError(
             f"this machine is the balancer {here[0]} of {file}, and a balancer cannot be a backend "
             "of its own services; join on the backends"
         )
-    return role
+    return _named(file, config, own, name) if name is not None else _own(file, config, own)
 
 
 def _named(file: str, config: Config, own: Collection[IPAddress], name: str) -> Role:
@@ -42,7 +41,7 @@ def _named(file: str, config: Config, own: Collection[IPAddress], name: str) -> 
     if wanted.isdisjoint(own):
         raise NotABackendError(
             f"this machine has no address of the backend {name} of {file} "
-            f"({_listed(wanted)}), but {_listed(own)}; join on the machine that has it, add the "
+            f"({_listed(wanted)}); it has {_listed(own)}. Join on the machine that has it, add the "
             "address here, or correct it in the configuration"
         )
     return role

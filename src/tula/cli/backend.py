@@ -197,8 +197,14 @@ def status(
             [["!" if p.problem else "", p.what, p.name, p.problem or "in place"] for p in parts],
             frozenset(),
         )
+        if joined and any(part.problem for part in parts):
+            print("To put this right: tula backend join" + _options(state_dir))
     if exit_code and any(part.problem for part in parts):
         raise typer.Exit(DIFFERENT)
+
+
+def _options(state_dir: Path) -> str:
+    return f" --state-dir {state_dir}" if state_dir != STATE_DIR else ""
 
 
 def _how(joined: bool, watched: bool) -> str:
