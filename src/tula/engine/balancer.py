@@ -7,7 +7,7 @@ changes something does so from one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from tula.dataplane.port import Followed, Memory, Receipt
@@ -15,46 +15,26 @@ from tula.engine.change import Applied, Change, Outcome, Prepared, routes_moved
 from tula.engine.history import Record
 from tula.engine.host_settings import HostSettings
 from tula.engine.overrides import changed_overrides
-from tula.engine.reader import Adapters, Reader
+from tula.engine.reader import Adapters
 from tula.engine.retired import add_counts
 from tula.engine.store import Remembered, Store
+from tula.engine.unmonitored import StatusesOf, Unmonitored, require_daemon
 from tula.kernel.clock import boot_time
 from tula.model.config import Config
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.flow import Flow, FlowEntry
-from tula.model.health import BackendName, BackendStatus, Health, Override, ProbeSocket
+from tula.model.health import BackendName, Override, ProbeSocket
 from tula.model.problem import Problem, ProblemsError
-from tula.plan.backend_status import (
-    NO_SHARES,
-    Shares,
-    plan_backend_statuses,
-)
+from tula.plan.backend_status import NO_SHARES, Shares
 from tula.plan.desired import adjust_plan, plan_desired
-from tula.plan.first_pass import (
-    NONE_WAIT,
-    Waiting,
-    guarded_services,
-    unchecked_problems,
-    waiting_beside,
-)
 from tula.plan.probes import probe_destinations
 from tula.plan.routes import backend_addresses, plan_routes, takes_own_address
 from tula.plan.usable import awaits_interface, unreached_backends, usable_config
 
-StatusesOf = Mapping[BackendName, BackendStatus]
-
 _COMMIT_TRIES = 5
-_LEFT_DOWN = "the kernel has no entry for it: it was down when the daemon ended"
 
 
-def require_daemon(config: Config) -> None:
-    """Raises ProblemsError for a configuration that only a daemon can run."""
-    problems = list(unchecked_problems(config))
-    if problems:
-        raise ProblemsError(problems)
-
-
-class Balancer(Reader):
+class Balancer(Unmonitored):
     """Composes plan, data path, VIPs and store for one network namespace and state directory.
 
     Methods raise ProblemsError for a configuration that does not fit this machine, KernelError and
@@ -66,8 +46,7 @@ class Balancer(Reader):
         self, adapters: Adapters, store: Store, clock: Callable[[], float] = boot_time
     ) -> None:
         """``clock`` tells seconds of the boot clock."""
-        super().__init__(adapters, store)
-        self._clock = clock
+        super().__init__(adapters, store, clock)
         self.applied: Applied | None = None
         """What the last change of this process left; None when that is not known."""
         self.unsaved = ""
@@ -106,27 +85,6 @@ class Balancer(Reader):
     def follow(self, found: Prepared, flow: Flow, entry: FlowEntry | None) -> Followed:
         """Where a flow goes now in a data path that differs."""
         return self._path.follow(found.have, found.path, flow, entry)
-
-    def without_monitors(self, config: Config) -> StatusesOf:
-        """How backends count where nothing is known but the operator's overrides."""
-        overrides, waiting = self._store.overrides(), self._waiting(config)
-        return plan_backend_statuses(config, {}, overrides, self._clock(), waiting=waiting).of
-
-    def _waiting(self, config: Config) -> Waiting:
-        """Without a daemon nobody passes a check: those that wait are the ones without packets."""
-        if next(guarded_services(config), None) is None:
-            return NONE_WAIT
-        return waiting_beside(config, self.serving(config))
-
-    def left_statuses(self, config: Config) -> StatusesOf:
-        """How backends count in what a daemon left when it ended: those that were down then get
-        nothing until the next apply, or the next daemon."""
-        try:
-            down = self.missing(config)
-        except KernelError:  # a newer Tula's table: not to be read, but the rest can be told
-            down = frozenset()
-        findings = {name: Health(False, self._clock(), _LEFT_DOWN) for name in down}
-        return plan_backend_statuses(config, findings, self._store.overrides(), self._clock()).of
 
     def apply(
         self,
