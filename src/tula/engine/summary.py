@@ -70,8 +70,12 @@ def summarize(answer: Json) -> Summary:
     if unchecked and answer["daemon"] is not None:
         parts.append(Part(Grade.NOTE, f"not checked: {names(unchecked)}"))
     problems = answer.get("problems", ())
-    if problems:
-        parts.append(Part(Grade.BAD, counted(len(problems), "other problem")))
+    # Interfaces have a part of their own; what else is said of one (its MTU) stops nothing.
+    others = [line for line in problems if not line.startswith("interfaces[")]
+    if others:
+        parts.append(Part(Grade.BAD, counted(len(others), "other problem")))
+    if len(others) < len(problems):
+        parts.append(Part(Grade.NOTE, counted(len(problems) - len(others), "warning")))
     return Summary(tuple(parts))
 
 
