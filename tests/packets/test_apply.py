@@ -51,12 +51,15 @@ def test_a_second_apply_says_that_nothing_changed(network: Network, configuratio
     done = call_tula(lb, "apply", "-f", configuration)
     assert (done.stdout, done.stderr) == (planned.stdout, "")
     assert "+ address 10.9.0.100  (on eth0)" in done.stdout
+    assert "+ service web: " in done.stdout
+    assert "+ table" not in done.stdout, "that is for -v"
     after = snapshot(lb), files(state_of(lb))
     assert after != before
 
     assert call_tula(lb, "apply", "-f", configuration).stdout == "nothing changed\n"
     assert call_tula(lb, "plan", "-f", configuration, "--exit-code").stdout == "nothing to change\n"
-    assert json.loads(call_tula(lb, "apply", "--json").stdout) == {"changed": False, "steps": []}
+    again = json.loads(call_tula(lb, "apply", "--json").stdout)
+    assert again == {"changed": False, "summary": [], "steps": []}
     assert (snapshot(lb), files(state_of(lb))) == after
 
 
@@ -77,7 +80,7 @@ def test_without_a_file_the_last_applied_document_is_meant(
     configuration.write_text("frobs: 1\n")  # what is being written is not meant
     lb.run(["nft", "delete", "table", "netdev", "tula"])
     assert call_tula(lb, "plan", "--exit-code", check=False).returncode == 3
-    assert "+ table netdev tula" in call_tula(lb, "apply").stdout
+    assert "+ table netdev tula" in call_tula(lb, "apply", "-v").stdout
     assert snapshot(lb) == applied
 
 

@@ -152,7 +152,7 @@ def test_all_problems_at_once(network: Network, untouched: Host, tmp_path: Path)
 def test_ssh_is_taken_by_force_alone(network: Network, tmp_path: Path) -> None:
     path = misfit(network, tmp_path, {"vip": "10.9.0.2", "ports": [22]})
     assert call_tula(network.lb, "plan", "-f", path, check=False).returncode == 2
-    assert "+ table" in call_tula(network.lb, "apply", "-f", path, "--force").stdout
+    assert "+ service" in call_tula(network.lb, "apply", "-f", path, "--force").stdout
     assert call_tula(network.lb, "apply").stdout == "nothing changed\n", "forced once"
     assert call_tula(network.lb, "plan", "--exit-code").stdout == "nothing to change\n"
 

@@ -72,7 +72,7 @@ def test_a_document_is_applied(network: Network, sandbox: Sandbox) -> None:
     arguments = ("-f", sandbox.command[3])
     assert sandbox.command == ["tula", "run", *arguments]
     assert "valid; services: 1, backends: 1" in sandbox.run("tula", "check", *arguments).stdout
-    assert "+ table" in sandbox.run("tula", "apply", *arguments).stdout
+    assert "+ service" in sandbox.run("tula", "apply", *arguments).stdout
     for vip in (network.vip4, network.vip6):
         assert set(flows(network.client, vip, 80, 5, "tcp").values()) == {backend.name}
     assert sandbox.run("tula", "apply").stdout == "nothing changed\n"

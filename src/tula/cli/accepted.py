@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tula.cli.change import show_outcome
+from tula.cli.changes_text import Shows
 from tula.cli.common import (
     FAILED,
     RUN_DIR,
@@ -175,7 +176,8 @@ def _rollback_offline(store: Store, number: int | None) -> None:
         # What was accepted once, SSH port and all, may come back without a question.
         balancer = open_balancer(store)
         outcome = balancer.apply(loaded.config, text, force=True, record=record)
-    show_outcome(balancer, outcome, name, loaded, False)
+    show = Shows(json=False, verbose=False)
+    show_outcome(balancer, outcome, name, loaded, record.changes, show)
     print(f"{name} runs; the file that it was applied from may differ", file=sys.stderr)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from tula.cli.changes_text import Shows, show_changes
 from tula.cli.common import (
     DIFFERENT,
     FAILED,
@@ -26,7 +27,6 @@ from tula.cli.common import (
     fail,
     open_balancer,
     open_store,
-    print_json,
     problems,
     require_yes,
     warn,
@@ -34,13 +34,14 @@ from tula.cli.common import (
 from tula.cli.daemon import daemon_errors, daemon_of, insist, placed, require_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tula.cli.client import Client
     from tula.config.load import LoadedConfig
     from tula.engine.balancer import Balancer
     from tula.engine.change import Change, Outcome
+    from tula.model.config import Config
 
 _LONGEST = 86400
 """Seconds that a configuration may wait for its confirmation."""
@@ -52,7 +53,9 @@ ConfirmIn = Annotated[
         help="Go back by itself unless tula confirm comes in this time, such as 60s.",
     ),
 ]
-_SIGNS = {"add": "+", "change": "~", "remove": "-"}
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Also the kernel's maps and chains.")
+]
 
 
 def plan(
@@ -60,15 +63,17 @@ def plan(
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 3 when apply would change something.")
     ] = False,
+    verbose: Verbose = False,
     force: Force = False,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
-    """Show what apply would change in the kernel; change nothing."""
+    """Show what apply would change; change nothing."""
+    show = Shows(json, verbose)
     daemon = daemon_of(run_dir)
     if daemon is not None:
-        changed = _plan_by(daemon, file, force, json)
+        changed = _plan_by(daemon, file, force, show)
         if changed and exit_code:
             raise typer.Exit(DIFFERENT)
         return
@@ -80,7 +85,11 @@ def plan(
             configuration.config, configuration.source.encode(), force=force
         )
     warn(name, configuration, change.warnings)
-    _show(change, json, "nothing to change")
+    from tula.engine.offline import prepare_acceptance
+
+    with errors():
+        _, record = prepare_acceptance(store, configuration, "", "plan")
+    _show(change, configuration.config, record.changes, show, "nothing to change")
     if change and exit_code:
         raise typer.Exit(DIFFERENT)
 
@@ -89,6 +98,7 @@ def apply(
     file: MaybeFile = None,
     confirm: ConfirmIn = None,
     yes: Yes = False,
+    verbose: Verbose = False,
     force: Force = False,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
@@ -101,7 +111,7 @@ def apply(
     seconds = _confirm_in(confirm)
     daemon = daemon_of(run_dir, state_dir)
     if daemon is not None:
-        _apply_by(daemon, file, _Wish(force, yes, seconds), json)
+        _apply_by(daemon, file, _Wish(force, yes, seconds), Shows(json, verbose))
         return
     if seconds is not None:
         fail(
@@ -123,11 +133,17 @@ def apply(
         outcome = balancer.apply(
             configuration.config, configuration.source.encode(), force=force, record=record
         )
-    show_outcome(balancer, outcome, name, configuration, json)
+    show = Shows(json, verbose)
+    show_outcome(balancer, outcome, name, configuration, record.changes, show)
 
 
 def show_outcome(
-    balancer: Balancer, outcome: Outcome, name: str, configuration: LoadedConfig, json: bool
+    balancer: Balancer,
+    outcome: Outcome,
+    name: str,
+    configuration: LoadedConfig,
+    changes: Sequence[str],
+    show: Shows,
 ) -> None:
     """Ends an apply without a daemon: announces again, shows what was changed, and what is in the
     way."""
@@ -136,12 +152,13 @@ def show_outcome(
         print(f"warning: {warning}; run tula apply again", file=sys.stderr)
     if outcome.unsaved:
         print(f"warning: not remembered on disk: {outcome.unsaved}", file=sys.stderr)
-    _show(outcome.change, json, "nothing changed")
+    _show(outcome.change, configuration.config, changes, show, "nothing changed")
 
 
 def reload(
     confirm: ConfirmIn = None,
     yes: Yes = False,
+    verbose: Verbose = False,
     force: Force = False,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
@@ -149,7 +166,7 @@ def reload(
 ) -> None:
     """Have the daemon accept what its file holds now; if refused, the old one goes on."""
     wish = _Wish(force, yes, _confirm_in(confirm))
-    _apply_by(require_daemon(run_dir), None, wish, json)
+    _apply_by(require_daemon(run_dir), None, wish, Shows(json, verbose))
 
 
 def _confirm_in(text: str | None) -> float | None:
@@ -176,7 +193,12 @@ def clear(
         )
     with errors():
         change = open_balancer(open_store(state_dir)).clear()
-    _show(change, json, "nothing to remove")
+    from tula.engine.steps import describe_steps
+
+    show_changes(
+        *(bool(change), (), describe_steps(change), Shows(json, verbose=True)),
+        "nothing to remove",
+    )
 
 
 def _read(file: Path) -> bytes:
@@ -192,7 +214,7 @@ def _read(file: Path) -> bytes:
         fail(WRONG, f"{file}: {error.message}")
 
 
-def _plan_by(daemon: Client, file: Path | None, force: bool, json: bool) -> bool:
+def _plan_by(daemon: Client, file: Path | None, force: bool, show: Shows) -> bool:
     """Has the daemon compare, which knows the backends' health; whether anything would change."""
     source = None if file is None else _read(file)
 
@@ -202,7 +224,10 @@ def _plan_by(daemon: Client, file: Path | None, force: bool, json: bool) -> bool
     with daemon_errors(name):
         outcome = daemon.plan(source, force)
     _warn(outcome, name)
-    show_steps(outcome["changed"], outcome["steps"], json, "nothing to change")
+    show_changes(
+        *(outcome["changed"], outcome.get("summary"), outcome["steps"], show),
+        "nothing to change",
+    )
     return bool(outcome["changed"])
 
 
@@ -214,7 +239,7 @@ class _Wish(NamedTuple):
     confirm: float | None
 
 
-def _apply_by(daemon: Client, file: Path | None, wish: _Wish, json: bool) -> None:
+def _apply_by(daemon: Client, file: Path | None, wish: _Wish, show: Shows) -> None:
     """Has the daemon accept a file's configuration, by default its own, and shows what it did."""
     source = None if file is None else _read(file)
 
@@ -228,7 +253,10 @@ def _apply_by(daemon: Client, file: Path | None, wish: _Wish, json: bool) -> Non
     with daemon_errors(name):
         outcome = insist(ask, wish.yes)
     _warn(outcome, name)
-    show_steps(outcome["changed"], outcome["steps"], json, "nothing changed")
+    show_changes(
+        *(outcome["changed"], outcome.get("summary"), outcome["steps"], show),
+        "nothing changed",
+    )
     if wish.confirm is not None:
         print(f"goes back in {wish.confirm:g}s unless you run tula confirm", file=sys.stderr)
 
@@ -247,19 +275,10 @@ def _warn(outcome: dict[str, Any], name: Callable[[], str]) -> None:
             print("warning: " + placed(warning).describe(told), file=sys.stderr)
 
 
-def _show(change: Change, json: bool, nothing: str) -> None:
+def _show(change: Change, after: Config, changes: Sequence[str], show: Shows, nothing: str) -> None:
+    """``changes`` are those of the configuration, which became ``after``."""
+    from tula.engine.plan_text import describe_plan
     from tula.engine.steps import describe_steps
 
-    show_steps(bool(change), describe_steps(change), json, nothing)
-
-
-def show_steps(changed: bool, steps: Iterable[dict[str, Any]], as_json: bool, nothing: str) -> None:
-    """What was or would be done, a line each, or ``nothing``."""
-    if as_json:
-        print_json({"changed": changed, "steps": list(steps)})
-    elif not changed:
-        print(nothing)
-    else:
-        for step in steps:
-            line = f"{_SIGNS[step['verb']]} {step['what']} {step['name']}"
-            print(f"{line}  ({step['detail']})" if step["detail"] else line)
+    summary = describe_plan(changes, after, change.steps())
+    show_changes(bool(change), summary, describe_steps(change), show, nothing)

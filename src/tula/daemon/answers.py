@@ -22,6 +22,7 @@ from tula.engine.balancer import Balancer
 from tula.engine.control import ApplyOutcome, DaemonFacts
 from tula.engine.follow import trace_now
 from tula.engine.kernel_state import KernelState
+from tula.engine.plan_text import describe_plan
 from tula.engine.rates import RateMeter
 from tula.engine.reader import Adapters, Reader
 from tula.engine.statistics import (
@@ -47,6 +48,7 @@ from tula.plan.backend_status import (
     Shares,
     plan_backend_statuses,
 )
+from tula.plan.config_changes import describe_config_changes
 from tula.plan.first_pass import NONE_WAIT, Waiting, plan_waiting
 from tula.plan.trace import Trace
 
@@ -320,7 +322,16 @@ class Answers:
             place(warning, configuration.positions)
             for warning in (*configuration.warnings, *change.warnings)
         )
-        return ApplyOutcome(bool(change), render_steps(describe_steps(change)), (), warnings)
+        return ApplyOutcome(
+            bool(change),
+            render_steps(describe_steps(change)),
+            warnings=warnings,
+            summary=describe_plan(
+                describe_config_changes(view.config, configuration.config),
+                configuration.config,
+                change.steps(),
+            ),
+        )
 
     def _compare(self, view: View) -> Comparison:
         change, problems = self._balancer(view).compare(view.config, view.statuses, view.shares)

@@ -24,6 +24,7 @@ from tula.daemon.writer import Offer, Writer, loss_problems
 from tula.engine.control import ApplyOutcome, BusyError, LossError, Order
 from tula.engine.host_settings import settings_changed
 from tula.engine.overrides import OverrideChange
+from tula.engine.plan_text import describe_plan
 from tula.engine.steps import describe_steps, render_steps
 from tula.kernel.clock import boot_time
 from tula.kernel.events import Events, EventSource
@@ -31,6 +32,7 @@ from tula.kernel.sysctls import Sysctls
 from tula.model.errors import KernelError
 from tula.model.health import BackendName
 from tula.model.problem import PlacedProblem, ProblemsError
+from tula.plan.config_changes import describe_config_changes
 
 _SETTINGS = 0.5
 """Seconds between looks at the few sysctls that were set: no event tells of ``accept_local``."""
@@ -148,7 +150,7 @@ class ControlLoop:
         if not isinstance(offer, LoadedConfig):
             await self._refuse(offer, order, source)
             return ApplyOutcome(problems=offer)
-        findings = self._checks.findings()
+        findings, before = self._checks.findings(), self.snapshot.configuration
         try:
             change, result = await self._in_writer(
                 lambda: self._writer.apply(offer, findings, order)
@@ -166,7 +168,15 @@ class ControlLoop:
         def describe() -> ApplyOutcome:
             told = (*offer.warnings, *change.warnings)
             warnings = tuple(place(warning, offer.positions) for warning in told)
-            return ApplyOutcome(bool(change), render_steps(describe_steps(change)), (), warnings)
+            changes = describe_config_changes(
+                None if before is None else before.config, offer.config
+            )
+            return ApplyOutcome(
+                bool(change),
+                render_steps(describe_steps(change)),
+                warnings=warnings,
+                summary=describe_plan(changes, offer.config, change.steps()),
+            )
 
         return await asyncio.to_thread(describe)
 

@@ -78,6 +78,8 @@ class ApplyOutcome:
     """JSON, as ``tula.engine.steps.render_steps`` gives it"""
     problems: tuple[PlacedProblem, ...] = ()
     warnings: tuple[PlacedProblem, ...] = ()
+    summary: tuple[str, ...] = ()
+    """the same as the steps in the user's terms, by ``describe_plan``"""
 
 
 @dataclass(frozen=True, slots=True)

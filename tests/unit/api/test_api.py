@@ -184,7 +184,7 @@ YAML = {"Content-Type": "application/yaml; charset=utf-8"}
 
 
 def test_apply_and_reload(api: TestClient, control: FakeControl) -> None:
-    wanted = {"changed": True, "steps": [STEP], "warnings": []}
+    wanted = {"changed": True, "summary": [], "steps": [STEP], "warnings": []}
     assert api.post("/apply", content=b"some", headers=YAML).json() == wanted
     assert api.post("/apply?force=true&confirm=60", content=b"more", headers=YAML).json() == wanted
     assert api.post("/reload?yes=true").json() == wanted

@@ -307,7 +307,7 @@ def test_the_daemon_accepts_what_it_is_given(
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout == "~ map slots_1_4093  (elements: 7 changed)\n"
     shown = json.loads(tula("apply", "--force", "--json").stdout)
-    assert shown == {"changed": True, "steps": [STEP]}
+    assert shown == {"changed": True, "summary": [], "steps": [STEP]}
     text = (tmp_path / "tula.yaml").read_bytes()
     assert daemon.done == [
         ("apply", None, Order(how="reload")),

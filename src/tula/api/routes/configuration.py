@@ -182,5 +182,9 @@ def _answer(outcome: ApplyOutcome) -> Response:
         return answer_problems(outcome.problems)
     warnings = json.dumps([asdict(warning) for warning in outcome.warnings]).encode()
     changed = json.dumps(outcome.changed).encode()
-    body = b'{"changed": %b, "steps": %b, "warnings": %b}' % (changed, outcome.steps, warnings)
+    summary = json.dumps(outcome.summary).encode()
+    body = b'{"changed": %b, "summary": %b, "steps": %b, "warnings": %b}' % (
+        *(changed, summary),
+        *(outcome.steps, warnings),
+    )
     return Response(body, media_type="application/json")

@@ -106,7 +106,7 @@ class Story:
         screen.pause(4)
         screen.command("tula apply -f tula.yaml")
         ran = self._stage.apply(weights)
-        screen.output(_condensed(ran.output))
+        screen.output(ran.output)
         screen.say(
             f"Done in {ran.seconds:.1f} s. No Tula process is running: the kernel does all of the "
             "forwarding."
@@ -274,13 +274,3 @@ class Story:
             f"{load.given_up or 'no'} requests failed; {broken}",
             load.given_up == 0,
         )
-
-
-def _condensed(output: str) -> str:
-    """The output of ``tula apply`` with chains, maps and counters as their numbers."""
-    lines = output.splitlines()
-    parts = Counter(line.split()[1] for line in lines if line.startswith("+ "))
-    inside = {what: parts[what] for what in ("chain", "map", "counter") if parts[what] > 1}
-    kept = [line for line in lines if line.split()[1:2] and line.split()[1] not in inside]
-    more = ", ".join(f"{count} {what}s" for what, count in inside.items())
-    return "\n".join([*kept, f"  … with {more}"] if inside else kept)
