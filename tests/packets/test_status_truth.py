@@ -77,7 +77,7 @@ def test_without_a_daemon_the_kernel_is_compared(lab: Lab, tmp_path: Path) -> No
     line, kernel, code = status(lb)
     assert (kernel["in_sync"], code) == (True, 0), "the operator wants it so"
     for name in ("backend-2", "backend-3"):
-        call_tula(lb, "drain", f"web/{name}")
+        call_tula(lb, "drain", f"web/{name}", "--yes")
     line, kernel, code = status(lb)
     assert "; 0 of 1 service up, down: web (all backends drained); " in line
     assert (kernel["in_sync"], code) == (True, 1)
