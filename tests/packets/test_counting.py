@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
+from socket import AF_INET, AF_INET6, SOCK_DGRAM
 from typing import Any
 
 import pytest
@@ -208,3 +210,42 @@ def maps(network: Network) -> set[str]:
     """Names of the maps in Tula's table."""
     listed = network.lb.run(["nft", "-t", "list", "table", "netdev", "tula"]).stdout
     return {line.split()[1] for line in listed.splitlines() if line.strip().startswith("map ")}
+
+
+def ask_in_vain(network: Network, port: int, count: int) -> None:
+    """So many datagrams to each VIP, which nobody answers."""
+    for vip in network.vips:
+        with network.client.socket(AF_INET6 if ":" in vip else AF_INET, SOCK_DGRAM) as asking:
+            for _ in range(count):
+                asking.sendto(b"?", (vip, port))
+
+
+def test_what_no_backend_takes_is_counted_by_service(lab: Lab, tmp_path: Path) -> None:
+    network = flat(lab, clients=1)
+    lb, first = network.lb, network.backends[0]
+    services = {
+        "served": service_of(network, protocol="udp", ports=[5001], backends=backends_of(first)),
+        "drained": service_of(
+            network, protocol="udp", ports=[5002], backends=backends_of(first, weight=0)
+        ),
+        "lost": service_of(network, protocol="udp", ports=[5003], backends=backends_of(first)),
+    }
+    serve_udp(first, [5001])
+    call_tula(lb, "apply", "-f", write_config(tmp_path / "tula.yaml", services))
+    # As at the moment when a backend has left, and flows still have its id.
+    for family in (4, 6):
+        listed = lb.run(["nft", "list", "map", "netdev", "tula", f"nexthop{family}_1024"]).stdout
+        (mark,) = re.findall(r'(0x[0-9a-f]+)[^,]* comment "lost"', listed)
+        lb.run(["nft", f"delete element netdev tula nexthop{family}_1024 {{ {mark} }}"])
+    for vip in network.vips:
+        udp_ask(network.client, vip, 5001)
+    ask_in_vain(network, 5002, 3)
+    ask_in_vain(network, 5003, 2)
+
+    def counted() -> bool:
+        status = json.loads(call_tula(lb, "status", "--json").stdout)
+        found = {service["name"]: service["no_backend"] for service in status["services"]}
+        total = status["counters"]["no_backend"]["packets"]
+        return (found, total) == ({"served": 0, "drained": 6, "lost": 4}, 10)
+
+    wait_until(counted, what="what came for nobody")

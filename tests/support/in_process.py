@@ -61,7 +61,13 @@ class InProcess:
         with self._host.enter():
             stats = self.balancer.stats()
             endpoints = self.balancer.endpoints(config)
-        answer = describe_status(config, stats.backends, stats.counters, endpoints=endpoints)
+        answer = describe_status(
+            config,
+            stats.backends,
+            stats.counters,
+            endpoints=endpoints,
+            no_backend=stats.no_backend,
+        )
         return {service["name"]: service for service in answer["services"]}
 
 

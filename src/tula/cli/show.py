@@ -132,6 +132,7 @@ def _status_here(state_dir: Path, *, rates: bool) -> dict[str, Any]:
             connections=_connections(balancer, config),
             kernel=observe_kernel(balancer, config, statuses),
             rates=meter.note(time.monotonic(), stats.backends),
+            no_backend=stats.no_backend,
         )
 
 

@@ -237,6 +237,7 @@ class Answers:
             daemon=view.facts,
             kernel=self._look(view),
             rates=rates,
+            no_backend=stats.no_backend,
         )
         return json.dumps(answer).encode()
 
@@ -346,7 +347,7 @@ class Answers:
         self._rates.note(time.monotonic(), stats.backends)
         counts = stats.backends
         return Statistics(
-            services=tuple(_services(view, counts)),
+            services=tuple(_services(view, counts, stats.no_backend)),
             backends=tuple(_backends(view, counts)),
             cycles=view.cycles,
             lateness=view.lateness,
@@ -362,14 +363,17 @@ def _larger(one: Count, other: Count) -> Count:
     return replace(one, packets=max(one.packets, other.packets), bytes=max(one.bytes, other.bytes))
 
 
-def _services(view: View, counts: Mapping[BackendKey, Count]) -> Iterable[ServiceStatistics]:
+def _services(
+    view: View, counts: Mapping[BackendKey, Count], no_backend: Mapping[str, Count]
+) -> Iterable[ServiceStatistics]:
     totals: dict[str, Count] = {}
     for (name, _), count in counts.items():
         totals[name] = totals.get(name, Count()) + count
     for service in view.config.services:
         name = service.name
         total, panic = totals.get(name, Count()), name in view.panicking
-        yield ServiceStatistics(name, total, panic, view.durations.get(name))
+        dropped = no_backend.get(name, Count()).packets
+        yield ServiceStatistics(name, total, dropped, panic, view.durations.get(name))
 
 
 def _backends(view: View, counts: Mapping[tuple[str, str], Count]) -> Iterable[BackendStatistics]:

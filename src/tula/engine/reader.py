@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tula.dataplane.port import DataPath, Memory
 from tula.engine.store import Remembered, Store
@@ -61,7 +61,7 @@ class Reader:
         }
         for name, count in found.backends.items():
             totals[name] = totals.get(name, Count()) + count
-        return Stats(totals, found.counters, found.tables)
+        return replace(found, backends=totals)
 
     def revision(self) -> int:
         """The data path's; any change by anyone makes it another."""

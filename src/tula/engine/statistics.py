@@ -69,6 +69,8 @@ class ServiceStatistics:
 
     service: str
     count: Count = field(default_factory=Count)
+    no_backend: int = 0
+    """packets that none of its backends could take"""
     panic: bool = False
     durations: DurationStatistics | None = None
     """of its probes; None for a service that is not checked"""

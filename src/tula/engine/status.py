@@ -39,11 +39,13 @@ def describe_status(
     daemon: DaemonFacts | None = None,
     kernel: KernelState | None = None,
     rates: Rates | None = None,
+    no_backend: Mapping[str, Count] | None = None,
 ) -> dict[str, Any]:
     """The answer of ``tula status --json``.
 
     ``counts`` are by (service, Backend.key); ``named`` are those of the data path as a whole,
-    such as packets that came for a service without a backend; ``endpoints`` by ``outer_address``.
+    such as packets that came for a service without a backend, which ``no_backend`` has by service;
+    ``endpoints`` by ``outer_address``.
 
     The rest is known only to the daemon: ``connections`` of each backend (none where it is not
     named), None while they are not counted; ``panics``: the services whose backends all serve,
@@ -58,6 +60,7 @@ def describe_status(
     answer: dict[str, Any] = {
         "services": [
             _service(service, total := by_service.get(service.name, Count()))
+            | {"no_backend": (no_backend or {}).get(service.name, Count()).packets}
             | {"left": asdict(_left(service, total, counts))}
             | {"rates": _service_rates(service, rates)}
             | {"panic": service.name in panics}

@@ -19,7 +19,7 @@ from tula.dataplane.nft.number import number_state, only_weights_moved, renumber
 from tula.dataplane.nft.numbered import NumberedState
 from tula.dataplane.nft.numbering import merge_ids, plan_ids, replan_tables
 from tula.dataplane.nft.own_stack import Guarded, guarded
-from tula.dataplane.nft.recover import MapCounts, counts_by_id, recover_ids, renamed_services
+from tula.dataplane.nft.recover import MapCounts, recover_ids, renamed_services
 from tula.dataplane.nft.retired import leaving_counts, leaving_marks, names_of
 from tula.dataplane.nft.ruleset import Key, MapName, Ruleset
 from tula.dataplane.nft.transaction import Transaction, in_turn
@@ -39,7 +39,8 @@ from tula.dataplane.port import (
 from tula.kernel.clock import Clock, SystemClock
 from tula.kernel.nft_guard import Guard
 from tula.kernel.nft_memory import dump_ids, recall_ids
-from tula.kernel.nftables import NewerTableError, Nftables, next_generation
+from tula.kernel.nft_stats import count_by_name, read_stats
+from tula.kernel.nftables import Nftables, next_generation
 from tula.kernel.tunnels import TunnelAdapter
 from tula.model.config import Config, Forwarding
 from tula.model.desired import DesiredState, SlotTable
@@ -47,7 +48,7 @@ from tula.model.errors import KernelError, StaleError
 from tula.model.flow import Flow, FlowEntry
 from tula.model.health import ProbeSocket
 from tula.model.problem import Problem
-from tula.model.stats import BackendKey, Count, Stats, TableUse
+from tula.model.stats import BackendKey, Count, Stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +257,7 @@ class NftDataPath:
             revision=revision,
             own=frozenset(own),
             memory=change.memory,
-            retired=_by_name(retired, change.known),
+            retired=count_by_name(retired, change.known),
             warnings=tuple(warnings),
             target=change.target,
         )
@@ -308,22 +309,7 @@ class NftDataPath:
         return now.ruleset != target.built.ruleset or bool(devices)
 
     def stats(self, memory: Memory) -> Stats:
-        if not self._nftables.exists():
-            return Stats()
-        try:
-            backends = _by_name(self._nftables.counts(), _ids(memory))
-        except NewerTableError:  # all else can be told
-            backends = {}
-        parsed = (
-            (MapName.parse(name), entries)
-            for name, entries in sorted(self._nftables.entries().items())
-        )
-        tables = tuple(
-            TableUse(name.kind.value, entries, name.size)
-            for name, entries in parsed
-            if name is not None and name.kind.dynamic and not name.kind.hot
-        )
-        return Stats(backends, self._nftables.named_counts(), tables)
+        return read_stats(self._nftables, _ids(memory))
 
     def connections(self, memory: Memory, limit: float) -> Mapping[BackendKey, int] | None:
         held = self._nftables.connections(limit) if self._nftables.exists() else {}
@@ -377,16 +363,6 @@ def _diff_target(have: NftReceipt, want: DesiredState | None) -> NftChange:
         target=_Target(want, numbered, built, ids),
         known=ids,
     )
-
-
-def _by_name(counts: MapCounts, ids: Ids) -> dict[BackendKey, Count]:
-    totals = counts_by_id(counts)
-    names = names_of(totals, ids)
-    return {
-        names[mark]: count
-        for mark, count in totals.items()
-        if mark in names and (count.packets or count.bytes)
-    }
 
 
 def _observation(value: Observation | Receipt) -> NftObservation:

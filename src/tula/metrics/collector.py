@@ -52,12 +52,18 @@ class StatisticsCollector(Collector):
         panic = GaugeMetricFamily(
             "tula_service_panic", "1 while all backends serve since few are up.", labels=_SERVICE
         )
+        nobody = CounterMetricFamily(
+            "tula_service_no_backend_packets",
+            "Packets that no backend could take; they are dropped.",
+            labels=_SERVICE,
+        )
         for service in self._statistics.services:
             labels = [service.service]
             packets.add_metric(labels, service.count.packets)
+            nobody.add_metric(labels, service.no_backend)
             size.add_metric(labels, service.count.bytes)
             panic.add_metric(labels, int(service.panic))
-        yield from (packets, size, panic)
+        yield from (packets, size, nobody, panic)
 
     def _backends(self) -> Iterator[Metric]:
         state = GaugeMetricFamily(

@@ -40,9 +40,11 @@ class Stats:
     """One reading of a data path.
 
     ``backends`` are what each backend was sent; ``counters`` what is counted as a whole, by name,
-    such as ``no_backend``; ``tables`` how full the connection tables are.
+    such as ``no_backend``; ``tables`` how full the connection tables are; ``no_backend`` is that
+    counter by service, as far as it is known whose packets they were.
     """
 
     backends: Mapping[BackendKey, Count] = field(default_factory=dict)
     counters: Mapping[str, Count] = field(default_factory=dict)
     tables: tuple[TableUse, ...] = ()
+    no_backend: Mapping[str, Count] = field(default_factory=dict)

@@ -97,6 +97,7 @@ def test_a_service_comes_and_goes() -> None:
     assert sorted(came) == [
         "add chain icmp4.api 1 rule",
         "add chain service4.api 3 rules",
+        "add counter no_backend.api",
         "add map slots_2_4093 4093 elements",
         "change map accepts_new_flows_1024 elements: 1 more",
         "change map icmp_service_port4_1024 elements: 1 more",
@@ -111,6 +112,7 @@ def test_a_service_comes_and_goes() -> None:
         "change map service_port4_1024 elements: 1 fewer",
         "remove chain icmp4.api",
         "remove chain service4.api",
+        "remove counter no_backend.api",
         "remove map slots_2_4093",
     ]
 

@@ -19,7 +19,13 @@ from support.builders import (
     make_service,
 )
 from tula.dataplane.nft.schema import SCHEMA, schema_counter
-from tula.dataplane.nft.transaction import DeleteChain, DeleteMap, Transaction, in_turn
+from tula.dataplane.nft.transaction import (
+    DeleteChain,
+    DeleteCounter,
+    DeleteMap,
+    Transaction,
+    in_turn,
+)
 from tula.engine.store import ChangedSysctl
 from tula.model.config import Config, PortRange, Tunnel
 from tula.model.desired import Announce
@@ -190,7 +196,7 @@ def test_maps_that_cannot_go_yet_are_no_failure(
         apply(machine, OTHER, b"other")
     assert machine.store.configuration() == b"other"
     _, left_over = in_turn(machine.balancer.plan(OTHER, b"").path.transaction)
-    assert {type(step) for step in left_over} == {DeleteMap, DeleteChain}
+    assert {type(step) for step in left_over} == {DeleteMap, DeleteChain, DeleteCounter}
     assert apply(machine, OTHER)
     assert not apply(machine, OTHER)
 

@@ -22,7 +22,7 @@ from tula.version import __version__
 FULL = Statistics(
     services=(
         ServiceStatistics(
-            *("web", Count(7, 700), True),
+            *("web", Count(7, 700), 8, True),
             DurationStatistics(((0.1, 3), (float("inf"), 4)), 1.25),
         ),
     ),
@@ -81,6 +81,7 @@ def test_every_figure() -> None:
         ("tula_service_packets_total", labels(service="web")): 7,
         ("tula_service_bytes_total", labels(service="web")): 700,
         ("tula_service_panic", labels(service="web")): 1,
+        ("tula_service_no_backend_packets_total", labels(service="web")): 8,
         **states,
         ("tula_backend_weight", b1): 50,
         ("tula_backend_weight", b2): 0,

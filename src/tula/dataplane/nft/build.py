@@ -55,6 +55,7 @@ from tula.dataplane.nft.shared_chains import (
     FlowMaps,
     hot_rule,
     inner_lookups,
+    no_backend_counter,
     shared_chains,
 )
 from tula.model.config import Protocol
@@ -118,6 +119,7 @@ def build_ruleset(state: NumberedState, present: Collection[str] = ()) -> BuiltR
     builder.add_ingress()
     builder.add_probes()
     counters = COUNTERS | {schema_counter()}
+    counters |= {no_backend_counter(service.name) for service in state.services}
     ruleset = Ruleset(builder.maps, builder.chains, counters)
     maps = builder.scheduler_maps
     return BuiltRuleset(state, ruleset, maps.slots, maps.wrr, maps.shared, builder.flows)

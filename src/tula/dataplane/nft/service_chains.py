@@ -9,7 +9,7 @@ from tula.dataplane.nft.ids import BACKEND_BITS
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.packet_fields import CLIENT, CLIENT_PORT, INNER, PLAIN_HEADER
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
-from tula.dataplane.nft.shared_chains import DROP, FlowMaps, lookup_jumps
+from tula.dataplane.nft.shared_chains import FlowMaps, drop_of, lookup_jumps
 from tula.model.config import Protocol
 from tula.model.desired import NewFlows
 
@@ -45,7 +45,7 @@ class ServiceChains:
         name = self.service_chain(service)
         rules = [*self._lookup_jumps(service.protocols)]
         if service.table is None:
-            return {name: Chain((*rules, DROP))}
+            return {name: Chain((*rules, drop_of(service.name)))}
         port = "" if service.by_client else f" . {CLIENT_PORT}"
         choose = self._by_hash(service, f"{CLIENT[self.version]}{port}")
         if service.choice is not NewFlows.HASH and self.flows.tables is not None:
@@ -59,7 +59,7 @@ class ServiceChains:
             ]
         rules += self._forward_chosen(service, choose)
         return {
-            name: Chain((*rules, DROP)),
+            name: Chain((*rules, drop_of(service.name))),
             self.icmp_chain(service): Chain(self._icmp_rules(service)),
         }
 
@@ -80,7 +80,7 @@ class ServiceChains:
 
     def _forward_chosen(self, service: NumberedService, choose: str) -> list[Rule]:
         """Chooses and forwards; without flow tables most packets are forwarded at once."""
-        chosen = Rule.of(f"{choose} goto {self.flows.name('backend_chosen')}")
+        chosen = Rule.of(f"{choose} jump {self.flows.name('backend_chosen')}")
         if self.flows.tables is not None:
             return [chosen]
         numbers = ", ".join(str(protocol.number) for protocol in service.protocols)

@@ -47,6 +47,23 @@ FRAGMENT_LIFE = 30
 """Seconds that later fragments find their backend, as long as Linux reassembles (ipfrag_time)."""
 
 DROP = Rule.of(f"counter name {NO_BACKEND} drop")
+"""For what is not known to be a certain service's: fragments, ICMP errors."""
+
+
+def no_backend_counter(service: str) -> str:
+    """Counts the packets of one service that no backend could take."""
+    return f"{NO_BACKEND}.{service}"
+
+
+def service_without_backend(counter: str) -> str | None:
+    """The service whose counter that is; None for any other counter."""
+    prefix, _, service = counter.partition(".")
+    return service if prefix == NO_BACKEND and service else None
+
+
+def drop_of(service: str) -> Rule:
+    """Where a service's packets end that no backend could take."""
+    return Rule.of(f"counter name {no_backend_counter(service)} drop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +89,9 @@ class FlowMaps:
 def shared_chains(flows: FlowMaps, by_port: MapName | None) -> dict[str, Chain]:
     """All of them, by name; ``by_port`` is the dispatch by single ports, if there is one."""
     chains = {
-        flows.name("forward"): Chain((flows.forward, DROP)),
+        # Comes back to the service's chain when the backend has left: it counts and drops there.
+        flows.name("forward"): Chain((flows.forward,)),
+        flows.name("forward_fragment"): Chain((flows.forward, DROP)),
         flows.name("forward_icmp"): Chain((_counted(flows, ICMP_STEERED), DROP)),
         flows.name("fragment"): Chain(_fragment(flows, by_port)),
         flows.name("learn_fragment"): Chain(_learn_fragment(flows)),
@@ -235,7 +254,6 @@ def _hit_closed(flows: FlowMaps) -> tuple[Rule, ...]:
         _if_first_fragment(flows),
         _then_forward(flows, f"update @{flows.closed} {_closed_entry(flows)}"),
         Rule.of(_forget_closed(flows)),
-        DROP,
     )
 
 
@@ -246,7 +264,7 @@ def _fragment(flows: FlowMaps, by_port: MapName | None) -> tuple[Rule, ...]:
     rules = [
         Rule.of(
             f"{later} meta mark set {key} map @{flows.fragments} "
-            f"counter name {FRAGMENTS} goto {flows.name('forward')}"
+            f"counter name {FRAGMENTS} goto {flows.name('forward_fragment')}"
         ),
         # Its first fragment was not seen, or it is not for a service: the host's own stack.
         Rule.of(f"{later} accept"),

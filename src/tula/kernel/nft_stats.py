@@ -1,0 +1,52 @@
+"""What the nftables data path counts, by the names of services and backends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tula.dataplane.nft.ids import Ids
+from tula.dataplane.nft.recover import MapCounts, counts_by_id
+from tula.dataplane.nft.retired import names_of
+from tula.dataplane.nft.ruleset import MapName
+from tula.dataplane.nft.shared_chains import service_without_backend
+from tula.kernel.nftables import NewerTableError, Nftables
+from tula.model.stats import NO_BACKEND, BackendKey, Count, Stats, TableUse
+
+
+def read_stats(nftables: Nftables, ids: Ids) -> Stats:
+    """What is counted now. Raises KernelError."""
+    if not nftables.exists():
+        return Stats()
+    try:
+        backends = count_by_name(nftables.counts(), ids)
+    except NewerTableError:  # all else can be told
+        backends = {}
+    parsed = (
+        (MapName.parse(name), entries) for name, entries in sorted(nftables.entries().items())
+    )
+    tables = tuple(
+        TableUse(name.kind.value, entries, name.size)
+        for name, entries in parsed
+        if name is not None and name.kind.dynamic and not name.kind.hot
+    )
+    counters: dict[str, Count] = {}
+    no_backend: dict[str, Count] = {}
+    for name, count in nftables.named_counts().items():
+        service = service_without_backend(name)
+        if service is None:
+            counters[name] = counters.get(name, Count()) + count
+        else:
+            no_backend[service] = count
+            counters[NO_BACKEND] = counters.get(NO_BACKEND, Count()) + count
+    return Stats(backends, counters, tables, no_backend)
+
+
+def count_by_name(counts: MapCounts, ids: Ids) -> Mapping[BackendKey, Count]:
+    """What each backend of each service counted; without those that counted nothing."""
+    totals = counts_by_id(counts)
+    names = names_of(totals, ids)
+    return {
+        names[mark]: count
+        for mark, count in totals.items()
+        if mark in names and (count.packets or count.bytes)
+    }
