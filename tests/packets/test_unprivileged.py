@@ -78,7 +78,8 @@ def test_what_does_not_need_root(network: Network, directory: Path) -> None:
     """A configuration can be checked, and a flow traced, by anyone."""
     configuration = str(directory / "tula.yaml")
     checked = as_nobody(network.lb, directory, "check", "-f", configuration)
-    assert (checked.returncode, checked.stderr) == (0, "")
+    assert checked.returncode == 0
+    assert all(line.startswith("warning: ") for line in checked.stderr.splitlines())
     flow = ["10.9.0.100:80", "--client", "10.9.0.9:1234"]
     traced = as_nobody(network.lb, directory, "trace", *flow, "-f", configuration)
     assert traced.stdout.startswith("web/backend-1: ")
