@@ -18,6 +18,7 @@ from typing import Any
 
 from tula.config.load import LoadedConfig, parse_config
 from tula.daemon.answers import NO_CONFIGURATION, Answers, MetricsRequest, Request, View
+from tula.daemon.journal import mark_errors
 from tula.engine.reader import Adapters
 from tula.engine.store import Remembered
 from tula.model.errors import KernelError, StateError
@@ -183,6 +184,7 @@ def receive(connection: Connection) -> object:
 
 def main() -> None:
     """Serves the connection whose file descriptor is the only argument."""
+    mark_errors()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for the daemon
     connection = Connection(int(sys.argv[1]))
     make_adapters = pickle.loads(connection.recv_bytes())
