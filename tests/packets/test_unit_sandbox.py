@@ -161,6 +161,19 @@ def test_the_daemon_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
         assert daemon.states()["web/backend-1"] == "draining"
         wait_until(lambda: daemon.states()["web/backend-2"] == "up", 60)
         assert daemon.problems == ""
+
+        # The file is root's, and somebody closes it to the daemon's user.
+        sandbox.configuration.chmod(0o600)
+        wait_until(lambda: daemon.figure("tula_configuration_refused"), 60)
+        told = daemon.status()["daemon"]["configuration"]["refused"]["problems"][0]["message"]
+        assert told.startswith("permission denied: user ")
+        reloaded = sandbox.run("tula", "reload", check=False)
+        assert (reloaded.returncode, reloaded.stdout) == (2, "")
+        assert reloaded.stderr.endswith(f": {told}\n")
+        assert told in sandbox.run("tula", "status").stderr
+        assert any(told in event["message"] for event in daemon.events())
+        sandbox.configuration.chmod(0o644)
+        wait_until(lambda: not daemon.figure("tula_configuration_refused"), 60)
     assert sandbox.run("tula", "clear").stdout.startswith("- ")
     assert network.lb.read_sysctl("net.ipv4.conf.eth0.accept_local") == before
 

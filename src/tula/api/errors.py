@@ -26,13 +26,14 @@ Error = dict[str, Any]
 
 
 class ErrorBody(BaseModel):
-    """One problem. ``line``, ``column`` and ``path`` are those of a configuration, ``near`` names
-    that may be meant."""
+    """One problem. ``line``, ``column`` and ``path`` are those of a configuration, ``file`` is one
+    of several that it is in, and ``near`` are names that may be meant."""
 
     message: str
     path: str | None = None
     line: int | None = None
     column: int | None = None
+    file: str | None = None
     near: list[str] | None = None
 
 
@@ -51,7 +52,12 @@ def answer_errors(
 
 def answer_problems(problems: Iterable[PlacedProblem]) -> JSONResponse:
     """The answer to a configuration that is refused."""
-    return answer_errors(422, map(asdict, problems))
+    return answer_errors(422, (_placed(problem) for problem in problems))
+
+
+def _placed(problem: PlacedProblem) -> Error:
+    """``file`` only where there are several."""
+    return {name: value for name, value in asdict(problem).items() if name != "file" or value}
 
 
 def add_handlers(app: FastAPI) -> None:

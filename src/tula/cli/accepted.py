@@ -131,6 +131,12 @@ def _write(daemon: Client, store: Store, file: str) -> None:
         running = daemon.get("/status")["configuration"]["digest"]
     if digest_of(text) != running:
         fail(FAILED, f"tula: {file} was not written: another configuration runs by now")
+    if Path(file).is_dir():
+        fail(
+            WRONG,
+            f"tula: {file} is a directory, which is not written; take the changes back there: "
+            "tula plan shows them",
+        )
     try:
         _replace(Path(file).resolve(), text)
     except OSError as error:

@@ -203,13 +203,11 @@ def clear(
 
 def _read(file: Path) -> bytes:
     """The file's content for the daemon, which parses it and names its problems."""
-    from codecs import BOM_UTF8
-
     from tula.config.errors import BrokenError
-    from tula.config.source import read_bytes
+    from tula.config.parts import read_text
 
     try:
-        return read_bytes(file).removeprefix(BOM_UTF8)
+        return read_text(file)
     except BrokenError as error:
         fail(WRONG, f"{file}: {error.message}")
 

@@ -28,16 +28,15 @@ STATE_DIR = Path("/var/lib/tula")
 RUN_DIR = Path("/run/tula")
 
 # Not "readable": a file that cannot be read gets an error of our own, with its path.
-File = Annotated[
-    Path, typer.Option("--file", "-f", metavar="F", readable=False, help="Configuration file.")
-]
+_FILE = "Configuration file, or a directory of *.yaml."
+File = Annotated[Path, typer.Option("--file", "-f", metavar="F", readable=False, help=_FILE)]
 MaybeFile = Annotated[
     Path | None,
     typer.Option(
         *("--file", "-f"),
         metavar="F",
         readable=False,
-        help="Configuration file. [default: the daemon's, or the last one applied]",
+        help=f"{_FILE} [default: the daemon's, or the last one applied]",
         show_default=False,
     ),
 ]

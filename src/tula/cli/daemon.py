@@ -96,5 +96,9 @@ def placed(problem: dict[str, Any]) -> PlacedProblem:
     from tula.model.problem import PlacedProblem
 
     return PlacedProblem(
-        problem["message"], problem.get("path") or "", problem.get("line"), problem.get("column")
+        problem["message"],
+        problem.get("path") or "",
+        problem.get("line"),
+        problem.get("column"),
+        problem.get("file") or "",
     )

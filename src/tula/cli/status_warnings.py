@@ -39,6 +39,16 @@ def _warnings(answer: Mapping[str, Any]) -> Iterator[str]:
                 f"{configuration['path']} has been refused since {when(refused['since'])}: "
                 f"{_problem(refused['problems'])}; the previous configuration still runs"
             )
+        accepted = answer.get("configuration") or {}
+        if refused is None and accepted.get("file_differs_since") is not None:
+            since = when(accepted["file_differs_since"])
+            yield (
+                f"{accepted['file']} differs from what runs (since {since}); tula plan shows how, "
+                "tula reload accepts it"
+            )
+        if accepted.get("confirm_until") is not None:
+            until = when(accepted["confirm_until"])
+            yield f"the configuration goes back at {until} unless you run tula confirm"
     yield from answer["problems"]
     if cycle is not None and cycle["error"]:
         yield f"updating the kernel failed at {when(cycle['time'])}: {cycle['error']}"

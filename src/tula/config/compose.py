@@ -57,19 +57,24 @@ class _Anchored:
         self.height = height
 
 
-def compose(text: str) -> tuple[Value, list[Problem]]:
+def compose(text: str, above: int = 0) -> tuple[Value, list[Problem]]:
     """The tree of one YAML document, and the errors that did not prevent it (duplicate keys, tags).
+
+    ``above`` is the number of lines before it, which the marks count.
 
     Raises BrokenError for what does: bad syntax, several documents, keys that are not text,
     aliases without anchor, recursion, and more depth or more values than allowed.
     """
-    composer = _Composer()
+    composer = _Composer(above)
     events = yaml.parse(text, Loader=_LOADER)
     try:
         for event in events:
             composer.take(event)
     except yaml.YAMLError as error:
-        raise syntax_error(error, text) from None
+        broken = syntax_error(error, text)
+        if broken.mark is not None:
+            broken.mark = broken.mark[0] + above, broken.mark[1]
+        raise broken from None
     except (ValueError, OverflowError):
         # PyYAML without libyaml hands "\UFFFFFFFF" to chr().
         raise BrokenError(
@@ -79,10 +84,11 @@ def compose(text: str) -> tuple[Value, list[Problem]]:
 
 
 class _Composer:
-    def __init__(self) -> None:
+    def __init__(self, above: int) -> None:
         self.root: Value = None
+        self._above = above
         self.problems: list[Problem] = []
-        self.mark: Mark = (1, 1)
+        self.mark: Mark = (above + 1, 1)
         self._stack: list[_Frame] = []
         self._anchors: dict[str, _Anchored | None] = {}  # None: still open
         self._plain: dict[str, Plain] = {}  # ports and addresses come again and again
@@ -91,7 +97,7 @@ class _Composer:
 
     def take(self, event: Any) -> None:
         start = event.start_mark
-        line = start.line + 1
+        line = start.line + 1 + self._above
         # Marks of one line share its number: a large file has hundreds of thousands of them.
         last = self.mark[0]
         self.mark = (last if line == last else line, start.column + 1)
@@ -235,7 +241,7 @@ class _Composer:
         path = self._path()
         for key, marks in frame.seen.items():
             times = "twice" if len(marks) == 2 else f"{len(marks)} times"
-            message = f"given {times}, first on line {marks[0][0]}; keep one"
+            message = f"given {times}, first on line {marks[0][0] - self._above}; keep one"
             self.problems.append(Problem((*path, key), message, on_key=True))
 
     def _tag(self, tag: str) -> None:

@@ -33,10 +33,12 @@ class BrokenError(Exception):
 
 def place(problem: Problem, positions: Positions) -> PlacedProblem:
     """The problem with its place in the text; no place when the error is the file's."""
-    line, column = None, None
-    if positions.known:
-        line, column = positions.of(problem.path, problem.on_key)
-    return PlacedProblem(problem.message, shown_path(problem.path), line, column)
+    path = shown_path(problem.path)
+    if not positions.known:
+        return PlacedProblem(problem.message, path)
+    line, column = positions.of(problem.path, problem.on_key)
+    file, line = positions.in_file(line)
+    return PlacedProblem(problem.message, path, line, column, file)
 
 
 def describe(file: str, problem: Problem, positions: Positions) -> str:

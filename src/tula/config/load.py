@@ -13,11 +13,12 @@ from tula.config.compose import compose
 from tula.config.errors import BrokenError, ConfigError, by_position, describe, place, shown
 from tula.config.fields import Strict, given, settings_of, value_of
 from tula.config.models import ConfigModel, ServiceModel
+from tula.config.parts import merge_parts, read_text, split
 from tula.config.pydantic_errors import problems_of, without
 from tula.config.rules import across_problems, size_problems, top_problems
 from tula.config.service_rules import service_problems
 from tula.config.services import Merged, finished, merge
-from tula.config.source import decode, read_bytes
+from tula.config.source import decode
 from tula.config.tree import MapNode, Positions, Value
 from tula.model.config import Config
 from tula.model.problem import Path as Place
@@ -47,14 +48,14 @@ class LoadedConfig:
 
 
 def load_config(path: Path) -> LoadedConfig:
-    """Read and validate a configuration file.
+    """Read and validate a configuration file, or the ``*.yaml`` of a directory.
 
     Raises ConfigError: with all problems by position, or with one problem and
     ``positions.known`` False when the file is missing, unreadable, or not a regular file. Does
     not wait on pipes, and reads no more than 16 MiB.
     """
     try:
-        data = read_bytes(path)
+        data = read_text(path)
     except BrokenError as error:
         raise _broken(error) from None
     return parse_config(data)
@@ -62,12 +63,22 @@ def load_config(path: Path) -> LoadedConfig:
 
 def parse_config(text: str | bytes) -> LoadedConfig:
     """Validate a configuration; bytes are UTF-8. Raises ConfigError with all its problems."""
+    files: tuple[tuple[int, str], ...] = ()
     try:
         source = decode(text)
-        root, problems = compose(source)
+        parts = split(source)
+        files = tuple((part.line, part.name) for part in parts if part.name)
+        composed = [(part, *compose(part.text, part.line)) for part in parts]
+        root, problems = merge_parts([(part, tree) for part, tree, _ in composed])
     except BrokenError as error:
-        raise _broken(error) from None
-    positions = Positions(root)
+        raise _broken(error, files) from None
+    for _, tree, found in composed:
+        if found and files:
+            # Its places are those of its own tree: a key may stand in several.
+            own = Positions(tree, files=files)
+            raise ConfigError(by_position(found, own), own)
+        problems.extend(found)
+    positions = Positions(root, files=files)
     config, found, warnings = _validate(root, positions)
     problems.extend(found)
     if problems or config is None:
@@ -75,9 +86,9 @@ def parse_config(text: str | bytes) -> LoadedConfig:
     return LoadedConfig(config, source, positions, by_position(warnings, positions))
 
 
-def _broken(error: BrokenError) -> ConfigError:
+def _broken(error: BrokenError, files: tuple[tuple[int, str], ...] = ()) -> ConfigError:
     # The text has no tree whose paths could be asked for, so the whole is placed at the error.
-    return ConfigError([Problem((), error.message)], Positions(whole=error.mark))
+    return ConfigError([Problem((), error.message)], Positions(whole=error.mark, files=files))
 
 
 def _validate(

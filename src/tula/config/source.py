@@ -11,6 +11,7 @@ import yaml
 
 from tula.config.errors import BrokenError
 from tula.config.tree import WHOLE, Mark
+from tula.users import user_name
 
 MAX_BYTES = 16 * 1024 * 1024
 """5,000 services are some 1.5 MB; nobody needs ten times that."""
@@ -36,7 +37,9 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise BrokenError("no such file", None) from None
     except PermissionError:
-        raise BrokenError("permission denied", None) from None
+        who = user_name(os.geteuid())
+        message = f"permission denied: user {who} cannot read it; give {who} read access"
+        raise BrokenError(message, None) from None
     except (OSError, ValueError) as error:
         # ValueError: a NUL in the name.
         reason = getattr(error, "strerror", None) or str(error)

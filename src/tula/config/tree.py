@@ -52,9 +52,16 @@ class Positions:
     What an alias names is found at its anchor, for that is the text to fix.
     """
 
-    def __init__(self, root: Value = None, whole: Mark | None = WHOLE) -> None:
+    def __init__(
+        self,
+        root: Value = None,
+        whole: Mark | None = WHOLE,
+        files: tuple[tuple[int, str], ...] = (),
+    ) -> None:
+        """``files``, of a directory: the number of the line before each one's first, its name."""
         self._root = root
         self._whole = whole
+        self._files = files
 
     @property
     def known(self) -> bool:
@@ -79,6 +86,15 @@ class Positions:
             else:
                 return key
         return key if on_key else value
+
+    def in_file(self, line: int) -> tuple[str, int]:
+        """The file that a line of the text comes from, and its number there; no name where the
+        text is that of one file."""
+        found, above = "", 0
+        for begin, name in self._files:
+            if begin < line:
+                found, above = name, begin
+        return found, line - above
 
     def has(self, path: Path) -> bool:
         """Whether the text has a value at ``path``."""

@@ -356,6 +356,7 @@ class Answers:
             restarts=view.restarts,
             configuration_accepted=facts.accepted_at,
             configuration_refused=facts.refused is not None or bool(facts.deferred),
+            configuration_differs=facts.differs_since is not None,
         )
 
 

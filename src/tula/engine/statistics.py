@@ -113,4 +113,6 @@ class Statistics:
     """background tasks that failed and were started again, by name"""
     configuration_accepted: float | None = None
     configuration_refused: bool = False
-    """the file was refused, and an older configuration runs"""
+    """the file was refused or cannot be read, and an older configuration runs"""
+    configuration_differs: bool = False
+    """the file holds another configuration than the one that runs"""

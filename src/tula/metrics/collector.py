@@ -203,6 +203,11 @@ class StatisticsCollector(Collector):
         yield accepted
         yield GaugeMetricFamily(
             "tula_configuration_refused",
-            "1 while the file is refused and an older configuration runs.",
+            "1 while the file is refused or cannot be read, and an older configuration runs.",
             int(self._statistics.configuration_refused),
+        )
+        yield GaugeMetricFamily(
+            "tula_configuration_file_differs",
+            "1 while the file holds another configuration than the one that runs.",
+            int(self._statistics.configuration_differs),
         )

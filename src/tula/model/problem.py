@@ -36,16 +36,20 @@ class PlacedProblem:
     """A problem as it is told: its path as text, and where in the configuration it stands.
 
     ``path`` is empty for the configuration as a whole; ``line`` and ``column`` count from 1, and
-    are None when the file is the problem (missing, a directory) and not its text.
+    are None when the file is the problem (missing, unreadable) and not its text. ``file`` is the
+    name of one of several files, empty where there is but one.
     """
 
     message: str
     path: str = ""
     line: int | None = None
     column: int | None = None
+    file: str = ""
 
     def describe(self, file: str) -> str:
         """One line for the user: ``F:LINE:COL: path: message``; what is not known is left out."""
+        if self.file:
+            file = f"{file.removesuffix('/')}/{self.file}"
         where = file if self.line is None else f"{file}:{self.line}:{self.column}"
         return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
 

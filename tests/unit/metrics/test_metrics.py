@@ -116,6 +116,7 @@ def test_every_figure() -> None:
         ("tula_flow_table_size", labels(table="udp4")): 262144,
         ("tula_configuration_accepted_timestamp_seconds", ()): 1_800_000_000.0,
         ("tula_configuration_refused", ()): 0,
+        ("tula_configuration_file_differs", ()): 0,
     }
 
 
