@@ -26,11 +26,15 @@ from tula.dataplane.nft.transaction import (
     Transaction,
     in_turn,
 )
+from tula.engine.differences import NO_TABLE
+from tula.engine.kernel_state import observe_kernel
 from tula.engine.store import ChangedSysctl
 from tula.model.config import Config, PortRange, Tunnel
 from tula.model.desired import Announce
 from tula.model.errors import KernelError
+from tula.model.health import BackendStatus, State
 from tula.model.host import HostAddress, HostView, Link, OwnedAddress
+from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.model.problem import ProblemsError
 
 VIP4, VIP6 = "10.0.0.100", "2001:db8::100"
@@ -409,3 +413,20 @@ def test_clear_takes_the_tunnels_too(machine: FakeMachine) -> None:
     assert machine.balancer.clear()
     assert not machine.tunnels.tunnels.devices
     assert not machine.balancer.clear()
+
+
+def test_what_a_daemon_left_down_is_down_without_it(machine: FakeMachine) -> None:
+    checked = make_config(
+        make_service("web", [VIP4], backends=BACKENDS, health=(HealthMonitor(TcpProbe()),))
+    )
+    statuses = dict(machine.balancer.without_monitors(checked))
+    statuses["web", "b0"] = BackendStatus(State.DOWN, 0, present=False, reason="refused")
+    machine.balancer.apply(checked, b"document", statuses=statuses)
+    left = machine.balancer.left_statuses(checked)
+    assert {name: status.state for name, status in left.items()} == {
+        ("web", "b0"): State.DOWN,
+        ("web", "b1"): State.UNKNOWN,
+    }
+    assert observe_kernel(machine.balancer, checked, left).in_sync
+    machine.nftables.meddle(None)
+    assert observe_kernel(machine.balancer, checked, left).differences == (NO_TABLE,)
