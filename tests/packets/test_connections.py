@@ -20,7 +20,7 @@ import pytest
 
 from support.lab_configurations import backends_of
 from support.packets import FAMILIES
-from support.serving import Held, Serving
+from support.serving import Held, Serving, silent
 
 pytestmark = pytest.mark.kernel
 
@@ -169,6 +169,20 @@ def test_flows_stay_through_all_of_them_in_a_row(serving: Serving) -> None:
     serving.forget_state()
     draining_all(serving)
     serving.apply()
+    assert held.answers() == held.backends
+
+
+def test_a_lost_table_learns_anew_who_speaks(serving: Serving) -> None:
+    """As after a flush, or at another balancer: by hash first, and not only as long as it lasts."""
+    held = Held(serving, FLOWS)
+    with silent(serving.lb):  # a late ACK meets its own stack; with a daemon that keeps silent
+        serving.lb.run(["nft", "delete", "table", "netdev", "tula"])
+        serving.apply()
+    assert held.answers() == held.backends
+    reweighing(serving)
+    serving.apply()
+    moved = [flow for flow in held.backends if serving.by_hash(*flow) != held.backends[flow]]
+    assert len(moved) > FLOWS / 10, "a table was needed"
     assert held.answers() == held.backends
 
 

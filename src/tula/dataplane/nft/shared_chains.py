@@ -301,8 +301,10 @@ def _backend_chosen(flows: FlowMaps) -> tuple[Rule, ...]:
     """The service has chosen a backend: learn what is new, then forward."""
     rules = [_if_first_fragment(flows)]
     if flows.tables is not None:
-        # Without a SYN it is the middle of an unknown connection, or too short to tell: by hash,
-        # and not learned.
+        # Without a SYN it is the middle of a connection that went by hash so far, or one that the
+        # table has lost (a flush, another balancer's): learned too, so that the next change of the
+        # backends leaves it alone. The last packets of a connection, and what is too short to
+        # tell, go by hash and are not learned.
         rules += [
             Rule.of(f"tcp flags & (fin|syn|rst|ack) == syn goto {flows.name('learn_tcp')}"),
             Rule.of(f"meta l4proto 17 goto {flows.name('learn_udp')}"),
@@ -311,21 +313,23 @@ def _backend_chosen(flows: FlowMaps) -> tuple[Rule, ...]:
                 f"meta mark set {FLOW_KEY[flows.version]} map @{flows.closed} "
                 f"goto {flows.name('hit_closed')}"
             ),
+            _add(flows, Protocol.TCP, "tcp flags & (fin|syn|rst|ack) == ack "),
         ]
+    # A full table is counted for new flows alone, and not for each packet of others.
     return (*rules, Rule.of(f"goto {flows.name('forward')}"))
 
 
-def _add(flows: FlowMaps, protocol: Protocol) -> Rule:
+def _add(flows: FlowMaps, protocol: Protocol, flags: str = "") -> Rule:
     """Stores a new flow and forwards it; comes back only when the table is full."""
     assert flows.tables is not None
     plain, table = PLAIN_HEADER[flows.version], flows.tables[protocol]
     tcp = protocol is Protocol.TCP
-    match = f"{plain}meta l4proto {protocol.number}"
+    match = f"{plain}meta l4proto {protocol.number} {flags}"
     life = flows.settings.tcp_half_open if tcp else flows.settings.udp
     # Adding would not change the backend of an existing entry. But a flow only comes here when it
     # has no entry, or its entry was deleted.
     entry = f"{{ {FLOW_KEY[flows.version]} timeout {seconds(life)} : meta mark }}"
-    return Rule.of(f"{match} add @{table} {entry} goto {flows.name('forward')}")
+    return Rule.of(f"{match}add @{table} {entry} goto {flows.name('forward')}")
 
 
 def _try_learn(flows: FlowMaps) -> tuple[Rule, ...]:
