@@ -110,6 +110,11 @@ MISFITS: dict[str, tuple[dict[str, object], str]] = {
         {"vip": "10.9.0.2", "ports": [22]},
         "services.web.vip: 10.9.0.2 is this machine's own address and port 22 is its SSH.*--force",
     ),
+    "SSH on an address that others put here at times": (
+        {"vip": "192.0.2.100", "ports": [22], "announce": False},
+        r"services.web.vip: 192.0.2.100 \(announce: false\) may become this machine's own address "
+        "and port 22 is its SSH.*--force",
+    ),
     "any port, SSH's too": (
         {"vip": "fd09::2", "ports": "any"},
         "services.web.vip: fd09::2 is this machine's own address and port 22 is its SSH.*--force",

@@ -69,11 +69,12 @@ def backend_addresses(config: Config) -> set[IPAddress]:
 
 
 def takes_own_address(config: Config, host: HostView) -> bool:
-    """Whether a service takes TCP ports of an address that the machine has by itself: then
-    ``plan_routes`` needs to know the ports of its SSH."""
+    """Whether a service takes TCP ports of an address that the machine has by itself, or may have:
+    then ``plan_routes`` needs to know the ports of its SSH."""
     native = {held.address.ip for held in host.addresses if not held.ours}
     return any(
-        Protocol.TCP in service.protocols and not native.isdisjoint(service.vips)
+        Protocol.TCP in service.protocols
+        and (service.announce is False or not native.isdisjoint(service.vips))
         for service in config.services
     )
 
@@ -111,8 +112,7 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
         if service.announce is not False:
             _reach_vips(service, foreign, subnets, host, routes, owned)
         if not force:
-            mine = [vip for vip in service.vips if vip in native]
-            routes.refusals += _ssh_problems(service, mine, host)
+            routes.refusals += _ssh_problems(service, native, host)
     routes.vips = _wanted_vips(config, owned)
     found = plan_cautions(config, host, routes.hops, routes.endpoints)
     routes.refusals += [each.problem for each in found if each.severe and not force]
@@ -275,20 +275,31 @@ def _reach_vips(
             )
 
 
-def _ssh_problems(service: VirtualService, mine: list[IPAddress], host: HostView) -> list[Problem]:
-    if Protocol.TCP not in service.protocols or not mine:
+def _ssh_problems(service: VirtualService, native: set[IPAddress], host: HostView) -> list[Problem]:
+    """VIPs that are this machine's own addresses, or are as soon as somebody puts them there: with
+    ``announce: false`` that is not Tula's to say, and may differ from one moment to the next."""
+    if Protocol.TCP not in service.protocols:
         return []
     ports = sorted(
         port
         for port in host.ssh_ports
         if not service.ports or any(port in ports for ports in service.ports)
     )
-    return [
-        Problem(
-            ("services", service.name, "vip"),
-            f"{vip} is this machine's own address and port {ports[0]} is its SSH: the service "
-            "would swallow it; take another VIP or port, or override with --force",
+    if not ports:
+        return []
+    found = []
+    for vip in service.vips:
+        if vip in native:
+            own = f"{vip} is this machine's own address"
+        elif service.announce is False:
+            own = f"{vip} (announce: false) may become this machine's own address"
+        else:
+            continue
+        found.append(
+            Problem(
+                ("services", service.name, "vip"),
+                f"{own} and port {ports[0]} is its SSH: the service would swallow it; take another "
+                "VIP or port, or override with --force",
+            )
         )
-        for vip in mine
-        if ports
-    ]
+    return found

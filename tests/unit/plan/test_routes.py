@@ -142,3 +142,13 @@ def test_the_machines_own_ssh(ports: list[PortRange], protocol: Protocol, refuse
     assert all("--force" in message for message in found)
     assert not plan_routes(config, host, force=True).problems
     assert not plan_routes(config, own_vip(config, ours=True)).problems
+    # Held by VRRP, it is here at one moment and gone the next: the answer is the same.
+    routed = make_config(
+        make_service(ports=ports, protocols=[protocol], backends=[B0], announce=False)
+    )
+    away = replace(make_host(routed), ssh_ports=frozenset({22, 2222}))
+    for each in (away, host):
+        found = messages(plan_routes(routed, each))
+        assert bool(found) is refused
+        assert all("--force" in message for message in found)
+        assert not plan_routes(routed, each, force=True).problems
