@@ -143,7 +143,7 @@ def test_a_state_directory_that_is_a_file(network: Network, first: Path) -> None
     held = snapshot(network.lb)
     done = network.lb.tula("apply", "-f", first, "--state-dir", first, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"tula: {first}: File exists; choose another --state-dir\n"
+    assert done.stderr == f"tula: {first}: Not a directory; choose another --state-dir\n"
     assert snapshot(network.lb) == held
 
 

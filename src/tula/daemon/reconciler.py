@@ -246,7 +246,7 @@ class Reconciler:
             seconds,
             repair.change,
             committed=committed if repair.change else None,
-            warned=bool(self.warnings),
+            warned=bool(self.warnings) or repair.incomplete,
         )
 
     def override(self, name: BackendName, override: Override, by: str = "") -> None:

@@ -315,7 +315,8 @@ class Balancer(Unmonitored):
         if failures:
             problems = (Problem(("services",), failure) for failure in failures)
             prepared = replace(prepared, problems=(*prepared.problems, *problems))
-            prepared = replace(prepared, change=replace(prepared.change, vips=vips))
+            change = replace(prepared.change, vips=vips)
+            prepared = replace(prepared, change=change, incomplete=True)
         return prepared, receipt
 
     def _commit_path(self, prepared: Prepared) -> Receipt:
@@ -347,7 +348,12 @@ class Balancer(Unmonitored):
         ]
         self.applied = prepared.applied(receipt)
         return Outcome(
-            prepared.change, prepared.problems, tuple(warnings), self.unsaved, committed=committed
+            prepared.change,
+            prepared.problems,
+            tuple(warnings),
+            self.unsaved,
+            committed=committed,
+            incomplete=prepared.incomplete,
         )
 
     def _accept(self) -> list[str]:

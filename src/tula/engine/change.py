@@ -76,6 +76,8 @@ class Outcome:
     """Rules, addresses, tunnels or the routes to backends were not as this process left them."""
     committed: float | None = None
     """when the kernel had it, by time.monotonic"""
+    incomplete: bool = False
+    """some of the problems may be gone the next time that it is tried"""
 
     def __bool__(self) -> bool:
         """Whether anything changed."""
@@ -95,6 +97,8 @@ class Prepared:
     plan: Plan
     problems: tuple[Problem, ...] = ()
     unreachable: frozenset[BackendName] = frozenset()
+    incomplete: bool = False
+    """an interface did not take a VIP"""
 
     def applied(self, receipt: Receipt) -> Applied:
         """What is left once it is made."""

@@ -280,6 +280,8 @@ class Store:
             return self._files.read(name)
         except FileNotFoundError:
             return None
+        except NotADirectoryError as error:
+            raise StateError(f"{self.directory}: {describe_error(error)}") from error
         except OSError as error:
             raise StateError(f"{self.directory / name}: {error.strerror}") from error
 

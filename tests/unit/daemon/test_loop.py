@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -117,6 +118,25 @@ def test_what_is_deferred_is_tried_again(scene: Scene) -> None:
             await scene.until(lambda: not scene.snapshot.deferred)
             assert scene.snapshot.configuration is not None
             assert scene.snapshot.configuration.config == OTHER
+
+    run(main)
+
+
+def test_a_vip_that_is_not_taken_is_tried_again(scene: Scene) -> None:
+    """By itself, and soon: no event tells that the interface would take it by now."""
+
+    async def main() -> None:
+        async with scene.running():
+            network = scene.daemon.machine.network
+            host, vips = network.host, {held for held in network.host.addresses if held.ours}
+            assert vips
+            network.refuse.add("eth0")
+            network.host = replace(host, addresses=tuple(set(host.addresses) - vips))
+            scene.loop.trigger(Trigger.KERNEL)
+            await scene.until(lambda: any("cannot add" in p for p in scene.snapshot.problems))
+            network.refuse.clear()
+            await scene.until(lambda: not scene.snapshot.problems)
+            assert {held for held in network.host.addresses if held.ours} == vips
 
     run(main)
 
