@@ -12,12 +12,17 @@ from typing import Any
 
 import pytest
 
-from support.builders import make_backend, make_config, make_service
+from support.builders import FakeMachine, make_backend, make_config, make_service
 from support.configurations import render_config
+from support.daemon import make_writer
+from support.failures import Failures
 from support.loop_scene import B0, CONFIG, OTHER, Scene
+from tula.config.load import parse_config
 from tula.daemon.triggers import Trigger
+from tula.daemon.writer import Writer
 from tula.engine.control import LossError, NothingToConfirmError, Order
 from tula.engine.overrides import override_change
+from tula.engine.store import Store
 from tula.kernel.clock import boot_time
 from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
@@ -277,3 +282,90 @@ def test_an_order_ends_the_waiting(tmp_path: Path) -> None:
             assert scene.daemon.store.configuration() == text(OTHER)
 
     run(main)
+
+
+class Killed(BaseException):
+    """kill -9: nothing that catches an Exception sees it."""
+
+
+class Steps(Failures):
+    """Kills at the ``due``-th step: a call of the kernel, or one that reaches the disk."""
+
+    def meet(self, call: str) -> None:
+        if self.due is not None:
+            self.due -= 1
+            if self.due < 0:
+                self.due = None
+                self.failed.append(call)
+                raise Killed(call)
+
+    def wrap_disk(self, store: Store) -> None:
+        files = store._files
+        prepare, rename = files.prepare, files.rename
+
+        def prepared(name: str, content: bytes, mode: int = 0o644) -> Callable[[], None]:
+            self.meet(f"prepare {name}")
+            return prepare(name, content, mode)
+
+        def renamed(old: str, new: str) -> None:
+            self.meet(f"rename {new}")
+            rename(old, new)
+            self.meet(f"renamed {new}")
+
+        files.prepare = prepared  # type: ignore[method-assign]
+        files.rename = renamed  # type: ignore[method-assign]
+
+
+def live(
+    directory: Path, machine: FakeMachine, due: int, confirmed: bool
+) -> tuple[str, Writer | None]:
+    """A daemon that is given a configuration to be confirmed, and killed at a step of it, or of
+    the confirmation; the step's name, empty if there are no more."""
+    steps, store = Steps(), Store(directory)
+    steps.wrap_disk(store)
+    writer = make_writer(steps.wrap(machine), store, lambda: 1000.0)
+    assert not writer.cycle({}).error
+    order = Order("alice", confirm=60)
+    try:
+        if not confirmed:
+            steps.due = due
+        writer.apply(parse_config(text(OTHER)), {}, order)
+        if confirmed:
+            steps.due = due
+            writer.confirm("alice")
+    except Killed as killed:
+        return str(killed), None
+    return "", writer
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_killed_at_every_step(tmp_path: Path, confirmed: bool) -> None:
+    """What runs after that is the confirmed configuration, in the kernel too."""
+    seen, ran = [], set()
+    for due in range(1000):
+        directory = tmp_path / str(due)
+        machine = FakeMachine(directory, CONFIG)
+        first = make_writer(machine.adapters, Store(directory), lambda: 1000.0)
+        first.apply(parse_config(text(CONFIG)), {}, Order("", "at start"))
+        before = machine.nftables.table
+        step, writer = live(directory, machine, due, confirmed)
+        if writer is not None:
+            break
+        seen.append(step)
+        accepted = Store(directory).configuration()
+        again = make_writer(machine.adapters, Store(directory), lambda: 1000.0)
+        assert not again.cycle({}).error
+        assert again.snapshot.configuration is not None
+        ran.add(runs := again.snapshot.configuration.source.encode())
+        assert runs == accepted, step
+        if not confirmed:
+            assert runs == text(CONFIG), step
+            assert machine.nftables.table is not None
+            assert before is not None
+            assert machine.nftables.table.maps == before.maps, step
+        numbers = [entry.number for entry in Store(directory).history()]
+        assert numbers == list(range(1, len(numbers) + 1)), "the history is whole"
+        assert Store(directory).past_configuration(numbers[-1]) == runs
+    assert len(seen) > 5
+    assert ran == ({text(CONFIG), text(OTHER)} if confirmed else {text(CONFIG)})
+    print(len(seen), "steps:", *seen)
