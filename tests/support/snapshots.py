@@ -106,9 +106,10 @@ def _without_ipv6(host: Host, interface: str) -> bool:
 
 
 def pieces(host: Host) -> list[str]:
-    """nftables' rules, declarations and elements in any order: what is made anew stands at the
-    end."""
-    return sorted(piece.strip() for piece in re.split(r"[\n,{}]", snapshot(host)["ruleset"]))
+    """nftables' rules, declarations and elements in any order, without the table that goes with
+    the daemon: what is made anew stands at the end."""
+    ruleset = without_guard(snapshot(host))["ruleset"]
+    return sorted(piece.strip() for piece in re.split(r"[\n,{}]", ruleset))
 
 
 def sysctls(host: Host) -> dict[str, str]:
