@@ -369,3 +369,23 @@ def test_killed_at_every_step(tmp_path: Path, confirmed: bool) -> None:
     assert len(seen) > 5
     assert ran == ({text(CONFIG), text(OTHER)} if confirmed else {text(CONFIG)})
     print(len(seen), "steps:", *seen)
+
+
+def test_an_accepted_configuration_of_another_version(tmp_path: Path) -> None:
+    """The newest one before it that this version reads runs, and that is told."""
+
+    async def main() -> None:
+        scene = Scene(tmp_path)
+        store = scene.daemon.store
+        for source in (text(CONFIG), text(OTHER), b"interfaces: [eth0]\nfrobs: 1\n"):
+            store.prepare_configuration(source)()
+        async with scene.running():
+            assert running(scene) == OTHER
+            (problem,) = scene.snapshot.problems
+            assert problem.startswith("number 2 of the history runs instead; ")
+            assert "frobs: unknown key" in problem
+            assert [e.message for e in events(scene, EventKind.CONFIGURATION_REFUSED)] == [problem]
+            await scene.loop.apply(text(CONFIG), Order())
+            assert scene.snapshot.problems == ()
+
+    run(main)
