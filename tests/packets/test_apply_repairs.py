@@ -65,7 +65,7 @@ def test_what_was_altered_is_put_right(
     tula.apply(configuration)
     listed = pieces(lb)
     rule = re.search(
-        r"jhash ip saddr .* handle (\d+)",
+        r"jhash @nh,96,32 .* handle (\d+)",
         lb.run(["nft", "-a", "list", "table", *TABLE.split()]).stdout,
     )
     assert rule

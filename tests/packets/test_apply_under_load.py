@@ -145,7 +145,7 @@ def test_other_services_change_and_nothing_is_lost(network: Network, tmp_path: P
         if step % BY_COMMAND:
             changed += bool(here.apply(configuration))
         else:
-            answer = network.lb.tula("apply", "-f", configuration, "--json")
+            answer = network.lb.tula("apply", "-f", configuration, "--yes", "--json")
             changed += json.loads(answer.stdout)["changed"]
     stream, downloads = end()
     dropped = queue_drops() - dropped

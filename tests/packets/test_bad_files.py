@@ -45,7 +45,7 @@ def make_unreadable(path: Path, kind: str) -> str:
     elif kind == "a loop":
         path.symlink_to(path)
         return ": cannot be read: Too many levels of symbolic links"
-    said = {"a directory": "a directory, not a file", "a FIFO": "a pipe, not a file"}
+    said = {"a directory": r"a directory without \*\.yaml", "a FIFO": "a pipe, not a file"}
     return f": {said.get(kind, 'no such file')}"
 
 

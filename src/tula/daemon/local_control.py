@@ -305,7 +305,7 @@ class LocalControl:
             accepted_at=snapshot.accepted_at,
             refused=snapshot.refused,
             deferred=deferred,
-            differs_since=snapshot.file.differs_since,
+            differs_since=None if deferred else snapshot.file.differs_since,
             confirm_until=None if tentative is None else tentative.until_wall,
             problems=waiting + snapshot.problems,
             digest=self._digest_of(snapshot.configuration),
