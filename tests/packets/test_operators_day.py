@@ -70,5 +70,6 @@ def test_an_operators_day(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for cost in day.costs:
         assert cost.of(OPEN), cost.name
         assert cost.name == AFTER_ROLL or not cost.lost(OPEN), losses(day.costs)
-        assert not cost.lost(NEW), losses(day.costs)
+        # What is under way to a disabled backend is its own too, and nobody knows yet whose.
+        assert cost.exempt or not cost.lost(NEW), losses(day.costs)
         assert cost.name in GAPS or len(cost.lost(UDP)) <= dropped, losses(day.costs)

@@ -297,9 +297,11 @@ class Day:
         for backend in self.network.backends if self._long else self.network.backends[:1]:
             name = f"web/{backend.name}"
             key = backend.name.replace("-", "_")
-            self.tula("drain", name, "--deadline", "2s" if self._long else "1s")
+            self.tula("drain", name)
             server = self._servers[backend.name]
             server.send_signal(signal.SIGHUP)  # its connections end in good order
+            wait_until(lambda b=backend: not _established(b), 60, "no connections")
+            self.tula("drain", name, "--deadline", "100ms")  # UDP flows never end
             self.daemon.wait_for(**{key: "disabled"})
             server.kill()
             server.wait(60)
@@ -342,6 +344,11 @@ class Day:
             self.lb.run(["ip", family, "rule", "del", "pref", str(PREFERENCE)])
             self.lb.run(["ip", family, "route", "flush", "table", str(TABLE)])
         self._vips_are_back()
+
+
+def _established(backend: Host) -> str:
+    listing = ["ss", "-Htn", "state", "established", f"sport = :{PORT}"]
+    return backend.run(listing).stdout.strip()
 
 
 def _length(address: str) -> int:
