@@ -54,18 +54,16 @@ def test_new_connections_go_to_who_has_few_until_all_are_even(lab: Lab, tmp_path
         for name in itertools.chain(*empty):
             call_tula(network.lb, "undrain", name)
 
-        def connections() -> dict[str, int | None]:
-            return {name: b["connections"] for name, b in daemon.backends().items()}
+        def counted(number: int) -> None:
+            """Until the daemon has acted on a count of so many: status counts by itself before."""
+            name = "tula_backend_connections"
+            wait_until(lambda: daemon.figure(name) == number, 60, "the count")
 
-        wait_until(lambda: [connections()[name] for name in full] == [50, 50], 60, "the count")
+        counted(100)
         for _ in range(12):  # each time that many a count, until those before are in it
             open_more(10)
-            whole = sum(map(len, opened.values()))
-            wait_until(
-                lambda whole=whole: sum(n or 0 for n in connections().values()) == whole,
-                20.0,
-                "the count",
-            )
+            counted(sum(map(len, opened.values())))
+        assert {daemon.backends()[name]["connections"] for name in full} != {None}
         assert not daemon.status()["daemon"]["problems"]
         for family, flows in opened.items():
             held = Counter(flow.backend for flow in flows)
