@@ -214,8 +214,7 @@ def test_a_directory(network: Network, tmp_path: Path) -> None:
         refused = call_tula(lb, "reload", check=False)
         assert refused.returncode == 2
         assert refused.stderr == (
-            f"{directory}/30-again.yaml:1:1: interfaces: interfaces is also given at "
-            "10-base.yaml:1:1; keep one\n"
+            f"{directory}/30-again.yaml:1:1: interfaces: also given at 10-base.yaml:1:1; keep one\n"
         )
         assert f"{directory}/30-again.yaml:1:1: " in daemon.log.split("configuration-refused")[-1]
         daemon.kill()

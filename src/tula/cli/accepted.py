@@ -105,18 +105,36 @@ def rollback(
             fail(WRONG, "tula: --write needs the daemon, whose file it is, and none is running")
         _rollback_offline(open_store(state_dir), number)
         return
+    store = open_store(state_dir)
+    if write:
+        _require_writable(daemon, store)
     with daemon_errors():
         path = "/rollback" if number is None else f"/rollback?number={number}"
         done = daemon.send("POST", path)
     print(f"configuration {done['number']} runs" + ("" if done["changed"] else ", as it did"))
     if write and done["file_differs"]:
-        _write(daemon, open_store(state_dir), done["file"])
+        _write(daemon, store, done["file"])
     elif done["file_differs"]:
         print(
             f"{done['file']} now differs from what runs; tula rollback {done['number']} --write "
             "writes it",
             file=sys.stderr,
         )
+
+
+def _require_writable(daemon: Client, store: Store) -> None:
+    """Ends the command before anything has changed, if the file could not be written after it."""
+    from pathlib import Path
+
+    with daemon_errors():
+        file = Path(daemon.get("/status")["configuration"]["file"])
+    if file.is_dir():
+        fail(
+            WRONG,
+            f"tula: --write: {file} is a directory, which is not written; roll back without it",
+        )
+    with errors():
+        store.configuration()
 
 
 def _write(daemon: Client, store: Store, file: str) -> None:
@@ -131,12 +149,6 @@ def _write(daemon: Client, store: Store, file: str) -> None:
         running = daemon.get("/status")["configuration"]["digest"]
     if digest_of(text) != running:
         fail(FAILED, f"tula: {file} was not written: another configuration runs by now")
-    if Path(file).is_dir():
-        fail(
-            WRONG,
-            f"tula: {file} is a directory, which is not written; take the changes back there: "
-            "tula plan shows them",
-        )
     try:
         _replace(Path(file).resolve(), text)
     except OSError as error:

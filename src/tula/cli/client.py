@@ -14,6 +14,8 @@ from urllib.parse import quote, urlencode
 SOCKET = "tula.sock"
 """As in ``tula.engine.control``, which is too heavy to ask whether a daemon runs at all."""
 PREFIX = "/api/v1"
+_READING = 30.0
+"""The same for what changes nothing: a monitor waits for it."""
 _TIMEOUT = 120.0
 """Seconds without a byte; a first apply of a large configuration takes some ten."""
 _CONFLICT = 409
@@ -65,9 +67,10 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         return self._ask(method, path, data, "application/json")
 
-    def plan(self, source: bytes | None, force: bool) -> Any:
-        """What a configuration would change; None: that of the daemon's file."""
-        query = _query(force=force, file=source is None)
+    def plan(self, source: bytes | None, force: bool, *, file: bool = True) -> Any:
+        """What a configuration would change; None: that of the daemon's file, or the running
+        one."""
+        query = _query(force=force, file=file and source is None)
         return self._ask("POST", f"/plan{query}", source, "application/yaml")
 
     def apply(
@@ -88,7 +91,8 @@ class Client:
         return self._read(*self._exchange(method, path, body, kind))
 
     def _exchange(self, method: str, path: str, body: bytes | None, kind: str) -> tuple[int, bytes]:
-        connection = _Connection(self.path)
+        timeout = _READING if method == "GET" else _TIMEOUT
+        connection = _Connection(self.path, timeout)
         headers = {} if body is None else {"Content-Type": kind}
         try:
             connection.request(method, PREFIX + path, body, headers)
@@ -100,7 +104,12 @@ class Client:
         except OSError as error:
             if error.errno in _ABSENT:
                 raise NoDaemonError(str(self.path)) from None
-            reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or error
+            reason = error.strerror or error
+            if isinstance(error, TimeoutError):
+                reason = (
+                    f"no answer within {timeout:g} s; traffic goes on without it; "
+                    "restart it: systemctl restart tula"
+                )
             raise DaemonError(0, [{"message": f"the daemon at {self.path}: {reason}"}]) from None
         finally:
             connection.close()
@@ -128,13 +137,13 @@ def _query(**given: str | bool | float | None) -> str:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("tula", timeout=_TIMEOUT)
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("tula", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 

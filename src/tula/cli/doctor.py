@@ -113,7 +113,9 @@ def _pending_changes(
     source = configuration.source.encode()
     try:
         if daemon is not None:
-            steps: Iterable[dict[str, Any]] = daemon.plan(source if named else None, True)["steps"]
+            # Not of the daemon's file: that it differs is no drift.
+            outcome = daemon.plan(source if named else None, True, file=False)
+            steps: Iterable[dict[str, Any]] = outcome["steps"]
         else:
             steps = describe_steps(
                 open_balancer(store).plan(configuration.config, source, force=True)

@@ -16,7 +16,7 @@ from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 
-from tula.config.errors import BrokenError, shown_path
+from tula.config.errors import BrokenError
 from tula.config.source import read_bytes
 from tula.config.tree import MapNode, Mark, Value
 from tula.model.problem import Problem
@@ -125,8 +125,8 @@ def _given_again(
 ) -> None:
     """The place of the problem is the later one; its message names the earlier."""
     first, (line, column) = places[path]
-    message = f"{shown_path(path[-1:])} is also given at {first.name}:{line - first.line}:{column}"
-    problems.append(Problem(path, f"{message}; keep one", on_key=True))
+    message = f"also given at {first.name}:{line - first.line}:{column}; keep one"
+    problems.append(Problem(path, message, on_key=True))
     old.key_marks[path[-1]] = new.key_marks[path[-1]]
     places[path] = part, new.key_marks[path[-1]]
 

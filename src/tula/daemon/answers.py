@@ -23,7 +23,7 @@ from tula.engine.control import ApplyOutcome, DaemonFacts
 from tula.engine.follow import trace_now
 from tula.engine.kernel_state import KernelState
 from tula.engine.plan_text import describe_plan
-from tula.engine.rates import RateMeter
+from tula.engine.rates import RateMeter, Rates
 from tula.engine.reader import Adapters, Reader
 from tula.engine.statistics import (
     BackendStatistics,
@@ -198,7 +198,7 @@ class Answers:
             case MetricsRequest():
                 return render_metrics(self._statistics(view))
             case SampleRequest():
-                self._rates.note(time.monotonic(), self._stats(self._reader(view), view).backends)
+                self._rates_of(view, self._stats(self._reader(view), view))
                 return None
             case TraceRequest(flow, datagram):
                 return trace_now(
@@ -220,10 +220,14 @@ class Answers:
     def _reader(self, view: View) -> Reader:
         return Reader(self._kernel, _Published(view.remembered))
 
+    def _rates_of(self, view: View, stats: Stats) -> Rates | None:
+        # Before the first cycle, what was counted before this daemon is not known.
+        return None if view.revision is None else self._rates.note(time.monotonic(), stats.backends)
+
     def _status(self, view: View) -> bytes:
         reader = self._reader(view)
         stats = self._stats(reader, view)
-        rates = self._rates.note(time.monotonic(), stats.backends)
+        rates = self._rates_of(view, stats)
         answer = describe_status(
             view.config,
             stats.backends,
@@ -344,7 +348,7 @@ class Answers:
 
     def _statistics(self, view: View) -> Statistics:
         stats, facts = self._stats(self._reader(view), view), view.facts
-        self._rates.note(time.monotonic(), stats.backends)
+        self._rates_of(view, stats)
         counts = stats.backends
         return Statistics(
             services=tuple(_services(view, counts, stats.no_backend)),

@@ -80,10 +80,23 @@ class Configurations:
         except ConfigError as error:
             self._start_with_older(error)
             return
+        self._tell_of_an_end()
         entries = self._store.history()
         self.accepted_at = entries[-1].time if entries else None
         with suppress(StateError):  # only the history lacks it
             self._store.complete_history()
+
+    def _tell_of_an_end(self) -> None:
+        if self._store.is_tentative():
+            self._events.add(
+                EventKind.CONFIGURATION_REVERTED,
+                message="the one before runs again: the daemon ended before it was confirmed",
+            )
+            self._mark(waits=False)
+
+    def _mark(self, *, waits: bool) -> None:
+        with suppress(StateError):  # only the next daemon's event lacks it
+            self._store.mark_tentative(waits)
 
     def _start_with_older(self, error: ConfigError) -> None:
         why = f"this version of Tula does not read the accepted configuration: {error}"
@@ -121,6 +134,8 @@ class Configurations:
             self.tentative = Tentative(
                 kept, accepted_at, self._clock() + order.confirm, until, record
             )
+        if before is not None or self.tentative is not None:
+            self._mark(waits=self.tentative is not None)
         self.running, self.accepted_at = configuration, self._wall()
         self._compare_file()
         if self.tentative is not None:
@@ -135,6 +150,7 @@ class Configurations:
     def confirmed(self, by: str) -> None:
         """What waited for confirmation is accepted."""
         self.tentative = None
+        self._mark(waits=False)
         self._events.add(EventKind.CONFIGURATION_CONFIRMED, by=by)
 
     def go_back(self, why: str, by: str = "") -> None:
@@ -143,6 +159,7 @@ class Configurations:
         if tentative is None:
             return
         self.tentative = None
+        self._mark(waits=False)
         self.running, self.accepted_at = tentative.before, tentative.accepted_at
         self._compare_file()
         self._events.add(

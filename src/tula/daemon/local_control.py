@@ -53,6 +53,7 @@ from tula.model.flow import Flow
 from tula.model.health import BackendName, Override
 from tula.model.problem import PlacedProblem
 from tula.model.stats import BackendKey, Count
+from tula.plan.backend_status import without_route
 from tula.plan.trace import Trace
 
 _IN_SYNC = b'"in_sync": true'
@@ -161,7 +162,7 @@ class LocalControl:
         running = self._configuration().source
         if number is None and await loop.go_back(by):
             entries = await self.history()
-            return self._rolled_back(entries[-1].number if entries else 0, running)
+            return await self._rolled_back(entries[-1].number if entries else 0, running)
         entry = await asyncio.to_thread(self._entry, number)
         text = await asyncio.to_thread(self._store.past_configuration, entry.number)
         # What was accepted once, SSH port and all, may come back without a question.
@@ -170,9 +171,11 @@ class LocalControl:
         if outcome.problems:
             name = f"configuration {entry.number}"
             raise RefusedError(tuple(each.describe(name) for each in outcome.problems))
-        return self._rolled_back(entry.number, running)
+        return await self._rolled_back(entry.number, running)
 
-    def _rolled_back(self, number: int, before: str) -> Rollback:
+    async def _rolled_back(self, number: int, before: str) -> Rollback:
+        # A file that was saved a moment ago has not been looked at yet.
+        await self._components.loop.look_at_file()
         now = self._components.loop.snapshot
         configuration, file = now.configuration, self._components.watch.path
         changed = configuration is not None and configuration.source != before
@@ -186,7 +189,7 @@ class LocalControl:
 
         def compare() -> str:
             entry = self._entry(number)
-            text = self._store.past_configuration(entry.number).decode()
+            text = self._store.past_configuration(entry.number).decode(errors="replace")
             return redacted_diff(text, running, f"configuration {entry.number}", "running")
 
         return await asyncio.to_thread(compare)
@@ -271,7 +274,9 @@ class LocalControl:
                 configuration=snapshot.configuration or NO_CONFIGURATION,
                 now=boot_time(),
                 facts=self._facts(snapshot),
-                statuses=snapshot.statuses.of,
+                statuses=without_route(
+                    snapshot.statuses.of, () if applied is None else applied.unreachable
+                ),
                 panicking=snapshot.statuses.panicking,
                 findings=findings,
                 overrides=snapshot.overrides,

@@ -37,6 +37,7 @@ from tula.plan.config_changes import describe_config_changes
 _SETTINGS = 0.5
 """Seconds between looks at the few sysctls that were set: no event tells of ``accept_local``."""
 
+_WAITED = "a configuration waited for confirmation; this one is accepted in its place"
 _T = TypeVar("_T")
 
 
@@ -109,7 +110,7 @@ class ControlLoop:
             loop.add_reader(fileno, self._hear)
         try:
             await self._in_writer(self._writer.start)
-            await self._look_at_file()
+            await self.look_at_file()
             if self._follow_file or self.snapshot.configuration is None:
                 self._offer = await asyncio.to_thread(
                     self._make_offer, Order("", "at start", self._force, yes=True)
@@ -142,7 +143,7 @@ class ControlLoop:
             raise BusyError("the daemon is starting; try again")
         text = source
         if text is None:
-            found = await self._look_at_file()
+            found = await self.look_at_file()
             if isinstance(found, str):
                 return ApplyOutcome(problems=(PlacedProblem(found),))
             text = found
@@ -151,6 +152,7 @@ class ControlLoop:
             await self._refuse(offer, order, source)
             return ApplyOutcome(problems=offer)
         findings, before = self._checks.findings(), self.snapshot.configuration
+        waited = self.snapshot.tentative is not None and order.confirm is None
         try:
             change, result = await self._in_writer(
                 lambda: self._writer.apply(offer, findings, order)
@@ -168,6 +170,8 @@ class ControlLoop:
         def describe() -> ApplyOutcome:
             told = (*offer.warnings, *change.warnings)
             warnings = tuple(place(warning, offer.positions) for warning in told)
+            if waited:
+                warnings = (PlacedProblem(_WAITED), *warnings)
             changes = describe_config_changes(
                 None if before is None else before.config, offer.config
             )
@@ -183,7 +187,7 @@ class ControlLoop:
     async def _refuse(
         self, problems: tuple[PlacedProblem, ...], order: Order, source: bytes | None
     ) -> None:
-        file = str(self._watch.path) if source is None else ""
+        file = str(self._watch.path) if source is None else "the given configuration"
         await self._in_writer(
             lambda: self._writer.refuse(problems, file, order.by, keep=source is None)
         )
@@ -269,7 +273,7 @@ class ControlLoop:
             await self._file_wanted.wait()
             self._file_wanted.clear()
             order = self._wanted or Order(force=self._force)
-            await self._look_at_file()
+            await self.look_at_file()
             self._offer = await asyncio.to_thread(self._make_offer, order)
             self.trigger(Trigger.CONFIGURATION)
 
@@ -278,7 +282,7 @@ class ControlLoop:
         found = (PlacedProblem(text),) if isinstance(text, str) else self._parse(text)
         return Offer(found, str(self._watch.path), order)
 
-    async def _look_at_file(self) -> bytes | str:
+    async def look_at_file(self) -> bytes | str:
         """What the file holds, or why that cannot be had; tells how it stands to what runs."""
         found, file = await asyncio.to_thread(self._watch.read), str(self._watch.path)
         if isinstance(found, str):
@@ -378,7 +382,7 @@ class ControlLoop:
             if self._follow_file:
                 self.take_file("", "the file changed", yes=True)
             else:
-                await self._look_at_file()
+                await self.look_at_file()
 
     async def _look_at_settings(self) -> None:
         while True:

@@ -31,6 +31,7 @@ CONFIGURATION, CLEARED, MEMORY, LOCK = "document.yaml", "cleared.yaml", "memory.
 OVERRIDES = "overrides.json"
 SYSCTLS = "sysctls.json"
 DAEMON_LOCK = "daemon.lock"
+TENTATIVE = "tentative"
 _SECRET = 0o600
 """Configurations hold passwords."""
 
@@ -209,6 +210,20 @@ class Store:
             entries = self._history.entries()
             if accepted is not None and (not entries or entries[-1].digest != digest_of(accepted)):
                 self._history.prepare(accepted, Record(how="found at start"))()
+
+    def mark_tentative(self, waits: bool) -> None:
+        """Remembers that a configuration runs that is not accepted. Raises StateError."""
+        try:
+            if waits:
+                self._files.write(TENTATIVE, b"", _SECRET)
+            else:
+                self._files.remove(TENTATIVE)
+        except OSError as error:
+            raise StateError(f"{self.directory / TENTATIVE}: {error.strerror}") from error
+
+    def is_tentative(self) -> bool:
+        """Whether one ran when the daemon ended, as far as is known. Raises StateError."""
+        return self._read(TENTATIVE) is not None
 
     def clear_configuration(self) -> None:
         """Renames the configuration, so that nothing applies it again. Raises StateError."""

@@ -30,7 +30,7 @@ def _changes(before: Config, after: Config) -> Iterator[str]:
     for name, service in new.items():
         if name not in old:
             yield f"+ service {name}: {counted(len(service.backends), 'backend')}"
-    for name in old.keys() - new.keys():
+    for name in (name for name in old if name not in new):
         yield f"- service {name}"
     for name, service in new.items():
         if name in old and old[name] != service:

@@ -56,18 +56,15 @@ def test_they_are_one(directory: Path) -> None:
     [
         (
             {"40-more.yaml": "\nservices:\n  web: {}\n"},
-            ["conf.d/40-more.yaml:3:3: services.web: web is also given at 20-web.yaml:2:3"],
+            ["conf.d/40-more.yaml:3:3: services.web: also given at 20-web.yaml:2:3"],
         ),
         (
             {"00-first.yaml": "interfaces: [eth1]\n"},
-            ["conf.d/10-base.yaml:1:1: interfaces: interfaces is also given at 00-first.yaml:1:1"],
+            ["conf.d/10-base.yaml:1:1: interfaces: also given at 00-first.yaml:1:1"],
         ),
         (
             {"40-more.yaml": "defaults: {scheduler: wrr}"},
-            [
-                "conf.d/40-more.yaml:1:12: defaults.scheduler: "
-                "scheduler is also given at 10-base.yaml:2:12"
-            ],
+            ["conf.d/40-more.yaml:1:12: defaults.scheduler: also given at 10-base.yaml:2:12"],
         ),
         (
             {"20-web.yaml": WEB.replace("ports: 80", "ports: 99999")},

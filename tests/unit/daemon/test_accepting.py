@@ -246,6 +246,12 @@ def test_the_daemon_ends_meanwhile(tmp_path: Path, confirmed: bool) -> None:
         async with (again := restarted(scene)).running():
             assert running(again) == (OTHER if confirmed else CONFIG)
             assert again.snapshot.tentative is None
+            told = events(again, EventKind.CONFIGURATION_REVERTED)
+            assert [e.message for e in told] == (
+                []
+                if confirmed
+                else ["the one before runs again: the daemon ended before it was confirmed"]
+            )
 
     run(main)
 
@@ -277,7 +283,8 @@ def test_an_order_ends_the_waiting(tmp_path: Path) -> None:
         scene = Scene(tmp_path)
         async with scene.running():
             await scene.loop.apply(text(OTHER), Order(confirm=60))
-            await scene.loop.apply(text(OTHER), Order())
+            outcome = await scene.loop.apply(text(OTHER), Order())
+            assert "waited for confirmation" in outcome.warnings[0].message
             assert scene.snapshot.tentative is None
             assert scene.daemon.store.configuration() == text(OTHER)
 
