@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,10 +19,17 @@ def waiting_for(lock: Path) -> int:
     if not lock.exists():
         return 0
     wanted, waiting = lock.stat(), 0
-    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+    for opened in _open_files():
         with suppress(OSError):  # it has ended, or closed it
             found = opened.stat()
             if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
                 info = opened.parents[1] / "fdinfo" / opened.name
                 waiting += "\nlock:" not in info.read_text()
     return waiting
+
+
+def _open_files() -> Iterator[Path]:
+    """The open files of all processes; of one that ends meanwhile, none."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            yield from list((process / "fd").iterdir())
