@@ -63,15 +63,17 @@ def test_rr_cannot_be_foretold_and_a_live_flow_can(serving: Serving) -> None:
     assert serving.trace(4, 28000, "tcp")["backend"] == flow.backend
 
 
+LEFT = ("backend-1", [4, "udp"])
+
+
 def test_an_entry_of_a_backend_that_left(serving: Serving) -> None:
     held = Held(serving, 20)
     del serving.web["backends"]["backend-1"]
     serving.apply()
-    port = next(
-        p for (v, w, p), name in held.backends.items() if name == "backend-1" and w == "tcp"
-    )
-    found = serving.trace(4, port, "tcp")
-    assert found["backend"] == serving.by_hash(4, "tcp", port)
+    # A flow of UDP: the late ACK of a TCP connection would be learned, by its hash.
+    port = next(p for (*way, p), name in held.backends.items() if (name, way) == LEFT)
+    found = serving.trace(4, port, "udp")
+    assert found["backend"] == serving.by_hash(4, "udp", port)
     assert "maglev hashes" in found["reason"]
 
 
