@@ -36,41 +36,20 @@ def awaits_interface(config: Config, host: HostView) -> bool:
 
 
 def unreached_backends(config: Config, routes: Routes) -> frozenset[BackendName]:
-    """The backends that no way leads to now; they stay in the configuration, and get nothing.
-
-    A backend is out for both IP versions when one of them does not reach it: one table serves
-    both. But a version that reaches no backend of a service any more (IPv6 addresses go with
-    their link) takes nothing from the other.
-    """
-    found: set[BackendName] = set()
-    for service in config.services:
-        versions: Collection[int] = service.versions
-        if not all(_is_reached(service, backend, routes, versions) for backend in service.backends):
-            versions = _living_versions(service, routes)
-            found.update(
-                (service.name, backend.name)
-                for backend in service.backends
-                if not _is_reached(service, backend, routes, versions)
-            )
-    return frozenset(found)
-
-
-def _living_versions(service: VirtualService, routes: Routes) -> Collection[int]:
-    """The IP versions that some backend is reached by; all, if there are none."""
-    living = {
-        address.version
+    """The backends that no way leads to now; they stay in the configuration, and get nothing."""
+    return frozenset(
+        (service.name, backend.name)
+        for service in config.services
         for backend in service.backends
-        for address in backend.addresses
-        if address.version in service.versions and address in routes.hops
-    }
-    return living or service.versions
+        if not _is_reached(service, backend, routes)
+    )
 
 
-def _is_reached(
-    service: VirtualService, backend: Backend, routes: Routes, versions: Collection[int]
-) -> bool:
+def _is_reached(service: VirtualService, backend: Backend, routes: Routes) -> bool:
     if service.forwarding is Forwarding.L3:
         return outer_address(backend) in routes.endpoints
     return all(
-        address in routes.hops for address in backend.addresses if address.version in versions
+        address in routes.hops
+        for address in backend.addresses
+        if address.version in service.versions
     )
