@@ -123,7 +123,8 @@ def rollback(
 
 
 def _require_writable(daemon: Client, store: Store) -> None:
-    """Ends the command before anything has changed, if the file could not be written after it."""
+    """Ends the command before anything has changed, where it is plain that nothing could be
+    written: the file is a directory, or this user may not read the accepted configuration."""
     from pathlib import Path
 
     with daemon_errors():
