@@ -46,7 +46,8 @@ from tula.model.problem import ProblemsError
 
 pytestmark = pytest.mark.kernel
 
-QUICK = {"type": "tcp", "interval": "200ms", "timeout": "150ms", "rise": 2, "fall": 2}
+# A link that goes is noticed long before so many failures, also on a machine that is busy.
+QUICK = {"type": "tcp", "interval": "200ms", "timeout": "150ms", "rise": 2, "fall": 5}
 SELDOM = ("--interval", "1h")
 TABLE = "netdev tula"
 UDP_PORTS, TCP_PORTS = range(31000, 31020), range(32000, 32020)
@@ -253,6 +254,24 @@ def test_a_link_that_was_down(watched: Watched) -> None:
     watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
     wait_until(watched.nothing_to_do, 60)
     watched.same_flows()
+
+
+def test_a_cable_that_was_out(watched: Watched) -> None:
+    """Nobody can be asked meanwhile, so nobody is down: flows go on where they were."""
+    lb, told = watched.lb, watched.last()
+
+    def paused() -> bool:
+        (service,) = watched.daemon.status()["services"]
+        return all("eth0 has no carrier" in b.get("warning", "") for b in service["backends"])
+
+    lb.set_cable("eth0", False)
+    wait_until(paused, 60, "checks that wait for a carrier")
+    time.sleep(2.0)  # for longer than a backend that is asked takes to be down
+    lb.set_cable("eth0", True)
+    wait_until(lambda: not paused(), 60, "checks that go on")
+    watched.daemon.wait_for(backend_1="up", backend_2="up", backend_3="up")
+    watched.same_flows()
+    assert not watched.events("backend-down", told)
 
 
 def test_a_card_that_is_taken_out_and_given_back(watched: Watched) -> None:

@@ -199,9 +199,20 @@ def test_no_carrier(network: Network, tmp_path: Path) -> None:
     assert sorted(announced) == sorted([*network.vips] * 2)
 
 
-def test_a_backend_without_a_route_is_out_and_said_to_be(network: Network, tmp_path: Path) -> None:
+def test_a_version_that_is_gone_takes_nothing_from_the_other(
+    network: Network, tmp_path: Path
+) -> None:
+    """IPv6 addresses go with their link, and nobody may add them again: IPv4 goes on."""
     lb, path = network.lb, write_config(tmp_path / "tula.yaml", {"web": service_of(network)})
     with Running(lb, path) as daemon:
+        assert flows(network.client, network.vip6, 80, 5)
+        lb.run(["ip", "-6", "addr", "flush", "dev", "eth0", "scope", "global"])
+        wait_until(lambda: daemon.problems, 60)
+        daemon.wait_until_at_rest()
+        assert len(flows(network.client, network.vip4, 80, 20)) == 20
+        assert set(daemon.states().values()) == {"unknown"}
+
+        # One backend without a way to it is out, and said to be.
         first = next(a for a in network.backends[0].addresses("eth0") if "." in a)
         lb.run(["ip", "route", "add", "unreachable", f"{first}/32"])
         wait_until(lambda: "down" in daemon.states().values(), 60)

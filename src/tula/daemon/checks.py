@@ -182,6 +182,7 @@ def _checks(config: Config, plan: ProbePlan, settled: SettingsOutcome) -> tuple[
             settings=services[probe.service].health[probe.position],
             target=probe.target,
             direct=probe.direct,
+            obstacle=probe.obstacle,
         )
         for probe in plan.probes
         if probe.target.source is None or (settled.routed and _answerable(probe, settled))

@@ -17,7 +17,8 @@ class Check:
 
     ``monitor`` is its position in the service's monitors; one with several VIPs has a check for
     each. ``direct``, for ``via: dsr``, is the backend's own address: asked when the probe fails,
-    to tell "serves, but does not accept the VIP" from "does not serve".
+    to tell "serves, but does not accept the VIP" from "does not serve". ``obstacle``: why this
+    machine cannot ask now; until that is over, the verdict stays what it is.
     """
 
     backend: BackendName
@@ -25,6 +26,7 @@ class Check:
     settings: HealthMonitor
     target: ProbeTarget
     direct: ProbeTarget | None = None
+    obstacle: str = ""
 
 
 class FailureKind(StrEnum):

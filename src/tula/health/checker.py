@@ -7,15 +7,18 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 
 import structlog
 
-from tula.health.check import Check, Outcome, ProbeView
+from tula.health.check import Check, FailureKind, Outcome, ProbeView
 from tula.health.diagnosis import Send, diagnose
 from tula.health.machine import advanced, first_due, next_due
 from tula.health.probes import send_probe
+from tula.health.resuming import STILL_COMING, Resuming
 from tula.health.scheduled import MonitoredBackend, ScheduledProbe, own_addresses
+from tula.health.sharing import ProbeKey, by_backend, probe_key, script_environment, similar_key
 from tula.health.timing import DurationsByService, Histogram, Lateness, LateStarts, LoopLag
 from tula.kernel.probe_sockets import ProbeSockets
 from tula.model.health import BackendName, Health, ProbeTarget
@@ -29,7 +32,6 @@ _QUIET = 60.0
 """Seconds between two log lines of the same error."""
 _FRAMES = 4
 
-_Key = tuple[object, ...]
 ListedProbes = tuple[tuple[ScheduledProbe, tuple[BackendName, ...]], ...]
 
 
@@ -61,13 +63,14 @@ class Checker:
         self._chance = chance
         self._send = send or self._send_by_socket
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._probes: dict[_Key, ScheduledProbe] = {}
+        self._probes: dict[ProbeKey, ScheduledProbe] = {}
         self._listed: ListedProbes | None = None
         self._backends: dict[BackendName, MonitoredBackend] = {}
         self._findings: dict[BackendName, Health] = {}
         self._touched: set[MonitoredBackend] = set()
         self._notified = True
         self._decided: float | None = None
+        self._resuming = Resuming()
         self._late = LateStarts()
         self._lag = LoopLag() if send is None else None
         self._diagnoses = asyncio.Semaphore(_DIAGNOSES)
@@ -91,25 +94,26 @@ class Checker:
         """Replaces what is probed.
 
         Probes that stay (the same settings and target, ``priority`` aside) keep their state and
-        their schedule. A backend whose probes change keeps its own until they have decided; a new
-        one has that of ``adopted``. ``policies`` are by service.
+        their schedule; those with an ``obstacle`` are not sent. A backend whose probes change
+        keeps its own until they have decided; a new one has that of ``adopted``. ``policies`` are
+        by service.
         """
         now = self._clock()
         self._listed = None
         before, self._probes = self._probes, {}
         known, self._backends = self._backends, {}
         unused = {id(probe): probe for probe in before.values()}
-        similar: dict[_Key, ScheduledProbe] | None = None
+        similar: dict[ProbeKey, ScheduledProbe] | None = None
         fresh: list[ScheduledProbe] = []
         wanted: dict[BackendName, dict[int, list[ScheduledProbe]]] = {}
         for check in checks:
-            key = _key(check)
+            key = probe_key(check)
             probe = self._probes.get(key)
             if probe is None:
                 probe = before.get(key)
                 if probe is None:
-                    similar = _by_backend(before.values()) if similar is None else similar
-                    probe = similar.get(_similar(check.backend, check))
+                    similar = by_backend(before.values()) if similar is None else similar
+                    probe = similar.get(similar_key(check.backend, check))
                 # One that two backends shared may be two now, and goes on as one of them.
                 if probe is None or unused.pop(id(probe), None) is None:
                     other, probe = probe, ScheduledProbe(check)
@@ -124,6 +128,7 @@ class Checker:
                 targets.append(probe)
         for probe in unused.values():
             probe.stop()
+        self._heed_obstacles(fresh, known)
         for name, monitors in wanted.items():
             policy = policies.get(name[0], HealthPolicy())
             start = self._standing(known.get(name), monitors) or adopted.get(name)
@@ -211,6 +216,19 @@ class Checker:
         now, before = own_addresses(checks), old.addresses()
         return None if now and before and not now & before else old.finding()
 
+    def _heed_obstacles(
+        self, fresh: list[ScheduledProbe], known: Mapping[BackendName, MonitoredBackend]
+    ) -> None:
+        now = self._loop.time() if self._loop is not None else 0.0
+        for probe in self._probes.values():
+            probe.heed_obstacle(now)
+            if probe.check.obstacle or probe.resumed is not None:
+                self._resuming.impeded(now)
+        for probe in fresh:
+            # One that had no address to ask from meanwhile was not there.
+            if probe.check.backend in known and self._resuming.was_impeded(now):
+                probe.resumed = probe.resumed or now
+
     def _schedule(self, fresh: list[ScheduledProbe]) -> None:
         if self._loop is None:
             return
@@ -251,8 +269,12 @@ class Checker:
         now = asyncio.get_running_loop().time()
         probe.late = max(0.0, now - probe.due)
         self._late.record(probe.late, now)
-        check = probe.check
-        outcome = await self._safely(check.settings, check.target, _environment(check))
+        check, pauses = probe.check, probe.pauses
+        if check.obstacle:
+            return
+        outcome = await self._safely(check.settings, check.target, script_environment(check))
+        if probe.pauses != pauses:
+            return  # what was lost on the way says nothing of the backend
         state = probe.state
         try:
             self._take(probe, outcome)
@@ -263,6 +285,7 @@ class Checker:
 
     def _take(self, probe: ScheduledProbe, outcome: Outcome) -> None:
         before, shown = probe.state.up, probe.shown()
+        outcome = self._judged(probe, outcome)
         probe.outcome = outcome
         if outcome.passed is not None:
             probe.state = advanced(probe.state, outcome.passed, probe.check.settings)
@@ -280,6 +303,19 @@ class Checker:
             probe.diagnosing = self._loop.create_task(self._diagnose(probe, outcome))
         if probe.shown() != shown:
             self._touch(probe)
+
+    def _judged(self, probe: ScheduledProbe, outcome: Outcome) -> Outcome:
+        """The outcome, which counts neither way where the network may not be back yet."""
+        now = self._loop.time() if self._loop is not None else 0.0
+        if outcome.passed:
+            self._resuming.passed(now)
+        if probe.resumed is None or outcome.passed is None:
+            return outcome
+        lost = outcome.failure in (FailureKind.SILENT, FailureKind.UNREACHABLE)
+        if outcome.passed or not lost or self._resuming.counts(probe.resumed, now):
+            probe.resumed = None
+            return outcome
+        return replace(outcome, passed=None, evidence=f"{outcome.evidence}; {STILL_COMING}")
 
     def _touch(self, probe: ScheduledProbe) -> None:
         for backend in probe.backends:
@@ -351,37 +387,3 @@ class Checker:
     def _report(self) -> None:
         self._notified = True
         self._on_change()
-
-
-def _key(check: Check) -> _Key:
-    """What makes two checks one probe. A script is told which backend it runs for."""
-    backend = check.backend if check.settings.type == "script" else None
-    return (check.settings, check.target, check.direct, backend)
-
-
-def _similar(backend: BackendName, check: Check) -> _Key:
-    """What makes a check the same as one before, whatever the backend's id is now."""
-    at = check.target
-    return (backend, check.settings, at.address, at.port, at.source, at.mark, check.direct)
-
-
-def _by_backend(probes: Iterable[ScheduledProbe]) -> dict[_Key, ScheduledProbe]:
-    """The probes by what ``_similar`` makes of them, for each backend that shares them."""
-    return {
-        _similar(backend.name, probe.check): probe for probe in probes for backend in probe.backends
-    }
-
-
-def _environment(check: Check) -> Mapping[str, str]:
-    """A script's environment; nothing for other kinds."""
-    if check.settings.type != "script":
-        return {}
-    own = check.direct or check.target
-    vip = str(check.target.address) if check.target.source is not None else ""
-    return {
-        "TULA_SERVICE": check.backend[0],
-        "TULA_BACKEND": check.backend[1],
-        "TULA_ADDRESS": str(own.address),
-        "TULA_PORT": str(check.target.port or ""),
-        "TULA_VIP": vip,
-    }

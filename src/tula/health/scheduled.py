@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tula.health.check import Check, Outcome, ProbeView
 from tula.health.diagnosis import can_diagnose
@@ -35,6 +36,9 @@ class ScheduledProbe:
         "failed",
         "late",
         "outcome",
+        "paused",
+        "pauses",
+        "resumed",
         "state",
         "task",
         "timer",
@@ -48,6 +52,9 @@ class ScheduledProbe:
         self.outcome: Outcome | None = None
         self.diagnosis = ""  # what diagnosis found
         self.failed = 0
+        self.paused = False
+        self.pauses = 0
+        self.resumed: float | None = None  # until it has passed, or its failures count again
         self.due = 0.0
         self.late = 0.0
         self.timer: asyncio.TimerHandle | None = None
@@ -56,6 +63,19 @@ class ScheduledProbe:
         self._diagnosed = ""
         self._diagnosed_at = 0.0
         self._unasked = False
+
+    def heed_obstacle(self, now: float) -> None:
+        """Where this machine cannot ask, the verdict stays; what spoke against it is forgotten.
+
+        Failures from before may have had the same reason: they must not count later.
+        """
+        if self.check.obstacle:
+            self.pauses += not self.paused
+            self.paused, self.resumed = True, None
+            self.state = replace(self.state, passes=0, failures=0)
+            self.outcome = Outcome(None, self.check.obstacle)
+        elif self.paused:
+            self.paused, self.resumed = False, now
 
     def begin_diagnosis(self, now: float) -> bool:
         """Whether it is time to ask why it is down; if so, it counts as asked."""

@@ -12,6 +12,7 @@ from tula.model.monitor import HealthMonitor
 from tula.plan.probe_sysctls import InterfaceRequirement, ReplyPath, plan_requirements
 from tula.plan.routes import Routes
 from tula.plan.tunnels import outer_address
+from tula.plan.usable import idle_interfaces, why_unreached
 
 _USUAL_PORTS = {"http": 80, "https": 443, "dns": 53}
 _PORTLESS = frozenset({"icmp", "script"})
@@ -23,7 +24,8 @@ class PlannedProbe:
 
     ``direct`` asks the same of the backend's own address, of the VIP's version if it has one, to
     tell a backend that is down from one that only lacks the VIP; None if ``target`` is that.
-    ``interfaces`` are those by which its answers may come in, if it is not direct.
+    ``interfaces`` are those by which its answers may come in, if it is not direct. ``obstacle`` is
+    why this machine cannot ask now: then its silence says nothing of the backend.
     """
 
     service: str
@@ -32,6 +34,7 @@ class PlannedProbe:
     target: ProbeTarget
     direct: ProbeTarget | None = None
     interfaces: frozenset[str] = frozenset()
+    obstacle: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ def plan_probes(
     problems: dict[str, None] = {}
     answers: set[ReplyPath] = set()
     for service in config.services:
+        idle = idle_interfaces(service, host, routes) if service.health else ""
         for position, monitor in enumerate(service.health):
             port = _port(service, monitor)
             if port is None:
@@ -92,7 +96,11 @@ def plan_probes(
             for backend in service.backends:
                 asked = (service.name, backend.name, position)
                 if monitor.via != "dsr":
-                    probes += (PlannedProbe(*asked, t) for t in _direct(service, backend, port))
+                    for asked_at in _direct(service, backend, port):
+                        why = idle or why_unreached(
+                            service, backend, asked_at.address.version, routes
+                        )
+                        probes.append(PlannedProbe(*asked, asked_at, obstacle=why))
                     continue
                 for vip in service.vips:
                     source = sources.toward(backend, vip.version)
@@ -108,7 +116,8 @@ def plan_probes(
                     direct = ProbeTarget(own, port)
                     paths = set(_answers(service, backend, target, host, routes))
                     names = frozenset(answer.interface for answer in paths)
-                    probes.append(PlannedProbe(*asked, target, direct, names))
+                    why = idle or why_unreached(service, backend, vip.version, routes)
+                    probes.append(PlannedProbe(*asked, target, direct, names, why))
                     answers |= paths
     return ProbePlan(
         probes=tuple(probes),

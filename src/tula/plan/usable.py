@@ -36,20 +36,69 @@ def awaits_interface(config: Config, host: HostView) -> bool:
 
 
 def unreached_backends(config: Config, routes: Routes) -> frozenset[BackendName]:
-    """The backends that no way leads to now; they stay in the configuration, and get nothing."""
-    return frozenset(
-        (service.name, backend.name)
-        for service in config.services
+    """The backends that no way leads to now; they stay in the configuration, and get nothing.
+
+    A backend is out for both IP versions when one of them does not reach it: one table serves
+    both. But a version that reaches no backend of a service any more (IPv6 addresses go with
+    their link) takes nothing from the other.
+    """
+    found: set[BackendName] = set()
+    for service in config.services:
+        versions: Collection[int] = service.versions
+        if not all(_is_reached(service, backend, routes, versions) for backend in service.backends):
+            versions = _living_versions(service, routes)
+            found.update(
+                (service.name, backend.name)
+                for backend in service.backends
+                if not _is_reached(service, backend, routes, versions)
+            )
+    return frozenset(found)
+
+
+def _living_versions(service: VirtualService, routes: Routes) -> Collection[int]:
+    """The IP versions that some backend is reached by; all, if there are none."""
+    living = {
+        address.version
         for backend in service.backends
-        if not _is_reached(service, backend, routes)
-    )
+        for address in backend.addresses
+        if address.version in service.versions and address in routes.hops
+    }
+    return living or service.versions
 
 
-def _is_reached(service: VirtualService, backend: Backend, routes: Routes) -> bool:
+def _is_reached(
+    service: VirtualService, backend: Backend, routes: Routes, versions: Collection[int]
+) -> bool:
     if service.forwarding is Forwarding.L3:
         return outer_address(backend) in routes.endpoints
     return all(
-        address in routes.hops
-        for address in backend.addresses
-        if address.version in service.versions
+        address in routes.hops for address in backend.addresses if address.version in versions
     )
+
+
+def why_unreached(service: VirtualService, backend: Backend, version: int, routes: Routes) -> str:
+    """Why no packet of that IP version can go to the backend now; empty when one can."""
+    if service.forwarding is Forwarding.L3:
+        outer = outer_address(backend)
+        return "" if outer in routes.endpoints else f"no route to {outer}"
+    address = backend.address(version)
+    return "" if address is None or address in routes.hops else f"no route to {address}"
+
+
+def idle_interfaces(service: VirtualService, host: HostView, routes: Routes) -> str:
+    """Why no packet can go to any backend of the service: no interface on the way has a carrier.
+
+    Empty while one has: then backends behind the others are down, for all that matters.
+    """
+    names: set[str] = set()
+    for backend in service.backends:
+        if service.forwarding is Forwarding.L3:
+            endpoints = routes.endpoints.get(outer_address(backend))
+            names |= {endpoints.interface} if endpoints is not None else set()
+        else:
+            hops = routes.hops_of(backend, service.versions)
+            names |= {hop.interface for hop in hops.values()}
+    idle = {name for name in names if name in host.links and not host.links[name].carrier}
+    if not names or idle != names:
+        return ""
+    return f"{' and '.join(sorted(idle))} {'has' if len(idle) == 1 else 'have'} no carrier"

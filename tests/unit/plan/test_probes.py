@@ -155,3 +155,36 @@ def test_the_neighbours_to_know_before_are_those_of_checked_l2_services() -> Non
     host = make_host(config, second=["10.0.0.11"])
     found = probed_neighbours(config, host, plan_routes(config, host))
     assert found == {(2, ip_address("10.0.0.10")), (3, ip_address("10.0.0.11"))}
+
+
+def test_what_this_machine_cannot_ask_says_so() -> None:
+    backends = [make_backend(0), make_backend(1)]
+    monitors = [TCP, HealthMonitor(TcpProbe(), via="direct")]
+    config = make_config(make_service(vips=BOTH, backends=backends, health=monitors))
+    host = make_host(config)
+    gone = next(a for a in backends[0].addresses if a.version == 6)
+    host = replace(host, routes={a: r for a, r in host.routes.items() if a != gone})
+    found = plan_probes(config, host, plan_routes(config, host), socket_of)
+    held = {(p.backend, p.position, p.target.address.version, p.obstacle) for p in found.probes}
+    assert {entry for entry in held if entry[3]} == {
+        ("b0", 0, 6, f"no route to {gone}"),
+        ("b0", 1, 6, f"no route to {gone}"),
+    }
+
+
+def test_without_a_carrier_nobody_is_asked_if_there_is_no_other_way() -> None:
+    config = make_config(make_service(backends=[make_backend(0), make_backend(1)], health=[TCP]))
+    host = make_host(config)
+    (name,) = {hop.interface for hop in plan_routes(config, host).hops.values()}
+
+    def obstacles(host: HostView) -> list[str]:
+        return [probe.obstacle for probe in plan(config, host).probes]
+
+    without = {**host.links, name: replace(host.links[name], carrier=False)}
+    assert obstacles(host) == ["", ""]
+    assert obstacles(replace(host, links=without)) == [f"{name} has no carrier"] * 2
+    # Where one backend has another way, those behind the dead link are down: that one serves.
+    other = config.services[0].backends[0].addresses[0]
+    links = {**without, "eth9": replace(host.links[name], name="eth9", index=99)}
+    routes = {**host.routes, other: replace(host.routes[other], interface="eth9")}
+    assert obstacles(replace(host, links=links, routes=routes)) == ["", ""]
