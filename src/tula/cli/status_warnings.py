@@ -18,14 +18,15 @@ _DIFFERS = re.compile(
 
 
 def warning_lines(answer: Mapping[str, Any], screen: Screen | None = None) -> list[str]:
-    """What the operator must see first, one line each; all of them, uncut, without a screen."""
+    """What the operator must see first; all of them, one line each, without a screen."""
     if screen is None:
         return [f"WARNING: {line}" for line in _warnings(answer)]
     lines = [f"WARNING: {line}" for line in _together(_warnings(answer))]
     shown, more = lines[:_SHOWN], len(lines) - _SHOWN
     if more > 0:
         shown.append(f"WARNING: and {more} more; tula status --problems shows them all")
-    return [screen.paint(screen.cut(line), "red") for line in shown]
+    # Wrapped and not cut: how to go on stands at the end.
+    return [screen.paint(each, "red") for line in shown for each in screen.wrap(line, indent=2)]
 
 
 def _warnings(answer: Mapping[str, Any]) -> Iterator[str]:

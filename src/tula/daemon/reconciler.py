@@ -86,6 +86,7 @@ class Reconciler:
         self.configurations = Configurations(store, events, clock, wall)
         self._acting: tuple[BackendName, str] | None = None
         self._overrides: Mapping[BackendName, Override] = {}
+        self._damage = ""
         self._failed = ""
         self._settled = False
         self._passes = FirstPasses(balancer.serving)
@@ -122,8 +123,8 @@ class Reconciler:
         """What does not work now, a line each."""
         unsaved = self._balancer.unsaved
         told = (f"not remembered on disk: {unsaved}",) if unsaved else ()
-        older = self.configurations.obstacle
-        return (*self.obstacles, *told, *((older,) if older else ()))
+        older, damage = self.configurations.obstacle, self._damage
+        return (*self.obstacles, *told, *(line for line in (older, damage) if line))
 
     @property
     def unsaved(self) -> bool:
@@ -134,6 +135,7 @@ class Reconciler:
         """Takes up what the state directory remembers. Raises StateError."""
         with self._store.locked():  # a command that began before there was a daemon may say more
             self._overrides = self._store.overrides()
+            self._damage = self._store.damage
             self.configurations.start()
 
     def adopted(self) -> frozenset[BackendName]:
@@ -256,7 +258,7 @@ class Reconciler:
         """
         overrides = changed_overrides(self._overrides, name, lambda _: override)
         self._store.save_overrides(overrides)
-        self._overrides = overrides
+        self._overrides, self._damage = overrides, ""
         self._acting = (name, by)
 
     def require_no_loss(self, name: BackendName, override: Override, findings: Findings) -> None:

@@ -90,6 +90,9 @@ class Store:
         self._history = History(self._files, self._clock)
         self._lock_timeout = lock_timeout
         self._owned = False
+        self.damage = ""
+        """Why the overrides that were last read are not what the operator gave; empty if they are.
+        """
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -250,11 +253,17 @@ class Store:
         self._write(MEMORY, json.dumps(_encode(remembered)).encode())
 
     def overrides(self) -> dict[BackendName, Override]:
-        """The operator's overrides; none if the file is missing or damaged. Raises StateError."""
+        """The operator's overrides; none if the file is missing, or damaged: ``damage`` says so
+        then. Raises StateError."""
         text = self._read(OVERRIDES)
+        self.damage = ""
         try:
             return _decode_overrides(json.loads(text), self._clock) if text is not None else {}
         except _DAMAGED:
+            self.damage = (
+                f"{self.directory / OVERRIDES} is damaged: drains, weights and what was "
+                "disabled are forgotten; give them again"
+            )
             return {}
 
     def save_overrides(self, overrides: Mapping[BackendName, Override]) -> None:
