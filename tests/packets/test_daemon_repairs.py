@@ -256,8 +256,7 @@ def test_a_link_that_was_down(watched: Watched) -> None:
     watched.same_flows()
 
 
-def test_a_cable_that_was_out(watched: Watched) -> None:
-    """Nobody can be asked meanwhile, so nobody is down: flows go on where they were."""
+def test_a_cable_that_is_out_takes_nobody_down(watched: Watched) -> None:
     lb, told = watched.lb, watched.last()
 
     def paused() -> bool:

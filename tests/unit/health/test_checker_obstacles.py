@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from support.probe_fakes import REFUSED, SILENT, TCP, Network, Running, direct
@@ -23,13 +25,19 @@ def silent(network: Network, *addresses: str, outcome: Outcome = SILENT) -> None
         network.answers["tcp", address] = outcome
 
 
+@asynccontextmanager
+async def found_up(network: Network, *checks: Check) -> AsyncIterator[Running]:
+    async with Running(network) as running:
+        running.check(*checks)
+        await asyncio.sleep(6)
+        assert all(running.up(*check.backend) for check in checks)
+        yield running
+
+
 def test_the_verdict_stays_and_nothing_is_sent() -> None:
     async def test() -> None:
         network = Network()
-        async with Running(network) as running:
-            running.check(ONE)
-            await asyncio.sleep(6)
-            assert running.up() is True
+        async with found_up(network, ONE) as running:
             silent(network, "10.0.0.1")
             await asyncio.sleep(4)  # two of three failures
             running.check(*without_route(ONE))
@@ -54,9 +62,7 @@ def test_what_was_on_its_way_does_not_count() -> None:
     async def test() -> None:
         network, settings = Network(takes=0.9), replace(TCP, fall=1)
         check = direct(settings=settings)
-        async with Running(network) as running:
-            running.check(check)
-            await asyncio.sleep(6)
+        async with found_up(network, check) as running:
             silent(network, "10.0.0.1")
             while len(network.asked) < 4:
                 await asyncio.sleep(0.1)
@@ -73,9 +79,7 @@ def test_a_switch_that_passes_nothing_yet_takes_nobody_down() -> None:
 
     async def test() -> None:
         network = Network()
-        async with Running(network) as running:
-            running.check(ONE, TWO)
-            await asyncio.sleep(6)
+        async with found_up(network, ONE, TWO) as running:
             running.check(*without_route(ONE, TWO))
             silent(network, "10.0.0.1", "10.0.0.2")
             await asyncio.sleep(10)
@@ -94,9 +98,7 @@ def test_a_switch_that_passes_nothing_yet_takes_nobody_down() -> None:
 def test_what_stays_silent_is_down_after_a_while() -> None:
     async def test() -> None:
         network = Network()
-        async with Running(network) as running:
-            running.check(ONE)
-            await asyncio.sleep(6)
+        async with found_up(network, ONE) as running:
             running.check(*without_route(ONE))
             silent(network, "10.0.0.1", outcome=OTHER)
             running.check(ONE)
@@ -111,9 +113,7 @@ def test_what_stays_silent_is_down_after_a_while() -> None:
 def test_an_answer_counts_at_once() -> None:
     async def test() -> None:
         network = Network()
-        async with Running(network) as running:
-            running.check(ONE)
-            await asyncio.sleep(6)
+        async with found_up(network, ONE) as running:
             running.check(*without_route(ONE))
             silent(network, "10.0.0.1", outcome=REFUSED)
             running.check(ONE)
@@ -129,9 +129,7 @@ def test_a_probe_that_had_no_address_to_ask_from_meanwhile() -> None:
 
     async def test() -> None:
         network = Network()
-        async with Running(network) as running:
-            running.check(ONE, six)
-            await asyncio.sleep(6)
+        async with found_up(network, ONE, six) as running:
             running.check(*without_route(ONE))
             silent(network, "2001:db8::1")
             running.check(ONE)
