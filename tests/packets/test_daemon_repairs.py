@@ -46,7 +46,7 @@ from tula.model.problem import ProblemsError
 
 pytestmark = pytest.mark.kernel
 
-# A link that goes is noticed long before so many failures, also on a machine that is busy.
+# A link that goes down is noticed long before that many failures, even on a busy machine.
 QUICK = {"type": "tcp", "interval": "200ms", "timeout": "150ms", "rise": 2, "fall": 5}
 SELDOM = ("--interval", "1h")
 TABLE = "netdev tula"

@@ -222,12 +222,11 @@ class Checker:
         now = self._loop.time() if self._loop is not None else 0.0
         for probe in self._probes.values():
             probe.heed_obstacle(now)
-            if probe.check.obstacle or probe.resumed is not None:
-                self._resuming.impeded(now)
         for probe in fresh:
             # One that had no address to ask from meanwhile was not there.
-            if probe.check.backend in known and self._resuming.was_impeded(now):
-                probe.resumed = probe.resumed or now
+            backend = known.get(probe.check.backend)
+            if not probe.paused and backend is not None and backend.was_impeded(now):
+                probe.resumed = now
 
     def _schedule(self, fresh: list[ScheduledProbe]) -> None:
         if self._loop is None:
@@ -307,12 +306,13 @@ class Checker:
     def _judged(self, probe: ScheduledProbe, outcome: Outcome) -> Outcome:
         """The outcome, which counts neither way where the network may not be back yet."""
         now = self._loop.time() if self._loop is not None else 0.0
+        services = {backend.name[0] for backend in probe.backends}
         if outcome.passed:
-            self._resuming.passed(now)
+            self._resuming.passed(services, now)
         if probe.resumed is None or outcome.passed is None:
             return outcome
         lost = outcome.failure in (FailureKind.SILENT, FailureKind.UNREACHABLE)
-        if outcome.passed or not lost or self._resuming.counts(probe.resumed, now):
+        if outcome.passed or not lost or self._resuming.counts(services, probe.resumed, now):
             probe.resumed = None
             return outcome
         return replace(outcome, passed=None, evidence=f"{outcome.evidence}; {STILL_COMING}")

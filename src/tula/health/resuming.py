@@ -5,6 +5,8 @@ Pure: time is passed in, in seconds of the loop's clock.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 _RESOLVING = 3.0
 """Seconds in which a neighbour may still be asked for its MAC: three requests, a second apart
 (``mcast_solicit`` and ``retrans_time_ms``, arp(7)); the first are lost where a switch's port comes
@@ -15,30 +17,27 @@ _SPANNING_TREE = 35.0
 STILL_COMING = "the way there has just come back, so this does not count"
 
 
-class Resuming:
-    """Since when probes are sent again, and since when some of them pass.
+def is_recent(impeded: float, now: float) -> bool:
+    """Whether the way may still be affected by what cut it until ``impeded``."""
+    return now - impeded < _SPANNING_TREE
 
-    A backend that was up is not down because a switch port learns: its flows would be reset, and
-    those of the last ones go wherever the first that answers is.
+
+class Resuming:
+    """When probes last passed, by service.
+
+    A backend that was up is not down because a switch port does not forward yet. Where others of
+    its service answer, it is: they serve. Elsewhere they may answer all the time.
     """
 
     def __init__(self) -> None:
-        self._passed = self._impeded = float("-inf")
+        self._passed: dict[str, float] = {}
 
-    def impeded(self, now: float) -> None:
-        """Some probes cannot be sent, or just could not."""
-        self._impeded = now
+    def passed(self, services: Collection[str], now: float) -> None:
+        """A probe of these services has passed: the network carries packets."""
+        self._passed.update(dict.fromkeys(services, now))
 
-    def was_impeded(self, now: float) -> bool:
-        """Whether the way was cut a short while ago."""
-        return now - self._impeded < _SPANNING_TREE
-
-    def passed(self, now: float) -> None:
-        """A probe has passed: the network carries packets."""
-        self._passed = now
-
-    def counts(self, resumed: float, now: float) -> bool:
+    def counts(self, services: Collection[str], resumed: float, now: float) -> bool:
         """Whether a failure speaks against a backend, of a probe that is sent again since
         ``resumed`` and has not passed since."""
-        network_is_back = self._passed >= resumed
-        return now - resumed >= (_RESOLVING if network_is_back else _SPANNING_TREE)
+        is_back = any(self._passed.get(name, float("-inf")) >= resumed for name in services)
+        return now - resumed >= (_RESOLVING if is_back else _SPANNING_TREE)

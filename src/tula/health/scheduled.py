@@ -9,6 +9,7 @@ from dataclasses import replace
 from tula.health.check import Check, Outcome, ProbeView
 from tula.health.diagnosis import can_diagnose
 from tula.health.machine import ProbeState, ProbeVerdict, combined, evidence_of, warning_of
+from tula.health.resuming import is_recent
 from tula.health.timing import Durations
 from tula.model.config import IPAddress
 from tula.model.health import BackendName, Health
@@ -34,6 +35,7 @@ class ScheduledProbe:
         "due",
         "durations",
         "failed",
+        "impeded",
         "late",
         "outcome",
         "paused",
@@ -52,6 +54,7 @@ class ScheduledProbe:
         self.outcome: Outcome | None = None
         self.diagnosis = ""  # what diagnosis found
         self.failed = 0
+        self.impeded = float("-inf")  # until when it could not be sent, as far as is known
         self.paused = False
         self.pauses = 0
         self.resumed: float | None = None  # until it has passed, or its failures count again
@@ -69,6 +72,8 @@ class ScheduledProbe:
 
         Failures from before may have had the same reason: they must not count later.
         """
+        if self.check.obstacle or self.paused:
+            self.impeded = now
         if self.check.obstacle:
             self.pauses += not self.paused
             self.paused, self.resumed = True, None
@@ -191,6 +196,11 @@ class MonitoredBackend:
         if self.adopted is not None and decided is None and self.up is self.adopted.up:
             evidence = self.adopted.evidence or evidence
         return Health(self.up, self.since, evidence, warning_of(monitors))
+
+    def was_impeded(self, now: float) -> bool:
+        """Whether one of its probes cannot be sent, or could not a short while ago."""
+        probes = (probe for targets in self.monitors for probe in targets)
+        return any(probe.paused or is_recent(probe.impeded, now) for probe in probes)
 
     def addresses(self) -> frozenset[IPAddress]:
         """Its own, as far as its checks tell."""

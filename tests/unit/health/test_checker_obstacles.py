@@ -95,6 +95,38 @@ def test_a_switch_that_passes_nothing_yet_takes_nobody_down() -> None:
     run_virtually(test())
 
 
+def test_other_services_say_nothing_of_this_way() -> None:
+    """They may have another interface, where everybody answers."""
+    other = direct("10.1.0.1", service="other")
+
+    async def test() -> None:
+        network = Network()
+        async with found_up(network, ONE, other) as running:
+            running.check(*without_route(ONE), other)
+            silent(network, "10.0.0.1")
+            running.check(ONE, other)
+            await asyncio.sleep(34)
+            assert (running.up(), running.up("other")) == (True, True)
+
+    run_virtually(test())
+
+
+def test_a_way_that_is_cut_elsewhere_excuses_nobody() -> None:
+    """A backend without a route for good, and another whose check is another one now."""
+    elsewhere = replace(TWO, obstacle="no route to 10.0.0.2")
+
+    async def test() -> None:
+        network = Network()
+        async with found_up(network, ONE) as running:
+            running.check(ONE, elsewhere)
+            silent(network, "10.0.0.1")
+            running.check(direct(settings=replace(TCP, interval=1.5)), elsewhere)
+            await asyncio.sleep(7)
+            assert running.up() is False
+
+    run_virtually(test())
+
+
 def test_what_stays_silent_is_down_after_a_while() -> None:
     async def test() -> None:
         network = Network()
