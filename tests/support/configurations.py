@@ -24,6 +24,7 @@ from tula.model.config import (
     Tunnel,
     VirtualService,
 )
+from tula.model.listening import ApiSettings, Endpoint, MetricsSettings, Source
 from tula.model.monitor import (
     DnsProbe,
     HealthMonitor,
@@ -56,11 +57,22 @@ def render_config(config: Config) -> str:
         f"  seed: {config.maglev.seed:#x}",
         *([f"  slots: {config.maglev.slots}"] if config.maglev.slots else []),
         f"marks: {{first: {config.marks.first:#x}, last: {config.marks.last}}}",
+        "api:",
+        *_listen(config.api.listen),
+        *([f"  certificate: {config.api.certificate}"] if config.api.certificate else []),
+        *([f"  key: {config.api.key}"] if config.api.key else []),
+        f"  source: {config.api.source}",
+        "metrics:" if config.metrics.listen else "metrics: {}",
+        *_listen(config.metrics.listen),
         "services:" if config.services else "services: {}",
     ]
     for service in config.services:
         lines += [f"  {service.name}:", *(f"    {line}" for line in _service(service))]
     return "\n".join(lines) + "\n"
+
+
+def _listen(endpoints: tuple[Endpoint, ...]) -> list[str]:
+    return [f"  listen: {_flow([str(each) for each in endpoints])}"] if endpoints else []
 
 
 def _service(service: VirtualService) -> list[str]:
@@ -247,4 +259,20 @@ def valid_configs(draw: st.DrawFn) -> Config:
             seed=draw(st.integers(0, 0xFFFFFFFF)),
         ),
         marks=MarkRange(blocks[0] << 16, (blocks[1] << 16) - 1),
+        api=draw(_apis()),
+        metrics=MetricsSettings(draw(_listened(range(9000, 9010)))),
     )
+
+
+@st.composite
+def _apis(draw: st.DrawFn) -> ApiSettings:
+    pair = draw(st.sampled_from([("", ""), ("/etc/tula/tls.crt", "/etc/tula/tls.key")]))
+    return ApiSettings(draw(_listened(range(8000, 8010))), *pair, draw(st.sampled_from(Source)))
+
+
+@st.composite
+def _listened(draw: st.DrawFn, ports: range) -> tuple[Endpoint, ...]:
+    """Addresses that no service has."""
+    hosts = st.sampled_from([IPv4Address("127.0.0.1"), IPv6Address("::1"), IPv4Address(0)])
+    found = draw(st.lists(st.sampled_from(ports), max_size=2, unique=True))
+    return tuple(Endpoint(draw(hosts), port) for port in found)

@@ -10,6 +10,7 @@ from tula.config.errors import shown
 from tula.config.scalars import as_bool, invalid, read_int
 from tula.config.tree import Plain
 from tula.model.config import IPAddress, PortRange
+from tula.model.listening import Endpoint
 
 NAME = r"[a-z0-9-]{1,63}"
 INTERFACE = r"[A-Za-z0-9._@+-]{1,15}"
@@ -18,6 +19,7 @@ INTERFACE = r"[A-Za-z0-9._@+-]{1,15}"
 _NAME = re.compile(NAME)
 _INTERFACE = re.compile(INTERFACE)
 _PORTS = "expected a list of ports such as [80, 443, 8000-8010], or any"
+_ENDPOINT = "give one such as '10.0.0.2:8420' or '[2001:db8::2]:8420'"
 _PORT_RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 
 
@@ -98,6 +100,47 @@ def read_ports(value: object) -> PortRange:
         port = read_int(Plain(value), 1, 65535)
         return PortRange(port, port)
     raise invalid(_invalid_port(value))
+
+
+def read_endpoint(value: object) -> Endpoint:
+    """An address of this machine with a TCP port, an IPv6 address in brackets; ``0.0.0.0`` and
+    ``[::]`` are all addresses of a family."""
+    if not isinstance(value, str):
+        raise invalid(f"expected an address with a port; got {shown(value)}; {_ENDPOINT}")
+    host, colon, port = value.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    bare = value.strip("[]")
+    if not colon or ("]" not in bare and _parses(bare)):
+        raise invalid(_without_port(value))
+    if not host:
+        raise invalid(f"{shown(value)} has no address; write '0.0.0.0{value}' for all of IPv4")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        what = _invalid_address(host).partition(";")[2] or " give an IPv4 or IPv6 address"
+        raise invalid(f"invalid address in {shown(value)};{what}") from None
+    if bracketed != (address.version == 6):
+        raise invalid(f"invalid address {shown(value)}; {_ENDPOINT}")
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            raise invalid(f"{shown(value)} has a zone; give an address without the %")
+        if address.ipv4_mapped is not None:
+            mapped = f"{address.ipv4_mapped}:{port}"
+            raise invalid(f"{shown(value)} is an IPv4 address in IPv6; write {mapped}")
+    kind = _unusable(address)
+    if kind and not (address.is_unspecified or address.is_loopback):
+        raise invalid(f"{address} is {kind}; give an address of this machine")
+    return Endpoint(address, read_int(Plain(port), 1, 65535))
+
+
+def _without_port(text: str) -> str:
+    bare = text.strip("[]")
+    if len(text) <= 60 and _parses(bare):
+        host = f"[{bare}]" if ":" in bare else bare
+        return f"{shown(text)} has no port; write {shown(f'{host}:8420')}"
+    if len(text) <= 5 and text.isdecimal():
+        return f"{text} has no address; write '0.0.0.0:{text}' for all of IPv4"
+    return f"{shown(text)} has no port; {_ENDPOINT}"
 
 
 def _invalid_address(text: str) -> str:

@@ -30,6 +30,7 @@ from tula.config.addresses import (
     as_port_list,
     read_address,
     read_announce,
+    read_endpoint,
     read_interface,
     read_name,
     read_ports,
@@ -42,12 +43,14 @@ from tula.config.scalars import (
     read_bool,
     read_duration,
     read_duration_or_zero,
+    read_file,
     read_header_name,
     read_http_path,
     read_text,
     word_reader,
 )
 from tula.model.config import IPAddress, PortRange
+from tula.model.listening import Endpoint
 from tula.model.setting import Duration, Form, Integer, OneOf, Setting
 
 T = TypeVar("T")
@@ -212,6 +215,8 @@ def _single(hint: Any, declared: Declared) -> tuple[Any, Schema]:
         return read_text, _TEXT
     if hint == IPAddress:
         return read_address, _ADDRESS
+    if hint is Endpoint:
+        return read_endpoint, _LISTENER
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         words = {str(member): member for member in hint}
         return word_reader(words, declared.key), {"enum": list(words)}
@@ -250,6 +255,10 @@ _PORTS: Schema = {
         _RANGE,
         {"type": "array", "items": {"anyOf": [_PORT, _RANGE]}, "minItems": 1, "uniqueItems": True},
     ]
+}
+_LISTENER: Schema = {
+    "type": "string",
+    "pattern": r"^([0-9.]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$",
 }
 _DURATION: Schema = {
     "anyOf": [
@@ -304,6 +313,9 @@ FORMS: dict[Form, Any] = {
     ],
     Form.HTTP_HEADERS: Annotated[
         dict[_HeaderName, _Text], BeforeValidator(_read_headers_map), AfterValidator(_pairs)
+    ],
+    Form.FILE: Annotated[
+        str, PlainValidator(read_file), WithJsonSchema({"type": "string", "pattern": "^/.*[^/]$"})
     ],
 }
 """The values that have rules of their own, as pydantic reads them."""

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from tula.config.compose import compose
 from tula.config.errors import BrokenError, ConfigError, by_position, describe, place, shown
 from tula.config.fields import Strict, given, settings_of, value_of
+from tula.config.listen_rules import listen_problems
 from tula.config.models import ConfigModel, ServiceModel
 from tula.config.parts import merge_parts, read_text, split
 from tula.config.pydantic_errors import problems_of, without
@@ -115,6 +116,7 @@ def _validate(
         for service in services:
             problems.extend(service_problems(service, positions))
         problems.extend(across_problems(services, positions))
+        problems.extend(listen_problems(config, services, positions))
     warnings = _warnings(config, services)
     if problems:
         return None, problems, warnings

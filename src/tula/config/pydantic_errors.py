@@ -45,6 +45,8 @@ _EXPECTED: dict[Path, str] = {
     ("maglev",): "a map such as {slots: 65537}",
     ("marks",): "a map such as {first: 0x10000, last: 0xffffffff}",
     ("tunnels",): "a map such as {gue_port: 5555}",
+    ("api",): "a map such as {listen: '10.0.0.2:8420'}",
+    ("metrics",): "a map such as {listen: '127.0.0.1:9420'}",
     ("services",): "a map of services by name, {} for none",
     ("services", "*"): "a map with vip, ports, forwarding and backends",
     ("services", "*", "backends"): "a map of backends by name, {} for none",

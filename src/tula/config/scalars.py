@@ -184,6 +184,16 @@ def read_http_path(value: object) -> str:
     return text
 
 
+def read_file(value: object) -> str:
+    """The absolute path of a file on this machine."""
+    text = read_text(value)
+    if not text.startswith("/"):
+        raise invalid(f"{shown(value)} is not an absolute path; give one that begins with /")
+    if text.endswith("/"):
+        raise invalid(f"{shown(value)} names a directory; give the file")
+    return text
+
+
 def read_header_name(value: object) -> str:
     """The name of a header that a probe may send beside its own."""
     text = read_text(value)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
+from tula.model.listening import ApiSettings, MetricsSettings
 from tula.model.monitor import HealthMonitor, HealthPolicy
 from tula.model.setting import Duration, Form, Integer, Setting
 
@@ -279,4 +280,10 @@ class Config:
     )
     tunnels: Annotated[TunnelSettings, Setting("What both ends of l3's tunnels agree on.")] = field(
         default_factory=TunnelSettings
+    )
+    api: Annotated[ApiSettings, Setting("The API on the network.")] = field(
+        default_factory=ApiSettings
+    )
+    metrics: Annotated[MetricsSettings, Setting("Metrics for Prometheus.")] = field(
+        default_factory=MetricsSettings
     )

@@ -62,6 +62,8 @@ class Form(Enum):
     ADDRESSES_BY_NAME = auto()
     HTTP_PATH = auto()
     HTTP_HEADERS = auto()
+    FILE = auto()
+    """an absolute path"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from tula.model.config import (
     MarkRange,
     TunnelSettings,
 )
+from tula.model.listening import ApiSettings, MetricsSettings
 from tula.model.monitor import PROBES, HealthMonitor, HealthPolicy, IcmpProbe
 
 SECTIONS = {
@@ -26,6 +27,8 @@ SECTIONS = {
     "maglev": MaglevSettings,
     "marks": MarkRange,
     "tunnels": TunnelSettings,
+    "api": ApiSettings,
+    "metrics": MetricsSettings,
 }
 DECLARING = [Config, Backend, HealthMonitor, HealthPolicy, *SECTIONS.values(), *PROBES.values()]
 
@@ -36,7 +39,8 @@ def test_a_section_has_the_keys_and_defaults_of_its_fields(key: str, cls: type) 
     assert list(properties) == [field.name for field in fields(cls)]
     for field in fields(cls):
         # The schema has no default that only stands for "not given".
-        assert properties[field.name].get("default") == field.default
+        default = None if field.default in ((), "") else field.default
+        assert properties[field.name].get("default") == default
     config = parse_config(f"interfaces: [eth0]\nservices: {{}}\n{key}: {{}}\n").config
     assert getattr(config, key) == cls()
 

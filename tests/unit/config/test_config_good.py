@@ -21,6 +21,7 @@ from tula.model.config import (
     Scheduler,
     VirtualService,
 )
+from tula.model.listening import ApiSettings, Endpoint, MetricsSettings, Source
 from tula.model.monitor import (
     DnsProbe,
     HealthMonitor,
@@ -52,6 +53,15 @@ def test_the_whole_contract() -> None:
         load_balancers=(("lb1", ip_address("10.0.0.2")),),
         maglev=MaglevSettings(slots=65537, seed=1),
         marks=MarkRange(0x10000, 0xFFFFFFFF),
+        api=ApiSettings(
+            (Endpoint(ip_address("10.0.0.2"), 8420),),
+            "/etc/tula/tls.crt",
+            "/etc/tula/tls.key",
+            Source.API,
+        ),
+        metrics=MetricsSettings(
+            (Endpoint(ip_address("127.0.0.1"), 9420), Endpoint(ip_address("::1"), 9420))
+        ),
         services=(
             VirtualService(
                 name="web",
