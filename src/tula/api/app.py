@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
+from starlette.responses import JSONResponse
 
+from tula.api.callers import Reader
 from tula.api.errors import add_handlers
 from tula.api.routes import backends, configuration, events, metrics, status, trace
+from tula.engine.callers import GatewayProcesses
 from tula.engine.control import Control
 from tula.version import __version__
 
 PREFIX = "/api/v1"
 
 
-def make_app(control: Control) -> FastAPI:
-    """The API of one daemon. A new noun is a new router in this list."""
+def make_app(control: Control, gateways: GatewayProcesses | None = None) -> FastAPI:
+    """The API of one daemon. A new noun is a new router in this list.
+
+    ``gateways`` are the processes that are believed about who asks.
+    """
     app = FastAPI(
         title="Tula",
         version=__version__,
-        openapi_url=f"{PREFIX}/openapi.json",
+        openapi_url=None,  # below, since it takes a scope too
         # Their pages fetch scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
     )
     app.state.control = control
+    app.state.gateways = gateways or GatewayProcesses()
     add_handlers(app)
     api = APIRouter(prefix=PREFIX)
     for noun in (status, events, trace, backends, configuration):
         api.include_router(noun.router)
+
+    @api.get("/openapi.json", include_in_schema=False)
+    async def openapi(_: Reader) -> JSONResponse:
+        return JSONResponse(app.openapi())
+
     app.include_router(api)
     app.include_router(metrics.router)
     return app

@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tula.api.app import make_app
+from tula.engine.callers import GatewayProcesses
 from tula.engine.control import SOCKET, Control
 
 _MODE = 0o660
@@ -54,18 +55,23 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    control: Control, run_dir: Path, group: str | None = None, ready: asyncio.Event | None = None
+    control: Control,
+    run_dir: Path,
+    group: str | None = None,
+    ready: asyncio.Event | None = None,
+    gateways: GatewayProcesses | None = None,
 ) -> None:
     """Answers on ``tula.sock`` in the run directory until it is cancelled, then removes it.
 
     Who may write to the socket may do everything: its owner, and ``group`` if one is given.
-    ``ready`` is set once clients can connect. Raises ServeError.
+    ``ready`` is set once clients can connect. The word of ``gateways`` counts about who asks.
+    Raises ServeError.
     """
     path = run_dir / SOCKET
     listening = listen(path, group)
     made = path.lstat().st_ino
     config = uvicorn.Config(
-        make_app(control),
+        make_app(control, gateways),
         loop="none",
         http=_Protocol,
         ws="none",

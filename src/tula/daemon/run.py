@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from tula.daemon.triggers import Trigger
 from tula.daemon.watch import FileWatch
 from tula.daemon.writer import Writer
 from tula.engine.balancer import Balancer
+from tula.engine.callers import GatewayProcesses
 from tula.engine.control import Control
 from tula.engine.event_file import EventFile
 from tula.engine.event_log import EventLog
@@ -43,7 +44,7 @@ from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName
 
-Serve = Callable[[Control, Path, str | None, asyncio.Event], Awaitable[None]]
+Serve = Callable[[Control, Path, str | None, asyncio.Event, GatewayProcesses], Awaitable[None]]
 """Answers clients on a socket in the run directory; sets the event once they can connect."""
 
 _FAILED, _WRONG = 1, 2
@@ -105,6 +106,7 @@ class _Daemon:
     kernel_events: KernelEvents
     announcements: Announcements
     large_packets: LargePacketWatch
+    gateways: GatewayProcesses = field(default_factory=GatewayProcesses)
 
 
 def _assemble(
@@ -175,7 +177,9 @@ async def _live(
         tasks = {
             asyncio.create_task(parts.loop.run(), name="control-loop"),
             asyncio.create_task(parts.checker.run(), name="checker"),
-            asyncio.ensure_future(serve(daemon.control, run_dir, group, listening)),
+            asyncio.ensure_future(
+                serve(daemon.control, run_dir, group, listening, daemon.gateways)
+            ),
             *(asyncio.create_task(task) for task in _kept(daemon, interval)),
         }
         stop = asyncio.create_task(ending.wait(), name="signals")

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from tula.api.dependencies import Caller, Daemon, Force, PathBackend
+from tula.api.callers import Operator, Reader
+from tula.api.dependencies import Daemon, Force, PathBackend
 from tula.api.errors import ErrorsBody
 from tula.engine.backend_view import describe_backend
 
@@ -67,7 +68,7 @@ def _done(name: PathBackend) -> DoneBody:
 
 
 @router.get("")
-async def backend(control: Daemon, name: PathBackend) -> BackendBody:
+async def backend(control: Daemon, name: PathBackend, _: Reader) -> BackendBody:
     """How the backend counts, and which overrides of it are in force."""
     return BackendBody.model_validate(describe_backend(await control.backend(name)))
 
@@ -76,41 +77,43 @@ async def backend(control: Daemon, name: PathBackend) -> BackendBody:
 async def drain(
     control: Daemon,
     name: PathBackend,
-    by: Caller,
+    by: Operator,
     body: DrainBody | None = None,
     force: Force = False,
 ) -> DoneBody:
     """Stop new connections; existing ones go on, until the deadline if one is given."""
     deadline = body.deadline if body is not None else None
-    await control.drain(name, deadline, by=by, yes=force)
+    await control.drain(name, deadline, by=by.who, yes=force)
     return _done(name)
 
 
 @router.post("/undrain")
-async def undrain(control: Daemon, name: PathBackend, by: Caller) -> DoneBody:
+async def undrain(control: Daemon, name: PathBackend, by: Operator) -> DoneBody:
     """Take drain back."""
-    await control.undrain(name, by=by)
+    await control.undrain(name, by=by.who)
     return _done(name)
 
 
 @router.post("/disable")
-async def disable(control: Daemon, name: PathBackend, by: Caller, force: Force = False) -> DoneBody:
+async def disable(
+    control: Daemon, name: PathBackend, by: Operator, force: Force = False
+) -> DoneBody:
     """Stop all traffic: existing connections move to other backends, which reset them."""
-    await control.disable(name, by=by, yes=force)
+    await control.disable(name, by=by.who, yes=force)
     return _done(name)
 
 
 @router.post("/enable")
-async def enable(control: Daemon, name: PathBackend, by: Caller) -> DoneBody:
+async def enable(control: Daemon, name: PathBackend, by: Operator) -> DoneBody:
     """Take disable back."""
-    await control.enable(name, by=by)
+    await control.enable(name, by=by.who)
     return _done(name)
 
 
 @router.put("/weight")
 async def weight(
-    control: Daemon, name: PathBackend, body: WeightBody, by: Caller, force: Force = False
+    control: Daemon, name: PathBackend, body: WeightBody, by: Operator, force: Force = False
 ) -> DoneBody:
     """Override the configuration's weight, until it is taken back."""
-    await control.set_weight(name, body.weight, by=by, yes=force)
+    await control.set_weight(name, body.weight, by=by.who, yes=force)
     return _done(name)

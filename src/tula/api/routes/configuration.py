@@ -10,7 +10,8 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 
-from tula.api.dependencies import Caller, Daemon, Force
+from tula.api.callers import Configurer, Reader
+from tula.api.dependencies import Daemon, Force
 from tula.api.errors import ErrorsBody, answer_problems
 from tula.engine.control import ApplyOutcome, Order
 
@@ -68,7 +69,11 @@ YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
 
 @router.post("/plan")
 async def plan(
-    request: Request, control: Daemon, force: bool = False, file: bool = False
+    request: Request,
+    control: Daemon,
+    _: Reader,
+    force: bool = False,
+    file: bool = False,
 ) -> Response:
     """What the configuration in the body (application/yaml) would change; without a body, the
     differences between the kernel and the running configuration, or with `file` that of the
@@ -84,7 +89,7 @@ async def plan(
 async def apply(
     request: Request,
     control: Daemon,
-    by: Caller,
+    by: Configurer,
     force: Force = False,
     yes: Yes = None,
     confirm: Confirm = None,
@@ -95,41 +100,41 @@ async def apply(
     seconds. `force` also allows a service to take this machine's SSH port.
     """
     _require_yaml(request)
-    order = Order(by, "apply", force, _insists(yes, force), confirm)
+    order = Order(by.who, "apply", force, _insists(yes, force), confirm)
     return _answer(await control.apply(await _body(request), order))
 
 
 @router.post("/reload")
 async def reload(
-    control: Daemon, by: Caller, force: Force = False, yes: Yes = None, confirm: Confirm = None
+    control: Daemon, by: Configurer, force: Force = False, yes: Yes = None, confirm: Confirm = None
 ) -> Response:
     """Accepts what the daemon's file holds now, as `systemctl reload` does."""
     return _answer(
-        await control.apply(None, Order(by, "reload", force, _insists(yes, force), confirm))
+        await control.apply(None, Order(by.who, "reload", force, _insists(yes, force), confirm))
     )
 
 
 @router.post("/confirm")
-async def confirm(control: Daemon, by: Caller) -> ConfirmedBody:
+async def confirm(control: Daemon, by: Configurer) -> ConfirmedBody:
     """Keeps the configuration that waits for confirmation."""
-    await control.confirm(by)
+    await control.confirm(by.who)
     return ConfirmedBody(confirmed=True)
 
 
 @router.post("/rollback")
 async def rollback(
-    control: Daemon, by: Caller, number: Annotated[int | None, Query(ge=1)] = None
+    control: Daemon, by: Configurer, number: Annotated[int | None, Query(ge=1)] = None
 ) -> RollbackBody:
     """Goes back to an accepted configuration, by default the one before. What waits for
     confirmation is given up. Drains and weights stay as they are."""
-    done = await control.rollback(number, by)
+    done = await control.rollback(number, by.who)
     return RollbackBody(
         number=done.number, changed=done.changed, file=done.file, file_differs=done.file_differs
     )
 
 
 @router.get("/history")
-async def history(control: Daemon) -> HistoryBody:
+async def history(control: Daemon, _: Reader) -> HistoryBody:
     """The accepted configurations, the oldest first; the last one is in force."""
     return HistoryBody(
         entries=[
@@ -148,7 +153,7 @@ async def history(control: Daemon) -> HistoryBody:
 
 @router.get("/diff")
 async def diff(
-    control: Daemon, number: Annotated[int | None, Query(ge=1)] = None
+    control: Daemon, _: Reader, number: Annotated[int | None, Query(ge=1)] = None
 ) -> PlainTextResponse:
     """How an accepted configuration, by default the one before, differs from the running one: a
     unified diff without secrets, empty if it does not."""

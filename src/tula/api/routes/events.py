@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
+from tula.api.callers import Reader
 from tula.api.dependencies import Daemon
 from tula.model.event import EventKind
 
@@ -37,6 +38,7 @@ class EventsBody(BaseModel):
 @router.get("/events")
 async def events(
     control: Daemon,
+    _: Reader,
     after: Annotated[int | None, Query(ge=0)] = None,
     epoch: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=MOST)] = 100,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from tula.api.callers import Reader
 from tula.api.dependencies import Daemon
 from tula.metrics.render import CONTENT_TYPE
 
@@ -12,6 +13,6 @@ router = APIRouter(tags=["metrics"])
 
 
 @router.get("/metrics")
-async def metrics(control: Daemon) -> Response:
+async def metrics(control: Daemon, _: Reader) -> Response:
     """Text in the format of Prometheus."""
     return Response(await control.metrics(), headers={"Content-Type": CONTENT_TYPE})

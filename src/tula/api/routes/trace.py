@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, IPvAnyAddress
 
+from tula.api.callers import Reader
 from tula.api.dependencies import Daemon
 from tula.model.config import Protocol
 from tula.model.flow import Flow
@@ -28,6 +29,7 @@ Port = Annotated[int, Query(ge=0, le=65535)]
 @router.get("/trace")
 async def trace(
     control: Daemon,
+    _: Reader,
     vip: IPvAnyAddress,
     port: Port,
     client: IPvAnyAddress,
