@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PACKAGES := nginx-light postgresql bind9 unbound knot systemd netplan.io nftables iproute2 \
 	procps kmod coreutils dash diffutils grep sed util-linux base-passwd base-files
 
-.PHONY: help demo test test-vm soak check bench format golden clean .packages
+.PHONY: help demo test test-vm soak check bench format package golden clean .packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -60,11 +60,15 @@ format: $(VENV)/.dev ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+package: $(VENV)/.dev ## packages of the last commit in dist/: .deb for Debian 12 and 13, wheel, sdist
+	scripts/system-packages dpkg-deb:dpkg readelf:binutils
+	PYTHONPATH=packaging $(BIN)/python -m tula_package --output dist
+
 golden: $(VENV)/.dev ## write the expected rulesets and messages anew, to be read in the diff
 	$(BIN)/pytest tests/unit tests/golden --update
 
 clean: ## remove what the other targets made here
-	rm -rf $(VENV) build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .vm .packages
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .vm .packages
 
 .packages: $(VENV)/.dev
 	scripts/debian-root $@ $(PACKAGES)
