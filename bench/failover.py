@@ -28,7 +28,6 @@ from typing import Any
 from health import _prepare
 from probes import Daemon, answering
 
-from tula.cli.client import Client
 from tula.lab import Host, Lab, wait_until
 
 _FAST = 5
@@ -40,8 +39,8 @@ class Readers:
     """What reads while backends go down; counts the answers."""
 
     def __init__(self, daemon: Daemon, large: bytes) -> None:
-        self._path = daemon.client.path
-        self._client = Client(self._path)
+        self._client = daemon.client
+        self._path = self._client.way.name
         self._large = large
         self._ending = threading.Event()
         self.answers = {"plan": 0, "metrics": 0, "status": 0}
@@ -82,7 +81,7 @@ class Readers:
 
     def _ask(self, head: str, body: bytes) -> None:
         with socket.socket(socket.AF_UNIX) as opened:
-            opened.connect(str(self._path))
+            opened.connect(self._path)
             opened.sendall(f"{head}Host: tula\r\nConnection: close\r\n\r\n".encode() + body)
             first = opened.recv(1 << 20)
             if not first.startswith(b"HTTP/1.1 200"):

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tula.cli.client import Client, DaemonError, NoDaemonError
+from tula.cli.client import Client, DaemonError, NoDaemonError, UnixSocket
 from tula.lab import Host, Lab, wait_until
 from tula.lab.process import Process
 
@@ -54,7 +54,7 @@ class Daemon:
         path, self._log = folder / "tula.yaml", folder / "daemon.log"
         path.write_text(yaml.safe_dump(configuration, sort_keys=False))
         self._socket = Path(host.environment()["TULA_RUN_DIR"], "tula.sock")
-        self.client = Client(self._socket)
+        self.client = Client(UnixSocket(self._socket))
         with self._log.open("w") as output:
             self.process: Process = host.start_tula(
                 "run", "-f", path, stdout=output.fileno(), stderr=output.fileno()

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tula.cli.client import Client, DaemonError, NoDaemonError, find_daemon
+from tula.cli.client import SOCKET, Client, DaemonError, NoDaemonError, find_daemon
 from tula.lab import Host, LabError
 from tula.lab.process import Process
 from tula.lab.wait import wait_until
@@ -187,7 +187,7 @@ class Running:
     def figure(self, name: str) -> float:
         """The sum of a metric's samples, as ``/metrics`` shows them."""
         with socket.socket(socket.AF_UNIX) as asked:
-            asked.connect(str(self.client().path))
+            asked.connect(str(self.run_dir / SOCKET))
             asked.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             text = b"".join(iter(lambda: asked.recv(65536), b"")).decode()
         samples = (line.rpartition(" ") for line in text.splitlines())

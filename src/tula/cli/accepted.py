@@ -28,6 +28,7 @@ from tula.cli.common import (
     problems,
 )
 from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
+from tula.cli.remote import chosen_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,8 @@ def rollback(
     run_dir: RunDir = RUN_DIR,
 ) -> None:
     """Go back to an accepted configuration; drains and weights stay as they are."""
+    if write and (server := chosen_server()) is not None:
+        fail(WRONG, f"tula: --write is for the machine that has the file; run it on {server.host}")
     daemon = daemon_of(run_dir, state_dir)
     if daemon is None:
         if write:

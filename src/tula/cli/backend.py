@@ -24,6 +24,7 @@ from tula.cli.common import (
     warn,
 )
 from tula.cli.instructions import instructions
+from tula.cli.remote import here_only
 
 if TYPE_CHECKING:
     from tula.agent.agent import Agent, Plan
@@ -65,6 +66,7 @@ def root() -> None:
 
 
 @app.command()
+@here_only
 def join(
     file: _Files = None,
     as_: _As = None,
@@ -136,6 +138,7 @@ def _watch(agent: Agent) -> None:
 
 
 @app.command()
+@here_only
 def leave(dry_run: _DryRun = False, state_dir: StateDir = STATE_DIR, json: Json = False) -> None:
     """Undo what join did on this machine, sysctls included."""
     agent = _agent(state_dir)
@@ -158,6 +161,7 @@ def leave(dry_run: _DryRun = False, state_dir: StateDir = STATE_DIR, json: Json 
 
 
 @app.command()
+@here_only
 def status(
     file: _Files = None,
     as_: _As = None,
@@ -213,7 +217,7 @@ def _how(joined: bool, watched: bool) -> str:
     return "watched: what others take is put back" if watched else "not watched"
 
 
-app.command()(instructions)
+app.command()(here_only(instructions))
 
 
 def _agent(state_dir: Path) -> Agent:

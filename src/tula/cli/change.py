@@ -188,7 +188,7 @@ def clear(
     if daemon is not None:
         fail(
             FAILED,
-            f"tula: the daemon that listens on {daemon.path} would restore it all; "
+            f"tula: the daemon that listens on {daemon.way.name} would restore it all; "
             "stop it first: systemctl stop tula",
         )
     with errors():

@@ -1,4 +1,7 @@
-"""Speaks to the daemon over the unix socket in the run directory."""
+"""Speaks to a daemon: over the unix socket in the run directory, or over TLS from another machine.
+
+Whatever a command asks goes through ``Client``; only its ``Way`` differs.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import errno
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
 SOCKET = "tula.sock"
@@ -20,6 +24,8 @@ _TIMEOUT = 120.0
 """Seconds without a byte; a first apply of a large configuration takes some ten."""
 _CONFLICT = 409
 _ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
+_DENIED = frozenset({401, 403, 408, 412, 428, 429})
+"""Answers to what was written well, and is not done all the same."""
 
 
 class NoDaemonError(Exception):
@@ -27,40 +33,110 @@ class NoDaemonError(Exception):
 
 
 class DaemonError(Exception):
-    """The daemon cannot be asked, or answered with errors (``status`` is that of HTTP, else 0)."""
+    """The daemon cannot be asked, or answered with errors (``status`` is that of HTTP, else 0).
 
-    def __init__(self, status: int, errors: list[dict[str, Any]]) -> None:
+    ``kind`` is the end of a problem's type (RFC 9457), empty from a daemon that tells none.
+    """
+
+    def __init__(self, status: int, errors: list[dict[str, Any]], kind: str = "") -> None:
         super().__init__("; ".join(error["message"] for error in errors))
         self.status = status
         self.errors = errors
+        self.kind = kind
 
     @property
     def wrong_input(self) -> bool:
         """Whether the one who asked is wrong, and not the machine."""
-        return 400 <= self.status < 500 and self.status != _CONFLICT
+        return 400 <= self.status < 500 and self.status not in (_CONFLICT, *_DENIED)
+
+    @property
+    def denied(self) -> bool:
+        """Whether this token may not do it, now or ever."""
+        return self.status in (401, 403)
 
     @property
     def may_insist(self) -> bool:
         """Whether it is done when asked for with ``yes``."""
-        return self.status == _CONFLICT
+        return self.status == _CONFLICT and self.kind in ("", "loss")
+
+
+class Answer(NamedTuple):
+    """What HTTP answered."""
+
+    status: int
+    retry_after: str | None
+    body: bytes
+
+
+class Way(Protocol):
+    """How a daemon is reached."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What every request carries."""
+
+    def open(self, timeout: float) -> http.client.HTTPConnection:
+        """A connection that is not made yet; each wait for the other end is so many seconds."""
+
+    def explain(self, error: OSError, timeout: float) -> Exception:
+        """What to raise in its place: NoDaemonError or DaemonError."""
+
+    def place(self, message: str, answer: Answer, /) -> str:
+        """An error's message, with what it takes to see where it comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnixSocket:
+    """The socket of a daemon on this machine."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
+
+    def open(self, timeout: float) -> http.client.HTTPConnection:
+        return _UnixConnection(self.path, timeout)
+
+    def explain(self, error: OSError, timeout: float) -> Exception:
+        if error.errno in _ABSENT:
+            return NoDaemonError(str(self.path))
+        reason = error.strerror or error
+        if isinstance(error, TimeoutError):
+            reason = (
+                f"no answer within {timeout:g} s; traffic goes on without it; "
+                "restart it: systemctl restart tula"
+            )
+        return DaemonError(0, [{"message": f"the daemon at {self.path}: {reason}"}])
+
+    def place(self, message: str, _answer: Answer, /) -> str:
+        return message
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
     """One request at a time, each on a connection of its own."""
 
-    path: Path
+    way: Way
+    patience: float = _READING
+    """Seconds without a byte, for what changes nothing."""
 
     def get(self, path: str, **query: object) -> Any:
         """The answer's JSON; parameters that are None are left out."""
-        given = {name: str(value) for name, value in query.items() if value is not None}
-        return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None, "")
+        return self._ask("GET", path + _given(query))
 
     def text(self, path: str, **query: object) -> str:
         """The answer's text; parameters that are None are left out."""
-        given = {name: str(value) for name, value in query.items() if value is not None}
-        status, text = self._exchange("GET", f"{path}?{urlencode(given)}", None, "")
-        return text.decode() if status < 300 else str(self._read(status, text))
+        answer = self._exchange("GET", path + _given(query))
+        return answer.body.decode() if answer.status < 300 else str(self._read(answer))
 
     def send(self, method: str, path: str, body: Any = None) -> Any:
         """Sends JSON, or nothing; the answer's JSON."""
@@ -87,45 +163,48 @@ class Client:
         query = _query(force=force, yes="true" if yes else "false", confirm=confirm)
         return self._ask("POST", path + query, source, "application/yaml")
 
-    def _ask(self, method: str, path: str, body: bytes | None, kind: str) -> Any:
-        return self._read(*self._exchange(method, path, body, kind))
+    def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:
+        return self._read(self._exchange(method, path, body, kind))
 
-    def _exchange(self, method: str, path: str, body: bytes | None, kind: str) -> tuple[int, bytes]:
-        timeout = _READING if method == "GET" else _TIMEOUT
-        connection = _Connection(self.path, timeout)
-        headers = {} if body is None else {"Content-Type": kind}
+    def _exchange(
+        self, method: str, path: str, body: bytes | None = None, kind: str = ""
+    ) -> Answer:
+        timeout = self.patience if method == "GET" else _TIMEOUT
+        connection = self.way.open(timeout)
+        headers = dict(self.way.headers) | ({} if body is None else {"Content-Type": kind})
         try:
             connection.request(method, PREFIX + path, body, headers)
             answer = connection.getresponse()
-            status, text = answer.status, answer.read()
+            return Answer(answer.status, answer.getheader("Retry-After"), answer.read())
         except http.client.HTTPException:
-            message = f"the daemon at {self.path} ended before it answered"
+            message = f"the daemon at {self.way.name} ended before it answered"
             raise DaemonError(0, [{"message": message}]) from None
         except OSError as error:
-            if error.errno in _ABSENT:
-                raise NoDaemonError(str(self.path)) from None
-            reason = error.strerror or error
-            if isinstance(error, TimeoutError):
-                reason = (
-                    f"no answer within {timeout:g} s; traffic goes on without it; "
-                    "restart it: systemctl restart tula"
-                )
-            raise DaemonError(0, [{"message": f"the daemon at {self.path}: {reason}"}]) from None
+            raise self.way.explain(error, timeout) from None
         finally:
             connection.close()
-        return status, text
 
-    def _read(self, status: int, text: bytes) -> Any:
+    def _read(self, answer: Answer) -> Any:
         try:
-            found = json.loads(text)
-            if status < 300:
+            found = json.loads(answer.body)
+            if answer.status < 300:
                 return found
-            errors = [dict(error) for error in found["errors"]]
-            if all(isinstance(error["message"], str) for error in errors) and errors:
-                raise DaemonError(status, errors)
-        except (ValueError, LookupError, TypeError):
+            errors = [
+                {**error, "message": self.way.place(str(error["message"]), answer)}
+                for error in found["errors"]
+            ]
+            if errors:
+                kind = str(found.get("type") or "").rpartition(":")[2]
+                raise DaemonError(answer.status, errors, kind)
+        except (ValueError, LookupError, TypeError, AttributeError):
             pass
-        raise DaemonError(0, [{"message": f"{self.path}: what answers there is not Tula's daemon"}])
+        message = f"{self.way.name}: what answers there is not Tula's daemon"
+        raise DaemonError(0, [{"message": message}])
+
+
+def _given(query: Mapping[str, object]) -> str:
+    given = {name: str(value) for name, value in query.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
 
 
 def _query(**given: str | bool | float | None) -> str:
@@ -136,7 +215,7 @@ def _query(**given: str | bool | float | None) -> str:
     return f"?{urlencode(found)}" if found else ""
 
 
-class _Connection(http.client.HTTPConnection):
+class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("tula", timeout=timeout)
         self._path = path
@@ -165,7 +244,7 @@ def find_daemon(run_dir: Path) -> Client | None:
         if isinstance(error, PermissionError):
             hint = "; be root, or of the group that tula run --socket-group names"
         raise DaemonError(0, [{"message": f"{path}: {error.strerror or error}{hint}"}]) from None
-    return Client(path)
+    return Client(UnixSocket(path))
 
 
 def _hidden(path: Path) -> bool:

@@ -1,15 +1,24 @@
 """The names that the shell completes: of services, and of backends as SERVICE/BACKEND.
 
-They come from the configuration that was accepted last. Completion never fails, and says nothing:
-where there is nothing to read, there is nothing to complete.
+They come from the configuration that was accepted last; those of another machine's daemon it tells.
+Completion never fails, and says nothing: where there is nothing to read, there is nothing to
+complete.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typer import Context
+
+from tula.cli.remote import completing_server
+
+if TYPE_CHECKING:
+    from tula.cli.server import Server
+
+_PATIENCE = 3.0
+"""Seconds that somebody waits who pressed a key."""
 
 
 def complete_services(ctx: Context, incomplete: str) -> list[str]:
@@ -30,9 +39,18 @@ def complete_backends(ctx: Context, incomplete: str) -> list[str]:
 
 def _services(ctx: Context) -> dict[str, Any]:
     try:
-        return dict(_read(ctx))
+        server = completing_server(ctx)
+        return dict(_read(ctx) if server is None else _ask(server))
     except Exception:  # an error message would end up in the command line
         return {}
+
+
+def _ask(server: Server) -> Iterator[tuple[str, Any]]:
+    from tula.cli.client import Client
+
+    for service in Client(server, _PATIENCE).get("/status")["services"]:
+        backends = {backend["name"]: backend for backend in service["backends"]}
+        yield service["name"], {"backends": backends}
 
 
 def _read(ctx: Context) -> Iterator[tuple[str, Any]]:

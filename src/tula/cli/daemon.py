@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from tula.cli.common import FAILED, WRONG, fail, open_store, require_yes
+from tula.cli.remote import chosen_server
 
 if TYPE_CHECKING:
     from tula.cli.client import Client, DaemonError
@@ -18,13 +19,17 @@ T = TypeVar("T")
 
 
 def daemon_of(run_dir: Path, state_dir: Path | None = None) -> Client | None:
-    """The daemon that runs, if any; one that may not be asked ends the command.
+    """The daemon that is to be asked, if any; one that may not be asked ends the command.
 
-    So does one that has ``state_dir``, for a command that would change things there, and is not
-    to be found: it starts, ends, or listens elsewhere.
+    That is the server that the user chose, or the one that runs here. So does one that has
+    ``state_dir``, for a command that would change things there, and is not to be found: it starts,
+    ends, or listens elsewhere.
     """
-    from tula.cli.client import SOCKET, find_daemon
+    from tula.cli.client import SOCKET, Client, find_daemon
 
+    server = chosen_server()
+    if server is not None:
+        return Client(server)
     with daemon_errors():
         found = find_daemon(run_dir)
     if found is None and state_dir is not None and open_store(state_dir).has_daemon():

@@ -101,6 +101,9 @@ def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:
                 raise NoDaemonError
             page = daemon.get("/events", after=last, epoch=epoch, limit=_LIMIT)
         except (NoDaemonError, DaemonError) as error:
+            if isinstance(error, DaemonError) and error.denied:
+                with daemon_errors():
+                    raise
             if not gone:
                 why = str(error) if isinstance(error, DaemonError) else "no daemon is running"
                 print(f"tula: {why}; waiting for it", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from tula.cli.common import FAILED, INTERRUPTED, fail
+from tula.cli.remote import here_only
 from tula.model.wording import counted
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 
 @app.command()
+@here_only
 def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the network up, and suggest what to try.")
@@ -42,6 +44,7 @@ def demo(
 
 
 @app.command()
+@here_only
 def up() -> None:
     """Bring up the demo's network, with the balancer configured, until Ctrl-C."""
     with _errors():
@@ -51,6 +54,7 @@ def up() -> None:
 
 
 @app.command()
+@here_only
 def down() -> None:
     """Remove the network that "tula lab demo --keep" left up."""
     with _errors():
@@ -65,6 +69,7 @@ def down() -> None:
 
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+@here_only
 def exec(
     host: Annotated[
         str, typer.Argument(metavar="HOST", help="For example lb, client-1 or backend-2.")

@@ -15,6 +15,7 @@ from tula.cli import (
     backend,
     change,
     check,
+    context,
     doctor,
     events,
     lab,
@@ -23,6 +24,7 @@ from tula.cli import (
     show,
     version,
 )
+from tula.cli.remote import asks_daemon, here_only, names_server
 
 app = typer.Typer(
     name="tula",
@@ -47,6 +49,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
+@names_server
 def root(
     print_version: Annotated[
         bool,
@@ -57,30 +60,31 @@ def root(
 
 
 for command in (
-    check.check,
-    change.plan,
-    change.apply,
-    run.run,
-    change.reload,
-    accepted.confirm,
-    accepted.history,
-    accepted.diff,
-    accepted.rollback,
-    show.status,
-    show.trace,
-    events.events,
-    doctor.doctor,
-    operate.drain,
-    operate.undrain,
-    operate.disable,
-    operate.enable,
-    operate.weight,
-    change.clear,
-    check.schema,
-    version.version,
+    here_only(check.check),
+    asks_daemon(change.plan),
+    asks_daemon(change.apply),
+    here_only(run.run),
+    asks_daemon(change.reload),
+    asks_daemon(accepted.confirm),
+    asks_daemon(accepted.history),
+    asks_daemon(accepted.diff),
+    asks_daemon(accepted.rollback),
+    asks_daemon(show.status),
+    asks_daemon(show.trace),
+    asks_daemon(events.events),
+    here_only(doctor.doctor),
+    asks_daemon(operate.drain),
+    asks_daemon(operate.undrain),
+    asks_daemon(operate.disable),
+    asks_daemon(operate.enable),
+    asks_daemon(operate.weight),
+    here_only(change.clear),
+    here_only(check.schema),
+    asks_daemon(version.version),
 ):
     app.command()(command)
 app.add_typer(backend.app)
+app.add_typer(context.app)
 app.add_typer(lab.app)
 
 

@@ -11,7 +11,7 @@ import pytest
 from support.fake_control import FakeControl
 from support.served import served
 from tula.cli import client
-from tula.cli.client import Client, DaemonError, NoDaemonError, find_daemon
+from tula.cli.client import Client, DaemonError, NoDaemonError, UnixSocket, find_daemon
 from tula.engine import control
 
 
@@ -25,7 +25,7 @@ def test_no_socket(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert find_daemon(tmp_path / "file") is None
     with pytest.raises(NoDaemonError):
-        Client(tmp_path / "tula.sock").get("/status")
+        Client(UnixSocket(tmp_path / "tula.sock")).get("/status")
 
 
 def test_a_path_on_which_nobody_could_listen(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_socket_that_a_daemon_left(tmp_path: Path) -> None:
         left.bind(str(tmp_path / "tula.sock"))
     assert find_daemon(tmp_path) is None
     with pytest.raises(NoDaemonError):
-        Client(tmp_path / "tula.sock").get("/status")
+        Client(UnixSocket(tmp_path / "tula.sock")).get("/status")
 
 
 def test_a_daemon(tmp_path: Path) -> None:
@@ -77,6 +77,6 @@ def test_what_answers_is_no_daemon(tmp_path: Path, answer: bytes, words: str) ->
         thread = threading.Thread(target=once)
         thread.start()
         with pytest.raises(DaemonError, match=words) as error:
-            Client(path).get("/status")
+            Client(UnixSocket(path)).get("/status")
         thread.join()
     assert not error.value.wrong_input
