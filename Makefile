@@ -61,7 +61,9 @@ format: $(VENV)/.dev ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 package: $(VENV)/.dev ## packages of the last commit in dist/: .deb for Debian 12 and 13, wheel, sdist
-	scripts/system-packages dpkg-deb:dpkg readelf:binutils
+	scripts/system-packages dpkg-deb:dpkg readelf:binutils \
+		x86_64-linux-gnu-strip:binutils-x86-64-linux-gnu \
+		aarch64-linux-gnu-strip:binutils-aarch64-linux-gnu
 	PYTHONPATH=packaging $(BIN)/python -m tula_package --output dist
 
 golden: $(VENV)/.dev ## write the expected rulesets and messages anew, to be read in the diff

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tula_package import source
 from tula_package.deb import write_package
-from tula_package.elf import depends_of, read_elf
+from tula_package.elf import depends_of, read_elf, strip
 from tula_package.generated import generate
 from tula_package.packages import Shared, lab_package, main_package
 from tula_package.targets import TARGETS, Target
@@ -24,6 +24,8 @@ def main() -> None:
         print(f"Not in the packages, since not committed: {len(changed)} files", file=sys.stderr)
     commit = source.last_commit(root)
     options.output.mkdir(parents=True, exist_ok=True)
+    for old in options.output.glob("tula[-_]*"):
+        old.unlink()
     with tempfile.TemporaryDirectory(prefix="tula-package-") as scratch:
         copy = Path(scratch) / "source"
         copy.mkdir()
@@ -40,7 +42,10 @@ def main() -> None:
                 continue
             unpacked = Path(scratch) / f"{target.release.number}-{target.architecture}"
             install_wheels(wheel, target, copy / "constraints.txt", unpacked)
-            needs = depends_of(read_elf(path) for path in unpacked.rglob("*.so"))
+            compiled = sorted(unpacked.rglob("*.so"))
+            for path in compiled:
+                strip(path, target.machine)
+            needs = depends_of(map(read_elf, compiled))
             packages = [main_package(shared, target, unpacked, needs)]
             if target.release not in labs:
                 labs.add(target.release)
