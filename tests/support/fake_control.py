@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from support.builders import make_backend, make_config, make_service, trace_flow
+from tula.config.redact import redact
 from tula.engine.backend_view import BackendView, view_backend
 from tula.engine.control import (
     ApplyOutcome,
+    ConditionError,
+    ConfigurationText,
     Cycle,
     DaemonFacts,
     LossError,
+    Match,
     Order,
+    Overridden,
     Rollback,
     find_backend,
 )
-from tula.engine.history import Entry
+from tula.engine.history import Entry, digest_of
 from tula.engine.kernel_state import KernelState
 from tula.engine.overrides import changed_overrides, override_change
 from tula.engine.statistics import CycleOutcome, Statistics
@@ -72,6 +78,7 @@ class FakeControl:
     kernel: KernelState = field(default_factory=KernelState)
     happened: list[Event] = field(default_factory=list)
     epoch: str = "first"
+    text: str = 'interfaces: [eth0]\nservices: {}\nheaders: {Cookie: "secret"}\n'
     error: Exception | None = None
     done: list[tuple[object, ...]] = field(default_factory=list)
 
@@ -110,14 +117,44 @@ class FakeControl:
         held = None if self.connections is None else self.connections.get(backend, 0)
         return view_backend(backend, configured, status, override, self.now, held)
 
-    def _override(
-        self, verb: str, backend: BackendName, by: str, yes: bool = True, **given: Any
-    ) -> None:
+    async def _override(
+        self,
+        verb: str,
+        backend: BackendName,
+        by: str,
+        yes: bool = True,
+        dry: bool = False,
+        **given: Any,
+    ) -> Overridden:
+        self._may()
+        find_backend(CONFIG, backend)
         self._insist(yes)
-        self._change(verb, backend, *given.values(), by=by)
+        before, kept, known = await self.backend(backend), self.overrides, dict(self.statuses)
         change = override_change(verb, self.now, **given)
         self.overrides = changed_overrides(self.overrides, backend, change)
         self.statuses.pop(backend, None)
+        after = await self.backend(backend)
+        if dry:
+            self.overrides, self.statuses = kept, known
+        else:
+            self._change(verb, backend, *given.values(), by=by)
+        return Overridden(before, after)
+
+    async def next_event(self, after: int) -> None:
+        while not any(event.number > after for event in self.happened):
+            await asyncio.sleep(0.005)
+
+    async def configuration(self, *, hidden: bool) -> ConfigurationText:
+        self._may()
+        return ConfigurationText(redact(self.text) if hidden else self.text, self.digest)
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.text.encode())
+
+    def _require(self, match: Match) -> None:
+        if match is not None and self.digest not in match:
+            raise ConditionError(self.digest)
 
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         self._may()
@@ -130,25 +167,40 @@ class FakeControl:
         return trace_flow(CONFIG, flow, later_fragment=datagram is not None)
 
     async def drain(
-        self, backend: BackendName, deadline: float | None, *, by: str = "", yes: bool = False
-    ) -> None:
-        self._override("drain", backend, by, yes, deadline=deadline)
-        if not self.overrides[backend].disable:
+        self,
+        backend: BackendName,
+        deadline: float | None,
+        *,
+        by: str = "",
+        yes: bool = False,
+        dry: bool = False,
+    ) -> Overridden:
+        done = await self._override("drain", backend, by, yes, dry, deadline=deadline)
+        if not dry and not self.overrides[backend].disable:
             self.statuses[backend] = BackendStatus(State.DRAINING, 0, True, "drained")
+        return done
 
-    async def undrain(self, backend: BackendName, *, by: str = "") -> None:
-        self._override("undrain", backend, by)
+    async def undrain(self, backend: BackendName, *, by: str = "", dry: bool = False) -> Overridden:
+        return await self._override("undrain", backend, by, dry=dry)
 
-    async def disable(self, backend: BackendName, *, by: str = "", yes: bool = False) -> None:
-        self._override("disable", backend, by, yes)
+    async def disable(
+        self, backend: BackendName, *, by: str = "", yes: bool = False, dry: bool = False
+    ) -> Overridden:
+        return await self._override("disable", backend, by, yes, dry)
 
-    async def enable(self, backend: BackendName, *, by: str = "") -> None:
-        self._override("enable", backend, by)
+    async def enable(self, backend: BackendName, *, by: str = "", dry: bool = False) -> Overridden:
+        return await self._override("enable", backend, by, dry=dry)
 
     async def set_weight(
-        self, backend: BackendName, weight: int | None, *, by: str = "", yes: bool = False
-    ) -> None:
-        self._override("weight", backend, by, yes, weight=weight)
+        self,
+        backend: BackendName,
+        weight: int | None,
+        *,
+        by: str = "",
+        yes: bool = False,
+        dry: bool = False,
+    ) -> Overridden:
+        return await self._override("weight", backend, by, yes, dry, weight=weight)
 
     def _insist(self, yes: bool) -> None:
         if self.loss and not yes:
@@ -156,21 +208,30 @@ class FakeControl:
 
     async def apply(self, source: bytes | None, order: Order) -> ApplyOutcome:
         self._may()
+        self._require(order.match)
         self._insist(order.yes)
-        self.by = order.by
-        self.done.append(("apply", source, replace(order, by="")))
-        return self.outcome
+        if not order.dry:
+            self.by = order.by
+            self.done.append(("apply", source, replace(order, by="")))
+        return replace(self.outcome, digest=digest_of(source or b""))
 
-    async def confirm(self, by: str) -> None:
+    async def confirm(self, by: str, *, match: Match = None, dry: bool = False) -> str:
         self._may()
-        self.done.append(("confirm",))
-        self.by = by
+        self._require(match)
+        if not dry:
+            self.done.append(("confirm",))
+            self.by = by
+        return self.digest
 
-    async def rollback(self, number: int | None, by: str) -> Rollback:
+    async def rollback(
+        self, number: int | None, by: str, *, match: Match = None, dry: bool = False
+    ) -> Rollback:
         self._may()
-        self.by = by
-        self.done.append(("rollback", number))
-        return Rollback(number or 1, True, str(self.facts.file), True)
+        self._require(match)
+        if not dry:
+            self.by = by
+            self.done.append(("rollback", number))
+        return Rollback(number or 1, True, str(self.facts.file), True, digest=self.digest)
 
     async def history(self) -> tuple[Entry, ...]:
         self._may()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, FastAPI
 from starlette.responses import JSONResponse
 
 from tula.api.callers import Reader
+from tula.api.document import make_document
 from tula.api.errors import add_handlers
 from tula.api.routes import backends, configuration, events, metrics, status, trace
+from tula.api.streams import Streams
 from tula.engine.callers import GatewayProcesses
 from tula.engine.control import Control
 from tula.version import __version__
@@ -15,12 +19,20 @@ from tula.version import __version__
 PREFIX = "/api/v1"
 
 
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        if self.openapi_schema is None:
+            self.openapi_schema = make_document(self)
+        return self.openapi_schema
+
+
 def make_app(control: Control, gateways: GatewayProcesses | None = None) -> FastAPI:
     """The API of one daemon. A new noun is a new router in this list.
 
     ``gateways`` are the processes that are believed about who asks.
     """
-    app = FastAPI(
+    app = _App(
         title="Tula",
         version=__version__,
         openapi_url=None,  # below, since it takes a scope too
@@ -30,6 +42,7 @@ def make_app(control: Control, gateways: GatewayProcesses | None = None) -> Fast
     )
     app.state.control = control
     app.state.gateways = gateways or GatewayProcesses()
+    app.state.streams = Streams()
     add_handlers(app)
     api = APIRouter(prefix=PREFIX)
     for noun in (status, events, trace, backends, configuration):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, cast
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, HTTPException, Path, Query, Request
 
-from tula.engine.control import Control
+from tula.engine.control import Control, Match
 from tula.model.health import BackendName
+
+_TAGS = re.compile(r'\s*(W/)?"([!#-~]*)"\s*')
 
 
 def control_of(request: Request) -> Control:
@@ -22,6 +25,37 @@ def backend_of(
     return service, backend
 
 
+def match_of(
+    if_match: Annotated[
+        str | None,
+        Header(
+            description="The ETag of the configuration that the change was made for, or several; "
+            "`*`: any. With another one running the answer is 412.",
+        ),
+    ] = None,
+) -> Match:
+    """The digests of the configurations that ``If-Match`` allows; None: any.
+
+    A weak tag matches nothing (RFC 9110, 13.1.1).
+    """
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = set()
+    for each in if_match.split(","):
+        tag = _TAGS.fullmatch(each)
+        if tag is None:
+            raise HTTPException(400, 'If-Match: give an ETag with its quotes, "3f5a…", or *')
+
+        if not tag[1]:
+            found.add(tag[2])
+    return frozenset(found)
+
+
+IfMatch = Annotated[Match, Depends(match_of)]
+DryRun = Annotated[
+    bool,
+    Query(description="Check all, say what would change, and change nothing."),
+]
 Force = Annotated[
     bool, Query(description="Also what takes the last backend that serves, or much more.")
 ]

@@ -1,63 +1,26 @@
-"""Answers to what goes wrong, all of one shape: ``{"errors": [{"message": …, …}]}``."""
+"""Answers to what goes wrong, all of one shape (see ``tula.api.problems``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from tula.api.problems import Error, Kind, answer_errors
 from tula.engine.control import (
     BusyError,
+    ConditionError,
     LossError,
     NoSuchBackendError,
     NothingToConfirmError,
     RefusedError,
+    SourceError,
 )
 from tula.model.errors import KernelError, StateError
-from tula.model.problem import PlacedProblem
-
-Error = dict[str, Any]
-
-
-class ErrorBody(BaseModel):
-    """One problem. ``line``, ``column`` and ``path`` are those of a configuration, ``file`` is one
-    of several that it is in, and ``near`` are names that may be meant."""
-
-    message: str
-    path: str | None = None
-    line: int | None = None
-    column: int | None = None
-    file: str | None = None
-    near: list[str] | None = None
-
-
-class ErrorsBody(BaseModel):
-    """The body of every answer that is not a success."""
-
-    errors: list[ErrorBody]
-
-
-def answer_errors(
-    status: int, errors: Iterable[Error], headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """The answer that tells these errors."""
-    return JSONResponse({"errors": list(errors)}, status, headers)
-
-
-def answer_problems(problems: Iterable[PlacedProblem]) -> JSONResponse:
-    """The answer to a configuration that is refused."""
-    return answer_errors(422, (_placed(problem) for problem in problems))
-
-
-def _placed(problem: PlacedProblem) -> Error:
-    """``file`` only where there are several."""
-    return {name: value for name, value in asdict(problem).items() if name != "file" or value}
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -65,19 +28,29 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(NoSuchBackendError)
     async def no_such_backend(_: Request, error: NoSuchBackendError) -> JSONResponse:
-        return answer_errors(404, [{"message": str(error), "near": list(error.near)}])
+        told = {"message": str(error), "near": list(error.near)}
+        return answer_errors(404, [told], kind=Kind.NO_SUCH_BACKEND)
 
     @app.exception_handler(LossError)
     async def loss(_: Request, error: LossError) -> JSONResponse:
-        return answer_errors(409, [{"message": line} for line in error.lines])
+        return answer_errors(409, ({"message": line} for line in error.lines), kind=Kind.LOSS)
 
     @app.exception_handler(NothingToConfirmError)
     async def nothing(_: Request, error: NothingToConfirmError) -> JSONResponse:
-        return answer_errors(409, [{"message": str(error)}])
+        return answer_errors(409, [{"message": str(error)}], kind=Kind.NOTHING_TO_CONFIRM)
+
+    @app.exception_handler(SourceError)
+    async def owned(_: Request, error: SourceError) -> JSONResponse:
+        return answer_errors(409, [{"message": str(error)}], kind=Kind.SOURCE)
+
+    @app.exception_handler(ConditionError)
+    async def another(_: Request, error: ConditionError) -> JSONResponse:
+        headers = {"ETag": f'"{error.digest}"'} if error.digest else None
+        return answer_errors(412, [{"message": str(error)}], headers)
 
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> JSONResponse:
-        return answer_errors(422, [{"message": line} for line in error.lines])
+        return answer_errors(422, ({"message": line} for line in error.lines), kind=Kind.REFUSED)
 
     @app.exception_handler(BusyError)
     async def busy(_: Request, error: BusyError) -> JSONResponse:
@@ -104,5 +77,5 @@ def add_handlers(app: FastAPI) -> None:
 
 def _invalid(error: Mapping[str, Any]) -> Error:
     """Pydantic's error without its echo of the input."""
-    where = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
+    where = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
     return {"message": ": ".join(filter(None, [".".join(where), error["msg"]]))}

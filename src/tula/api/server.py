@@ -70,8 +70,9 @@ async def serve(
     path = run_dir / SOCKET
     listening = listen(path, group)
     made = path.lstat().st_ino
+    app = make_app(control, gateways)
     config = uvicorn.Config(
-        make_app(control, gateways),
+        app,
         loop="none",
         http=_Protocol,
         ws="none",
@@ -91,6 +92,7 @@ async def serve(
     finally:
         # Before the requests end: who comes now shall find no daemon, not one that goes.
         _remove(path, made)
+        app.state.streams.close()
         server.should_exit = True
         await work
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import yaml
 
+from tula.model.problem import Path
+
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SECRET = re.compile(
     r"headers|.*(password|passwd|secret|token|credential|authorization|cookie|api[-_]?key).*",
     re.IGNORECASE | re.DOTALL,
 )
+_STARS = "***"
 _HIDDEN = '"********"'
 
 
@@ -26,11 +29,21 @@ def redact(text: str) -> str:
         root = yaml.compose(text, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return "(not shown: this is not valid YAML)\n"
-    spans = sorted(set(_secrets(root)), reverse=True)
+    spans = sorted(
+        {(node.start_mark.index, node.end_mark.index) for _, node in _secrets(root)}, reverse=True
+    )
     for start, end in spans:
         ended = "\n" if text[start:end].endswith("\n") else ""
         text = text[:start] + _HIDDEN + ended + text[end:]
     return text
+
+
+def hidden_places(text: str) -> list[Path]:
+    """Where there is no secret, but what ``redact`` shows in its place."""
+    if _STARS not in text:
+        return []
+    root = yaml.compose(text, Loader=_LOADER)
+    return [path for path, node in _secrets(root) if set(node.value) == {"*"}]
 
 
 def redacted_diff(have: str, want: str, have_name: str, want_name: str) -> str:
@@ -44,21 +57,22 @@ def redacted_diff(have: str, want: str, have_name: str, want_name: str) -> str:
     return "".join(f"{line}\n" for line in found)
 
 
-def _secrets(root: Any) -> Iterator[tuple[int, int]]:
-    """The scalars to hide, as offsets of the text."""
-    todo: list[tuple[Any, bool]] = [(root, False)]
+def _secrets(root: Any) -> Iterator[tuple[Path, yaml.ScalarNode]]:
+    """The scalars to hide, and their paths."""
+    todo: list[tuple[Path, Any, bool]] = [((), root, False)]
     seen: set[tuple[int, bool]] = set()
     while todo:
-        node, secret = todo.pop()
+        path, node, secret = todo.pop()
         if node is None or (id(node), secret) in seen:  # aliases share their nodes
             continue
         seen.add((id(node), secret))
         if isinstance(node, yaml.ScalarNode):
             if secret:
-                yield node.start_mark.index, node.end_mark.index
+                yield path, node
         elif isinstance(node, yaml.SequenceNode):
-            todo.extend((value, secret) for value in node.value)
+            todo.extend(((*path, n), value, secret) for n, value in enumerate(node.value))
         else:
             for key, value in node.value:
-                named = isinstance(key, yaml.ScalarNode) and _SECRET.fullmatch(key.value)
-                todo.append((value, secret or bool(named)))
+                name = key.value if isinstance(key, yaml.ScalarNode) else ""
+                named = _SECRET.fullmatch(name)
+                todo.append(((*path, name), value, secret or bool(named)))

@@ -6,6 +6,8 @@ a service named ``123``; here the key that wants a number or a boolean reads the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tula.model.problem import Path
 
 Mark = tuple[int, int]
@@ -113,6 +115,19 @@ class Positions:
         """
         node = self._find(path)
         return (*path, index) if isinstance(node, ListNode) and len(node) == count else path
+
+    def paths_to(self, key: str, value: object, within: Path) -> Iterator[Path]:
+        """Where that key has that value below a path: a scalar, or a tuple of them."""
+        wanted = [str(each) for each in value] if isinstance(value, tuple) else str(value)
+        todo: list[tuple[Path, object]] = [(within, self._find(within))]
+        while todo:
+            path, node = todo.pop()
+            if path[-1:] == (key,) and (node == wanted or [node] == wanted):
+                yield path
+            if isinstance(node, MapNode):
+                todo.extend(((*path, name), child) for name, child in node.items())
+            elif isinstance(node, ListNode):
+                todo.extend(((*path, index), child) for index, child in enumerate(node))
 
     def _find(self, path: Path) -> object:
         node = self._root

@@ -12,17 +12,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tula.config.errors import place
 from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
 from tula.daemon.connection_counts import name_counts
 from tula.daemon.kernel_check import KernelCheck, Wanted
-from tula.daemon.reconciler import describe_problem, place_problems
+from tula.daemon.outcomes import describe_outcome
+from tula.daemon.problems import describe_problem, place_problems
 from tula.daemon.snapshot import Connections
 from tula.engine.balancer import Balancer
 from tula.engine.control import ApplyOutcome, DaemonFacts
 from tula.engine.follow import trace_now
 from tula.engine.kernel_state import KernelState
-from tula.engine.plan_text import describe_plan
 from tula.engine.rates import RateMeter, Rates
 from tula.engine.reader import Adapters, Reader
 from tula.engine.statistics import (
@@ -35,7 +34,6 @@ from tula.engine.statistics import (
     Statistics,
 )
 from tula.engine.status import describe_status
-from tula.engine.steps import describe_steps, render_steps
 from tula.engine.store import Remembered, Store
 from tula.metrics.render import render_metrics
 from tula.model.config import Config
@@ -48,7 +46,6 @@ from tula.plan.backend_status import (
     Shares,
     plan_backend_statuses,
 )
-from tula.plan.config_changes import describe_config_changes
 from tula.plan.first_pass import NONE_WAIT, Waiting, plan_waiting
 from tula.plan.trace import Trace
 
@@ -323,20 +320,7 @@ class Answers:
             return ApplyOutcome(problems=place_problems(error, error.positions))
         except ProblemsError as error:
             return ApplyOutcome(problems=place_problems(error, configuration.positions))
-        warnings = tuple(
-            place(warning, configuration.positions)
-            for warning in (*configuration.warnings, *change.warnings)
-        )
-        return ApplyOutcome(
-            bool(change),
-            render_steps(describe_steps(change)),
-            warnings=warnings,
-            summary=describe_plan(
-                describe_config_changes(view.config, configuration.config),
-                configuration.config,
-                change.steps(),
-            ),
-        )
+        return describe_outcome(view.config, configuration, change)
 
     def _compare(self, view: View) -> Comparison:
         change, problems = self._balancer(view).compare(view.config, view.statuses, view.shares)

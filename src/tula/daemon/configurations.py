@@ -12,13 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tula.config.load import ConfigError, LoadedConfig, parse_config
-from tula.engine.control import FileState, Order, Refusal
+from tula.daemon.ownership import source_of
+from tula.engine.control import ConditionError, FileState, Match, Order, Refusal
 from tula.engine.event_log import EventLog
 from tula.engine.history import Record, digest_of
 from tula.engine.store import Store
 from tula.kernel.clock import boot_time
 from tula.model.errors import StateError
 from tula.model.event import EventKind
+from tula.model.listening import Source
 from tula.model.problem import PlacedProblem
 from tula.model.wording import counted
 from tula.plan.config_changes import describe_config_changes
@@ -57,6 +59,7 @@ class Configurations:
         self._clock = clock
         self._wall = wall
         self.running: LoadedConfig | None = None
+        self._digest: tuple[LoadedConfig | None, str] = (None, "")
         self.accepted_at: float | None = None
         self.tentative: Tentative | None = None
         self.refused: Refusal | None = None
@@ -167,6 +170,23 @@ class Configurations:
         )
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the running configuration's text; empty if none runs."""
+        running = self.running
+        if running is None:
+            return ""
+        known, digest = self._digest
+        if known is not running:
+            digest = digest_of(running.source.encode())
+            self._digest = (running, digest)
+        return digest
+
+    def require_match(self, match: Match) -> None:
+        """Raises ConditionError unless one of those configurations runs."""
+        if match is not None and self.digest not in match:
+            raise ConditionError(self.digest)
+
+    @property
     def overdue(self) -> bool:
         """Whether the time to confirm is over."""
         return self.tentative is not None and self._clock() >= self.tentative.until
@@ -212,6 +232,15 @@ class Configurations:
         """The file holds this text now; None: it cannot be read."""
         before = self.file
         digest = None if text is None else digest_of(text)
+        if self.ignores_file:
+            if None not in (digest, before.digest) and digest != before.digest:
+                self._events.add(
+                    EventKind.CONFIGURATION_IGNORED,
+                    message=f"{name} was changed, and is ignored: the configuration is written "
+                    "over the network (api: source: api)",
+                )
+            self.file = FileState(digest or before.digest)
+            return
         if digest != before.digest and digest is not None:
             self.refused, self.deferred = None, ""  # that was about other content
         self.file = replace(before, digest=digest)
@@ -222,9 +251,14 @@ class Configurations:
                 message=f"{name} differs from what runs; tula plan shows how, tula reload takes it",
             )
 
+    @property
+    def ignores_file(self) -> bool:
+        """Whether the configuration is written over the network, and the file was the first."""
+        return source_of(self.running) is Source.API
+
     def _compare_file(self) -> None:
         running, digest = self.running, self.file.digest
-        if running is None or digest is None or digest_of(running.source.encode()) == digest:
+        if running is None or digest is None or self.digest == digest or self.ignores_file:
             self.file = FileState(digest)
         elif self.file.differs_since is None:
             self.file = FileState(digest, self._wall())

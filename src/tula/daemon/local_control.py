@@ -6,11 +6,12 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import cast
 
 from tula.config.load import LoadedConfig
-from tula.config.redact import redacted_diff
+from tula.config.redact import redact
 from tula.daemon.answers import (
     NO_CONFIGURATION,
     CompareRequest,
@@ -26,6 +27,9 @@ from tula.daemon.answers import (
 )
 from tula.daemon.checks import Checks, ProbeTable
 from tula.daemon.loop import ControlLoop
+from tula.daemon.ownership import source_of
+from tula.daemon.past_configurations import PastConfigurations
+from tula.daemon.problems import read_configuration
 from tula.daemon.readers import MakeAdapters, Readers, is_large_config
 from tula.daemon.snapshot import Snapshot
 from tula.daemon.supervisor import Supervisor
@@ -34,14 +38,16 @@ from tula.engine.backend_view import BackendView, view_backend
 from tula.engine.control import (
     ApplyOutcome,
     BusyError,
+    ConfigurationText,
     DaemonFacts,
+    Match,
     Order,
-    RefusedError,
+    Overridden,
     Rollback,
     find_backend,
 )
 from tula.engine.event_log import EventLog
-from tula.engine.history import Entry, digest_of, find_entry
+from tula.engine.history import Entry, digest_of
 from tula.engine.overrides import OverrideChange, override_change
 from tula.engine.statistics import DurationStatistics, LatenessStatistics
 from tula.engine.store import Store
@@ -82,11 +88,11 @@ class LocalControl:
     def __init__(self, components: Components, make_adapters: MakeAdapters, store: Store) -> None:
         """``make_adapters`` makes the kernel anew, for the readers."""
         self._components = components
-        self._store = store
         self._started = time.time()
         self._digest: tuple[LoadedConfig | None, str] = (None, "")
         self._probes = ProbeTable()
         self._readers = Readers(make_adapters, self._view)
+        self._past = PastConfigurations(store, components.loop, components.watch)
 
     def close(self) -> None:
         """Ends the readers."""
@@ -118,6 +124,28 @@ class LocalControl:
             None if held is None else held.get(backend, 0),
         )
 
+    async def configuration(self, *, hidden: bool) -> ConfigurationText:
+        running = self._configuration()
+        digest = self._digest_of(running) or ""
+        if not hidden:
+            return ConfigurationText(running.source, digest)
+        return ConfigurationText(await asyncio.to_thread(redact, running.source), digest)
+
+    async def next_event(self, after: int) -> None:
+        log, loop = self._components.events, asyncio.get_running_loop()
+        there = asyncio.Event()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the daemon ends
+                loop.call_soon_threadsafe(there.set)
+
+        log.followers.append(tell)
+        try:
+            if log.last_number <= after:
+                await there.wait()
+        finally:
+            log.followers.remove(tell)
+
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         return self._components.events.page(after, limit, epoch)
 
@@ -127,79 +155,81 @@ class LocalControl:
         return cast(Trace, await self._readers.ask(TraceRequest(flow, datagram)))
 
     async def drain(
-        self, backend: BackendName, deadline: float | None, *, by: str = "", yes: bool = False
-    ) -> None:
+        self,
+        backend: BackendName,
+        deadline: float | None,
+        *,
+        by: str = "",
+        yes: bool = False,
+        dry: bool = False,
+    ) -> Overridden:
         change = override_change("drain", boot_time(), deadline=deadline)
-        await self._override(backend, change, by, yes)
+        return await self._override(backend, change, by, yes, dry)
 
-    async def undrain(self, backend: BackendName, *, by: str = "") -> None:
-        await self._override(backend, override_change("undrain", boot_time()), by)
+    async def undrain(self, backend: BackendName, *, by: str = "", dry: bool = False) -> Overridden:
+        change = override_change("undrain", boot_time())
+        return await self._override(backend, change, by, True, dry)
 
-    async def disable(self, backend: BackendName, *, by: str = "", yes: bool = False) -> None:
-        await self._override(backend, override_change("disable", boot_time()), by, yes)
+    async def disable(
+        self, backend: BackendName, *, by: str = "", yes: bool = False, dry: bool = False
+    ) -> Overridden:
+        change = override_change("disable", boot_time())
+        return await self._override(backend, change, by, yes, dry)
 
-    async def enable(self, backend: BackendName, *, by: str = "") -> None:
-        await self._override(backend, override_change("enable", boot_time()), by)
+    async def enable(self, backend: BackendName, *, by: str = "", dry: bool = False) -> Overridden:
+        change = override_change("enable", boot_time())
+        return await self._override(backend, change, by, True, dry)
 
     async def set_weight(
-        self, backend: BackendName, weight: int | None, *, by: str = "", yes: bool = False
-    ) -> None:
+        self,
+        backend: BackendName,
+        weight: int | None,
+        *,
+        by: str = "",
+        yes: bool = False,
+        dry: bool = False,
+    ) -> Overridden:
         change = override_change("weight", boot_time(), weight=weight)
-        await self._override(backend, change, by, yes)
-        shown = "the configuration's" if weight is None else str(weight)
-        self._components.events.add(
-            EventKind.WEIGHT_SET, "/".join(backend), f"weight: {shown}", by=by
-        )
+        done = await self._override(backend, change, by, yes, dry)
+        if not dry:
+            shown = "the configuration's" if weight is None else str(weight)
+            self._components.events.add(
+                EventKind.WEIGHT_SET, "/".join(backend), f"weight: {shown}", by=by
+            )
+        return done
 
     async def apply(self, source: bytes | None, order: Order) -> ApplyOutcome:
-        return await self._components.loop.apply(source, order)
+        if not order.dry:
+            return await self._components.loop.apply(source, order)
+        running = self._configuration()
+        text = source
+        if text is None:
+            found = await asyncio.to_thread(self._components.watch.read)
+            if isinstance(found, str):
+                return ApplyOutcome(problems=(PlacedProblem(found),))
+            text = found
+        sent = source is not None and order.how == "apply"
+        offer = await asyncio.to_thread(read_configuration, text, running, sent)
+        if not isinstance(offer, LoadedConfig):
+            return ApplyOutcome(problems=offer)
+        await self._components.loop.check(offer, replace(order, from_file=source is None))
+        force = order.force or offer is running
+        return cast(ApplyOutcome, await self._readers.ask(PlanRequest(text, force)))
 
-    async def confirm(self, by: str) -> None:
-        await self._components.loop.confirm(by)
+    async def confirm(self, by: str, *, match: Match = None, dry: bool = False) -> str:
+        return await self._components.loop.confirm(by, match, dry=dry)
 
-    async def rollback(self, number: int | None, by: str) -> Rollback:
-        loop = self._components.loop
-        running = self._configuration().source
-        if number is None and await loop.go_back(by):
-            entries = await self.history()
-            return await self._rolled_back(entries[-1].number if entries else 0, running)
-        entry = await asyncio.to_thread(self._entry, number)
-        text = await asyncio.to_thread(self._store.past_configuration, entry.number)
-        # What was accepted once, SSH port and all, may come back without a question.
-        order = Order(by, f"rollback to {entry.number}", force=True, yes=True)
-        outcome = await loop.apply(text, order)
-        if outcome.problems:
-            name = f"configuration {entry.number}"
-            raise RefusedError(tuple(each.describe(name) for each in outcome.problems))
-        return await self._rolled_back(entry.number, running)
-
-    async def _rolled_back(self, number: int, before: str) -> Rollback:
-        # A file that was saved a moment ago has not been looked at yet.
-        await self._components.loop.look_at_file()
-        now = self._components.loop.snapshot
-        configuration, file = now.configuration, self._components.watch.path
-        changed = configuration is not None and configuration.source != before
-        return Rollback(number, changed, str(file), now.file.differs_since is not None)
+    async def rollback(
+        self, number: int | None, by: str, *, match: Match = None, dry: bool = False
+    ) -> Rollback:
+        order = Order(by, force=True, yes=True, match=match, dry=dry)
+        return await self._past.rollback(number, order, self._configuration(), self.apply)
 
     async def history(self) -> tuple[Entry, ...]:
-        return await asyncio.to_thread(self._store.history)
+        return await self._past.entries()
 
     async def diff(self, number: int | None) -> str:
-        running = self._configuration().source
-
-        def compare() -> str:
-            entry = self._entry(number)
-            text = self._store.past_configuration(entry.number).decode(errors="replace")
-            return redacted_diff(text, running, f"configuration {entry.number}", "running")
-
-        return await asyncio.to_thread(compare)
-
-    def _entry(self, number: int | None) -> Entry:
-        running = digest_of(self._configuration().source.encode())
-        try:
-            return find_entry(self._store.history(), number, running)
-        except LookupError as error:
-            raise RefusedError((str(error.args[0]),)) from None
+        return await self._past.diff(number, self._configuration().source)
 
     async def plan(self, source: bytes | None, force: bool, *, file: bool = False) -> ApplyOutcome:
         self._configuration()
@@ -246,10 +276,18 @@ class LocalControl:
         return snapshot.configuration
 
     async def _override(
-        self, backend: BackendName, change: OverrideChange, by: str, yes: bool = True
-    ) -> None:
-        find_backend(self._configuration().config, backend)
-        await self._components.loop.override(backend, change, by=by, yes=yes)
+        self, backend: BackendName, change: OverrideChange, by: str, yes: bool, dry: bool
+    ) -> Overridden:
+        configured = find_backend(self._configuration().config, backend)
+        loop, before = self._components.loop, await self.backend(backend)
+        if not dry:
+            await loop.override(backend, change, by=by, yes=yes)
+            return Overridden(before, await self.backend(backend))
+        override, status = await loop.preview(backend, change, yes=yes)
+        if status is None:
+            return Overridden(before, before)
+        now, held = boot_time(), before.connections
+        return Overridden(before, view_backend(backend, configured, status, override, now, held))
 
     def _view(self, request: Request) -> Callable[[], View]:
         """Takes what only the event loop may ask for; the rest is done in the reader's thread."""
@@ -310,6 +348,7 @@ class LocalControl:
             accepted_at=snapshot.accepted_at,
             refused=snapshot.refused,
             deferred=deferred,
+            source=str(source_of(snapshot.configuration)),
             differs_since=None if deferred else snapshot.file.differs_since,
             confirm_until=None if tentative is None else tentative.until_wall,
             problems=waiting + snapshot.problems,

@@ -10,29 +10,30 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
-from tula.config.errors import place
-from tula.config.load import ConfigError, LoadedConfig, parse_config
+from tula.config.load import LoadedConfig
 from tula.daemon.checks import Checks
-from tula.daemon.reconciler import CycleResult, place_problems
+from tula.daemon.outcomes import describe_outcome
+from tula.daemon.ownership import bound, source_of
+from tula.daemon.problems import place_problems, read_configuration
+from tula.daemon.reconciler import CycleResult
 from tula.daemon.snapshot import Connections, Snapshot
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.triggers import Trigger, TriggerQueue, wait_after
 from tula.daemon.watch import FileWatch
 from tula.daemon.writer import Offer, Writer, loss_problems
-from tula.engine.control import ApplyOutcome, BusyError, LossError, Order
+from tula.engine.control import ApplyOutcome, BusyError, LossError, Match, Order
 from tula.engine.host_settings import settings_changed
 from tula.engine.overrides import OverrideChange
-from tula.engine.plan_text import describe_plan
-from tula.engine.steps import describe_steps, render_steps
 from tula.kernel.clock import boot_time
 from tula.kernel.events import Events, EventSource
 from tula.kernel.sysctls import Sysctls
 from tula.model.errors import KernelError
-from tula.model.health import BackendName
+from tula.model.health import BackendName, BackendStatus, Override
+from tula.model.listening import Source
 from tula.model.problem import PlacedProblem, ProblemsError
-from tula.plan.config_changes import describe_config_changes
 
 _SETTINGS = 0.5
 """Seconds between looks at the few sysctls that were set: no event tells of ``accept_local``."""
@@ -100,7 +101,7 @@ class ControlLoop:
 
     def take_file(self, by: str, how: str, *, yes: bool = False) -> None:
         """Has the file's configuration taken, once the file has been read."""
-        self._wanted = Order(by, how, self._force, yes)
+        self._wanted = Order(by, how, self._force, yes, from_file=True, file=str(self._watch.path))
         self._file_wanted.set()
 
     async def run(self) -> None:
@@ -111,7 +112,8 @@ class ControlLoop:
         try:
             await self._in_writer(self._writer.start)
             await self.look_at_file()
-            if self._follow_file or self.snapshot.configuration is None:
+            running = self.snapshot.configuration
+            if running is None or (self._follow_file and source_of(running) is Source.FILE):
                 self._offer = await asyncio.to_thread(
                     self._make_offer, Order("", "at start", self._force, yes=True)
                 )
@@ -141,16 +143,21 @@ class ControlLoop:
         """What ``tula apply`` and ``tula reload`` ask for; see ``Control.apply``."""
         if not self.started.is_set():
             raise BusyError("the daemon is starting; try again")
+        order = replace(order, from_file=source is None)
         text = source
         if text is None:
             found = await self.look_at_file()
             if isinstance(found, str):
                 return ApplyOutcome(problems=(PlacedProblem(found),))
             text = found
-        offer = await asyncio.to_thread(self._parse, text)
+        sent = source is not None and order.how == "apply"
+        offer = await asyncio.to_thread(read_configuration, text, self.snapshot.configuration, sent)
         if not isinstance(offer, LoadedConfig):
             await self._refuse(offer, order, source)
             return ApplyOutcome(problems=offer)
+        order = await asyncio.to_thread(
+            bound, order, offer, self.snapshot.configuration, self._watch
+        )
         findings, before = self._checks.findings(), self.snapshot.configuration
         waited = self.snapshot.tentative is not None and order.confirm is None
         try:
@@ -167,22 +174,11 @@ class ControlLoop:
             raise
         self._settle(result)
 
-        def describe() -> ApplyOutcome:
-            told = (*offer.warnings, *change.warnings)
-            warnings = tuple(place(warning, offer.positions) for warning in told)
-            if waited:
-                warnings = (PlacedProblem(_WAITED), *warnings)
-            changes = describe_config_changes(
-                None if before is None else before.config, offer.config
-            )
-            return ApplyOutcome(
-                bool(change),
-                render_steps(describe_steps(change)),
-                warnings=warnings,
-                summary=describe_plan(changes, offer.config, change.steps()),
-            )
-
-        return await asyncio.to_thread(describe)
+        config = None if before is None else before.config
+        outcome = await asyncio.to_thread(describe_outcome, config, offer, change)
+        if waited:
+            outcome = replace(outcome, warnings=(PlacedProblem(_WAITED), *outcome.warnings))
+        return outcome
 
     async def _refuse(
         self, problems: tuple[PlacedProblem, ...], order: Order, source: bytes | None
@@ -192,16 +188,36 @@ class ControlLoop:
             lambda: self._writer.refuse(problems, file, order.by, keep=source is None)
         )
 
-    async def confirm(self, by: str) -> None:
-        """Accepts what waits for confirmation; see ``Control.confirm``."""
-        await self._in_writer(lambda: self._writer.confirm(by))
+    async def check(self, offer: LoadedConfig, order: Order) -> None:
+        """Raises what the writer would refuse to carry out the order for."""
+        running = self.snapshot.configuration
+        order = await asyncio.to_thread(bound, order, offer, running, self._watch)
+        findings = self._checks.findings()
+        await self._in_writer(lambda: self._writer.check(offer, findings, order))
 
-    async def go_back(self, by: str) -> bool:
+    async def preview(
+        self, backend: BackendName, change: OverrideChange, *, yes: bool
+    ) -> tuple[Override, BackendStatus | None]:
+        """See ``Writer.preview``."""
+        findings = self._checks.findings()
+        return await self._in_writer(
+            lambda: self._writer.preview(backend, change, findings, yes=yes)
+        )
+
+    async def confirm(self, by: str, match: Match = None, *, dry: bool = False) -> str:
+        """Accepts what waits for confirmation; see ``Control.confirm``."""
+        return await self._in_writer(lambda: self._writer.confirm(by, match, dry=dry))
+
+    async def go_back(self, by: str, match: Match = None) -> bool:
         """Gives up what waits for confirmation; whether anything did."""
         if self.snapshot.tentative is None:
             return False
         findings = self._checks.findings()
-        result = await self._in_writer(lambda: self._writer.go_back(findings, "rolled back", by))
+        result = await self._in_writer(
+            lambda: self._writer.go_back(findings, "rolled back", by, match)
+        )
+        if result is None:
+            return False
         self._settle(result)
         if result.error:
             raise KernelError(result.error)
@@ -278,9 +294,10 @@ class ControlLoop:
             self.trigger(Trigger.CONFIGURATION)
 
     def _make_offer(self, order: Order) -> Offer:
-        text = self._watch.read()
-        found = (PlacedProblem(text),) if isinstance(text, str) else self._parse(text)
-        return Offer(found, str(self._watch.path), order)
+        text, running = self._watch.read(), self.snapshot.configuration
+        if isinstance(text, str):
+            return Offer((PlacedProblem(text),), str(self._watch.path), order)
+        return Offer(read_configuration(text, running), str(self._watch.path), order)
 
     async def look_at_file(self) -> bytes | str:
         """What the file holds, or why that cannot be had; tells how it stands to what runs."""
@@ -290,15 +307,6 @@ class ControlLoop:
         else:
             await self._in_writer(lambda: self._writer.found_file(found, file))
         return found
-
-    def _parse(self, text: bytes) -> LoadedConfig | tuple[PlacedProblem, ...]:
-        accepted = self.snapshot.configuration
-        if accepted is not None and accepted.source.encode() == text:
-            return accepted
-        try:
-            return parse_config(text)
-        except ConfigError as error:
-            return place_problems(error, error.positions)
 
     def _settle(self, result: CycleResult, *, rest: bool = True) -> None:
         """Plans the next try of what failed, all of it or a part.
@@ -379,7 +387,7 @@ class ControlLoop:
 
     async def _watch_file(self) -> None:
         async for _ in self._watch.changes():
-            if self._follow_file:
+            if self._follow_file and source_of(self.snapshot.configuration) is Source.FILE:
                 self.take_file("", "the file changed", yes=True)
             else:
                 await self.look_at_file()

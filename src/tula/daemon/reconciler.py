@@ -10,13 +10,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tula.config.errors import place
-from tula.config.load import LoadedConfig, Positions
+from tula.config.load import LoadedConfig
 from tula.daemon.configurations import Configurations
 from tula.daemon.first_passes import FirstPasses
+from tula.daemon.ownership import require_owner
+from tula.daemon.problems import describe_problem
 from tula.engine.balancer import Balancer
 from tula.engine.change import Change, Outcome
-from tula.engine.control import LossError, NothingToConfirmError, Order, RefusedError
+from tula.engine.control import (
+    LossError,
+    Match,
+    NothingToConfirmError,
+    Order,
+    RefusedError,
+)
 from tula.engine.differences import describe_differences
 from tula.engine.event_log import EventLog, state_events
 from tula.engine.overrides import changed_overrides
@@ -27,7 +34,7 @@ from tula.model.config import Config
 from tula.model.errors import KernelError, StaleError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Health, Override
-from tula.model.problem import PlacedProblem, Problem, ProblemsError
+from tula.model.problem import ProblemsError
 from tula.plan.backend_status import (
     NO_SHARES,
     BackendStatuses,
@@ -150,16 +157,10 @@ class Reconciler:
     ) -> Change:
         """Accepts a configuration, if it fits this machine, and brings the kernel to it.
 
-        Raises ProblemsError when it is refused, LossError when it must be asked for, KernelError
-        and StateError when it could not be done; the configuration before goes on in each case.
+        Raises as ``check`` does, ProblemsError when this machine refuses it, KernelError and
+        StateError when it could not be done; the configuration before goes on in each case.
         """
-        statuses = self._stand(configuration, findings)
-        if not order.yes:
-            self._require_no_loss(configuration, statuses)
-        if order.confirm is not None and self.configuration is None:
-            raise RefusedError(
-                ("there is no configuration to go back to; apply without --confirm",)
-            )
+        statuses = self.check(configuration, findings, order)
         record = self.configurations.record(configuration, order)
         self._settled = False  # whatever comes of it, compare all the next time
         shares = self.shares
@@ -182,15 +183,37 @@ class Reconciler:
             self._forget_overrides()
         return outcome.change
 
-    def confirm(self, by: str) -> None:
-        """Accepts the configuration that waits for it. Raises NothingToConfirmError, and
-        StateError; then it still waits."""
+    def check(
+        self, configuration: LoadedConfig, findings: Findings, order: Order
+    ) -> BackendStatuses:
+        """How backends would stand, if the order may be carried out.
+
+        Raises ConditionError, SourceError, ProblemsError for what only the local file may give,
+        LossError when it must be asked for, and RefusedError.
+        """
+        self.configurations.require_match(order.match)
+        require_owner(configuration, self.configuration, order)
+        statuses = self._stand(configuration, findings)
+        if not order.yes:
+            self._require_no_loss(configuration, statuses)
+        if order.confirm is not None and self.configuration is None:
+            raise RefusedError(
+                ("there is no configuration to go back to; apply without --confirm",)
+            )
+        return statuses
+
+    def confirm(self, by: str, match: Match = None, *, dry: bool = False) -> str:
+        """Accepts the configuration that waits for it, and returns its digest. Raises
+        ConditionError, NothingToConfirmError, and StateError; then it still waits."""
+        self.configurations.require_match(match)
         tentative, running = self.configurations.tentative, self.configuration
         if tentative is None or running is None:
             raise NothingToConfirmError
-        self._balancer.accept(running.source.encode(), tentative.record)
-        self.configurations.confirmed(by)
-        self._forget_overrides()
+        if not dry:
+            self._balancer.accept(running.source.encode(), tentative.record)
+            self.configurations.confirmed(by)
+            self._forget_overrides()
+        return self.configurations.digest
 
     def go_back(self, why: str, by: str = "") -> None:
         """Has the next cycle restore the configuration from before the one that waits for
@@ -261,11 +284,14 @@ class Reconciler:
         self._overrides, self._damage = overrides, ""
         self._acting = (name, by)
 
-    def require_no_loss(self, name: BackendName, override: Override, findings: Findings) -> None:
-        """Raises LossError if that override takes the last backend that serves."""
+    def preview(
+        self, name: BackendName, override: Override, findings: Findings, *, yes: bool
+    ) -> BackendStatuses:
+        """How backends would stand with that override. Raises LossError, unless ``yes``, if it
+        takes the last backend that serves."""
         configuration = self.configuration
         if configuration is None:
-            return
+            return self.statuses
         overrides = changed_overrides(self._overrides, name, lambda _: override)
         statuses = plan_backend_statuses(
             configuration.config,
@@ -277,8 +303,9 @@ class Reconciler:
             self.waiting,
         )
         lines = describe_override_losses(configuration.config, self.statuses.of, statuses.of)
-        if lines:
+        if lines and not yes:
             raise LossError(lines)
+        return statuses
 
     def _act(
         self, configuration: LoadedConfig, statuses: BackendStatuses, compare: bool
@@ -367,16 +394,6 @@ class Reconciler:
             except StateError:
                 return
             self._overrides = kept
-
-
-def describe_problem(problem: Problem) -> str:
-    """A problem in a line, by its path in the configuration."""
-    return f"{problem.dotted}: {problem.message}"
-
-
-def place_problems(error: ProblemsError, positions: Positions) -> tuple[PlacedProblem, ...]:
-    """The problems with their places in the configuration's text."""
-    return tuple(place(problem, positions) for problem in error.problems)
 
 
 def _summary(change: Change) -> str:

@@ -19,16 +19,17 @@ import structlog
 from tula.config.load import LoadedConfig
 from tula.daemon.checks import CheckPlanner
 from tula.daemon.connection_counts import ConnectionBalance
-from tula.daemon.reconciler import CycleResult, Findings, Reconciler, place_problems
+from tula.daemon.problems import place_problems
+from tula.daemon.reconciler import CycleResult, Findings, Reconciler
 from tula.daemon.snapshot import Connections, Snapshot
 from tula.engine.balancer import Balancer
 from tula.engine.change import Change
-from tula.engine.control import Cycle, LossError, Order
+from tula.engine.control import Cycle, LossError, Match, Order, SourceError
 from tula.engine.event_log import EventLog
 from tula.engine.overrides import OverrideChange
 from tula.engine.statistics import CycleOutcome, CycleStatistics
 from tula.model.errors import KernelError, StateError
-from tula.model.health import BackendName, Health, Override
+from tula.model.health import BackendName, BackendStatus, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
 
 
@@ -124,14 +125,27 @@ class Writer:
             self._record(result, None)
             return change, result
 
-    def confirm(self, by: str) -> None:
-        """Accepts what waits for confirmation. Raises NothingToConfirmError, and StateError; then
-        it still waits."""
-        with self._publishing():
-            self._reconciler.confirm(by)
+    def check(self, configuration: LoadedConfig, findings: Findings, order: Order) -> None:
+        """Raises what keeps the order from being carried out, as far as that is known without a
+        look at the kernel. Changes nothing."""
+        self._reconciler.check(configuration, findings, order)
 
-    def go_back(self, findings: Findings, why: str, by: str) -> CycleResult:
-        """Restores the configuration from before the one that waits for confirmation."""
+    def confirm(self, by: str, match: Match = None, *, dry: bool = False) -> str:
+        """Accepts what waits for confirmation, and returns its digest. Raises ConditionError,
+        NothingToConfirmError, and StateError; then it still waits."""
+        if dry:
+            return self._reconciler.confirm(by, match, dry=True)
+        with self._publishing():
+            return self._reconciler.confirm(by, match)
+
+    def go_back(
+        self, findings: Findings, why: str, by: str, match: Match = None
+    ) -> CycleResult | None:
+        """Restores the configuration from before the one that waits for confirmation; None if
+        none waits. Raises ConditionError."""
+        self._reconciler.configurations.require_match(match)
+        if self.snapshot.tentative is None:
+            return None
         with self._publishing():
             self._reconciler.go_back(why, by)
             return self.cycle(findings, compare=True)
@@ -153,7 +167,7 @@ class Writer:
         with self._publishing():
             configurations = self._reconciler.configurations
             configurations.found_file(text, file)
-            if text is None:
+            if text is None and not configurations.ignores_file:
                 configurations.refuse((PlacedProblem(error),), file)
 
     def override(
@@ -171,10 +185,18 @@ class Writer:
         """
         with self._publishing():
             override = change(self._reconciler.overrides.get(backend, Override()))
-            if not yes:
-                self._reconciler.require_no_loss(backend, override, findings)
+            self._reconciler.preview(backend, override, findings, yes=yes)
             self._reconciler.override(backend, override, by)
             return self.cycle(findings)
+
+    def preview(
+        self, backend: BackendName, change: OverrideChange, findings: Findings, *, yes: bool
+    ) -> tuple[Override, BackendStatus | None]:
+        """The override that ``override`` would make, and how the backend would stand. Changes
+        nothing. Raises LossError unless ``yes``."""
+        override = change(self._reconciler.overrides.get(backend, Override()))
+        statuses = self._reconciler.preview(backend, override, findings, yes=yes)
+        return override, statuses.of.get(backend)
 
     def count(self, counts: Connections | None, findings: Findings) -> CycleResult | None:
         """Takes a new count of connections; None: there is none. Acts on shares that moved, and
@@ -233,6 +255,8 @@ class Writer:
             configurations.refuse(place_problems(error, found.positions), file, by)
         except LossError as error:
             configurations.refuse(loss_problems(error), file, by)
+        except SourceError as error:
+            configurations.refuse((PlacedProblem(str(error)),), file, by, keep=False)
         except (KernelError, StateError) as error:
             configurations.defer(str(error))
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tula.engine.backend_view import BackendView
 from tula.engine.history import Entry
@@ -64,6 +64,21 @@ class RefusedError(ControlError):
         self.lines = lines
 
 
+class ConditionError(ControlError):
+    """Another configuration runs than the one that the change was made for; ``digest`` is its."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(
+            "another configuration runs than the one that If-Match names: read it again, and make "
+            "the change to that"
+        )
+        self.digest = digest
+
+
+class SourceError(ControlError):
+    """Somebody else owns the configuration (``api: source``)."""
+
+
 class BusyError(ControlError):
     """Not now: the daemon starts, ends, or another change is under way."""
 
@@ -80,6 +95,13 @@ class ApplyOutcome:
     warnings: tuple[PlacedProblem, ...] = ()
     summary: tuple[str, ...] = ()
     """the same as the steps in the user's terms, by ``describe_plan``"""
+    digest: str = ""
+    """SHA-256 of the text that it is about"""
+
+
+Match = frozenset[str] | None
+"""The configurations that a change was made for, one of which must run, by their digests; None:
+any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +110,12 @@ class Order:
 
     ``force`` allows a service to take this machine's SSH port; ``yes`` allows what LossError is
     about; with ``late``, interfaces that it names may come later. With ``confirm``, in seconds,
-    the configuration before comes back unless it is confirmed in that time.
+    the configuration before comes back unless it is confirmed in that time. With ``dry``, all is
+    checked and nothing changed.
+
+    ``network``: it is new content from the network, which ``api: source`` and what comes only from
+    the local file hold for. ``from_file``: it is what the daemon's ``file`` holds. ``known`` is
+    what that file has of what comes only from it.
     """
 
     by: str = ""
@@ -97,17 +124,43 @@ class Order:
     yes: bool = False
     confirm: float | None = None
     late: bool = False
+    match: Match = None
+    dry: bool = False
+    network: bool = False
+    from_file: bool = False
+    file: str = ""
+    known: frozenset[Any] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
     """``number`` is that of the configuration that runs again, ``file_differs`` whether the
-    daemon's file holds another one."""
+    daemon's file holds another one. ``summary`` is as in ``ApplyOutcome``, ``digest`` of the
+    configuration that runs."""
 
     number: int
     changed: bool
     file: str
     file_differs: bool
+    summary: tuple[str, ...] = ()
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationText:
+    """The running configuration; ``digest`` is the SHA-256 of the text with its secrets, whether
+    those are hidden in ``text`` or not."""
+
+    text: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overridden:
+    """A backend before and after a change of its override."""
+
+    before: BackendView
+    after: BackendView
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +208,8 @@ class DaemonFacts:
     refused: Refusal | None = None
     deferred: str = ""
     """why the file's configuration is not taken yet, though nothing is wrong with it"""
+    source: str = "file"
+    """who owns the configuration: ``file`` or ``api``"""
     differs_since: float | None = None
     """since when the file has held another configuration than the one that runs"""
     confirm_until: float | None = None
@@ -167,7 +222,8 @@ class DaemonFacts:
 
 
 class Control(Protocol):
-    """The running daemon. ``by`` is who asks for a change.
+    """The running daemon. ``by`` is who asks for a change. With ``dry``, a change is checked, and
+    refused for the same reasons, and nothing is changed: what is returned is what would be.
 
     Every method may raise BusyError. Those that change something return when it is on the disk
     and in the kernel; they raise KernelError or StateError when that failed. What is on the disk
@@ -183,6 +239,9 @@ class Control(Protocol):
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         """As ``EventLog.page`` chooses them."""
 
+    async def next_event(self, after: int) -> None:
+        """Returns once there is an event after that number, at once if there is one."""
+
     async def trace(self, flow: Flow, datagram: int | None) -> Trace:
         """Where a flow goes by the kernel's tables, else by the running configuration.
 
@@ -190,36 +249,57 @@ class Control(Protocol):
         """
 
     async def drain(
-        self, backend: BackendName, deadline: float | None, *, by: str = "", yes: bool = False
-    ) -> None:
+        self,
+        backend: BackendName,
+        deadline: float | None,
+        *,
+        by: str = "",
+        yes: bool = False,
+        dry: bool = False,
+    ) -> Overridden:
         """Stops new connections; existing ones go on, at most ``deadline`` seconds from now.
 
         Raises NoSuchBackendError, as all that name a backend; LossError for the last one that
         serves, unless ``yes``, as ``disable`` and ``set_weight`` do.
         """
 
-    async def undrain(self, backend: BackendName, *, by: str = "") -> None:
+    async def undrain(self, backend: BackendName, *, by: str = "", dry: bool = False) -> Overridden:
         """Takes ``drain`` back; nothing happens when it was not drained."""
 
-    async def disable(self, backend: BackendName, *, by: str = "", yes: bool = False) -> None:
+    async def disable(
+        self, backend: BackendName, *, by: str = "", yes: bool = False, dry: bool = False
+    ) -> Overridden:
         """Stops all traffic: existing connections move to other backends, which reset them."""
 
-    async def enable(self, backend: BackendName, *, by: str = "") -> None:
+    async def enable(self, backend: BackendName, *, by: str = "", dry: bool = False) -> Overridden:
         """Takes ``disable`` back; nothing happens when it was not disabled."""
 
     async def set_weight(
-        self, backend: BackendName, weight: int | None, *, by: str = "", yes: bool = False
-    ) -> None:
+        self,
+        backend: BackendName,
+        weight: int | None,
+        *,
+        by: str = "",
+        yes: bool = False,
+        dry: bool = False,
+    ) -> Overridden:
         """Overrides the configuration's weight (0 to 65535); None: the configuration's again."""
 
     async def apply(self, source: bytes | None, order: Order) -> ApplyOutcome:
         """Accepts a configuration and brings the kernel to it; None: that of the daemon's file,
-        read anew. Raises LossError."""
+        read anew. Raises LossError, and ConditionError for the order's ``match``, as all changes
+        of the configuration do."""
 
-    async def confirm(self, by: str) -> None:
-        """Keeps the configuration that waits for it. Raises NothingToConfirmError."""
+    async def configuration(self, *, hidden: bool) -> ConfigurationText:
+        """The running configuration's text; ``hidden``: without its secrets."""
 
-    async def rollback(self, number: int | None, by: str) -> Rollback:
+    async def confirm(self, by: str, *, match: Match = None, dry: bool = False) -> str:
+        """Keeps the configuration that waits for it, and returns its digest. Raises
+        NothingToConfirmError."""
+
+    async def rollback(
+        self, number: int | None, by: str, *, match: Match = None, dry: bool = False
+    ) -> Rollback:
         """Goes back to an accepted configuration, by default the one before. Raises RefusedError
         if there is none. What waits for confirmation is given up."""
 

@@ -52,6 +52,14 @@ class EventLog:
         self._held = _Held()
         self._file: EventFile | None = None
         self.epoch = secrets.token_hex(8) if epoch is None else epoch
+        self.followers: list[Callable[[], None]] = []
+        """What is told that there is a new event, in the thread that adds it."""
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last event; 0 if there is none."""
+        with self._lock:
+            return self._number
 
     @contextmanager
     def stored(self, file: EventFile) -> Iterator[None]:
@@ -115,6 +123,8 @@ class EventLog:
         told = {"subject": subject, "message": message, "evidence": evidence, "by": by}
         shown = {name: text for name, text in told.items() if text}
         (self._log.warning if kind in _LOUD else self._log.info)(str(kind), **shown)
+        for follow in tuple(self.followers):
+            follow()
 
 
 class _Held(threading.local):

@@ -197,6 +197,7 @@ def _configuration(facts: DaemonFacts) -> dict[str, Any]:
         "digest": facts.digest,
         "accepted": facts.accepted_at,
         "file": str(facts.file),
+        "source": facts.source,
         "file_differs": facts.differs_since is not None
         or facts.refused is not None
         or bool(facts.deferred),

@@ -281,9 +281,9 @@ class Config:
     tunnels: Annotated[TunnelSettings, Setting("What both ends of l3's tunnels agree on.")] = field(
         default_factory=TunnelSettings
     )
-    api: Annotated[ApiSettings, Setting("The API on the network.")] = field(
+    api: Annotated[ApiSettings, Setting("The API on the network.", local=True)] = field(
         default_factory=ApiSettings
     )
-    metrics: Annotated[MetricsSettings, Setting("Metrics for Prometheus.")] = field(
+    metrics: Annotated[MetricsSettings, Setting("Metrics for Prometheus.", local=True)] = field(
         default_factory=MetricsSettings
     )

@@ -16,6 +16,8 @@ class EventKind(StrEnum):
     CONFIGURATION_REFUSED = "configuration-refused"
     CONFIGURATION_DIFFERS = "configuration-differs"
     """the daemon's file was changed, and nobody has had it accepted"""
+    CONFIGURATION_IGNORED = "configuration-ignored"
+    """the daemon's file was changed, and the configuration is written over the network"""
     CONFIGURATION_TENTATIVE = "configuration-tentative"
     """it runs, and goes unless it is confirmed in time"""
     CONFIGURATION_CONFIRMED = "configuration-confirmed"

@@ -108,6 +108,7 @@ class ScriptProbe:
         tuple[str, ...],
         Setting(
             "The program and its arguments.",
+            local=True,
             expected="a program or [program, argument]",
             example="such as [/bin/check]",
         ),

@@ -73,7 +73,9 @@ class Setting:
     ``about`` is one sentence for people who write the file. ``values`` are the bounds, where the
     type does not say enough. ``key`` is its name in the file, if that differs from the field's.
     ``expected`` is what messages ask for where a list may stand, ``example`` what a required
-    key could be. ``distinct``: no value may stand in the list twice.
+    key could be. ``distinct``: no value may stand in the list twice. ``local``: it runs a program,
+    names a file or opens a listener, and comes only from the local file, never over the network
+    (see ``tula.config.local_settings``).
     """
 
     about: str
@@ -82,3 +84,4 @@ class Setting:
     expected: str = ""
     example: str = ""
     distinct: bool = False
+    local: bool = False

@@ -17,7 +17,7 @@ from tula.engine.control import (
     Order,
     RefusedError,
 )
-from tula.engine.history import Entry
+from tula.engine.history import Entry, digest_of
 from tula.model.errors import KernelError, StateError
 from tula.model.problem import PlacedProblem
 
@@ -37,10 +37,15 @@ def api(control: Control) -> TestClient:
 
 
 def errors(answer: Any) -> list[dict[str, Any]]:
-    """The errors of an answer, which holds nothing else."""
-    assert set(answer.json()) == {"errors"}
-    assert all(error["message"] for error in answer.json()["errors"])
-    found: list[dict[str, Any]] = answer.json()["errors"]
+    """The errors of an answer, which is of the shape of RFC 9457."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert set(body) == {"type", "title", "status", "detail", "errors"}
+    assert body["status"] == answer.status_code
+    assert body["type"] == "about:blank" or body["type"].startswith("urn:problem-type:tula:")
+    assert body["detail"].startswith(body["errors"][0]["message"])
+    assert all(error["message"] for error in body["errors"])
+    found: list[dict[str, Any]] = body["errors"]
     return found
 
 
@@ -139,8 +144,35 @@ def test_verbs(
     api: TestClient, control: FakeControl, verb: str, body: Any, done: tuple[object, ...]
 ) -> None:
     answer = api.post(f"{BACKEND}/{verb}", json=body) if body else api.post(f"{BACKEND}/{verb}")
-    assert (answer.status_code, answer.json()) == (200, {"service": "web", "backend": "b1"})
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["service"], told["backend"], told["dry_run"]) == ("web", "b1", False)
+    assert told["before"] == {"state": "up", "weight": 100, "effective_weight": 100}
+    assert (told["after"]["state"] == "up") is (verb in ("undrain", "enable"))
     assert control.done == [done]
+
+
+def test_a_dry_run_says_what_would_be(api: TestClient, control: FakeControl) -> None:
+    told = api.post(f"{BACKEND}/drain?dry_run=true").json()
+    assert told["dry_run"] is True
+    assert (told["before"]["state"], told["after"]["state"]) == ("up", "draining")
+    assert told["after"]["effective_weight"] == 0
+    told = api.put(f"{BACKEND}/weight?dry_run=true", json={"weight": 7}).json()
+    assert told["after"]["effective_weight"] == 7
+    for path in ("/undrain", "/disable", "/enable"):
+        assert api.post(f"{BACKEND}{path}?dry_run=true").status_code == 200
+    assert api.post("/apply?dry_run=true", content=b"some", headers=YAML).json()["dry_run"]
+    for path in ("/reload", "/confirm", "/rollback"):
+        answer = api.post(f"{path}?dry_run=true")
+        assert answer.json()["dry_run"] is True
+        assert "etag" not in answer.headers or path == "/confirm"
+    assert api.get(BACKEND).json()["overrides"] == []
+    assert control.done == []
+    missing = api.post("/services/web/backends/b11/drain?dry_run=true")
+    assert (missing.status_code, errors(missing)[0]["near"][0]) == (404, "web/b1")
+    control.loss = ("the last one",)
+    assert api.post(f"{BACKEND}/drain?dry_run=true").status_code == 409
+    assert api.post("/reload?dry_run=true").status_code == 409
 
 
 @pytest.mark.parametrize("weight", [0, 65535, None])
@@ -184,10 +216,16 @@ YAML = {"Content-Type": "application/yaml; charset=utf-8"}
 
 
 def test_apply_and_reload(api: TestClient, control: FakeControl) -> None:
-    wanted = {"changed": True, "summary": [], "steps": [STEP], "warnings": []}
-    assert api.post("/apply", content=b"some", headers=YAML).json() == wanted
-    assert api.post("/apply?force=true&confirm=60", content=b"more", headers=YAML).json() == wanted
-    assert api.post("/reload?yes=true").json() == wanted
+    def wanted(text: bytes) -> dict[str, Any]:
+        told = {"changed": True, "dry_run": False, "digest": digest_of(text), "summary": []}
+        return {**told, "steps": [STEP], "warnings": []}
+
+    answer = api.post("/apply", content=b"some", headers=YAML)
+    assert answer.json() == wanted(b"some")
+    assert answer.headers["etag"] == f'"{digest_of(b"some")}"'
+    answer = api.post("/apply?force=true&confirm=60", content=b"more", headers=YAML)
+    assert answer.json() == wanted(b"more")
+    assert api.post("/reload?yes=true").json() == wanted(b"")
     assert control.done == [
         ("apply", b"some", Order(how="apply")),
         ("apply", b"more", Order(how="apply", force=True, yes=True, confirm=60)),
@@ -223,7 +261,7 @@ def test_what_was_accepted(api: TestClient, control: FakeControl) -> None:
     }
     assert api.get("/diff?number=7").text == "--- configuration 7\n+++ running\n"
     assert api.post("/rollback?number=7").json()["number"] == 7
-    assert api.post("/confirm").json() == {"confirmed": True}
+    assert api.post("/confirm").json() == {"confirmed": True, "dry_run": False}
     assert control.done == [("rollback", 7), ("confirm",)]
     control.error = NothingToConfirmError()
     assert api.post("/confirm").status_code == 409
@@ -236,6 +274,32 @@ def test_a_document_with_problems(api: TestClient, control: FakeControl) -> None
     assert errors(answer) == [
         {"message": "no such interface", "path": "a.b", "line": 3, "column": 7}
     ]
+
+
+def test_the_configuration_and_its_tag(api: TestClient, control: FakeControl) -> None:
+    answer = api.get("/configuration")
+    assert (answer.text, answer.headers["content-type"]) == (control.text, "application/yaml")
+    tag = answer.headers["etag"]
+    assert tag == f'"{control.digest}"'
+    for path in ("/apply", "/reload", "/confirm", "/rollback"):
+        given: dict[str, Any] = {"content": b"some"} if path == "/apply" else {}
+        for match, status in (
+            (tag, 200),
+            (f'"0", {tag}', 200),
+            ("*", 200),
+            ('"0"', 412),
+            (f"W/{tag}", 412),
+            (tag.strip('"'), 400),
+            ("", 400),
+        ):
+            done = len(control.done)
+            answer = api.post(path, **given, headers={**YAML, "If-Match": match})
+            assert answer.status_code == status, (path, match)
+            assert len(control.done) == done + (status == 200)
+            if status != 200:
+                assert errors(answer)
+            if status == 412:
+                assert answer.headers["etag"] == tag
 
 
 def test_a_form_of_another_site_applies_nothing(api: TestClient, control: FakeControl) -> None:

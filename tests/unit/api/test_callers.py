@@ -19,7 +19,7 @@ from tula.users import user_name
 
 GATEWAY = 4711
 BACKEND = "/api/v1/services/web/backends/b1"
-YAML = {"Content-Type": "application/yaml"}
+ANY = {"Content-Type": "application/yaml", "If-Match": "*"}
 
 
 def routes(app: FastAPI) -> Iterator[APIRoute]:
@@ -97,7 +97,7 @@ def client(
 CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
     *(("operate", "POST", f"{BACKEND}/{v}", {}) for v in ("drain", "undrain", "disable", "enable")),
     ("operate", "PUT", f"{BACKEND}/weight", {"json": {"weight": 7}}),
-    ("configure", "POST", "/api/v1/apply", {"content": b"some", "headers": YAML}),
+    ("configure", "POST", "/api/v1/apply", {"content": b"some", "headers": ANY}),
     *(("configure", "POST", f"/api/v1/{verb}", {}) for verb in ("reload", "confirm", "rollback")),
 ]
 

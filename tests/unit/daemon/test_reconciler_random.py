@@ -34,7 +34,7 @@ from support.builders import FakeMachine, ids_of
 from support.daemon import make_writer
 from support.failures import Failures
 from tula.config.load import ConfigError, parse_config
-from tula.daemon.reconciler import place_problems
+from tula.daemon.problems import place_problems
 from tula.daemon.snapshot import Snapshot
 from tula.daemon.writer import Writer
 from tula.dataplane.nft.ids import Ids, backend_id, split_id

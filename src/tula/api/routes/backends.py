@@ -8,14 +8,18 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from tula.api.callers import Operator, Reader
-from tula.api.dependencies import Daemon, Force, PathBackend
-from tula.api.errors import ErrorsBody
+from tula.api.dependencies import Daemon, DryRun, Force, PathBackend
+from tula.api.problems import answers
 from tula.engine.backend_view import describe_backend
+from tula.engine.control import Overridden
 
 router = APIRouter(
     prefix="/services/{service}/backends/{backend}",
     tags=["backends"],
-    responses={404: {"model": ErrorsBody}, 409: {"model": ErrorsBody}},
+    responses=answers(s404="The running configuration has no such backend; `near`: names like it."),
+)
+_LOSS = answers(
+    s409="It takes the last backend that serves: with `force=true` it is done (type `…:loss`)."
 )
 
 YEAR = 365 * 86400
@@ -35,11 +39,22 @@ class WeightBody(BaseModel):
     weight: Annotated[int, Field(ge=0, le=65535, strict=True)] | None
 
 
+class StandBody(BaseModel):
+    """How a backend counts."""
+
+    state: str
+    weight: int
+    effective_weight: int
+
+
 class DoneBody(BaseModel):
-    """The backend that was meant."""
+    """The backend that was meant, before and after; of a dry run, what would be."""
 
     service: str
     backend: str
+    dry_run: bool
+    before: StandBody
+    after: StandBody
 
 
 class InForceBody(BaseModel):
@@ -63,8 +78,12 @@ class BackendBody(BaseModel):
     overrides: list[InForceBody]
 
 
-def _done(name: PathBackend) -> DoneBody:
-    return DoneBody(service=name[0], backend=name[1])
+def _done(name: PathBackend, done: Overridden, dry_run: bool) -> DoneBody:
+    before, after = (
+        StandBody(state=v.state, weight=v.weight, effective_weight=v.effective_weight)
+        for v in (done.before, done.after)
+    )
+    return DoneBody(service=name[0], backend=name[1], dry_run=dry_run, before=before, after=after)
 
 
 @router.get("")
@@ -73,47 +92,58 @@ async def backend(control: Daemon, name: PathBackend, _: Reader) -> BackendBody:
     return BackendBody.model_validate(describe_backend(await control.backend(name)))
 
 
-@router.post("/drain")
+@router.post("/drain", responses=_LOSS)
 async def drain(
     control: Daemon,
     name: PathBackend,
     by: Operator,
     body: DrainBody | None = None,
     force: Force = False,
+    dry_run: DryRun = False,
 ) -> DoneBody:
     """Stop new connections; existing ones go on, until the deadline if one is given."""
     deadline = body.deadline if body is not None else None
-    await control.drain(name, deadline, by=by.who, yes=force)
-    return _done(name)
+    done = await control.drain(name, deadline, by=by.who, yes=force, dry=dry_run)
+    return _done(name, done, dry_run)
 
 
 @router.post("/undrain")
-async def undrain(control: Daemon, name: PathBackend, by: Operator) -> DoneBody:
+async def undrain(
+    control: Daemon, name: PathBackend, by: Operator, dry_run: DryRun = False
+) -> DoneBody:
     """Take drain back."""
-    await control.undrain(name, by=by.who)
-    return _done(name)
+    return _done(name, await control.undrain(name, by=by.who, dry=dry_run), dry_run)
 
 
-@router.post("/disable")
+@router.post("/disable", responses=_LOSS)
 async def disable(
-    control: Daemon, name: PathBackend, by: Operator, force: Force = False
+    control: Daemon,
+    name: PathBackend,
+    by: Operator,
+    force: Force = False,
+    dry_run: DryRun = False,
 ) -> DoneBody:
     """Stop all traffic: existing connections move to other backends, which reset them."""
-    await control.disable(name, by=by.who, yes=force)
-    return _done(name)
+    return _done(name, await control.disable(name, by=by.who, yes=force, dry=dry_run), dry_run)
 
 
 @router.post("/enable")
-async def enable(control: Daemon, name: PathBackend, by: Operator) -> DoneBody:
+async def enable(
+    control: Daemon, name: PathBackend, by: Operator, dry_run: DryRun = False
+) -> DoneBody:
     """Take disable back."""
-    await control.enable(name, by=by.who)
-    return _done(name)
+    return _done(name, await control.enable(name, by=by.who, dry=dry_run), dry_run)
 
 
-@router.put("/weight")
+@router.put("/weight", responses=_LOSS)
 async def weight(
-    control: Daemon, name: PathBackend, body: WeightBody, by: Operator, force: Force = False
+    control: Daemon,
+    name: PathBackend,
+    body: WeightBody,
+    by: Operator,
+    force: Force = False,
+    dry_run: DryRun = False,
 ) -> DoneBody:
     """Override the configuration's weight, until it is taken back."""
-    await control.set_weight(name, body.weight, by=by.who, yes=force)
-    return _done(name)
+    done = await control.set_weight(name, body.weight, by=by.who, yes=force, dry=dry_run)
+    return _done(name, done, dry_run)

@@ -1,24 +1,23 @@
-"""The running configuration."""
+"""The running configuration: what it is, and how it becomes another."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tula.api.callers import Configurer, Reader
-from tula.api.dependencies import Daemon, Force
-from tula.api.errors import ErrorsBody, answer_problems
+from tula.api.dependencies import Daemon, DryRun, Force, IfMatch
+from tula.api.problems import answer_problems, answers
+from tula.api.status_bodies import PlacedProblemBody
+from tula.engine.callers import Caller, Scope
 from tula.engine.control import ApplyOutcome, Order
 
-router = APIRouter(
-    tags=["configuration"],
-    responses={409: {"model": ErrorsBody}, 422: {"model": ErrorsBody}},
-)
+router = APIRouter(tags=["configuration"])
 
 Yes = Annotated[
     bool | None,
@@ -28,19 +27,46 @@ Confirm = Annotated[
     float | None,
     Query(ge=1, le=86400, allow_inf_nan=False, description="Seconds to confirm in."),
 ]
+Number = Annotated[int | None, Query(ge=1, le=10**9)]
+
+
+class StepBody(BaseModel):
+    """One step of a change in the kernel."""
+
+    verb: str
+    what: str
+    name: str
+    detail: str
+
+
+class ChangeBody(BaseModel):
+    """What was changed, or would be: `changed` in the kernel, `summary` in a reader's terms, and
+    step by step. `digest` is that of the configuration that was sent."""
+
+    changed: bool
+    dry_run: bool
+    digest: str
+    summary: list[str]
+    steps: list[StepBody]
+    warnings: list[PlacedProblemBody]
 
 
 class ConfirmedBody(BaseModel):
-    """It is accepted."""
+    """It is accepted, unless this was a dry run."""
 
     confirmed: bool
+    dry_run: bool
 
 
 class RollbackBody(BaseModel):
-    """`number` runs again; `file_differs`: the daemon's file holds another configuration."""
+    """`number` runs again, or would; `summary` is what changes in the configuration;
+    `file_differs`: the daemon's file holds another one."""
 
     number: int
     changed: bool
+    dry_run: bool
+    digest: str
+    summary: list[str]
     file: str
     file_differs: bool
 
@@ -64,10 +90,59 @@ class HistoryBody(BaseModel):
 
 MOST = 16 * 1024 * 1024
 """Bytes of a configuration, as ``tula.config`` has it."""
-YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
+YAML = ("application/yaml", "application/x-yaml", "text/yaml")
+
+_TAG: dict[str, Any] = {
+    "headers": {
+        "ETag": {
+            "description": "The configuration's SHA-256, in quotes, for `If-Match`.",
+            "schema": {"type": "string", "pattern": '^"[0-9a-f]{64}"$'},
+        }
+    }
+}
+_CHANGED: dict[int | str, dict[str, Any]] = {200: _TAG}
+_ANOTHER = answers(s412="Another configuration runs than `If-Match` names; `ETag` has its.")
+_INVALID = answers(
+    s422="A parameter is wrong, or the configuration has problems, with their places."
+)
 
 
-@router.post("/plan")
+def _yaml_body(required: bool) -> dict[str, Any]:
+    schema = {"type": "string", "description": "A configuration."}
+    content = {kind: {"schema": schema} for kind in YAML}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+@router.get(
+    "/configuration",
+    response_class=Response,
+    responses={
+        200: {
+            **_TAG,
+            "description": "The configuration's text.",
+            "content": {YAML[0]: {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def configuration(control: Daemon, by: Reader) -> Response:
+    """The text of the running configuration. Without scope configure its secrets are hidden; the
+    ETag is that of the text with them."""
+    hidden = not by.scope.covers(Scope.CONFIGURE)
+    found = await control.configuration(hidden=hidden)
+    headers = {
+        "ETag": f'"{found.digest}"',
+        "Vary": "Authorization",
+        "Cache-Control": "no-store",
+    }
+    return Response(found.text, 200, headers, YAML[0])
+
+
+@router.post(
+    "/plan",
+    response_class=JSONResponse,
+    responses={200: {"model": ChangeBody}, **_INVALID, **answers(413, 415)},
+    openapi_extra=_yaml_body(required=False),
+)
 async def plan(
     request: Request,
     control: Daemon,
@@ -82,54 +157,125 @@ async def plan(
     body = await _body(request)
     if body:
         _require_yaml(request)
-    return _answer(await control.plan(body or None, force, file=file))
+    return _answer(await control.plan(body or None, force, file=file), dry_run=True)
 
 
-@router.post("/apply")
+@router.post(
+    "/apply",
+    response_class=JSONResponse,
+    responses={
+        200: {**_TAG, "model": ChangeBody},
+        **_ANOTHER,
+        **_INVALID,
+        **answers(
+            413,
+            415,
+            s409="The file owns the configuration (type `…:source`), or too much would be lost, "
+            "which `force=true` allows (type `…:loss`).",
+            s428="New content from the network needs `If-Match`.",
+        ),
+    },
+    openapi_extra=_yaml_body(required=True),
+)
 async def apply(
     request: Request,
     control: Daemon,
     by: Configurer,
+    match: IfMatch,
     force: Force = False,
     yes: Yes = None,
     confirm: Confirm = None,
+    dry_run: DryRun = False,
 ) -> Response:
     """Accepts the configuration in the body (application/yaml), and brings the kernel to it.
 
     With `confirm`, the one before comes back unless `/confirm` is asked for within so many
-    seconds. `force` also allows a service to take this machine's SSH port.
+    seconds. `force` also allows a service to take this machine's SSH port. From the network,
+    `If-Match` must be given, the running configuration must say `api: source: api`, and what runs
+    programs or names files must be as it runs or as in the machine's own file.
     """
     _require_yaml(request)
-    order = Order(by.who, "apply", force, _insists(yes, force), confirm)
-    return _answer(await control.apply(await _body(request), order))
+    network = _from_network(by)
+    if network and "if-match" not in request.headers:
+        raise HTTPException(
+            428,
+            "new content needs If-Match with the ETag of the configuration that it was made from "
+            "(GET /api/v1/configuration), or * to replace whichever runs",
+        )
+    order = Order(
+        by.who,
+        "apply",
+        force,
+        _insists(yes, force),
+        confirm,
+        match=match,
+        dry=dry_run,
+        network=network,
+    )
+    return _answer(await control.apply(await _body(request), order), dry_run)
 
 
-@router.post("/reload")
+@router.post(
+    "/reload",
+    response_class=JSONResponse,
+    responses={
+        200: {**_TAG, "model": ChangeBody},
+        **_ANOTHER,
+        **_INVALID,
+        **answers(
+            s409="The configuration is written over the network (type `…:source`), or too much "
+            "would be lost, which `force=true` allows (type `…:loss`).",
+        ),
+    },
+)
 async def reload(
-    control: Daemon, by: Configurer, force: Force = False, yes: Yes = None, confirm: Confirm = None
+    control: Daemon,
+    by: Configurer,
+    match: IfMatch,
+    force: Force = False,
+    yes: Yes = None,
+    confirm: Confirm = None,
+    dry_run: DryRun = False,
 ) -> Response:
     """Accepts what the daemon's file holds now, as `systemctl reload` does."""
-    return _answer(
-        await control.apply(None, Order(by.who, "reload", force, _insists(yes, force), confirm))
-    )
+    order = Order(by.who, "reload", force, _insists(yes, force), confirm, match=match, dry=dry_run)
+    return _answer(await control.apply(None, order), dry_run)
 
 
-@router.post("/confirm")
-async def confirm(control: Daemon, by: Configurer) -> ConfirmedBody:
+@router.post(
+    "/confirm", responses={**_CHANGED, **_ANOTHER, **answers(s409="Nothing waits for it.")}
+)
+async def confirm(
+    control: Daemon, by: Configurer, match: IfMatch, response: Response, dry_run: DryRun = False
+) -> ConfirmedBody:
     """Keeps the configuration that waits for confirmation."""
-    await control.confirm(by.who)
-    return ConfirmedBody(confirmed=True)
+    digest = await control.confirm(by.who, match=match, dry=dry_run)
+    response.headers["ETag"] = f'"{digest}"'
+    return ConfirmedBody(confirmed=not dry_run, dry_run=dry_run)
 
 
-@router.post("/rollback")
+@router.post("/rollback", responses={**_CHANGED, **_ANOTHER, **_INVALID})
 async def rollback(
-    control: Daemon, by: Configurer, number: Annotated[int | None, Query(ge=1)] = None
+    control: Daemon,
+    by: Configurer,
+    match: IfMatch,
+    response: Response,
+    number: Number = None,
+    dry_run: DryRun = False,
 ) -> RollbackBody:
     """Goes back to an accepted configuration, by default the one before. What waits for
     confirmation is given up. Drains and weights stay as they are."""
-    done = await control.rollback(number, by.who)
+    done = await control.rollback(number, by.who, match=match, dry=dry_run)
+    if not dry_run:
+        response.headers["ETag"] = f'"{done.digest}"'
     return RollbackBody(
-        number=done.number, changed=done.changed, file=done.file, file_differs=done.file_differs
+        number=done.number,
+        changed=done.changed,
+        dry_run=dry_run,
+        digest=done.digest,
+        summary=list(done.summary),
+        file=done.file,
+        file_differs=done.file_differs,
     )
 
 
@@ -151,13 +297,15 @@ async def history(control: Daemon, _: Reader) -> HistoryBody:
     )
 
 
-@router.get("/diff")
-async def diff(
-    control: Daemon, _: Reader, number: Annotated[int | None, Query(ge=1)] = None
-) -> PlainTextResponse:
+@router.get("/diff", response_class=PlainTextResponse, responses=_INVALID)
+async def diff(control: Daemon, _: Reader, number: Number = None) -> PlainTextResponse:
     """How an accepted configuration, by default the one before, differs from the running one: a
     unified diff without secrets, empty if it does not."""
     return PlainTextResponse(await control.diff(number))
+
+
+def _from_network(by: Caller) -> bool:
+    return by.scope is not Scope.LOCAL
 
 
 def _insists(yes: bool | None, force: bool) -> bool:
@@ -182,14 +330,18 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _answer(outcome: ApplyOutcome) -> Response:
+def _answer(outcome: ApplyOutcome, dry_run: bool) -> Response:
     if outcome.problems:
         return answer_problems(outcome.problems)
-    warnings = json.dumps([asdict(warning) for warning in outcome.warnings]).encode()
-    changed = json.dumps(outcome.changed).encode()
-    summary = json.dumps(outcome.summary).encode()
-    body = b'{"changed": %b, "summary": %b, "steps": %b, "warnings": %b}' % (
-        *(changed, summary),
-        *(outcome.steps, warnings),
-    )
-    return Response(body, media_type="application/json")
+    told = {
+        "changed": outcome.changed,
+        "dry_run": dry_run,
+        "digest": outcome.digest,
+        "summary": outcome.summary,
+        "warnings": [asdict(warning) for warning in outcome.warnings],
+    }
+    # The steps are JSON already, and may be megabytes.
+    body = b'%b, "steps": %b}' % (json.dumps(told).encode()[:-1], outcome.steps)
+    # Of what runs, not of what would.
+    headers = None if dry_run else {"ETag": f'"{outcome.digest}"'}
+    return Response(body, 200, headers, "application/json")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel
+from starlette.responses import StreamingResponse
 
 from tula.api.callers import Reader
 from tula.api.dependencies import Daemon
+from tula.api.streams import Streams
 from tula.model.event import EventKind
 
 router = APIRouter(tags=["events"])
@@ -62,4 +64,42 @@ async def events(
             )
             for event in page.events
         ],
+    )
+
+
+@router.get(
+    "/events/stream",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Server-sent events: `id` is EPOCH:NUMBER, `data` an event as JSON. An "
+            "event `gap` says that some before it are missing. A comment each 15 s when nothing "
+            "happens.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def stream(
+    request: Request,
+    control: Daemon,
+    _: Reader,
+    last_event_id: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[0-9A-Za-z_-]{1,64}:[0-9]{1,15}$",
+            description="The `id` of the last event that the client has; without it, what happens "
+            "from now on is sent.",
+        ),
+    ] = None,
+) -> StreamingResponse:
+    """Events as they happen, until the client goes."""
+    last = None
+    if last_event_id is not None:
+        epoch, _colon, number = last_event_id.rpartition(":")
+        last = epoch, int(number)
+    streams: Streams = request.app.state.streams
+    return StreamingResponse(
+        streams.open(control, last),
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        media_type="text/event-stream",
     )

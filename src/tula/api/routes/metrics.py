@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from tula.api.callers import Reader
 from tula.api.dependencies import Daemon
@@ -12,7 +12,7 @@ from tula.metrics.render import CONTENT_TYPE
 router = APIRouter(tags=["metrics"])
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(control: Daemon, _: Reader) -> Response:
     """Text in the format of Prometheus."""
     return Response(await control.metrics(), headers={"Content-Type": CONTENT_TYPE})

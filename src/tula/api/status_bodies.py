@@ -1,0 +1,172 @@
+"""The object of ``tula status --json``, as the OpenAPI document describes it.
+
+It is made by ``tula.engine.status``, where it may be large, and sent as it is: these models check
+nothing when it is sent, a test does.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+
+class CountBody(BaseModel):
+    """What was counted since the service or backend was there."""
+
+    packets: int
+    bytes: int
+
+
+class RateBody(BaseModel):
+    """A second, over the last seconds; `new_flows` is not counted."""
+
+    packets: float
+    bytes: float
+    new_flows: float | None
+
+
+class TunnelBody(BaseModel):
+    """A tunnel's two ends, and what the other end must know."""
+
+    kind: str
+    local: str
+    remote: str
+    id: int | None = Field(default=None, description="VXLAN's network identifier.")
+    port: int | None = Field(default=None, description="UDP port of VXLAN and GUE.")
+    mac: str | None = Field(default=None, description="The MAC of the backend's end (VXLAN).")
+
+
+class StatusBackendBody(BaseModel):
+    """One backend. `state` is up, down, draining, disabled or unknown (never checked, in
+    service); `since` is when it came to be up or down, in seconds since the epoch."""
+
+    name: str
+    address: str | list[str]
+    weight: int = Field(description="The configuration's.")
+    packets: int
+    bytes: int
+    rates: RateBody | None
+    state: str
+    reason: str
+    since: float | None
+    effective_weight: int
+    connections: int | None
+    warning: str
+    tunnel: TunnelBody | None
+
+
+class StatusServiceBody(BaseModel):
+    """One service. `left` is what backends counted that it no longer has, `no_backend` the packets
+    that none of its backends could take."""
+
+    name: str
+    vips: list[str]
+    protocols: list[str]
+    ports: list[str]
+    forwarding: str
+    scheduler: str
+    path: str = Field(description="What moves its packets: nftables.")
+    checked: bool = Field(description="Whether it has health checks.")
+    packets: int
+    bytes: int
+    no_backend: int
+    left: CountBody
+    rates: RateBody | None
+    panic: bool = Field(description="All backends serve, since few are up.")
+    backends: list[StatusBackendBody]
+
+
+class TableBody(BaseModel):
+    """A table of connections."""
+
+    entries: int
+    size: int
+
+
+class StatusConfigurationBody(BaseModel):
+    """The running configuration. Times are in seconds since the epoch; `digest` is the SHA-256 of
+    its text, and its ETag; `file_differs`: the daemon's file holds another one."""
+
+    digest: str | None
+    accepted: float | None
+    file: str
+    source: str = Field(description="Who owns it: file or api.")
+    file_differs: bool
+    file_differs_since: float | None
+    confirm_until: float | None
+
+
+class KernelBody(BaseModel):
+    """Whether the kernel is as the configuration wants it; `interfaces` are those where clients'
+    packets arrive, and how they are."""
+
+    in_sync: bool
+    differences: list[str]
+    forwards: bool
+    compared: float | None
+    interfaces: dict[str, str] | None
+
+
+class PlacedProblemBody(BaseModel):
+    """A problem or a warning of a configuration, with its place in the text."""
+
+    message: str
+    path: str
+    line: int | None
+    column: int | None
+    file: str
+
+
+class RefusalBody(BaseModel):
+    """The file's configuration was refused."""
+
+    since: float
+    problems: list[PlacedProblemBody]
+
+
+class DaemonConfigurationBody(BaseModel):
+    """The daemon's file."""
+
+    path: str
+    accepted_at: float | None
+    refused: RefusalBody | None
+
+
+class CycleBody(BaseModel):
+    """The last cycle; `reaction` is in seconds, from a health check's verdict."""
+
+    time: float
+    seconds: float
+    outcome: str
+    error: str | None
+    reaction: float | None
+
+
+class DaemonBody(BaseModel):
+    """The daemon itself; `problems` is what does not work now."""
+
+    pid: int
+    version: str
+    started: float
+    configuration: DaemonConfigurationBody
+    problems: list[str]
+    last_cycle: CycleBody | None
+
+
+class SummaryBody(BaseModel):
+    """All in a line; `fine`: nothing is down, and the kernel is in sync."""
+
+    fine: bool
+    text: str
+
+
+class StatusBody(BaseModel):
+    """The state of services, backends and the daemon: what `tula status --json` prints."""
+
+    services: list[StatusServiceBody]
+    counters: dict[str, CountBody]
+    connections: dict[str, TableBody]
+    configuration: StatusConfigurationBody | None
+    kernel: KernelBody
+    daemon: DaemonBody | None
+    problems: list[str]
+    summary: SummaryBody
