@@ -141,6 +141,13 @@ class CycleBody(BaseModel):
     reaction: float | None
 
 
+class NetworkBody(BaseModel):
+    """Where the network is answered; `fingerprint` is the SHA-256 of the certificate."""
+
+    listening: list[str]
+    fingerprint: str | None
+
+
 class DaemonBody(BaseModel):
     """The daemon itself; `problems` is what does not work now."""
 
@@ -149,6 +156,7 @@ class DaemonBody(BaseModel):
     started: float
     configuration: DaemonConfigurationBody
     problems: list[str]
+    network: NetworkBody
     last_cycle: CycleBody | None
 
 

@@ -41,6 +41,7 @@ from tula.engine.control import (
     ConfigurationText,
     DaemonFacts,
     Match,
+    NetworkFacts,
     Order,
     Overridden,
     Rollback,
@@ -80,6 +81,7 @@ class Components:
     supervisor: Supervisor
     counters: Callable[[], Mapping[str, Count]] = dict
     """What the daemon counts beside the data path, by name."""
+    network: Callable[[], NetworkFacts] = NetworkFacts
 
 
 class LocalControl:
@@ -340,6 +342,7 @@ class LocalControl:
     def _facts(self, snapshot: Snapshot) -> DaemonFacts:
         path, deferred = self._components.watch.path, snapshot.deferred
         tentative = snapshot.tentative
+        network = self._components.network()
         waiting = (f"{path} is not taken yet: {deferred}",) if deferred else ()
         return DaemonFacts(
             pid=os.getpid(),
@@ -351,7 +354,8 @@ class LocalControl:
             source=str(source_of(snapshot.configuration)),
             differs_since=None if deferred else snapshot.file.differs_since,
             confirm_until=None if tentative is None else tentative.until_wall,
-            problems=waiting + snapshot.problems,
+            problems=waiting + snapshot.problems + network.problems,
+            network=network,
             digest=self._digest_of(snapshot.configuration),
             last_cycle=snapshot.last_cycle,
         )

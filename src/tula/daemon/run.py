@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tula.daemon.announcements import Announcements
 from tula.daemon.checks import CheckPlanner, Checks
 from tula.daemon.connection_counts import LIMIT, ConnectionCounter
 from tula.daemon.drift import DriftDetector
+from tula.daemon.gateway import Gateway
 from tula.daemon.journal import is_journal, prefix_level
 from tula.daemon.large_packets import LargePacketWatch
 from tula.daemon.local_control import Components, LocalControl
@@ -80,13 +81,17 @@ def run(
     sys.setswitchinterval(_SWITCH)
     store = Store(state_dir)
     with store.owned():
-        daemon = _assemble(file, store, make_adapters, watch, force)
+        processes = GatewayProcesses()
+        daemon = _assemble(
+            file, store, make_adapters, watch, force, (state_dir, run_dir, processes)
+        )
         with daemon.components.events.stored(EventFile(state_dir, on_failure=_tell_unsaved)):
             try:
                 status = asyncio.run(
                     _live(daemon, serve, run_dir, socket_group, interval or _DRIFT)
                 )
             finally:
+                daemon.gateway.close()
                 daemon.components.loop.close()
                 daemon.writer.end(daemon.components.checks.findings())
                 daemon.control.close()
@@ -106,11 +111,17 @@ class _Daemon:
     kernel_events: KernelEvents
     announcements: Announcements
     large_packets: LargePacketWatch
-    gateways: GatewayProcesses = field(default_factory=GatewayProcesses)
+    gateway: Gateway
+    gateways: GatewayProcesses
 
 
 def _assemble(
-    path: Path, store: Store, make_adapters: MakeAdapters, follow_file: bool, force: bool
+    path: Path,
+    store: Store,
+    make_adapters: MakeAdapters,
+    follow_file: bool,
+    force: bool,
+    network: tuple[Path, Path, GatewayProcesses],
 ) -> _Daemon:
     adapters, events, file = make_adapters(), EventLog(), FileWatch(path)
     kernel_events, supervisor = KernelEvents(), Supervisor(events)
@@ -144,13 +155,30 @@ def _assemble(
     wake.append(lambda: loop.trigger(Trigger.HEALTH))
     announcements = Announcements(adapters.network, KernelAnnouncer())
     large_packets = LargePacketWatch(KernelLargePackets, KernelSenderTeller())
+    state_dir, run_dir, gateways = network
+    gateway = Gateway(state_dir, run_dir, events, gateways)
     components = Components(
-        loop, checker, checks, events, file, supervisor, lambda: large_packets.counters
+        loop,
+        checker,
+        checks,
+        events,
+        file,
+        supervisor,
+        lambda: large_packets.counters,
+        lambda: gateway.facts,
     )
     control = LocalControl(components, make_adapters, store)
-    loop.followers += [announcements.follow, large_packets.follow]
+    loop.followers += [announcements.follow, large_packets.follow, gateway.follow]
     return _Daemon(
-        balancer, writer, components, control, kernel_events, announcements, large_packets
+        balancer,
+        writer,
+        components,
+        control,
+        kernel_events,
+        announcements,
+        large_packets,
+        gateway,
+        gateways,
     )
 
 
@@ -219,6 +247,7 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
         parts.supervisor.keep("rates", lambda: _sample(control)),
         parts.supervisor.keep("announcements", daemon.announcements.run),
         parts.supervisor.keep("large-packets", daemon.large_packets.run),
+        parts.supervisor.keep("gateway", daemon.gateway.run),
     ]
     watchdog = watchdog_interval()
     if watchdog is not None:

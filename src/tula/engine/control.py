@@ -7,7 +7,7 @@ kernel or takes long runs in another thread or process.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -195,6 +195,16 @@ class Cycle:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """Where the network is answered: ``https://10.0.0.2:8420``; what of it does not work, and the
+    SHA-256 of the certificate in hexadecimal, empty while there is none."""
+
+    listening: tuple[str, ...] = ()
+    fingerprint: str = ""
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonFacts:
     """The daemon itself, for ``describe_status``. Times are in seconds since the epoch.
 
@@ -218,6 +228,7 @@ class DaemonFacts:
     digest: str | None = None
     """SHA-256 of the accepted configuration's text"""
     last_cycle: Cycle | None = None
+    network: NetworkFacts = field(default_factory=NetworkFacts)
     version: str = __version__
 
 

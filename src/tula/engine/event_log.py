@@ -18,6 +18,7 @@ from tula.plan.backend_status import DEADLINE_PASSED, BackendStatuses
 
 _LOUD = frozenset(
     {
+        EventKind.API_WARNING,
         EventKind.BACKEND_DOWN,
         EventKind.BACKEND_DIAGNOSED,
         EventKind.BACKEND_WARNING,

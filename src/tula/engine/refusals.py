@@ -58,8 +58,8 @@ class _Bucket:
         return (1 - self.left) * seconds
 
 
-class _Buckets:
-    """One for each client; the one that was used least lately goes first."""
+class Buckets:
+    """One for each client, refilled by time; the one that was used least lately goes first."""
 
     def __init__(self, most: int, seconds: float) -> None:
         self._most, self._seconds = most, seconds
@@ -79,7 +79,7 @@ class FailedAttempts:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._of = _Buckets(_FAILURES, _PER_FAILURE)
+        self._of = Buckets(_FAILURES, _PER_FAILURE)
 
     def note(self, address: str) -> float:
         """Notes one; 0 if it may be answered as what it is, else the seconds to wait (429)."""
@@ -96,7 +96,7 @@ class RefusalLog:
         logged since the last line about it."""
         self._log = log
         self._clock = clock
-        self._of = _Buckets(_LINES, _PER_LINE)
+        self._of = Buckets(_LINES, _PER_LINE)
         self._all = _Bucket(_ALL_LINES, clock())
         self._unlogged: OrderedDict[str, int] = OrderedDict()
         self.counts: Counter[str] = Counter()

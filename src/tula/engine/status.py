@@ -232,6 +232,10 @@ def _daemon(facts: DaemonFacts) -> dict[str, Any]:
             else {"since": refused.since, "problems": [asdict(p) for p in refused.problems]},
         },
         "problems": list(facts.problems),
+        "network": {
+            "listening": list(facts.network.listening),
+            "fingerprint": facts.network.fingerprint or None,
+        },
         "last_cycle": None
         if cycle is None
         else {
