@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from tula.cli.main import app
+from tula.cli.remote import is_remote
 
 
 def all_commands(
@@ -21,3 +22,10 @@ def all_commands(
     for group in at.registered_groups:
         assert group.typer_instance is not None
         yield from all_commands(group.typer_instance, f"{before}{group.typer_instance.info.name} ")
+
+
+DECIDED = dict(all_commands())
+REMOTE = sorted(name for name, command in DECIDED.items() if is_remote(command))
+"""What can ask a daemon on another machine."""
+HERE = sorted(name for name, command in DECIDED.items() if is_remote(command) is False)
+"""What works on the machine that it runs on."""

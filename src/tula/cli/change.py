@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -31,7 +33,14 @@ from tula.cli.common import (
     require_yes,
     warn,
 )
-from tula.cli.daemon import daemon_errors, daemon_of, insist, placed, require_daemon
+from tula.cli.daemon import (
+    daemon_errors,
+    daemon_of,
+    insist,
+    placed,
+    replaced_meanwhile,
+    require_daemon,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +60,14 @@ ConfirmIn = Annotated[
         "--confirm",
         metavar="TIME",
         help="Go back by itself unless tula confirm comes in this time, such as 60s.",
+    ),
+]
+Replaces = Annotated[
+    str | None,
+    typer.Option(
+        "--replaces",
+        metavar="DIGEST",
+        help="Only if this configuration runs: configuration.digest of tula status --json.",
     ),
 ]
 Verbose = Annotated[
@@ -97,6 +114,7 @@ def plan(
 def apply(
     file: MaybeFile = None,
     confirm: ConfirmIn = None,
+    replaces: Replaces = None,
     yes: Yes = False,
     verbose: Verbose = False,
     force: Force = False,
@@ -109,9 +127,11 @@ def apply(
     A daemon that runs does it, whatever the path of F; without F it takes its own file.
     """
     seconds = _confirm_in(confirm)
+    if replaces is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", replaces):
+        fail(WRONG, f"tula: --replaces: {replaces!r} is no digest; give 8 of its digits or more")
     daemon = daemon_of(run_dir, state_dir)
     if daemon is not None:
-        _apply_by(daemon, file, _Wish(force, yes, seconds), Shows(json, verbose))
+        _apply_by(daemon, file, _Wish(force, yes, seconds, replaces), Shows(json, verbose))
         return
     if seconds is not None:
         fail(
@@ -124,6 +144,11 @@ def apply(
     store = open_store(state_dir)
     name, configuration = config_of(file, store)
     warn(name, configuration)
+    if replaces is not None:
+        from tula.engine.history import digest_of
+
+        with errors():
+            _require_expected(digest_of(store.configuration() or b""), replaces)
     with errors():
         losses, record = prepare_acceptance(store, configuration, caller(), "apply")
     if losses and not yes:
@@ -235,6 +260,7 @@ class _Wish(NamedTuple):
     force: bool
     yes: bool
     confirm: float | None
+    replaces: str | None = None
 
 
 def _apply_by(daemon: Client, file: Path | None, wish: _Wish, show: Shows) -> None:
@@ -244,11 +270,28 @@ def _apply_by(daemon: Client, file: Path | None, wish: _Wish, show: Shows) -> No
     def name() -> str:
         return str(file) if file is not None else _file_of(daemon)
 
-    def ask(yes: bool) -> dict[str, Any]:
-        answer = daemon.apply(source, force=wish.force, yes=yes, confirm=wish.confirm)
+    def send(yes: bool, instead: str | None) -> dict[str, Any]:
+        answer = daemon.apply(source, instead, force=wish.force, yes=yes, confirm=wish.confirm)
         return dict(answer)
 
+    def ask(yes: bool) -> dict[str, Any]:
+        from tula.cli.client import DaemonError
+
+        # Whatever the daemon's own file holds is meant, unless a question about it was answered.
+        bound = source is not None or wish.replaces is not None or yes is not wish.yes
+        try:
+            return send(yes, before if bound else None)
+        except DaemonError as error:
+            if not error.outdated:
+                raise
+        runs = daemon.digest()
+        if source is None or sha256(source).hexdigest() != runs:
+            replaced_meanwhile(daemon, runs)
+        # Somebody had the very same accepted, such as tula run --watch.
+        return send(yes, runs)
+
     with daemon_errors(name):
+        before = _expected(daemon, wish.replaces)
         outcome = insist(ask, wish.yes)
     _warn(outcome, name)
     show_changes(
@@ -257,6 +300,27 @@ def _apply_by(daemon: Client, file: Path | None, wish: _Wish, show: Shows) -> No
     )
     if wish.confirm is not None:
         print(f"goes back in {wish.confirm:g}s unless you run tula confirm", file=sys.stderr)
+
+
+def _expected(daemon: Client, replaces: str | None) -> str | None:
+    """The digest of the configuration that is to be replaced: of what runs now, if the user names
+    no other by its digest or the beginning of that."""
+    runs = daemon.digest()
+    if replaces is None:
+        return runs
+    if runs is None:
+        fail(FAILED, "tula: --replaces: this daemon is too old to compare; restart it")
+    _require_expected(runs, replaces)
+    return runs
+
+
+def _require_expected(runs: str, replaces: str) -> None:
+    if not runs.startswith(replaces.lower()):
+        fail(
+            FAILED,
+            f"tula: --replaces: another configuration runs, {runs[:12]}; tula history tells who "
+            "had it accepted, tula diff what it changed",
+        )
 
 
 def _file_of(daemon: Client) -> str:

@@ -22,7 +22,8 @@ _READING = 30.0
 """The same for what changes nothing: a monitor waits for it."""
 _TIMEOUT = 120.0
 """Seconds without a byte; a first apply of a large configuration takes some ten."""
-_CONFLICT = 409
+_NOT_FOUND, _CONFLICT, _OUTDATED = 404, 409, 412
+_NONE: Mapping[str, str] = {}
 _ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
 _DENIED = frozenset({401, 403, 408, 412, 428, 429})
 """Answers to what was written well, and is not done all the same."""
@@ -55,6 +56,11 @@ class DaemonError(Exception):
         return self.status in (401, 403)
 
     @property
+    def outdated(self) -> bool:
+        """Whether the change was made for another configuration than the one that runs."""
+        return self.status == _OUTDATED
+
+    @property
     def may_insist(self) -> bool:
         """Whether it is done when asked for with ``yes``."""
         return self.status == _CONFLICT and self.kind in ("", "loss")
@@ -64,7 +70,7 @@ class Answer(NamedTuple):
     """What HTTP answered."""
 
     status: int
-    retry_after: str | None
+    headers: http.client.HTTPMessage
     body: bytes
 
 
@@ -149,33 +155,61 @@ class Client:
         query = _query(force=force, file=file and source is None)
         return self._ask("POST", f"/plan{query}", source, "application/yaml")
 
+    def digest(self) -> str | None:
+        """The digest of the configuration that runs; None: this daemon is too old to say."""
+        answer = self._exchange("GET", "/configuration")
+        if answer.status == _NOT_FOUND:
+            return None
+        if answer.status >= 300:
+            self._read(answer)
+        return str(answer.headers.get("ETag", "")).strip('"') or None
+
     def apply(
         self,
         source: bytes | None,
+        instead: str | None = None,
         *,
         force: bool = False,
         yes: bool = False,
         confirm: float | None = None,
     ) -> Any:
-        """Has the daemon accept a configuration; None: that of its file."""
+        """Has the daemon accept a configuration; None: that of its file.
+
+        ``instead`` is the digest of the one that must run by then; else DaemonError, ``outdated``.
+        """
         path = "/reload" if source is None else "/apply"
         # Without it, yes is what force is.
         query = _query(force=force, yes="true" if yes else "false", confirm=confirm)
-        return self._ask("POST", path + query, source, "application/yaml")
+        more = {} if instead is None else {"If-Match": f'"{instead}"'}
+        return self._ask("POST", path + query, source, "application/yaml", more)
 
-    def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:
-        return self._read(self._exchange(method, path, body, kind))
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        more: Mapping[str, str] = _NONE,
+    ) -> Any:
+        return self._read(self._exchange(method, path, body, kind, more))
 
     def _exchange(
-        self, method: str, path: str, body: bytes | None = None, kind: str = ""
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        more: Mapping[str, str] = _NONE,
     ) -> Answer:
         timeout = self.patience if method == "GET" else _TIMEOUT
         connection = self.way.open(timeout)
-        headers = dict(self.way.headers) | ({} if body is None else {"Content-Type": kind})
+        headers = {**self.way.headers, **more}
+        if body is not None:
+            headers["Content-Type"] = kind
         try:
             connection.request(method, PREFIX + path, body, headers)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.getheader("Retry-After"), answer.read())
+            return Answer(answer.status, answer.headers, answer.read())
         except http.client.HTTPException:
             message = f"the daemon at {self.way.name} ended before it answered"
             raise DaemonError(0, [{"message": message}]) from None

@@ -73,6 +73,25 @@ def daemon_errors(file: Callable[[], str] | None = None) -> Iterator[None]:
         fail(WRONG if error.wrong_input else FAILED, *_lines(error, file))
 
 
+def replaced_meanwhile(daemon: Client, runs: str | None) -> NoReturn:
+    """Ends a command whose change was for another configuration than the one that ``runs``, by its
+    digest: tells who had that accepted."""
+    import time
+
+    last = next(iter(daemon.get("/history")["entries"][-1:]), {"digest": None})
+    if last["digest"] == runs:
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(last["time"]))
+        by = f" by {last['by']}" if last["by"] else ""
+        told = f"number {last['number']}, {last['how'] or 'accepted'}{by} at {when}"
+    else:
+        told = "one that waits for tula confirm"
+    fail(
+        FAILED,
+        f"tula: another configuration runs than when you asked: {told}; nothing was changed; "
+        "look at it (tula diff), and ask again",
+    )
+
+
 def insist(ask: Callable[[bool], T], yes: bool) -> T:
     """Asks the daemon for a change; when that would take much out of service, asks the user.
 

@@ -114,7 +114,8 @@ class Server:
         if answer.status in (401, 403):
             return f"{self.name}: {message} (the token in {self.token_file})"
         if answer.status == 429:
-            wait = f"; ask again in {answer.retry_after} s" if answer.retry_after else ""
+            seconds = answer.headers.get("Retry-After")
+            wait = f"; ask again in {seconds} s" if seconds else ""
             return f"{self.name}: {message}{wait}"
         return f"{self.name}: {message}" if answer.status in _GATEWAY else message
 

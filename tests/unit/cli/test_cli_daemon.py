@@ -311,7 +311,7 @@ def test_the_daemon_accepts_what_it_is_given(
     text = (tmp_path / "tula.yaml").read_bytes()
     assert daemon.done == [
         ("apply", None, Order(how="reload")),
-        ("apply", text, Order(how="apply")),
+        ("apply", text, Order(how="apply", match=frozenset({daemon.digest}))),
         ("apply", None, Order(how="reload")),
         ("apply", None, Order(how="reload", force=True)),
     ]

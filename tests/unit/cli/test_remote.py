@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from support.certificates import Certificate, make_certificate
-from support.cli_commands import all_commands
+from support.cli_commands import DECIDED, HERE, REMOTE
 from support.fake_control import NOW, FakeControl, make_events
 from support.served import served
 from support.tls_front import TOKEN, Front, problem, tls_front
@@ -22,8 +22,6 @@ from tula.cli.remote import is_remote
 from tula.engine.history import Entry
 from unit.cli.conftest import CONFIGURATION
 
-DECIDED = dict(all_commands())
-REMOTE = sorted(name for name, command in DECIDED.items() if is_remote(command))
 LB1 = ["--server", "https://lb1", "--token-file", "DOC/lb1.token"]
 NEEDS = {
     "check": ["-f", "F"],
@@ -33,8 +31,6 @@ NEEDS = {
     "backend instructions": ["-f", "F", "b1"],
 }
 """What a command cannot be called without."""
-HERE = sorted(name for name, command in DECIDED.items() if is_remote(command) is False)
-
 CALLS = {
     "apply": [["apply", "-f", "DOC/tula.yaml"], ["apply"], ["apply", "--confirm", "60s", "--json"]],
     "confirm": [["confirm"]],
