@@ -18,6 +18,8 @@ import pytest
 
 from support.in_process import InProcess, call_tula
 from support.lab_configurations import service_of, write_config
+from support.machines import differences, machine
+from support.running import Running
 from support.snapshots import observe, snapshot, sysctls
 from tula.lab import Lab, Network, flat, serve_tcp, tcp_ask
 
@@ -123,6 +125,30 @@ def test_the_machine_is_as_before_the_first_apply(
     ]
     assert snapshot(lb) == before
     assert sysctls(lb) == set_before
+
+
+def test_its_commands_do_it_without_tula(network: Network, tmp_path: Path) -> None:
+    """What the package leaves on a machine from which it is removed."""
+    lb = network.lb
+    before = machine(lb)
+    nothing = call_tula(lb, "clear", "--dry-run")
+    assert nothing.stdout == "# Nothing to remove.\n"
+    web = service_of(network, health={"type": "tcp", "interval": "200ms", "rise": 1})
+    far = {**web, "ports": [81], "forwarding": "l3", "tunnel": "vxlan"}
+    path = write_config(tmp_path / "tula.yaml", {"web": web, "far": far})
+    with Running(lb, path) as daemon:
+        daemon.wait_until_at_rest()
+        # A daemon that runs is no hindrance: this only prints.
+        assert call_tula(lb, "clear", "--dry-run").stdout
+    during = machine(lb)
+    commands = call_tula(lb, "clear", "--dry-run").stdout.splitlines()
+    words = ("nft delete table", "ip link del", "ip address del", "rule flush", "sysctl")
+    assert all(any(word in line for line in commands) for word in words)
+    assert not differences(during, machine(lb)), "it only printed"
+    for line in commands:
+        lb.run(["sh", "-c", line])
+    assert not differences(before, machine(lb))
+    assert call_tula(lb, "clear", "--dry-run").stdout == nothing.stdout
 
 
 def test_a_vip_that_was_there_is_used_and_stays(network: Network, configuration: Path) -> None:

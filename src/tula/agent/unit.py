@@ -43,6 +43,8 @@ class Unit:
 # Written by "tula backend join", removed by "tula backend leave".
 [Unit]
 Description=Tula: VIPs and tunnels of a backend
+# Where Tula was removed and the machine never left, there is nothing to run.
+ConditionPathExists={str(sys.executable).replace("%", "%%")}
 After=nftables.service systemd-sysctl.service systemd-modules-load.service
 Before=network-pre.target
 Wants=network-pre.target

@@ -27,8 +27,10 @@ from tula.cli.common import (
     duration,
     errors,
     fail,
+    kernel_adapters,
     open_balancer,
     open_store,
+    print_json,
     problems,
     require_yes,
     warn,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from tula.config.load import LoadedConfig
     from tula.engine.balancer import Balancer
     from tula.engine.change import Change, Outcome
+    from tula.model.command import Command
     from tula.model.config import Config
 
 _LONGEST = 86400
@@ -204,11 +207,21 @@ def _confirm_in(text: str | None) -> float | None:
 
 
 def clear(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print commands that do it without tula.")
+    ] = False,
     json: Json = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
     """Remove from the kernel everything that tula made, and nothing else."""
+    if dry_run:
+        from tula.engine.removal import removal_commands
+
+        with errors():
+            commands = removal_commands(kernel_adapters(), open_store(state_dir))
+        show_commands(commands, as_json=json)
+        return
     daemon = daemon_of(run_dir, state_dir)
     if daemon is not None:
         fail(
@@ -224,6 +237,17 @@ def clear(
         *(bool(change), (), describe_steps(change), Shows(json, verbose=True)),
         "nothing to remove",
     )
+
+
+def show_commands(commands: Sequence[Command], as_json: bool) -> None:
+    """For a shell, one a line."""
+    if as_json:
+        print_json({"commands": [str(each) for each in commands]})
+        return
+    for each in commands:
+        print(each)
+    if not commands:
+        print("# Nothing to remove.")
 
 
 def _read(file: Path) -> bytes:

@@ -104,7 +104,11 @@ def exec(
 @contextmanager
 def _errors() -> Iterator[None]:
     """Turns errors of the lab into a line, and Ctrl-C into exit status 130."""
-    from tula.lab.guard import LabError
+    try:
+        from tula.lab.guard import LabError
+    except ModuleNotFoundError:
+        # A Debian package of its own: the lab and what it draws with is not needed to balance.
+        fail(FAILED, "tula: the lab is in another package: apt install tula-lab")
 
     try:
         yield

@@ -166,8 +166,6 @@ def _key(declared: Declared, partial: bool) -> Any:
     elif partial or default is not MISSING:
         more["default"] = () if default is MISSING else default
         more["json_schema_extra"] = _default_shown(declared)
-    if setting.values is Form.INTERFACES:
-        more["json_schema_extra"] = {"minItems": 1}
     return Key(description=setting.about, alias=setting.key or None, **more)
 
 

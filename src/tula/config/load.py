@@ -142,6 +142,8 @@ def _read(root: MapNode, positions: Positions) -> tuple[dict[str, Any], list[Pro
 
 def _warnings(config: Config, services: list[Merged]) -> list[Problem]:
     warnings = []
+    if not services:
+        warnings.append(Problem(("services",), "there are none yet, so nothing is served"))
     for service in services:
         announce = service.value.announce
         if isinstance(announce, str) and announce not in config.interfaces:

@@ -27,7 +27,7 @@ def top_problems(root: Value, config: Config, services: list[Merged]) -> Iterato
     raw = root if isinstance(root, dict) else {}
     if "interfaces" not in raw:
         yield Problem((), "needs 'interfaces'; give those where clients' packets arrive: [eth0]")
-    elif raw["interfaces"] == []:
+    elif raw["interfaces"] == [] and services:
         yield Problem(("interfaces",), "needs at least one interface, such as [eth0]")
     if "services" not in raw:
         yield Problem((), "needs 'services'; give a map of services by name, {} for none")

@@ -29,8 +29,15 @@ def json_schema() -> dict[str, object]:
         "title": "tula.yaml",
         **schema,
         "required": ["interfaces", "services"],
-        "allOf": [_required_unless_default(key) for key in REQUIRED_KEYS],
+        "allOf": [*map(_required_unless_default, REQUIRED_KEYS), _INTERFACES_FOR_SERVICES],
     }
+
+
+_INTERFACES_FOR_SERVICES: dict[str, object] = {
+    "if": {"properties": {"services": {"minProperties": 1}}},
+    "then": {"properties": {"interfaces": {"minItems": 1}}},
+}
+"""A machine that serves nothing yet needs none."""
 
 
 def _required_unless_default(key: str) -> dict[str, object]:

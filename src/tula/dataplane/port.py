@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tula.model.command import Command
 from tula.model.config import Config
 from tula.model.desired import DesiredState, SlotTable
 from tula.model.flow import Flow, FlowEntry
@@ -137,6 +138,9 @@ class DataPath(Protocol):
 
     def observe_presence(self) -> Observation:
         """Reads only what it takes to remove all of it, also what a newer Tula made."""
+
+    def removal(self, have: Observation) -> tuple[Command, ...]:
+        """What removes all of it, as commands for a machine without Tula; pure."""
 
     def diff(
         self, have: Observation | Receipt, want: DesiredState | None, memory: Memory

@@ -64,7 +64,10 @@ def summarize(answer: Json) -> Summary:
     services, kernel = answer["services"], answer["kernel"]
     forwards = kernel.get("forwards", True)
     parts = [_daemon(answer), _kernel(kernel), *_interfaces(kernel)]
-    parts += [_services(services, forwards), _backends(services, forwards)]
+    if services:
+        parts += [_services(services, forwards), _backends(services, forwards)]
+    else:
+        parts.append(Part(Grade.NOTE, "no services are configured, so nothing is served"))
     parts += _panics(services)
     unchecked = [s["name"] for s in services if not s.get("checked", True)]
     if unchecked and answer["daemon"] is not None:

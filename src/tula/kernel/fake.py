@@ -15,6 +15,7 @@ from tula.dataplane.nft.tunnel_devices import Tunnels, VxlanNeighbour, VxlanPeer
 from tula.dataplane.nft.tunnel_diff import TunnelChange
 from tula.kernel.events import Events
 from tula.kernel.failures import Failures, fallible
+from tula.model.command import Command, command
 from tula.model.config import IPAddress
 from tula.model.errors import KernelError
 from tula.model.host import HostAddress, HostView, Link, OwnedAddress, Route
@@ -162,6 +163,9 @@ class FakeProbeRoute:
     versions: set[int] = field(default_factory=set)
     refuse: str = ""
     failures: Failures = field(default_factory=Failures)
+
+    def removal(self) -> list[Command]:
+        return [command(f"ip -{version} rule flush protocol 84") for version in self.versions]
 
     @fallible("probe_route.ensure")
     def ensure(self, versions: Iterable[int]) -> bool:

@@ -20,6 +20,7 @@ from tula.dataplane.port import (
     Revision,
 )
 from tula.kernel.failures import Failures, fallible
+from tula.model.command import Command
 from tula.model.config import Config
 from tula.model.desired import DesiredBackend, DesiredService, DesiredState, SlotTable
 from tula.model.errors import StaleError
@@ -149,6 +150,10 @@ class FakeDataPath:
     @fallible("path.observe_presence")
     def observe_presence(self) -> FakeObservation:
         return FakeObservation(self.revision, self.state)
+
+    def removal(self, have: Observation) -> tuple[Command, ...]:
+        assert isinstance(have, FakeObservation)
+        return () if have.state is None else (Command(("remove", "services")),)
 
     def diff(
         self, have: Observation | Receipt, want: DesiredState | None, memory: Memory

@@ -21,7 +21,7 @@ from tula.dataplane.nft.numbering import merge_ids, plan_ids, replan_tables
 from tula.dataplane.nft.own_stack import Guarded, guarded
 from tula.dataplane.nft.recover import MapCounts, recover_ids, renamed_services
 from tula.dataplane.nft.retired import leaving_counts, leaving_marks, names_of
-from tula.dataplane.nft.ruleset import Key, MapName, Ruleset
+from tula.dataplane.nft.ruleset import FAMILY, TABLE, Key, MapName, Ruleset
 from tula.dataplane.nft.transaction import Transaction, in_turn
 from tula.dataplane.nft.tunnel_devices import Tunnels
 from tula.dataplane.nft.tunnel_diff import TunnelChange, diff_tunnels
@@ -42,6 +42,7 @@ from tula.kernel.nft_memory import dump_ids, recall_ids
 from tula.kernel.nft_stats import count_by_name, read_stats
 from tula.kernel.nftables import Nftables, next_generation
 from tula.kernel.tunnels import TunnelAdapter
+from tula.model.command import Command, command
 from tula.model.config import Config, Forwarding
 from tula.model.desired import DesiredState, SlotTable
 from tula.model.errors import KernelError, StaleError
@@ -187,6 +188,13 @@ class NftDataPath:
         revision = self._nftables.generation()
         there = Ruleset() if self._nftables.exists() else None
         return NftObservation(revision, there, self._tunnels.observe())
+
+    def removal(self, have: Observation) -> tuple[Command, ...]:
+        found = _observation(have)
+        table = (
+            (command(f"nft delete table {FAMILY} {TABLE}"),) if found.ruleset is not None else ()
+        )
+        return (*table, *(Command(("ip", "link", "del", name)) for name in found.tunnels.devices))
 
     def diff(
         self, have: Observation | Receipt, want: DesiredState | None, memory: Memory

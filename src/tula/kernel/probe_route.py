@@ -23,6 +23,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from tula.dataplane.nft.ids import PROBE_MARK
 from tula.kernel.network import OWNER
+from tula.model.command import Command, command
 from tula.model.errors import KernelError
 
 TABLE = 0x5475
@@ -39,6 +40,12 @@ _OFF = {errno.EAFNOSUPPORT, errno.EOPNOTSUPP}
 class ProbeRoute(Protocol):
     """Rules and routes for probes; known as Tula's by their protocol field, as addresses are."""
 
+    def removal(self) -> list[Command]:
+        """What removes those that are there, as commands for a machine without Tula.
+
+        Raises KernelError.
+        """
+
     def ensure(self, versions: Iterable[int]) -> bool:
         """Makes them for these IP versions (4, 6) and no others; returns whether anything changed.
 
@@ -51,6 +58,21 @@ class ProbeRoute(Protocol):
 
 class KernelProbeRoute:
     """The network namespace that the calling thread is in."""
+
+    def removal(self) -> list[Command]:
+        commands = []
+        try:
+            with IPRoute() as netlink:
+                for version, family in _FAMILIES.items():
+                    rules, routes = _ours(netlink, family)
+                    if rules:
+                        commands.append(command(f"ip -{version} rule flush protocol {OWNER}"))
+                    if routes:
+                        what = f"table {TABLE} proto {OWNER}"
+                        commands.append(command(f"ip -{version} route flush {what}"))
+        except (NetlinkError, OSError) as error:
+            raise KernelError(f"cannot read the routes of probes: {error}") from error
+        return commands
 
     def ensure(self, versions: Iterable[int]) -> bool:
         wanted = set(versions)
@@ -73,12 +95,7 @@ class KernelProbeRoute:
 
 def _bring(netlink: IPRoute, family: int, wanted: bool) -> bool:
     """Has rule and route of one family exactly once, or removes them; whether anything changed."""
-    rules = [rule for rule in netlink.get_rules(family=family) if _attr(rule, "PROTOCOL") == OWNER]
-    routes = [
-        route
-        for route in netlink.get_routes(family=family, table=TABLE)
-        if route["proto"] == OWNER and route.get_attr("RTA_TABLE") == TABLE
-    ]
+    rules, routes = _ours(netlink, family)
     good_rules = [rule for rule in rules if wanted and _is_rule(rule)]
     good_routes = [route for route in routes if wanted and _is_route(netlink, route)]
     changed = False
@@ -99,6 +116,17 @@ def _bring(netlink: IPRoute, family: int, wanted: bool) -> bool:
             _delete_route(netlink, family, route)
             changed = True
     return changed
+
+
+def _ours(netlink: IPRoute, family: int) -> tuple[list[Any], list[Any]]:
+    """Tula's rules and routes of one family."""
+    rules = [rule for rule in netlink.get_rules(family=family) if _attr(rule, "PROTOCOL") == OWNER]
+    routes = [
+        route
+        for route in netlink.get_routes(family=family, table=TABLE)
+        if route["proto"] == OWNER and route.get_attr("RTA_TABLE") == TABLE
+    ]
+    return rules, routes
 
 
 _RULE: dict[str, Any] = {

@@ -40,6 +40,7 @@ def test_what_is_required(schema: dict) -> None:
     needed = {
         rule["else"]["properties"]["services"]["additionalProperties"]["required"][0]
         for rule in schema["allOf"]
+        if "else" in rule
     }
     assert needed == {"vip", "ports", "forwarding", "backends"}
 

@@ -27,6 +27,12 @@ def answer(*services: tuple[str, list[str]], **others: Any) -> dict[str, Any]:
 
 CASES: list[tuple[str, dict[str, Any], bool, list[str]]] = [
     (
+        "as it is after installation",
+        answer(),
+        True,
+        ["kernel in sync", "no services are configured, so nothing is served"],
+    ),
+    (
         "all is up",
         answer(("web", ["up", "up"]), ("dns", ["up"])),
         True,
