@@ -126,9 +126,14 @@ def sysctls(host: Host) -> dict[str, str]:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """The files of a state directory without empty locks."""
+    """The files of a state directory without empty locks, and without the audit log, which grows
+    by what was refused as well."""
     found = {p.name: p.read_bytes() for p in directory.glob("*")} if directory.exists() else {}
-    return {name: content for name, content in found.items() if content or "lock" not in name}
+    return {
+        name: content
+        for name, content in found.items()
+        if (content or "lock" not in name) and not name.startswith("audit.")
+    }
 
 
 def observe(host: Host) -> Ruleset | None:

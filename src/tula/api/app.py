@@ -7,11 +7,13 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.responses import JSONResponse
 
+from tula.api.audit import AuditMiddleware
 from tula.api.callers import Reader
 from tula.api.document import make_document
 from tula.api.errors import add_handlers
 from tula.api.routes import backends, configuration, events, metrics, status, trace
 from tula.api.streams import Streams
+from tula.engine.audit import AuditLog
 from tula.engine.callers import GatewayProcesses
 from tula.engine.control import Control
 from tula.version import __version__
@@ -27,10 +29,13 @@ class _App(FastAPI):
         return self.openapi_schema
 
 
-def make_app(control: Control, gateways: GatewayProcesses | None = None) -> FastAPI:
+def make_app(
+    control: Control, gateways: GatewayProcesses | None = None, audit: AuditLog | None = None
+) -> FastAPI:
     """The API of one daemon. A new noun is a new router in this list.
 
-    ``gateways`` are the processes that are believed about who asks.
+    ``gateways`` are the processes that are believed about who asks; ``audit`` is told of every
+    change that is asked for.
     """
     app = _App(
         title="Tula",
@@ -44,6 +49,8 @@ def make_app(control: Control, gateways: GatewayProcesses | None = None) -> Fast
     app.state.gateways = gateways or GatewayProcesses()
     app.state.streams = Streams()
     add_handlers(app)
+    if audit is not None:
+        app.add_middleware(AuditMiddleware, log=audit)
     api = APIRouter(prefix=PREFIX)
     for noun in (status, events, trace, backends, configuration):
         api.include_router(noun.router)

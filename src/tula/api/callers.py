@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 from fastapi import HTTPException, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from tula.api.audit import note_begin
 from tula.engine.callers import Caller, GatewayProcesses, Scope, parse_grant
 from tula.users import user_name
 
@@ -33,8 +34,8 @@ def requires(scope: Scope, *, own: bool = False) -> Any:
     there is another of that name makes no difference to the answer.
     """
     if own:
-
-        def check_own(
+        # Not plain functions: those would each go through a pool of threads.
+        async def check_own(
             request: Request,
             name: Annotated[str, Path(max_length=63)],
             _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
@@ -48,7 +49,7 @@ def requires(scope: Scope, *, own: bool = False) -> Any:
 
         return _declared(check_own, scope, f"{Scope.BACKEND}:NAME")
 
-    def check(
+    async def check(
         request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
     ) -> Caller:
         caller = caller_of(request)
@@ -56,6 +57,7 @@ def requires(scope: Scope, *, own: bool = False) -> Any:
             raise HTTPException(
                 403, f"{caller.who} has scope {caller.grant}; this takes {scope} or more"
             )
+        await note_begin(request, caller, scope)
         return caller
 
     return _declared(check, scope)

@@ -13,19 +13,19 @@ from tula.model.health import BackendName
 _TAGS = re.compile(r'\s*(W/)?"([!#-~]*)"\s*')
 
 
-def control_of(request: Request) -> Control:
+async def control_of(request: Request) -> Control:
     """The daemon behind this app."""
     return cast(Control, request.app.state.control)
 
 
-def backend_of(
+async def backend_of(
     service: Annotated[str, Path(max_length=63)], backend: Annotated[str, Path(max_length=63)]
 ) -> BackendName:
     """The backend that the path names."""
     return service, backend
 
 
-def match_of(
+async def match_of(
     if_match: Annotated[
         str | None,
         Header(

@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tula.api.app import make_app
+from tula.engine.audit import AuditLog
 from tula.engine.callers import GatewayProcesses
 from tula.engine.control import SOCKET, Control
 
@@ -60,17 +61,18 @@ async def serve(
     group: str | None = None,
     ready: asyncio.Event | None = None,
     gateways: GatewayProcesses | None = None,
+    audit: AuditLog | None = None,
 ) -> None:
     """Answers on ``tula.sock`` in the run directory until it is cancelled, then removes it.
 
     Who may write to the socket may do everything: its owner, and ``group`` if one is given.
-    ``ready`` is set once clients can connect. The word of ``gateways`` counts about who asks.
-    Raises ServeError.
+    ``ready`` is set once clients can connect. The word of ``gateways`` counts about who asks, and
+    ``audit`` is told of changes. Raises ServeError.
     """
     path = run_dir / SOCKET
     listening = listen(path, group)
     made = path.lstat().st_ino
-    app = make_app(control, gateways)
+    app = make_app(control, gateways, audit)
     config = uvicorn.Config(
         app,
         loop="none",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tula.cli.audit import audited, configuration_digest
 from tula.cli.change import show_outcome
 from tula.cli.changes_text import Shows
 from tula.cli.common import (
@@ -193,7 +194,12 @@ def _rollback_offline(store: Store, number: int | None) -> None:
         loaded = parse_config(text)
     except ConfigError as error:
         fail(WRONG, *(describe(name, problem, error.positions) for problem in error.problems))
-    with errors(), problems(name, loaded):
+    asked = {"number": entry.number, "digest": configuration_digest(loaded)}
+    with (
+        audited(store.directory, "rollback", "", asked),
+        errors(),
+        problems(name, loaded),
+    ):
         _, record = prepare_acceptance(store, loaded, caller(), f"rollback to {entry.number}")
         # What was accepted once, SSH port and all, may come back without a question.
         balancer = open_balancer(store)

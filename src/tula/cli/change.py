@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from tula.cli.audit import audited, configuration_digest
 from tula.cli.changes_text import Shows, show_changes
 from tula.cli.common import (
     DIFFERENT,
@@ -157,10 +158,12 @@ def apply(
     if losses and not yes:
         require_yes(losses)
     balancer = open_balancer(store)
-    with errors(), problems(name, configuration):
-        outcome = balancer.apply(
-            configuration.config, configuration.source.encode(), force=force, record=record
-        )
+    asked = {"digest": configuration_digest(configuration), "force": force}
+    source = configuration.source.encode()
+    with audited(state_dir, "apply", "", asked) as entry, errors(), problems(name, configuration):
+        same = store.configuration() == source
+        outcome = balancer.apply(configuration.config, source, force=force, record=record)
+        entry.wanted = bool(outcome.change) or not same
     show = Shows(json, verbose)
     show_outcome(balancer, outcome, name, configuration, record.changes, show)
 
@@ -229,8 +232,9 @@ def clear(
             f"tula: the daemon that listens on {daemon.way.name} would restore it all; "
             "stop it first: systemctl stop tula",
         )
-    with errors():
+    with audited(state_dir, "clear") as entry, errors():
         change = open_balancer(open_store(state_dir)).clear()
+        entry.wanted = bool(change)
     from tula.engine.steps import describe_steps
 
     show_changes(

@@ -70,11 +70,19 @@ Force = Annotated[
 ]
 
 
+class Ended(typer.Exit):
+    """The end of a command that did not do what it was asked for."""
+
+    def __init__(self, status: int, lines: Sequence[str]) -> None:
+        super().__init__(status)
+        self.lines = tuple(lines)
+
+
 def fail(status: int, *lines: str) -> NoReturn:
     """Prints the lines to standard error and ends the command."""
     for line in lines:
         print(line, file=sys.stderr)
-    raise typer.Exit(status)
+    raise Ended(status, lines)
 
 
 def caller() -> str:

@@ -12,6 +12,7 @@ import typer
 
 from tula.cli import (
     accepted,
+    audit,
     backend,
     change,
     check,
@@ -22,6 +23,7 @@ from tula.cli import (
     operate,
     run,
     show,
+    token,
     version,
 )
 from tula.cli.remote import asks_daemon, here_only, names_server
@@ -72,6 +74,7 @@ for command in (
     asks_daemon(show.status),
     asks_daemon(show.trace),
     asks_daemon(events.events),
+    here_only(audit.audit),
     here_only(doctor.doctor),
     asks_daemon(operate.drain),
     asks_daemon(operate.undrain),
@@ -83,6 +86,7 @@ for command in (
     asks_daemon(version.version),
 ):
     app.command()(command)
+app.add_typer(token.app)
 app.add_typer(backend.app)
 app.add_typer(context.app)
 app.add_typer(lab.app)

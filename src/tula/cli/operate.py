@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tula.cli.audit import audited
 from tula.cli.common import (
     FAILED,
     INTERRUPTED,
@@ -168,7 +169,7 @@ def offline_override(
             losses = override_losses(store, configuration.config, name, change)
         if losses:
             require_yes(losses)
-    with errors(), problems(file, configuration):
+    with audited(state_dir, verb, "/".join(name), body), errors(), problems(file, configuration):
         repair = balancer.override(configuration.config, name, change)
     for problem in repair.problems:
         print(f"warning: {describe(file, problem, configuration.positions)}", file=sys.stderr)

@@ -55,7 +55,7 @@ from tula.engine.store import Store
 from tula.health.checker import Checker
 from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError
-from tula.model.event import EventKind, EventPage
+from tula.model.event import Event, EventKind, EventPage
 from tula.model.flow import Flow
 from tula.model.health import BackendName, Override
 from tula.model.problem import PlacedProblem
@@ -82,6 +82,8 @@ class Components:
     counters: Callable[[], Mapping[str, Count]] = dict
     """What the daemon counts beside the data path, by name."""
     network: Callable[[], NetworkFacts] = NetworkFacts
+    problems: Callable[[], tuple[str, ...]] = tuple
+    """What does not work now beside the data path, a line each."""
 
 
 class LocalControl:
@@ -137,7 +139,7 @@ class LocalControl:
         log, loop = self._components.events, asyncio.get_running_loop()
         there = asyncio.Event()
 
-        def tell() -> None:
+        def tell(_: Event) -> None:
             with suppress(RuntimeError):  # the daemon ends
                 loop.call_soon_threadsafe(there.set)
 
@@ -354,7 +356,7 @@ class LocalControl:
             source=str(source_of(snapshot.configuration)),
             differs_since=None if deferred else snapshot.file.differs_since,
             confirm_until=None if tentative is None else tentative.until_wall,
-            problems=waiting + snapshot.problems + network.problems,
+            problems=waiting + snapshot.problems + network.problems + self._components.problems(),
             network=network,
             digest=self._digest_of(snapshot.configuration),
             last_cycle=snapshot.last_cycle,

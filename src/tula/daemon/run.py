@@ -22,6 +22,7 @@ from tula.daemon.journal import is_journal, prefix_level
 from tula.daemon.large_packets import LargePacketWatch
 from tula.daemon.local_control import Components, LocalControl
 from tula.daemon.loop import ControlLoop
+from tula.daemon.own_changes import follow_events
 from tula.daemon.readers import MakeAdapters
 from tula.daemon.reconciler import Reconciler
 from tula.daemon.supervisor import Supervisor
@@ -29,8 +30,9 @@ from tula.daemon.systemd import READY, STOPPING, keep_watchdog, notify, watchdog
 from tula.daemon.triggers import Trigger
 from tula.daemon.watch import FileWatch
 from tula.daemon.writer import Writer
+from tula.engine.audit import AuditLog, Result, new_entry
 from tula.engine.balancer import Balancer
-from tula.engine.callers import GatewayProcesses
+from tula.engine.callers import DAEMON, GatewayProcesses
 from tula.engine.control import Control
 from tula.engine.event_file import EventFile
 from tula.engine.event_log import EventLog
@@ -45,7 +47,9 @@ from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName
 
-Serve = Callable[[Control, Path, str | None, asyncio.Event, GatewayProcesses], Awaitable[None]]
+Serve = Callable[
+    [Control, Path, str | None, asyncio.Event, GatewayProcesses, AuditLog], Awaitable[None]
+]
 """Answers clients on a socket in the run directory; sets the event once they can connect."""
 
 _FAILED, _WRONG = 1, 2
@@ -85,7 +89,10 @@ def run(
         daemon = _assemble(
             file, store, make_adapters, watch, force, (state_dir, run_dir, processes)
         )
-        with daemon.components.events.stored(EventFile(state_dir, on_failure=_tell_unsaved)):
+        with (
+            daemon.audit.written(),
+            daemon.components.events.stored(EventFile(state_dir, on_failure=_tell_unsaved)),
+        ):
             try:
                 status = asyncio.run(
                     _live(daemon, serve, run_dir, socket_group, interval or _DRIFT)
@@ -97,6 +104,9 @@ def run(
                 daemon.control.close()
             if clear_on_exit and status == 0:
                 daemon.balancer.clear()
+                daemon.audit.add(
+                    new_entry(DAEMON, "clear").ended(Result.DONE, how="the daemon ends")
+                )
     return status
 
 
@@ -113,6 +123,7 @@ class _Daemon:
     large_packets: LargePacketWatch
     gateway: Gateway
     gateways: GatewayProcesses
+    audit: AuditLog
 
 
 def _assemble(
@@ -157,6 +168,8 @@ def _assemble(
     large_packets = LargePacketWatch(KernelLargePackets, KernelSenderTeller())
     state_dir, run_dir, gateways = network
     gateway = Gateway(state_dir, run_dir, events, gateways)
+    audit = AuditLog(store.directory, lambda why: events.add(EventKind.AUDIT_FAILED, message=why))
+    events.followers.append(follow_events(audit))
     components = Components(
         loop,
         checker,
@@ -166,6 +179,7 @@ def _assemble(
         supervisor,
         lambda: large_packets.counters,
         lambda: gateway.facts,
+        lambda: (audit.problem,) if audit.problem else (),
     )
     control = LocalControl(components, make_adapters, store)
     loop.followers += [announcements.follow, large_packets.follow, gateway.follow]
@@ -179,6 +193,7 @@ def _assemble(
         large_packets,
         gateway,
         gateways,
+        audit,
     )
 
 
@@ -206,7 +221,7 @@ async def _live(
             asyncio.create_task(parts.loop.run(), name="control-loop"),
             asyncio.create_task(parts.checker.run(), name="checker"),
             asyncio.ensure_future(
-                serve(daemon.control, run_dir, group, listening, daemon.gateways)
+                serve(daemon.control, run_dir, group, listening, daemon.gateways, daemon.audit)
             ),
             *(asyncio.create_task(task) for task in _kept(daemon, interval)),
         }

@@ -79,6 +79,10 @@ class Caller:
         return Grant(self.scope, self.backend)
 
 
+DAEMON = Caller("daemon", Scope.LOCAL)
+"""Nobody: the daemon does it by itself."""
+
+
 @dataclass(slots=True)
 class GatewayProcesses:
     """The processes whose word counts when they name another as the caller.

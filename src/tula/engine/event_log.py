@@ -31,6 +31,7 @@ _LOUD = frozenset(
         EventKind.NETWORK_WARNING,
         EventKind.PANIC_STARTED,
         EventKind.TASK_FAILED,
+        EventKind.AUDIT_FAILED,
     }
 )
 
@@ -53,8 +54,8 @@ class EventLog:
         self._held = _Held()
         self._file: EventFile | None = None
         self.epoch = secrets.token_hex(8) if epoch is None else epoch
-        self.followers: list[Callable[[], None]] = []
-        """What is told that there is a new event, in the thread that adds it."""
+        self.followers: list[Callable[[Event], None]] = []
+        """What is told of each event, in the thread that added it; they may not wait."""
 
     @property
     def last_number(self) -> int:
@@ -125,7 +126,7 @@ class EventLog:
         shown = {name: text for name, text in told.items() if text}
         (self._log.warning if kind in _LOUD else self._log.info)(str(kind), **shown)
         for follow in tuple(self.followers):
-            follow()
+            follow(event)
 
 
 class _Held(threading.local):

@@ -93,8 +93,8 @@ class Directory:
 
         return rename
 
-    def append(self, name: str, text: bytes) -> None:
-        """Appends lines to a file, its owner's alone.
+    def append(self, name: str, text: bytes, *, sync: bool = False) -> None:
+        """Appends lines to a file, its owner's alone; with ``sync``, to the disk.
 
         All of the text or nothing: what a full disk took in part is taken back. A line that a
         crash left without its end is ended first. Not for several writers at a time.
@@ -107,8 +107,13 @@ class Directory:
                 if size and os.pread(file, 1, size - 1) != b"\n":
                     text = b"\n" + text
                 _write_whole(file, text, size)
+                if sync:
+                    os.fdatasync(file)
             finally:
                 os.close(file)
+            if sync and not size:  # its name, too
+                with _readable(directory) as reopened:
+                    os.fsync(reopened)
 
     def rename(self, old: str, new: str) -> None:
         """Renames a file of the directory to another name in it."""

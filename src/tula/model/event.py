@@ -53,6 +53,8 @@ class EventKind(StrEnum):
     CYCLE_RECOVERED = "cycle-recovered"
     TASK_FAILED = "task-failed"
     """a background task of the daemon failed, and is started again"""
+    AUDIT_FAILED = "audit-failed"
+    """the disk takes no entries of the audit log; changes are made all the same"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ NEEDS = {
     "context use": ["lb1"],
     "lab exec": ["lb", "true"],
     "backend instructions": ["-f", "F", "b1"],
+    "token create": ["ci", "--scope", "read"],
+    "token revoke": ["ci"],
 }
 """What a command cannot be called without."""
 CALLS = {
