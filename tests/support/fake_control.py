@@ -28,6 +28,7 @@ from tula.engine.control import (
 from tula.engine.history import Entry, digest_of
 from tula.engine.kernel_state import KernelState
 from tula.engine.overrides import changed_overrides, override_change
+from tula.engine.own_view import OwnState, describe_own, find_places
 from tula.engine.statistics import CycleOutcome, Statistics
 from tula.engine.status import describe_status
 from tula.engine.steps import render_steps
@@ -116,6 +117,15 @@ class FakeControl:
         override = self.overrides.get(backend, Override())
         held = None if self.connections is None else self.connections.get(backend, 0)
         return view_backend(backend, configured, status, override, self.now, held)
+
+    async def own_view(self, name: str) -> bytes | None:
+        self._may()
+        places = find_places(CONFIG).get(name)
+        if places is None:
+            return None
+        planned = plan_backend_statuses(CONFIG, {}, self.overrides, self.now).of
+        state = OwnState(CONFIG, planned, self.overrides, {}, self.connections, self.now)
+        return json.dumps(describe_own(name, places, state)).encode()
 
     async def _override(
         self,

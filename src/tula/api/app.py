@@ -11,7 +11,7 @@ from tula.api.audit import AuditMiddleware
 from tula.api.callers import Reader
 from tula.api.document import make_document
 from tula.api.errors import add_handlers
-from tula.api.routes import backends, configuration, events, metrics, status, trace
+from tula.api.routes import backends, configuration, events, metrics, own, status, trace
 from tula.api.streams import Streams
 from tula.engine.audit import AuditLog
 from tula.engine.callers import GatewayProcesses
@@ -52,7 +52,7 @@ def make_app(
     if audit is not None:
         app.add_middleware(AuditMiddleware, log=audit)
     api = APIRouter(prefix=PREFIX)
-    for noun in (status, events, trace, backends, configuration):
+    for noun in (status, events, trace, backends, own, configuration):
         api.include_router(noun.router)
 
     @api.get("/openapi.json", include_in_schema=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -50,6 +51,7 @@ from tula.engine.control import (
 from tula.engine.event_log import EventLog
 from tula.engine.history import Entry, digest_of
 from tula.engine.overrides import OverrideChange, override_change
+from tula.engine.own_view import OwnState, Places, describe_own, find_places
 from tula.engine.statistics import DurationStatistics, LatenessStatistics
 from tula.engine.store import Store
 from tula.health.checker import Checker
@@ -94,6 +96,7 @@ class LocalControl:
         self._components = components
         self._started = time.time()
         self._digest: tuple[LoadedConfig | None, str] = (None, "")
+        self._places: tuple[LoadedConfig | None, Places] = (None, {})
         self._probes = ProbeTable()
         self._readers = Readers(make_adapters, self._view)
         self._past = PastConfigurations(store, components.loop, components.watch)
@@ -127,6 +130,25 @@ class LocalControl:
             boot_time(),
             None if held is None else held.get(backend, 0),
         )
+
+    async def own_view(self, name: str) -> bytes | None:
+        running, snapshot = self._configuration(), self._components.loop.snapshot
+        if self._places[0] is not running:
+            self._places = running, find_places(running.config)
+        places = self._places[1].get(name)
+        if places is None:
+            return None
+        if any((service.name, name) not in snapshot.statuses.of for service, _ in places):
+            raise BusyError("the daemon is starting; try again")
+        state = OwnState(
+            running.config,
+            snapshot.statuses.of,
+            snapshot.overrides,
+            {} if snapshot.applied is None else snapshot.applied.routes.endpoints,
+            snapshot.connections,
+            boot_time(),
+        )
+        return json.dumps(describe_own(name, places, state)).encode()
 
     async def configuration(self, *, hidden: bool) -> ConfigurationText:
         running = self._configuration()

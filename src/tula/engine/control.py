@@ -247,6 +247,9 @@ class Control(Protocol):
     async def backend(self, backend: BackendName) -> BackendView:
         """How one backend counts, and which overrides are in force. Raises NoSuchBackendError."""
 
+    async def own_view(self, name: str) -> bytes | None:
+        """All backends of that name, as JSON by ``describe_own``; None if there are none."""
+
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         """As ``EventLog.page`` chooses them."""
 

@@ -10,19 +10,16 @@ from tula.engine.control import DaemonFacts
 from tula.engine.kernel_state import KernelState
 from tula.engine.rates import Rate, Rates
 from tula.engine.summary import summarize
+from tula.engine.tunnel_view import Tunnels
 from tula.model.config import (
     Backend,
     Config,
-    Forwarding,
     IPAddress,
-    Tunnel,
-    TunnelSettings,
     VirtualService,
 )
 from tula.model.desired import TunnelEndpoints
 from tula.model.health import BackendName, BackendStatus, Health, State
 from tula.model.stats import BackendKey, Count, TableUse
-from tula.plan.tunnels import outer_address, vxlan_mac
 
 
 def describe_status(
@@ -51,7 +48,7 @@ def describe_status(
     named), None while they are not counted; ``panics``: the services whose backends all serve,
     since too few are up. ``rates`` are None while there is no earlier reading.
     """
-    tunnels = _Tunnels(config.tunnels, endpoints or {})
+    tunnels = Tunnels(config.tunnels, endpoints or {})
     live = _Live(statuses or {}, findings or {}, connections)
     by_service: dict[str, Count] = {}
     for (service, _), count in counts.items():
@@ -156,29 +153,6 @@ class _Live:
             "connections": None if self.connections is None else self.connections.get(name, 0),
             "warning": finding.warning if finding is not None else "",
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Tunnels:
-    settings: TunnelSettings
-    endpoints: Mapping[IPAddress, TunnelEndpoints]
-
-    def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any] | None:
-        """What the other endpoint must know; None for l2, and where no route leads to it."""
-        endpoints = self.endpoints.get(outer_address(backend))
-        if service.forwarding is Forwarding.L2 or endpoints is None:
-            return None
-        found: dict[str, Any] = {
-            "kind": str(service.tunnel),
-            "local": str(endpoints.local),
-            "remote": str(endpoints.remote),
-        }
-        if service.tunnel is Tunnel.VXLAN:
-            found |= {"id": self.settings.vxlan_id, "port": self.settings.vxlan_port}
-            found |= {"mac": vxlan_mac(endpoints.remote)}
-        elif service.tunnel is Tunnel.GUE:
-            found |= {"port": self.settings.gue_port}
-        return found
 
 
 def _backend(backend: Backend, count: Count) -> dict[str, Any]:

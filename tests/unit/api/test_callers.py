@@ -119,6 +119,36 @@ def test_a_change_takes_its_scope(
     assert len(control.done) == len(scopes) - scopes.index(needed)
 
 
+def test_a_backend_sees_itself_and_nothing_of_others(control: FakeControl) -> None:
+    mine = client(control, "backend:b1").get("/api/v1/backends/b1")
+    assert mine.status_code == 200
+    assert mine.json()["name"] == "b1"
+    assert [place["service"] for place in mine.json()["services"]] == ["web"]
+    assert "b2" not in mine.text
+    # Whether there is another of that name makes no difference.
+    others = [client(control, "backend:b1").get(f"/api/v1/backends/{n}") for n in ("b2", "none")]
+    assert {answer.status_code for answer in others} == {403}
+    assert others[0].text == others[1].text
+    assert client(control, "backend:none").get("/api/v1/backends/none").status_code == 404
+    gone = client(control, "backend:b").get("/api/v1/backends/b")
+    assert (gone.status_code, "b1" in gone.text) == (404, False), "no names that are like it"
+    for name, status in (("b1", 200), ("b2", 200), ("none", 404)):
+        for scope in ("read", "operate", "configure", "peer"):
+            assert client(control, scope).get(f"/api/v1/backends/{name}").status_code == status
+
+
+def test_a_backend_may_ask_nothing_else(control: FakeControl) -> None:
+    backend = client(control, "backend:b1")
+    asked = 0
+    for path, operations in make_app(control).openapi()["paths"].items():
+        given = {"service": "web", "backend": "b1", "name": "b2"}
+        for method in operations:
+            assert backend.request(method, path.format(**given)).status_code == 403, path
+            asked += 1
+    assert asked > 15
+    assert control.done == []
+
+
 SEEN = ("status", "health", "events", "history", "diff", "openapi.json", "services/web/backends/b1")
 
 

@@ -1,0 +1,43 @@
+"""A tunnel as both of its ends have to know it, for status and for the backend itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tula.model.config import (
+    Backend,
+    Forwarding,
+    IPAddress,
+    Tunnel,
+    TunnelSettings,
+    VirtualService,
+)
+from tula.model.desired import TunnelEndpoints
+from tula.plan.tunnels import outer_address, vxlan_mac
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnels:
+    """``endpoints`` are by ``outer_address``."""
+
+    settings: TunnelSettings
+    endpoints: Mapping[IPAddress, TunnelEndpoints]
+
+    def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any] | None:
+        """What the other endpoint must know; None for l2, and where no route leads to it."""
+        endpoints = self.endpoints.get(outer_address(backend))
+        if service.forwarding is Forwarding.L2 or endpoints is None:
+            return None
+        found: dict[str, Any] = {
+            "kind": str(service.tunnel),
+            "local": str(endpoints.local),
+            "remote": str(endpoints.remote),
+        }
+        if service.tunnel is Tunnel.VXLAN:
+            found |= {"id": self.settings.vxlan_id, "port": self.settings.vxlan_port}
+            found |= {"mac": vxlan_mac(endpoints.remote)}
+        elif service.tunnel is Tunnel.GUE:
+            found |= {"port": self.settings.gue_port}
+        return found
