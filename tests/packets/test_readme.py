@@ -89,26 +89,29 @@ def test_from_three_bare_machines_to_the_first_answer(lab: Lab, tmp_path: Path, 
     for cache in caches:
         assert f"This machine is the backend {cache.name}." in run(cache, join, path, kind)
         timed(f"{cache.name}: tula {' '.join(join)}")
-    for command in [*commands("tula check"), *commands("tula plan"), *commands("tula apply")]:
-        run(lb, command, path, kind)
-        timed(f"lb1: tula {' '.join(command)}")
-    with Capture(lb) as capture:
-        answers = Counter(
-            client.run(["curl", "-s", f"http://{VIP}/"]).stdout.split()[0] for _ in range(12)
-        )
-        timed(f"client: answers of {dict(answers)}")
-        assert all(packet.source != VIP for packet in read_packets(capture.frames()))
-    assert set(answers) == {"cache-1", "cache-2"}
-    (status,) = commands("tula status")
-    assert "cache-1" in run(lb, status, path, kind)
-    (trace,) = commands("tula trace")
-    assert "maglev hashes 10.0.0.50 port 40000" in run(lb, trace, path, kind)
-    (doctor,) = commands("tula doctor")
-    assert "No problems found" in run(lb, doctor, path, kind)
-    if kind == "l2":
-        with Running(lb, path) as daemon:
-            daemon.wait_for(within=60.0, cache_1="up", cache_2="up")
+    (check,) = commands("tula check")
+    run(lb, check, path, kind)
+    with Running(lb, path) as daemon:
+        daemon.wait_for(within=60.0, cache_1="up", cache_2="up")
         timed("lb1: the daemon has checked both backends")
+        with Capture(lb) as capture:
+            answers = Counter(
+                client.run(["curl", "-s", f"http://{VIP}/"]).stdout.split()[0] for _ in range(12)
+            )
+            timed(f"client: answers of {dict(answers)}")
+            assert all(packet.source != VIP for packet in read_packets(capture.frames()))
+        assert set(answers) == {"cache-1", "cache-2"}
+        (status,) = commands("tula status")
+        shown = run(lb, status, path, kind)
+        assert "2 backends up" in shown
+        (trace,) = commands("tula trace")
+        told = run(lb, trace, path, kind)
+        assert "maglev hashes 10.0.0.50 port 40000" in told
+        (doctor,) = commands("tula doctor")
+        assert "No problems found" in run(lb, doctor, path, kind)
+        for command in [*commands("tula plan"), *commands("tula reload")]:
+            assert "nothing" in run(lb, command, path, kind)
+        spent += [shown, told]
     print("\n".join(spent))
     for cache in caches:
         run(cache, ["backend", "leave"], path, kind)
