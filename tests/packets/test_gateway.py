@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -161,6 +162,110 @@ def test_who_has_no_right_gets_nothing_and_changes_nothing(balancer: Balancer) -
     assert "reason=no-token" in log
     assert api.token not in log
     assert "tula_A" not in log
+
+
+def test_a_token_from_its_making_to_its_end(balancer: Balancer, tmp_path: Path) -> None:
+    """As users do it: made on the balancer, used from another host, seen in the audit log."""
+    lb, client = balancer.network.lb, balancer.network.client
+    pin = fingerprint_of(ensure_own(balancer.running.state).certificate)
+    name, drain = f"ops-{os.urandom(3).hex()}", "web/backend-1"
+    made = lb.tula("token", "create", name, "--scope", "operate", "--expires", "1h").stdout
+    assert f"\nsha256:{pin}\n" in made
+    path = tmp_path / "lb.token"
+    path.write_text(made)
+    path.chmod(0o600)
+    url = f"https://{balancer.four}:8420"
+
+    def ask(*words: str) -> subprocess.CompletedProcess[str]:
+        return client.tula("--server", url, "--token-file", path, *words, check=False)
+
+    assert ask("drain", drain, "--yes").returncode == 0
+    assert balancer.running.states() == {drain: "draining"}
+    refused = ask("rollback")
+    assert refused.returncode != 0
+    assert f"token:{name} has scope operate; this takes configure or more" in refused.stderr
+    assert ask("undrain", drain).returncode == 0
+    entries = json.loads(lb.tula("audit", "--json").stdout)["entries"]
+    mine = [
+        each for each in entries if name in (each["who"].removeprefix("token:"), each["subject"])
+    ]
+    address = next(a for a in client.addresses("eth0") if "." in a)
+    assert [(each["action"], each["who"], each["from"], each["result"]) for each in mine] == [
+        ("token-create", "root", "local", "done"),
+        ("drain", f"token:{name}", address, "done"),
+        ("undrain", f"token:{name}", address, "done"),
+    ]
+    by = [e["by"] for e in balancer.running.events() if e["kind"] in ("drained", "undrained")]
+    assert by[-2:] == [f"token:{name}"] * 2
+
+    token = next(line for line in made.splitlines() if line.startswith("tula_"))
+    api = replace(balancer.api(pin=pin), token=token)
+    with api.secure() as stream:
+        stream.settimeout(60)
+        head = (
+            f"GET /api/v1/events/stream HTTP/1.1\r\nHost: lb\r\nAuthorization: Bearer {token}\r\n"
+        )
+        stream.sendall(f"{head}\r\n".encode())
+        assert stream.recv(65536).startswith(b"HTTP/1.1 200")
+        lb.tula("token", "revoke", name)
+        assert api.ask("GET", "/api/v1/status").status == 401
+        # Something happens, which it must not be told any more.
+        assert balancer.api("operate").ask("POST", drain_path(drain)).status == 200
+        seen = b""
+        while part := stream.recv(65536):
+            seen += part
+        assert b"drained" not in seen
+    lb.tula("undrain", drain)
+
+
+def drain_path(backend: str) -> str:
+    service, _, name = backend.partition("/")
+    return f"/api/v1/services/{service}/backends/{name}/drain?force=true"
+
+
+def test_a_backends_token_sees_its_own_and_nothing_else(balancer: Balancer) -> None:
+    api = balancer.api("backend:backend-1")
+    own = api.ask("GET", "/api/v1/backends/backend-1")
+    assert own.status == 200
+    (place,) = own.json["services"]
+    assert (place["service"], place["state"]) == ("web", "up")
+    for path in ("status", "events", "events/stream", "history", "configuration", "openapi.json"):
+        assert api.ask("GET", f"/api/v1/{path}").status == 403
+    assert api.ask("GET", "/metrics").status == 403
+    others = [api.ask("GET", f"/api/v1/backends/{name}") for name in ("backend-2", "none")]
+    assert [each.status for each in others] == [403, 403]
+    assert others[0].body == others[1].body
+    assert balancer.api().ask("GET", "/api/v1/backends/none").status == 404
+
+
+def test_damaged_tokens_let_nobody_in_and_are_told(balancer: Balancer) -> None:
+    api, path = balancer.api("peer"), balancer.running.state / "tokens.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    assert api.ask("GET", "/api/v1/status").status == 503
+
+    def told() -> bool:
+        return any(
+            "tokens.json is damaged" in each for each in balancer.running.status()["problems"]
+        )
+
+    wait_until(told, 60.0, "a problem in status")
+    assert balancer.alive(), "the socket needs no token"
+    path.write_bytes(whole)
+    assert api.ask("GET", "/api/v1/status").status == 200
+    wait_until(lambda: not told(), 60.0, "no problem")
+
+
+def test_what_changes_by_a_signal_is_in_the_audit_log(balancer: Balancer) -> None:
+    path = balancer.running.configuration
+    path.write_text(path.read_text() + "# looked through\n")
+    os.kill(balancer.running.pid, signal.SIGHUP)
+
+    def found() -> list[tuple[str, str, str]]:
+        entries = json.loads(balancer.network.lb.tula("audit", "--json").stdout)["entries"]
+        return [(e["who"], e["action"], e["result"]) for e in entries if e["who"] == "SIGHUP"]
+
+    wait_until(lambda: found() == [("SIGHUP", "apply", "done")], 60.0, "the signal's entry")
 
 
 def test_plain_http_only_on_a_loopback_address(balancer: Balancer) -> None:

@@ -7,8 +7,9 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -24,6 +25,7 @@ from tula.cli.common import (
     duration,
     errors,
     fail,
+    open_store,
     print_json,
     print_table,
 )
@@ -72,12 +74,21 @@ def create(
     asked = {"scope": str(grant), "expires": expires}
     with _wrong_input(), audited(state_dir, "token-create", name, asked), errors():
         secret, made = _store(state_dir).create(name, grant, lifetime, caller())
+    shown = _certificate(state_dir)
     if json:
-        print_json(_describe(made) | {"token": secret})
+        print_json(_describe(made) | {"token": secret, "fingerprint": shown.fingerprint or None})
         return
     print(f"# Tula: token {name}, scope {made.grant}, {_expiry(made)}")
     print(secret)
+    for line in shown.lines():
+        print(line)
     sys.stdout.flush()
+    if not shown.fingerprint:
+        print(
+            "the API has no certificate here yet; when it listens, tula token list shows the line "
+            "sha256:… that clients pin",
+            file=sys.stderr,
+        )
     if sys.stdout.isatty():
         print("keep it now: it is shown this once, and stored nowhere", file=sys.stderr)
     elif _others_read(sys.stdout):
@@ -93,9 +104,17 @@ def list_tokens(json: Json = False, state_dir: StateDir = STATE_DIR) -> None:
     """Show the tokens: names, scopes and expiry, never a token itself."""
     with errors():
         found = _store(state_dir).tokens()
+    shown = _certificate(state_dir)
     if json:
-        print_json({"tokens": [_describe(token) for token in found]})
+        tokens = [_describe(token) for token in found]
+        print_json({"tokens": tokens, "fingerprint": shown.fingerprint or None})
         return
+    _print(found)
+    for line in shown.lines():
+        print(line)
+
+
+def _print(found: Sequence[Token]) -> None:
     if not found:
         print("there are no tokens; tula token create makes one")
         return
@@ -120,6 +139,40 @@ def _store(state_dir: Path) -> Any:
     from tula.engine.tokens import TokenStore
 
     return TokenStore(state_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class _Certificate:
+    """The one that the API shows, if there is one yet; ``file`` is the configuration's, if it
+    names one."""
+
+    fingerprint: str = ""
+    file: str = ""
+
+    def lines(self) -> list[str]:
+        """For a token file: Tula's own is pinned; another may be renewed, and be trusted then by
+        who signed it."""
+        if not self.fingerprint:
+            return []
+        if not self.file:
+            return [f"sha256:{self.fingerprint}"]
+        return [f"# not pinned, for {self.file} may be renewed: sha256:{self.fingerprint}"]
+
+
+def _certificate(state_dir: Path) -> _Certificate:
+    from tula.config.load import ConfigError, parse_config
+    from tula.engine.certificates import fingerprint_of, own_pair
+    from tula.model.errors import StateError
+
+    try:
+        source = open_store(state_dir).configuration()
+        file = "" if source is None else parse_config(source).config.api.certificate
+    except (StateError, ConfigError):
+        file = ""
+    try:
+        return _Certificate(fingerprint_of(Path(file or own_pair(state_dir).certificate)), file)
+    except StateError:
+        return _Certificate(file=file)
 
 
 def _others_read(stream: TextIO) -> bool:
@@ -153,7 +206,7 @@ def _describe(token: Token) -> dict[str, Any]:
 
 def _expiry(token: Token, verb: str = "expires ") -> str:
     if token.expires is None:
-        return f"{verb or ''}never".strip()
+        return "never expires" if verb else "never"
     if token.expired(time.time()):
         return f"expired {_moment(token.expires)}"
     return f"{verb}{_moment(token.expires)}"

@@ -66,6 +66,7 @@ class Authenticator:
     ) -> None:
         """``wall`` tells seconds since the epoch; ``on_unreadable`` is told, once each time, why
         the file cannot be read."""
+        self._why = ""
         self._store = TokenStore(directory)
         self._wall = wall
         self._on_unreadable = on_unreadable
@@ -103,6 +104,11 @@ class Authenticator:
             and not token.expired(self._wall())
         )
 
+    def problem(self) -> str:
+        """Why nobody is let in, by a look at the file; empty if it can be read."""
+        self._refresh()
+        return self._why if self._tokens is None else ""
+
     def _refresh(self) -> None:
         try:
             found = self._store.path.lstat()
@@ -126,4 +132,4 @@ class Authenticator:
     def _fail(self, signature: _Signature, why: str) -> None:
         if self._tokens is not None or signature != self._read:
             self._on_unreadable(why)
-        self._read, self._tokens = signature, None
+        self._read, self._tokens, self._why = signature, None, why

@@ -13,10 +13,22 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from tula.cli.token_file import read_token_file
 from tula.engine.authenticator import Authenticator
+from tula.engine.certificates import ensure_own, fingerprint_of
+from tula.engine.store import Store
 from tula.engine.tokens import Token
 from tula.users import user_name
 
+CONFIGURATION = """\
+interfaces: [eth0]
+services:
+  web:
+    vip: 10.0.0.100
+    ports: [80]
+    forwarding: l2
+    backends: {one: {address: 10.0.0.11}}
+"""
 Call = Callable[..., Result]
 ME = user_name(os.geteuid())
 
@@ -29,14 +41,15 @@ def audited(tula: Call) -> list[tuple[str, str, str]]:
 def test_a_token_is_made_listed_and_revoked(tula: Call, tmp_path: Path) -> None:
     assert "there are no tokens" in tula("token", "list").stdout
     made = tula("token", "create", "grafana", "--scope", "read", "--expires", "90d")
-    assert (made.exit_code, made.stderr) == (0, "")
+    assert made.exit_code == 0
+    assert made.stderr.startswith("the API has no certificate here yet; when it listens,")
     comment, secret = made.stdout.splitlines()
     assert comment.startswith("# Tula: token grafana, scope read, expires 20")
     found = Authenticator(tmp_path / "state").authenticate(f"Bearer {secret}")
     assert isinstance(found, Token)
     assert found.name == "grafana"
     mine = tula("token", "create", "cache-1", "--scope", "backend:cache-1", "--json")
-    assert json.loads(mine.stdout) | {"created": 0, "token": ""} == {
+    assert json.loads(mine.stdout) | {"created": 0, "token": "", "fingerprint": None} == {
         "name": "cache-1",
         "scope": "backend:cache-1",
         "created": 0,
@@ -44,6 +57,7 @@ def test_a_token_is_made_listed_and_revoked(tula: Call, tmp_path: Path) -> None:
         "expired": False,
         "by": ME,
         "token": "",
+        "fingerprint": None,
     }
     for listed in (tula("token", "list").stdout, tula("token", "list", "--json").stdout):
         assert "grafana" in listed
@@ -133,3 +147,27 @@ def test_a_file_that_others_can_read_is_told(tmp_path: Path) -> None:
             )
         assert ("chmod 600" in done.stderr) == told
         assert path.read_text().count("\n") == 2
+
+
+def test_the_certificate_is_pinned_where_it_is_tulas_own(tula: Call, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    own = fingerprint_of(ensure_own(state).certificate)
+    made = tula("token", "create", "ci", "--scope", "read")
+    assert made.stderr == ""
+    assert made.stdout.splitlines()[2] == f"sha256:{own}"
+    path = tmp_path / "ci.token"
+    path.write_text(made.stdout)
+    path.chmod(0o600)
+    assert read_token_file(path).fingerprints == {own}
+    assert f"sha256:{own}" in tula("token", "list").stdout
+    assert json.loads(tula("token", "list", "--json").stdout)["fingerprint"] == own
+    # Another's may be renewed: who signed it is to be trusted, or whoever pins it does so himself.
+    pair = ensure_own(tmp_path / "given")
+    given = f"api: {{listen: '10.0.0.2:8420', certificate: {pair.certificate}, key: {pair.key}}}\n"
+    Store(state).prepare_configuration((CONFIGURATION + given).encode())()
+    made = tula("token", "create", "cd", "--scope", "read")
+    path.write_text(made.stdout)
+    assert read_token_file(path).fingerprints == set()
+    shown = made.stdout.splitlines()[2]
+    assert shown.startswith(f"# not pinned, for {pair.certificate} may be renewed: sha256:")
+    assert own not in made.stdout

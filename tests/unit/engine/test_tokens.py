@@ -145,7 +145,9 @@ def test_a_damaged_file_lets_nobody_in(tmp_path: Path, damage: str) -> None:
     for change in changes:
         with pytest.raises(StateError, match=r"tokens\.json is damaged: no token counts"):
             change()
+    assert "tokens.json is damaged" in gate.problem()
     path.write_text(whole)
+    assert gate.problem() == ""
     assert gate.authenticate(bearer(secret)) == made, "repaired"
 
 

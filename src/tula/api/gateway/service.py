@@ -134,7 +134,8 @@ class Gateway:
         if found is not None:
             found.refresh()
         fingerprint, problem = (found.fingerprint, found.problem) if found else ("", "")
-        problems = tuple(filter(None, (problem, self._trouble)))
+        unreadable = self._tokens.problem() if self._tokens else ""
+        problems = tuple(filter(None, (problem, self._trouble, unreadable)))
         report = Report(problems, fingerprint)
         if report != self._reported:
             with suppress(BlockingIOError, OSError):
