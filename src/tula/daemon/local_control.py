@@ -30,7 +30,7 @@ from tula.daemon.checks import Checks, ProbeTable
 from tula.daemon.loop import ControlLoop
 from tula.daemon.ownership import source_of
 from tula.daemon.past_configurations import PastConfigurations
-from tula.daemon.problems import read_configuration
+from tula.daemon.problems import place_problems, read_configuration
 from tula.daemon.readers import MakeAdapters, Readers, is_large_config
 from tula.daemon.snapshot import Snapshot
 from tula.daemon.supervisor import Supervisor
@@ -60,7 +60,7 @@ from tula.model.errors import KernelError
 from tula.model.event import Event, EventKind, EventPage
 from tula.model.flow import Flow
 from tula.model.health import BackendName, Override
-from tula.model.problem import PlacedProblem
+from tula.model.problem import PlacedProblem, ProblemsError
 from tula.model.stats import BackendKey, Count
 from tula.plan.backend_status import without_route
 from tula.plan.trace import Trace
@@ -238,7 +238,10 @@ class LocalControl:
         offer = await asyncio.to_thread(read_configuration, text, running, sent)
         if not isinstance(offer, LoadedConfig):
             return ApplyOutcome(problems=offer)
-        await self._components.loop.check(offer, replace(order, from_file=source is None))
+        try:
+            await self._components.loop.check(offer, replace(order, from_file=source is None))
+        except ProblemsError as error:
+            return ApplyOutcome(problems=place_problems(error, offer.positions))
         force = order.force or offer is running
         return cast(ApplyOutcome, await self._readers.ask(PlanRequest(text, force)))
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.configurations import render_config
-from support.daemon import CONFIG, FakeChecker, FakeDaemon
-from tula.daemon.checks import Checks, ProbeTable
-from tula.daemon.local_control import Components, LocalControl
-from tula.daemon.loop import ControlLoop
-from tula.daemon.supervisor import Supervisor
-from tula.daemon.watch import FileWatch
+from support.api_daemon import ControlScene as Scene
+from support.daemon import CONFIG
+from tula.daemon.checks import ProbeTable
+from tula.daemon.local_control import LocalControl
 from tula.engine.control import BusyError, NoSuchBackendError
 from tula.engine.differences import NO_TABLE
 from tula.engine.statistics import ProbeStatistics
@@ -32,43 +28,6 @@ from tula.model.monitor import HealthMonitor, TcpProbe
 
 B0 = ("web", "b0")
 VIP = CONFIG.services[0].vips[0]
-
-
-class Scene:
-    """A daemon on fakes, and what it is asked by."""
-
-    def __init__(self, directory: Path) -> None:
-        path = directory / "tula.yaml"
-        path.write_text(render_config(CONFIG))
-        self.daemon = FakeDaemon(directory / "state", CONFIG)
-        checker, supervisor = FakeChecker(), Supervisor(self.daemon.events)
-        checks, watch = Checks(checker), FileWatch(path)  # type: ignore[arg-type]
-        machine = self.daemon.machine
-        self.loop = ControlLoop(
-            *(self.daemon.writer, checks, self.daemon.kernel_events, watch, machine.sysctls),
-            supervisor,
-        )
-        components = Components(
-            self.loop,
-            checker,  # type: ignore[arg-type]
-            checks,
-            self.daemon.events,
-            watch,
-            supervisor,
-        )
-        self.control = LocalControl(components, lambda: machine.adapters, self.daemon.store)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[LocalControl]:
-        task = asyncio.create_task(self.loop.run())
-        try:
-            await self.loop.started.wait()
-            yield self.control
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            self.loop.close()
-            await asyncio.to_thread(self.control.close)
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ _TAG: dict[str, Any] = {
         }
     }
 }
+_DOCUMENT = {"type": "object", "description": "A configuration; `tula schema` describes it."}
 _CHANGED: dict[int | str, dict[str, Any]] = {200: _TAG}
 _ANOTHER = answers(s412="Another configuration runs than `If-Match` names; `ETag` has its.")
 _INVALID = answers(
@@ -108,8 +109,7 @@ _INVALID = answers(
 
 
 def _yaml_body(required: bool) -> dict[str, Any]:
-    schema = {"type": "string", "description": "A configuration."}
-    content = {kind: {"schema": schema} for kind in YAML}
+    content = {kind: {"schema": _DOCUMENT} for kind in YAML}
     return {"requestBody": {"required": required, "content": content}}
 
 
@@ -120,7 +120,7 @@ def _yaml_body(required: bool) -> dict[str, Any]:
         200: {
             **_TAG,
             "description": "The configuration's text.",
-            "content": {YAML[0]: {"schema": {"type": "string"}}},
+            "content": {YAML[0]: {"schema": _DOCUMENT}},
         }
     },
 )
