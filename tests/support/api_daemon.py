@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
@@ -20,12 +21,17 @@ import uvicorn
 from support.configurations import render_config
 from support.daemon import CONFIG, FakeChecker, FakeDaemon
 from tula.api.app import make_app
+from tula.api.gateway.service import Gateway
+from tula.api.server import serve
 from tula.daemon.checks import Checks
+from tula.daemon.gateway_messages import API, Listener, Order, send_order
 from tula.daemon.local_control import Components, LocalControl
 from tula.daemon.loop import ControlLoop
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
-from tula.engine.callers import GatewayProcesses
+from tula.engine.callers import GatewayProcesses, parse_grant
+from tula.engine.control import SOCKET
+from tula.engine.tokens import TokenStore
 
 T = TypeVar("T")
 AS = "X-Test-Caller"
@@ -82,9 +88,10 @@ class ControlScene:
 
 
 class ApiDaemon(ControlScene):
-    """The same with HTTP on a loopback address."""
+    """The same with HTTP on a loopback address, and behind a real gateway on another."""
 
     url = ""
+    network_url = ""
 
     @contextmanager
     def served(self) -> Iterator[str]:
@@ -104,8 +111,9 @@ class ApiDaemon(ControlScene):
                     await asyncio.sleep(0.005)
                 port = server.servers[0].sockets[0].getsockname()[1]
                 self.url = f"http://127.0.0.1:{port}"
-                begun.set()
-                await asyncio.to_thread(ended.wait)
+                async with self._gateway(control):
+                    begun.set()
+                    await asyncio.to_thread(ended.wait)
                 app.state.streams.close()
                 server.should_exit = True
                 await work
@@ -127,6 +135,39 @@ class ApiDaemon(ControlScene):
             ended.set()
             thread.join(60)
         assert not failed, failed
+
+    @asynccontextmanager
+    async def _gateway(self, control: LocalControl) -> AsyncIterator[None]:
+        run_dir, listening = self.path.parent, socket.create_server(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{listening.getsockname()[1]}"
+        ready = asyncio.Event()
+        processes = GatewayProcesses({os.getpid()})
+        answering = asyncio.create_task(serve(control, run_dir, None, ready, processes))
+        await ready.wait()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, listening:
+            gateway = asyncio.create_task(Gateway(theirs).run())
+            order = Order(
+                (Listener(endpoint, API, False),),
+                (endpoint,),
+                str(run_dir / SOCKET),
+                str(self.daemon.store.directory),
+            )
+            send_order(ours, order, [listening])
+            self.network_url = f"http://{endpoint}"
+            try:
+                yield
+            finally:
+                ours.close()
+                await gateway
+                answering.cancel()
+                await asyncio.gather(answering, return_exceptions=True)
+
+    def token(self, scope: str) -> str:
+        """A new token of that scope, for the gateway."""
+        store = TokenStore(self.daemon.store.directory)
+        name = f"t{len(store.tokens())}"
+        return store.create(name, parse_grant(scope), None, "test")[0]
 
     def client(self, caller: str = "") -> httpx2.Client:
         """One for whom the gateway speaks with this scope, or a local user."""

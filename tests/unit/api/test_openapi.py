@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-from support.api_daemon import AS, ApiDaemon
+from support.api_daemon import ApiDaemon
 from support.configurations import render_config
 from support.daemon import CONFIG
 from support.fake_control import FakeControl
@@ -40,11 +40,13 @@ ENDLESS = "/api/v1/events/stream"
 OPERATIONS = [
     (method, path) for path, item in DOCUMENT["paths"].items() for method in item if path != ENDLESS
 ]
-CALLERS = ["", "read", "operate", "configure", "peer", "backend:b0"]
-"""Nobody's name: a local user."""
-EACH = 100 if SOAK else 2
-"""Cases for each operation, each caller, and each of valid and invalid requests: beside 500 that a
-person would ask, some 400; in the soak, 20,000."""
+LOCAL, NOBODY, UNKNOWN = "local", "nobody", "unknown"
+CALLERS = [LOCAL, NOBODY, UNKNOWN, "read", "operate", "configure", "peer", "backend:b0"]
+"""A user of the machine; without a token and with one that does not count; and each scope. All but
+the first come through the gateway."""
+EACH = 40 if SOAK else 1
+"""Cases for each operation, each caller, and each of valid and invalid requests: beside some 350
+that a person would ask, 300; in the soak, 12,000."""
 MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
 CHECKS = [
     not_a_server_error,
@@ -84,6 +86,14 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiDaemon]:
     made = ApiDaemon(tmp_path_factory.mktemp("api"), TEXTS[0])
     with made.served():
         yield made
+
+
+@pytest.fixture(scope="module")
+def tokens(daemon: ApiDaemon) -> dict[str, dict[str, str]]:
+    """What each caller says of itself."""
+    known = {scope: daemon.token(scope) for scope in CALLERS[3:]}
+    found = {scope: {"Authorization": f"Bearer {token}"} for scope, token in known.items()}
+    return {LOCAL: {}, NOBODY: {}, UNKNOWN: {"Authorization": "Bearer tula_x"}, **found}
 
 
 TEXTS = [
@@ -133,23 +143,29 @@ def prepare(daemon: ApiDaemon, path: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_answers_are_as_declared(daemon: ApiDaemon, method: str, path: str) -> None:
+def test_answers_are_as_declared(
+    daemon: ApiDaemon, tokens: dict[str, dict[str, str]], method: str, path: str
+) -> None:
     operation, seen = SCHEMA[path][method], Counter[int]()
 
     def ask(caller: str, case: schemathesis.Case) -> None:
-        headers = {AS: caller} if caller else None
-        answer = case.call(base_url=daemon.url, headers=headers, session=SESSION, timeout=60)
+        url = daemon.url if caller == LOCAL else daemon.network_url
+        case.headers.pop("Authorization", None)
+        answer = case.call(base_url=url, headers=tokens[caller], session=SESSION, timeout=60)
+        if caller in (NOBODY, UNKNOWN):
+            assert answer.status_code in (400, 401, 429)
         seen[answer.status_code] += 1
         case.validate_response(answer, checks=CHECKS)
 
     for caller in CALLERS:
         prepare(daemon, path)
-        for case in sensible(operation):
+        for case in sensible(operation) if caller not in (NOBODY, UNKNOWN) else ():
             ask(caller, case)
         for mode in MODES:
             fuzz(operation.as_strategy(generation_mode=mode), partial(ask, caller))
     print(f"{method} {path}: {dict(sorted(seen.items()))}")
     assert {200, 403} <= set(seen)
+    assert seen[401] + seen[429] > 1  # wrong tokens are limited by address
 
 
 def fuzz(cases: Any, ask: Callable[[schemathesis.Case], None]) -> None:
