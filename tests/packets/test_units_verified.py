@@ -14,7 +14,9 @@ from tula.lab import Lab
 
 pytestmark = pytest.mark.kernel
 
-TEXTS = {NAME: Unit(Path("/var/lib/tula/x y")).text(), SHIPPED.name: SHIPPED.read_text()}
+# Where pip installs it: /usr of the tree is that of all tests.
+DAEMON = SHIPPED.read_text().replace("/usr/bin/tula", "/opt/tula/bin/tula")
+TEXTS = {NAME: Unit(Path("/var/lib/tula/x y")).text(), SHIPPED.name: DAEMON}
 
 
 @pytest.fixture
