@@ -59,7 +59,10 @@ class Contexts:
 def contexts_path() -> Path:
     """Where the file is; as the XDG base directory specification has it."""
     given = os.environ.get("XDG_CONFIG_HOME", "")
-    base = Path(given) if given.startswith("/") else Path("~/.config").expanduser()
+    try:
+        base = Path(given) if given.startswith("/") else Path("~/.config").expanduser()
+    except RuntimeError:  # neither HOME nor an entry in passwd, as of a unit's dynamic user
+        base = Path("/nonexistent")
     return base / "tula" / "contexts.yaml"
 
 

@@ -101,3 +101,14 @@ def test_what_is_wrong_in_the_file(tula: Call, path: Path, text: str, words: str
     assert found.stderr.startswith(f"tula: {path}{words}")
     assert found.stderr.count("\n") == 1
     assert tula("version", "--run-dir", "/nowhere").exit_code == 0, "this machine needs no file"
+
+
+def test_a_user_without_a_home_has_no_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tula.cli.contexts import contexts_path, read_contexts
+
+    def homeless(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert read_contexts(contexts_path()).of == {}
