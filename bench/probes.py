@@ -28,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tula.cli.client import Client, DaemonError, NoDaemonError, UnixSocket
 from tula.lab import Host, Lab, wait_until
 from tula.lab.process import Process
+from tula.lab.switch import Switch
 
 _SERVICES = 10
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -138,9 +139,11 @@ def backend_address(number: int) -> str:
     return f"10.0.{number // 250 + 1}.{number % 250 + 1}"
 
 
-def add_backends(lab: Lab, count: int, vips: list[str]) -> tuple[Host, Host]:
+def add_backends(
+    lab: Lab, count: int, vips: list[str], switch: Switch | None = None
+) -> tuple[Host, Host]:
     """The balancer, and the one host that is all backends."""
-    switch = lab.switch("switch")
+    switch = switch or lab.switch("switch")
     lb = lab.host("lb", switch, "10.0.0.2/16")
     backends = lab.host("backends", switch, "10.0.0.3/16")
     for name in ("all", "eth0"):

@@ -298,7 +298,7 @@ def test_what_is_malformed_is_refused(balancer: Balancer) -> None:
         (b"\0\1\2\3\r\n\r\n", 400),
         (b"GET http://lb/api/v1/status HTTP/1.1\r\nHost: lb\r\n" + given + b"\r\n", 400),
         (HEAD + given + given + b"\r\n", 400),
-        (HEAD + b"X: " + b"a" * 70000 + b"\r\n\r\n", 431),
+        (HEAD + b"X: " + b"a" * 20000 + b"\r\n\r\n", 431),
         (b"CONNECT /x HTTP/1.1\r\nHost: lb\r\n\r\n", 501),
         (post + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (post + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
@@ -380,6 +380,13 @@ def test_the_certificate_is_exchanged_while_it_runs(balancer: Balancer, tmp_path
     finally:
         balancer.change(**listening(balancer))
     wait_until(lambda: api.fingerprint() == own, 60.0, "the own certificate, as it was")
+    for path in (
+        own_pair(balancer.running.state).certificate,
+        own_pair(balancer.running.state).key,
+    ):
+        path.unlink()
+    wait_until(lambda: api.fingerprint() != own, 60.0, "another one of its own")
+    wait_until(lambda: not balancer.running.problems, 60.0, "no problem")
 
 
 def test_listeners_follow_what_runs(balancer: Balancer) -> None:

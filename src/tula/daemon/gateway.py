@@ -227,6 +227,8 @@ class Gateway:
     def _heard(self, text: bytes) -> None:
         with suppress(ValueError, TypeError, LookupError):
             self._report = decode_report(text)
+            if self._report.problems and not self._wanted[0].certificate:
+                self._changed.set()  # somebody has removed the own certificate: it is made anew
             self._tell()
 
     def _tell(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -26,9 +26,8 @@ from tula.api.gateway.limits import (
 )
 
 _READ = 64 * 1024
-_LINGER, _LINGER_BYTES = 2.0, 1 << 20
-"""For how long, and how much, is read of a body that nobody wants, so that the client sees the
-answer before the connection is reset."""
+_LINGER, _PAUSE, _LINGER_BYTES = 2.0, 0.5, 1 << 20
+"""For how long, with what pause between bytes, and how much is read of what nobody wants."""
 _REASONS = {int(status): status.phrase for status in HTTPStatus}
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 
@@ -184,9 +183,13 @@ class Connection:
             self._h11.receive_data(data)
 
     def _head(self, request: h11.Request) -> Head:
+        self._method = request.method.decode("ascii")
         headers = tuple((bytes(name), bytes(value)) for name, value in request.headers)
         names = [name for name, _ in headers]
-        self._method = request.method.decode("ascii")
+        # h11 counts only what it waits for; a larger head may have come at once.
+        if len(request.target) + sum(len(a) + len(b) + 4 for a, b in headers) > HEAD_BYTES:
+            message = f"the head is larger than {HEAD_BYTES >> 10} KiB"
+            raise refusal(431, message, "malformed", close=True)
         lengths = [value for name, value in headers if name == b"content-length"]
         self._length = int(lengths[0]) if lengths else None
         if b"transfer-encoding" in names and lengths:
@@ -256,18 +259,21 @@ class Connection:
                 await self._writer.drain()
 
     async def _linger(self) -> None:
-        # In TLS there is no half of a close: the transport says that it ends, and then reads on for
-        # a moment by itself.
-        if not self._writer.can_write_eof():
+        """Reads on for a moment: unread bytes would reset the connection, and take the answer
+        from the client."""
+        if self._h11.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
             return
-        self._writer.write_eof()
+        if self._writer.can_write_eof():  # not in TLS, which has no half of a close
+            self._writer.write_eof()
         left = _LINGER_BYTES
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(_LINGER):
-                while left > 0 and (data := await self._reader.read(_READ)):
+                while left > 0:
+                    async with asyncio.timeout(_PAUSE):
+                        data = await self._reader.read(_READ)
+                    if not data:
+                        return
                     left -= len(data)
-        except TimeoutError:
-            pass
 
 
 def _too_large(most: int) -> RefusalError:

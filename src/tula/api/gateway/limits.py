@@ -12,13 +12,13 @@ CONNECTIONS = 1536
 """In all."""
 BY_ADDRESS = 768
 """Of one address (IPv6: of one /64) whose token was accepted."""
-PENDING, PENDING_BY_ADDRESS = 768, 384
+PENDING, PENDING_BY_ADDRESS = 1024, 640
 """Connections on which no token was accepted yet; a new one ends the oldest of these."""
-NEW, NEW_RATE = 600, 50.0
+NEW, NEW_RATE = 800, 50.0
 """New connections of an address at once, and a second."""
 REQUESTS, REQUEST_RATE = 400, 100.0
 """The same for requests."""
-HANDSHAKE, HEADER, IDLE, STALLED = 5.0, 10.0, 60.0, 30.0
+HANDSHAKE, HEADER, IDLE, STALLED = 10.0, 10.0, 60.0, 30.0
 """Seconds for TLS's handshake, for the head of a request from its first byte, between two
 requests, and without a byte taken of an answer."""
 FIRST_REQUEST = 10.0

@@ -7,6 +7,7 @@ import errno
 import socket
 import ssl
 import sys
+from asyncio import sslproto
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,9 @@ _METRICS = "/metrics"
 _REST = 4.0
 """Scrapes without a token take a fifth of the daemon's readers at most."""
 _GRACE = 3.0
+_TLS_BUFFER = 32 * 1024
+"""Bytes that each TLS connection reads into: 256 KiB by default, which 500 clients would make
+125 MiB."""
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _USER_TIMEOUT = 60_000
 """Milliseconds until a client that acknowledges nothing has gone (tcp(7))."""
@@ -71,6 +75,7 @@ class Gateway:
         """Follows the daemon's orders."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_tell_unless_clients)
+        sslproto.SSLProtocol.max_size = _TLS_BUFFER
         self._channel.setblocking(False)
         ended, events = asyncio.Event(), asyncio.create_task(self._events.run())
         loop.add_reader(self._channel.fileno(), self._hear, ended)
