@@ -8,7 +8,11 @@ BIN := $(VENV)/bin
 PACKAGES := nginx-light postgresql bind9 unbound knot systemd netplan.io nftables iproute2 \
 	procps kmod coreutils dash diffutils grep sed util-linux base-passwd base-files
 
-.PHONY: help demo test test-vm soak check bench format package golden clean .packages
+# A machine of another Debian release has what this one lacks to begin: make itself.
+IN_DEBIAN := scripts/as-root scripts/in-debian
+BEGIN := scripts/system-packages make
+
+.PHONY: help demo test test-vm test-packages test-debian13 test-fresh soak check bench format package golden clean .packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +25,17 @@ test: $(VENV)/.dev check .packages ## everything: check, then the kernel and pac
 
 test-vm: $(VENV)/.dev .packages ## the tests of K=EXPRESSION or T=PATH in a VM with Debian's stock kernel
 	scripts/vm $(or $(T),tests/contract tests/packets) $(if $(K),-k '$(K)',$(if $(T),,-m link_kinds))
+
+test-packages: $(VENV)/.dev package ## the packages on machines of Debian 12 and 13 that systemd boots: their whole life (root)
+	scripts/system-packages debootstrap systemd-nspawn:systemd-container
+	scripts/as-root $(BIN)/pytest -s tests/installed
+
+test-debian13: ## check and the tests with packets on Debian 13: its nft, iproute2, Python (root)
+	$(IN_DEBIAN) trixie sh -ec '$(BEGIN); make check .packages; scripts/packet-tests --without-vm'
+
+test-fresh: ## make demo and make check on machines of Debian 12 and 13 that have nothing yet (root)
+	$(IN_DEBIAN) --fresh bookworm sh -ec '$(BEGIN); make demo check'
+	$(IN_DEBIAN) --fresh trixie sh -ec '$(BEGIN); make demo check'
 
 soak: $(VENV)/.dev .packages ## what takes long: changes for minutes, hundreds of kills, an hour of 2,000 probes a second (root)
 	@mkdir -p .vm
@@ -56,8 +71,8 @@ bench: $(VENV)/.runtime ## all figures of docs/benchmarks.md; with BESIDE=CHECKO
 	scripts/as-root $(BIN)/python bench/health.py
 	scripts/as-root $(BIN)/python bench/failover.py
 	scripts/as-root $(BIN)/python bench/probes.py
-	scripts/as-root $(BIN)/python bench/api.py
 	scripts/as-root $(BIN)/python bench/held.py
+	scripts/as-root $(BIN)/python bench/api.py
 
 format: $(VENV)/.dev ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
@@ -73,7 +88,7 @@ golden: $(VENV)/.dev ## write the expected rulesets and messages anew, to be rea
 	$(BIN)/pytest tests/unit tests/golden --update
 
 clean: ## remove what the other targets made here
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .vm .packages
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .vm .packages .roots
 
 .packages: $(VENV)/.dev
 	scripts/debian-root $@ $(PACKAGES)

@@ -95,8 +95,10 @@ class Load:
                 self.datagrams.append([flow, time.monotonic(), "", 0])
                 with suppress(OSError):  # the answer to an earlier one
                     opened.send(struct.pack("!Q", number))
-        end = time.monotonic() + 3.0
-        while time.monotonic() < end and not all(each[3] for each in self.datagrams):
+        end = time.monotonic() + 15.0  # where the last change broke a download, the next one begins
+        while time.monotonic() < end and not (
+            self.open == downloads and all(each[3] for each in self.datagrams)
+        ):
             await asyncio.sleep(0.05)
         still, broken = self.open, set(self.broken)
         for task in tasks:
