@@ -66,3 +66,9 @@ def lab() -> Iterator[Lab]:
 def site(lab: Lab, image: list[Path]) -> Site:
     """A balancer that is installed and not configured, backends and a client."""
     return Site(lab, image)
+
+
+@pytest.fixture
+def bare_site(lab: Lab, bare: list[Path]) -> Site:
+    """The same where nothing is installed yet."""
+    return Site(lab, bare)

@@ -34,6 +34,7 @@ LEFT = {
     *("RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID"),
     *("LockPersonality", "ProtectClock", "ProtectHostname", "ProtectProc", "RemoveIPC"),
     *("ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups"),
+    *("PrivateMounts", "PrivateIPC", "KeyringMode"),
 }
 """By seccomp, or about what Tula has no use for."""
 LIFE = {

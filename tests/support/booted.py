@@ -65,6 +65,7 @@ class Machine:
         self.leader = 0
         """Its PID 1, as this machine numbers it."""
         self.write("etc/hostname", f"{name}\n")
+        self.write("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
         lines = "".join(f"Address={address}\n" for address in addresses)
         self.write(_NETWORK, f"[Match]\nName=eth0\n[Network]\nIPv6AcceptRA=no\n{lines}")
         for link, unit in _WANTED.items():
