@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from tula.cli.main import app
-from tula.cli.remote import is_remote
+from tula.cli.remote import Where, where_of
 
 
 def all_commands(
@@ -25,7 +25,7 @@ def all_commands(
 
 
 DECIDED = dict(all_commands())
-REMOTE = sorted(name for name, command in DECIDED.items() if is_remote(command))
+REMOTE = sorted(name for name, command in DECIDED.items() if where_of(command) is Where.DAEMON)
 """What can ask a daemon on another machine."""
-HERE = sorted(name for name, command in DECIDED.items() if is_remote(command) is False)
+HERE = sorted(name for name, command in DECIDED.items() if where_of(command) is Where.HERE)
 """What works on the machine that it runs on."""

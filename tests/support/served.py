@@ -9,11 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tula.api.server import serve
+from tula.engine.audit import AuditLog
 from tula.engine.control import Control
 
 
 @contextmanager
-def served(control: Control, run_dir: Path) -> Iterator[None]:
+def served(control: Control, run_dir: Path, audit: AuditLog | None = None) -> Iterator[None]:
     """The control answers on the run directory's socket in the block."""
     started = threading.Event()
     stop: list[asyncio.Task[None]] = []
@@ -21,7 +22,7 @@ def served(control: Control, run_dir: Path) -> Iterator[None]:
 
     async def main() -> None:
         ready = asyncio.Event()
-        stop.append(asyncio.create_task(serve(control, run_dir, None, ready)))
+        stop.append(asyncio.create_task(serve(control, run_dir, None, ready, audit=audit)))
         await ready.wait()
         started.set()
         with suppress(asyncio.CancelledError):

@@ -11,6 +11,7 @@ from tula.api.audit import AuditMiddleware
 from tula.api.callers import Reader
 from tula.api.document import make_document
 from tula.api.errors import add_handlers
+from tula.api.routes import audit as audit_log
 from tula.api.routes import backends, configuration, events, metrics, own, status, trace
 from tula.api.streams import Streams
 from tula.engine.audit import AuditLog
@@ -48,11 +49,12 @@ def make_app(
     app.state.control = control
     app.state.gateways = gateways or GatewayProcesses()
     app.state.streams = Streams()
+    app.state.audit = audit
     add_handlers(app)
     if audit is not None:
         app.add_middleware(AuditMiddleware, log=audit)
     api = APIRouter(prefix=PREFIX)
-    for noun in (status, events, trace, backends, own, configuration):
+    for noun in (status, events, audit_log, trace, backends, own, configuration):
         api.include_router(noun.router)
 
     @api.get("/openapi.json", include_in_schema=False)

@@ -12,12 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tula.cli.common import FAILED, STATE_DIR, Ended, Json, StateDir, caller, errors, print_json
+from tula.cli.common import (
+    FAILED,
+    STATE_DIR,
+    WRONG,
+    Ended,
+    Json,
+    StateDir,
+    caller,
+    errors,
+    fail,
+    print_json,
+)
+from tula.cli.daemon import daemon_errors
+from tula.cli.remote import chosen_server
 
 if TYPE_CHECKING:
     from tula.config.load import LoadedConfig
 
 _MOST = 100_000
+_MOST_AFAR = 1000
+"""As ``tula.api.routes.audit`` has it."""
 
 
 def audit(
@@ -28,10 +43,19 @@ def audit(
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Show who changed what, when, from where, and what came of it."""
-    from tula.engine.audit import describe_entry, read_audit
+    server = chosen_server()
+    if server is None:
+        from tula.engine.audit import describe_entry, read_audit
 
-    with errors():
-        found = [describe_entry(entry) for entry in read_audit(state_dir, number)]
+        with errors():
+            found = [describe_entry(entry) for entry in read_audit(state_dir, number)]
+    else:
+        from tula.cli.client import Client
+
+        if number > _MOST_AFAR:
+            fail(WRONG, f"tula: -n: {_MOST_AFAR:,} at most from another machine")
+        with daemon_errors():
+            found = Client(server).get("/audit", limit=number)["entries"]
     if json:
         print_json({"entries": found})
         return

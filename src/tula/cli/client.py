@@ -10,6 +10,7 @@ import http.client
 import json
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -207,7 +208,10 @@ class Client:
         if body is not None:
             headers["Content-Type"] = kind
         try:
-            connection.request(method, PREFIX + path, body, headers)
+            connection.connect()
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, PREFIX + path, body, headers)
+            # Even then: a body that is not wanted is not read to its end before the answer.
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         except http.client.HTTPException:

@@ -153,6 +153,18 @@ def read_config(file: Path) -> LoadedConfig:
         _refuse(str(file), error)
 
 
+def parse(name: str, text: str) -> LoadedConfig:
+    """A configuration that came from elsewhere; problems are printed, with exit status 1: it is no
+    input of this user's."""
+    from tula.config.load import ConfigError, describe, parse_config
+
+    try:
+        return parse_config(text.encode())
+    except ConfigError as error:
+        hint = "tula: this version of Tula does not read the balancer's configuration"
+        fail(FAILED, *(describe(name, p, error.positions) for p in error.problems), hint)
+
+
 def applied_config(store: Store) -> tuple[str, LoadedConfig]:
     """The last applied configuration with its path for messages; exit status 2 if there is none."""
     from tula.config.load import ConfigError, parse_config

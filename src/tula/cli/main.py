@@ -74,7 +74,7 @@ for command in (
     asks_daemon(show.status),
     asks_daemon(show.trace),
     asks_daemon(events.events),
-    here_only(audit.audit),
+    asks_daemon(audit.audit),
     here_only(doctor.doctor),
     asks_daemon(operate.drain),
     asks_daemon(operate.undrain),

@@ -1,8 +1,9 @@
 """Which daemon a command asks: this machine's, or a balancer's that the user names.
 
-Every command says whether it asks the daemon, and so can ask a balancer's (``asks_daemon``), or
-works on this machine alone (``here_only``). ``chosen_server`` tells what was chosen, so that the
-commands themselves know of no servers.
+Every command says whether it asks the daemon, and so can ask a balancer's (``asks_daemon``), works
+on this machine alone (``here_only``), or does that by what a balancer knows, if one is named
+(``may_ask_server``). ``chosen_server`` tells what was chosen, so that the commands themselves know
+of no servers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 
 SERVER, TOKEN_FILE, CONTEXT = "TULA_SERVER", "TULA_TOKEN_FILE", "TULA_CONTEXT"
-_REMOTE = "asks_daemon"
-"""The attribute of a command that says which of the two it is."""
+_WHERE = "tula_where"
+"""The attribute of a command that says which of them it is."""
 _HELP: dict[str, tuple[type, str, str]] = {
     "server": (str, "URL", f"Ask the daemon there, as https://lb1:8420. [env var: {SERVER}]"),
     "token_file": (Path, "F", f"The file with the token for it. [env var: {TOKEN_FILE}]"),
@@ -36,6 +38,14 @@ _HELP: dict[str, tuple[type, str, str]] = {
     "fingerprint": (str, "sha256:…", "Trust the certificate that has it, whoever signed it."),
 }
 _OFTEN = frozenset({"server", "token_file", "context"})
+
+
+class Where(Enum):
+    """What a command works on."""
+
+    DAEMON = "this machine's daemon, or another one's"
+    HERE = "this machine"
+    NAMED = "this machine, by what a balancer knows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ def asks_daemon(command: Command) -> Command:
         finally:
             _choice.reset(token)
 
-    return _with_options(command, run, shown=_OFTEN, remote=True)
+    return _with_options(command, run, shown=_OFTEN, where=Where.DAEMON)
 
 
 def here_only(command: Command) -> Command:
@@ -119,7 +129,22 @@ def here_only(command: Command) -> Command:
             fail(WRONG, f"tula: {name} works on the machine that it runs on; leave out {first}")
         command(**given)
 
-    return _with_options(command, run, shown=frozenset(), remote=False)
+    return _with_options(command, run, shown=frozenset(), where=Where.HERE)
+
+
+def may_ask_server(command: Command) -> Command:
+    """A command that works on this machine, and for which options may name a balancer; neither the
+    environment nor the default context does."""
+
+    def run(ctx: typer.Context, **given: Any) -> None:
+        options = _taken(given).over(_of_root(ctx))
+        token = _choice.set(_Choice(options, here=not options.first))
+        try:
+            command(**given)
+        finally:
+            _choice.reset(token)
+
+    return _with_options(command, run, shown=_OFTEN, where=Where.NAMED)
 
 
 def names_server(root: Command) -> Command:
@@ -129,12 +154,12 @@ def names_server(root: Command) -> Command:
         ctx.obj = _taken(given)
         root(**given)
 
-    return _with_options(root, run, shown=frozenset(_HELP), remote=None)
+    return _with_options(root, run, shown=frozenset(_HELP), where=None)
 
 
-def is_remote(command: Callable[..., Any]) -> bool | None:
-    """Whether it can ask a balancer's daemon; None if nobody decided that."""
-    found: bool | None = getattr(command, _REMOTE, None)
+def where_of(command: Callable[..., Any]) -> Where | None:
+    """What was said of a command; None if nobody said."""
+    found: Where | None = getattr(command, _WHERE, None)
     return found
 
 
@@ -245,7 +270,7 @@ def _option(name: str) -> str:
 
 
 def _with_options(
-    command: Command, run: Command, shown: frozenset[str], remote: bool | None
+    command: Command, run: Command, shown: frozenset[str], where: Where | None
 ) -> Command:
     """``run`` with the command's signature and these options, as typer reads it."""
     signature = inspect.signature(command, eval_str=True)
@@ -261,7 +286,7 @@ def _with_options(
     )
     run.__annotations__ = {}
     vars(run).update(
-        __signature__=signature.replace(parameters=[context, *own, *options]), **{_REMOTE: remote}
+        __signature__=signature.replace(parameters=[context, *own, *options]), **{_WHERE: where}
     )
     return run
 

@@ -80,3 +80,22 @@ def test_what_answers_is_no_daemon(tmp_path: Path, answer: bytes, words: str) ->
             Client(UnixSocket(path)).get("/status")
         thread.join()
     assert not error.value.wrong_input
+
+
+def test_an_answer_that_does_not_wait_for_the_body(tmp_path: Path) -> None:
+    path = tmp_path / "tula.sock"
+    body = b'{"errors": [{"message": "too large"}]}'
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def once() -> None:
+            with listening.accept()[0] as asked:
+                asked.recv(1000)
+                asked.sendall(b"HTTP/1.1 413 No\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+        thread = threading.Thread(target=once)
+        thread.start()
+        with pytest.raises(DaemonError, match="too large"):
+            Client(UnixSocket(path)).apply(b"x" * (8 << 20))
+        thread.join()

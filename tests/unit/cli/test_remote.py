@@ -17,8 +17,13 @@ from support.cli_commands import DECIDED, HERE, REMOTE
 from support.fake_control import NOW, FakeControl, make_events
 from support.served import served
 from support.tls_front import TOKEN, Front, problem, tls_front
+from tula.api.routes.audit import MOST
+from tula.cli.audit import _MOST_AFAR
 from tula.cli.main import app
-from tula.cli.remote import is_remote
+from tula.cli.remote import where_of
+from tula.engine.audit import AuditFile, AuditLog, new_entry
+from tula.engine.audit import Result as Outcome
+from tula.engine.callers import Caller, Scope
 from tula.engine.history import Entry
 from unit.cli.conftest import CONFIGURATION
 
@@ -35,6 +40,7 @@ NEEDS = {
 """What a command cannot be called without."""
 CALLS = {
     "apply": [["apply", "-f", "DOC/tula.yaml"], ["apply"], ["apply", "--confirm", "60s", "--json"]],
+    "audit": [["audit"], ["audit", "-n", "1", "--json"]],
     "confirm": [["confirm"]],
     "diff": [["diff"], ["diff", "2"]],
     "disable": [["disable", "web/b1"], ["disable", "web/none"]],
@@ -101,8 +107,13 @@ def certificate(tmp_path: Path) -> Certificate:
 
 @pytest.fixture
 def front(tmp_path: Path, daemon: FakeControl, certificate: Certificate) -> Iterator[Front]:
+    state = tmp_path / "state"
+    state.mkdir()
+    caller = Caller("ci", Scope.OPERATE, "192.0.2.1")
+    asked = [new_entry(caller, "drain", f"web/b{n}", wall=lambda: NOW) for n in (1, 2)]
+    AuditFile(state).write([asked[0].ended(Outcome.DONE), asked[1].ended(Outcome.FAILED, "why")])
     with (
-        served(daemon, tmp_path / "run"),
+        served(daemon, tmp_path / "run", AuditLog(state)),
         tls_front(tmp_path / "run" / "tula.sock", certificate.context()) as front,
     ):
         yield front
@@ -115,10 +126,10 @@ def remote(tmp_path: Path, front: Front, certificate: Certificate) -> Remote:
 
 
 def test_of_every_command_it_is_decided() -> None:
-    undecided = [name for name, command in DECIDED.items() if is_remote(command) is None]
-    assert not undecided, "say asks_daemon or here_only of it"
+    undecided = [name for name, command in DECIDED.items() if where_of(command) is None]
+    assert not undecided, "say asks_daemon, here_only or may_ask_server of it"
     assert sorted(CALLS) == REMOTE, "say here how the two ways of it are compared"
-    assert {"run", "clear", "doctor", "check", "backend join", "lab demo"} <= set(HERE)
+    assert {"run", "clear", "doctor", "check", "backend leave", "lab demo"} <= set(HERE)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +139,8 @@ def test_both_ways_print_the_same(
     remote: Remote, daemon: FakeControl, tmp_path: Path, words: list[str]
 ) -> None:
     before = deepcopy(vars(daemon))
-    here = remote(*words, TULA_RUN_DIR=str(tmp_path / "run"))
+    places = {"TULA_RUN_DIR": str(tmp_path / "run"), "TULA_STATE_DIR": str(tmp_path / "state")}
+    here = remote(*words, **places)
     done = daemon.done
     vars(daemon).update(before)
     there = remote.ask(*words)
@@ -367,6 +379,13 @@ def test_what_is_answered_in_its_place(
     assert words in found.stderr
     assert found.stderr.count("\n") == 1
     assert TOKEN not in found.stderr
+
+
+def test_how_much_of_the_audit_log_comes_at_once(remote: Remote) -> None:
+    assert _MOST_AFAR == MOST
+    found = remote.ask("audit", "-n", "1001")
+    assert found.exit_code == 2
+    assert found.stderr == "tula: -n: 1,000 at most from another machine\n"
 
 
 def test_following_ends_when_the_token_does(remote: Remote) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import h11
@@ -155,22 +156,32 @@ class Upstream:
     async def opened(self, request: Forwarded) -> AsyncIterator[Opened]:
         """The head of the daemon's answer, whose body comes bit by bit. Raises OSError, EOFError
         and h11.ProtocolError when there is none."""
-        reader, writer = await asyncio.open_unix_connection(self.path, limit=_CHUNK)
-        try:
-            connection = h11.Connection(h11.CLIENT)
-            headers = [(b"host", b"tula"), (b"connection", b"close"), *request.headers]
-            if request.body or request.changes:
-                headers.append((b"content-length", str(len(request.body)).encode()))
-            head = h11.Request(method=request.method, target=request.target, headers=headers)
-            writer.write(connection.send(head) or b"")
-            writer.write(connection.send(h11.Data(request.body)) or b"" if request.body else b"")
-            writer.write(connection.send(h11.EndOfMessage()) or b"")
-            await writer.drain()
-            opened = Opened(connection, reader)
-            await opened.begin()
-            yield opened
-        finally:
-            writer.transport.abort()
+        connection = h11.Connection(h11.CLIENT)
+        headers = [(b"host", b"tula"), (b"connection", b"close"), *request.headers]
+        if request.body or request.changes:
+            headers.append((b"content-length", str(len(request.body)).encode()))
+        head = h11.Request(method=request.method, target=request.target, headers=headers)
+        text = connection.send(head) or b""
+        text += (connection.send(h11.Data(request.body)) or b"") if request.body else b""
+        text += connection.send(h11.EndOfMessage()) or b""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
+            daemon.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(daemon, self.path)
+            # The daemon may answer, and close, before it has read a body that it does not take.
+            # A stream of asyncio would lose that answer with the failed write.
+            sending = asyncio.create_task(_send(daemon, text))
+            try:
+                opened = Opened(connection, daemon)
+                await opened.begin()
+                yield opened
+            finally:
+                sending.cancel()
+                await asyncio.wait({sending})
+
+
+async def _send(daemon: socket.socket, text: bytes) -> None:
+    with suppress(OSError):  # whatever it is, the answer's absence tells it
+        await asyncio.get_running_loop().sock_sendall(daemon, text)
 
 
 @dataclass(slots=True)
@@ -178,7 +189,7 @@ class Opened:
     """An answer that is being read."""
 
     connection: h11.Connection
-    reader: asyncio.StreamReader
+    daemon: socket.socket
     status: int = 0
     headers: Headers = field(default_factory=list)
 
@@ -198,8 +209,9 @@ class Opened:
             yield bytes(event.data)
 
     async def _next(self) -> h11.Event:
+        loop = asyncio.get_running_loop()
         while (event := self.connection.next_event()) is h11.NEED_DATA:
-            self.connection.receive_data(await self.reader.read(_CHUNK))
+            self.connection.receive_data(await loop.sock_recv(self.daemon, _CHUNK))
         if isinstance(event, h11.Event):
             return event
         raise EOFError
