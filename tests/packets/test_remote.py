@@ -253,3 +253,33 @@ def test_events_are_followed(lb: Lb, tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def test_a_backend_joins_by_what_its_balancer_knows(lb: Lb, tmp_path: Path) -> None:
+    """As by the file, and from then on without the balancer."""
+    lb.here(["apply", "-f", "FIRST", "--yes"])
+    backend = lb.network.backends[0]
+    token = write_token(lb, "its-own", "backend:backend-1", tmp_path / "backend-1.token")
+    given = ["--server", lb.url, "--token-file", token]
+
+    def join(*words: str | Path) -> Completed:
+        return call_tula(backend, "backend", "join", "--no-persist", *words, check=False)
+
+    by_file, by_server = join("-f", lb.files["FIRST"], "--dry-run"), join(*given, "--dry-run")
+    assert shown(by_server) == shown(by_file)
+    other = join(*given, "--as", "backend-2")
+    assert (other.returncode, other.stdout) == (1, "")
+    assert "a token for backend backend-1 sees that backend and no other" in other.stderr
+    reader = write_token(lb, "sees", "read", tmp_path / "sees.token")
+    unnamed = join("--server", lb.url, "--token-file", reader)
+    assert unnamed.stderr == (
+        "tula: this token has scope read; say with --as which backend this is\n"
+    )
+    silent = join("--server", "https://10.9.0.2:9", "--token-file", token)
+    assert (silent.returncode, silent.stdout) == (1, "")
+    assert call_tula(backend, "backend", "status").stdout.startswith("This machine has not joined")
+
+    assert join(*given).stdout.endswith("This machine is the backend backend-1.\n")
+    assert join().stdout.startswith("Nothing changed.\n"), "from its own record"
+    assert call_tula(backend, "backend", "status", "--exit-code").returncode == 0
+    call_tula(backend, "backend", "leave")

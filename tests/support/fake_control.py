@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.builders import make_backend, make_config, make_service, trace_flow
+from tula.config.excerpt import backend_excerpt
 from tula.config.redact import redact
 from tula.engine.backend_view import BackendView, view_backend
 from tula.engine.control import (
@@ -117,6 +118,10 @@ class FakeControl:
         override = self.overrides.get(backend, Override())
         held = None if self.connections is None else self.connections.get(backend, 0)
         return view_backend(backend, configured, status, override, self.now, held)
+
+    async def excerpt(self, name: str) -> str | None:
+        self._may()
+        return backend_excerpt(CONFIG, name)
 
     async def own_view(self, name: str) -> bytes | None:
         self._may()

@@ -56,6 +56,7 @@ def make_app(
     api = APIRouter(prefix=PREFIX)
     for noun in (status, events, audit_log, trace, backends, own, configuration):
         api.include_router(noun.router)
+    api.include_router(own.caller_router)
 
     @api.get("/openapi.json", include_in_schema=False)
     async def openapi(_: Reader) -> JSONResponse:

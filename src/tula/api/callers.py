@@ -97,4 +97,5 @@ def caller_of(request: Request) -> Caller:
 Reader = Annotated[Caller, requires(Scope.READ)]
 Operator = Annotated[Caller, requires(Scope.OPERATE)]
 Configurer = Annotated[Caller, requires(Scope.CONFIGURE)]
+Anybody = Annotated[Caller, requires(Scope.BACKEND)]
 BackendReader = Annotated[Caller, requires(Scope.READ, own=True)]

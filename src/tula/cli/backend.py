@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -24,12 +25,13 @@ from tula.cli.common import (
     warn,
 )
 from tula.cli.instructions import instructions
-from tula.cli.remote import here_only
+from tula.cli.remote import chosen_server, here_only, may_ask_server
 
 if TYPE_CHECKING:
     from tula.agent.agent import Agent, Plan
     from tula.agent.plan import Role
     from tula.agent.record import Record
+    from tula.cli.server import Server
     from tula.model.config import IPAddress
 
 app = typer.Typer(
@@ -66,7 +68,7 @@ def root() -> None:
 
 
 @app.command()
-@here_only
+@may_ask_server
 def join(
     file: _Files = None,
     as_: _As = None,
@@ -87,7 +89,10 @@ def join(
     state_dir: StateDir = STATE_DIR,
     json: Json = False,
 ) -> None:
-    """Make this machine a backend of the configuration. Can be repeated: changes what differs."""
+    """Make this machine a backend of the configuration. Can be repeated: changes what differs.
+
+    With --server, of the configuration that runs on that balancer, by the backend's token.
+    """
     from tula.agent.unit import own_namespace
 
     if watch and (dry_run or json):
@@ -102,7 +107,11 @@ def join(
     persist = own if persist is None else persist
     agent = _agent(state_dir)
     with errors(), _join_errors():
-        record, roles = _roles(agent, file, as_)
+        server = chosen_server()
+        if server is None:
+            record, roles = _roles(agent, file, as_)
+        else:
+            record, roles = _roles_by(server, file, as_)
         plan = agent.plan(roles, persist) if dry_run else agent.join(roles, record, persist)
     names = sorted({backend.name for role in roles for _, backend in role.serves})
     if json:
@@ -266,6 +275,36 @@ def _roles(
         roles.append(find_role(str(file), configuration.config, here, name))
         sources.append(Source(str(file.absolute()), configuration.source, name))
     return Record(tuple(sources), addresses=tuple(sorted(map(str, here)))), roles
+
+
+def _roles_by(
+    server: Server, files: list[Path] | None, name: str | None
+) -> tuple[Record, Sequence[Role]]:
+    """What a balancer says is to be joined; where it does not answer, nothing is changed."""
+    from tula.agent.identity import find_role
+    from tula.agent.record import Record, Source
+    from tula.cli.client import Client
+    from tula.cli.common import parse
+    from tula.cli.daemon import daemon_errors
+
+    if files:
+        fail(WRONG, "tula: the configuration is that of the server; leave out -f, or --server")
+    balancer, here = Client(server), _own_addresses()
+    with daemon_errors():
+        name = name or _name_of(balancer.get("/caller"))
+        text = balancer.text(f"/backends/{quote(name, safe='')}/configuration")
+    configuration = parse(server.name, text)
+    role = find_role(server.name, configuration.config, here, name)
+    source = Source(server.name, configuration.source, name)
+    return Record((source,), addresses=tuple(sorted(map(str, here)))), [role]
+
+
+def _name_of(caller: dict[str, Any]) -> str:
+    """The backend that a token is for."""
+    scope, _, name = str(caller["scope"]).partition(":")
+    if scope != "backend":
+        fail(WRONG, f"tula: this token has scope {scope}; say with --as which backend this is")
+    return name
 
 
 def _own_addresses() -> set[IPAddress]:

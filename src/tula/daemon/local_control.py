@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import cast
 
+from tula.config.excerpt import backend_excerpt
 from tula.config.load import LoadedConfig
 from tula.config.redact import redact
 from tula.daemon.answers import (
@@ -130,6 +131,9 @@ class LocalControl:
             boot_time(),
             None if held is None else held.get(backend, 0),
         )
+
+    async def excerpt(self, name: str) -> str | None:
+        return await asyncio.to_thread(backend_excerpt, self._configuration().config, name)
 
     async def own_view(self, name: str) -> bytes | None:
         running, snapshot = self._configuration(), self._components.loop.snapshot

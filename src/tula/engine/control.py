@@ -250,6 +250,9 @@ class Control(Protocol):
     async def own_view(self, name: str) -> bytes | None:
         """All backends of that name, as JSON by ``describe_own``; None if there are none."""
 
+    async def excerpt(self, name: str) -> str | None:
+        """What of the running configuration concerns them, by ``backend_excerpt``."""
+
     async def events(self, after: int | None, limit: int, epoch: str | None = None) -> EventPage:
         """As ``EventLog.page`` chooses them."""
 

@@ -6,13 +6,14 @@ from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
-from tula.api.callers import BackendReader
+from tula.api.callers import Anybody, BackendReader
 from tula.api.dependencies import Daemon
 from tula.api.problems import answers
 from tula.api.routes.backends import InForceBody
 from tula.api.status_bodies import TunnelBody
 
 router = APIRouter(prefix="/backends", tags=["backends"])
+caller_router = APIRouter(tags=["caller"])
 
 
 class PlaceBody(BaseModel):
@@ -56,3 +57,36 @@ async def own(control: Daemon, name: str, _: BackendReader) -> Response:
     if found is None:
         raise HTTPException(404, f"no backend {name} in the running configuration")
     return Response(found, media_type="application/json")
+
+
+class CallerBody(BaseModel):
+    """Who asks: a token's name, or a user's, and what it may."""
+
+    name: str
+    scope: str
+
+
+@caller_router.get("/caller")
+async def caller(by: Anybody) -> CallerBody:
+    """Whom this token is for, and its scope: `backend:NAME` tells a backend which one it is."""
+    return CallerBody(name=by.name, scope=str(by.grant))
+
+
+@router.get(
+    "/{name}/configuration",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "A configuration.",
+            "content": {"application/yaml": {"schema": {"type": "string"}}},
+        },
+        **answers(s404="The running configuration has no backend of this name."),
+    },
+)
+async def own_configuration(control: Daemon, name: str, _: BackendReader) -> Response:
+    """What of the running configuration concerns the backend of this name: what
+    `tula backend join --server` joins by. Without other backends, health checks and secrets."""
+    found = await control.excerpt(name)
+    if found is None:
+        raise HTTPException(404, f"no backend {name} in the running configuration")
+    return Response(found, 200, {"Cache-Control": "no-store"}, "application/yaml")

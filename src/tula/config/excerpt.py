@@ -1,0 +1,49 @@
+"""What of a configuration concerns one backend: enough to join by, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from tula.model.config import Backend, Config, VirtualService
+
+
+def backend_excerpt(config: Config, name: str) -> str | None:
+    """A configuration (YAML) of the services that the backend of this name is in, without other
+    backends, health checks and whatever else the machine itself need not know; None if there is no
+    such backend.
+
+    Where a service calls the same address otherwise, it is that backend too, as for ``join --as``.
+    """
+    keys = {b.key for service in config.services for b in service.backends if b.name == name}
+    services = {
+        service.name: _service(service, mine)
+        for service in config.services
+        if (mine := [b for b in service.backends if b.name == name or b.key in keys])
+    }
+    if not services:
+        return None
+    tunnels = config.tunnels
+    found = {
+        "interfaces": list(config.interfaces),
+        "load_balancers": {label: str(address) for label, address in config.load_balancers},
+        "tunnels": {
+            "vxlan_id": tunnels.vxlan_id,
+            "vxlan_port": tunnels.vxlan_port,
+            "gue_port": tunnels.gue_port,
+        },
+        "services": services,
+    }
+    return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+
+
+def _service(service: VirtualService, backends: list[Backend]) -> dict[str, Any]:
+    return {
+        "vip": [str(vip) for vip in service.vips],
+        "protocol": [str(protocol) for protocol in service.protocols],
+        "ports": [str(ports) for ports in service.ports] or "any",
+        "forwarding": str(service.forwarding),
+        "tunnel": str(service.tunnel),
+        "backends": {b.name: {"address": [str(a) for a in b.addresses]} for b in backends},
+    }
