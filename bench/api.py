@@ -277,6 +277,7 @@ def main() -> None:
     parser.add_argument("--ready", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.follow:
+        os.nice(19)  # elsewhere they would take nothing from the balancer
         asyncio.run(follow(given.follow, given.ready))
     without, beside = measure(given.backends, given.clients, given.rounds, given.events)
     print(
