@@ -328,6 +328,34 @@ def test_a_configuration_comes_through_whole(balancer: Balancer) -> None:
     assert wrong.json["errors"][0]["line"] == 1
 
 
+def test_another_spelling_of_a_path_is_no_way_round(balancer: Balancer) -> None:
+    api = balancer.api()
+    with api.secure() as opened:
+        # The daemon would take it for its own stream, and the gateway wait for an answer's end.
+        opened.sendall(
+            f"GET /api/v1/events/%73tream HTTP/1.1\r\nHost: lb\r\nAuthorization: Bearer {api.token}"
+            "\r\n\r\n".encode()
+        )
+        text = b""
+        while b"id: " not in text:
+            text += (received := opened.recv(4096))
+            assert received
+        assert text.startswith(b"HTTP/1.1 200 OK\r\n")
+    for path in ("/api/v1/health/", "//api/v1/health", "/api/v1/%2e/health", "/metrics/"):
+        assert api.ask("GET", path).status == 404
+
+
+def test_what_is_no_request_ends_a_connection_that_was_asked_for_a_head(balancer: Balancer) -> None:
+    with balancer.api().secure() as opened:
+        opened.sendall(b"HEAD / HTTP/1.1\r\nHost: lb\r\n\r\nno request\r\n\r\n")
+        text = b"".join(iter(lambda: opened.recv(65536), b""))
+    head, _, refused = text.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 401 ")
+    assert refused.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(refused.partition(b"\r\n\r\n")[2])["status"] == 400
+    assert "Traceback" not in balancer.running.log
+
+
 def test_requests_follow_each_other_on_a_connection(balancer: Balancer) -> None:
     api = balancer.api()
     given = HEAD + f"Authorization: Bearer {api.token}\r\n\r\n".encode()

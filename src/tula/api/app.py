@@ -41,6 +41,8 @@ def make_app(
     app = _App(
         title="Tula",
         version=__version__,
+        # It would redirect to the name that the gateway has for the daemon.
+        redirect_slashes=False,
         openapi_url=None,  # below, since it takes a scope too
         # Their pages fetch scripts from elsewhere.
         docs_url=None,

@@ -262,7 +262,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _cut(text: str) -> str:
-    shown = text.replace("\n", " ")
+    # Names in a request's path are any text, and a terminal obeys what it is shown.
+    plain = text.replace("\n", " ")
+    shown = plain if plain.isprintable() else "".join(c if c.isprintable() else "?" for c in plain)
     return shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "…"
 
 

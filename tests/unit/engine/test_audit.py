@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from tula.engine.audit import AUDIT, AuditFile, AuditLog, Entry, Result, new_entry, read_audit
+from tula.engine.audit import (
+    AUDIT,
+    AuditFile,
+    AuditLog,
+    Entry,
+    Result,
+    describe_entry,
+    new_entry,
+    read_audit,
+)
 from tula.engine.callers import DAEMON, Caller, Scope
 from tula.kernel.directory import Directory
 
@@ -40,6 +49,17 @@ def test_a_change_and_what_came_of_it(tmp_path: Path) -> None:
     assert second.result is Result.BEGUN
     assert (first.who, first.scope, first.origin) == ("token:ci", "operate", "192.0.2.7")
     assert stat.S_IMODE((tmp_path / AUDIT).stat().st_mode) == 0o600
+
+
+def test_no_name_has_a_terminal_do_anything(tmp_path: Path) -> None:
+    made = new_entry(CI, "drain", "web/\x1b]0;b\x07\r\n1", {"\x9b2J": "\u202e"})
+    AuditFile(tmp_path).write([made.ended(Result.REFUSED, "no backend \x1b[31m")])
+    shown = describe_entry(read_audit(tmp_path, 1)[0])
+    assert (shown["subject"], shown["details"], shown["why"]) == (
+        "web/?]0;b?? 1",
+        {"?2J": "?"},
+        "no backend ?[31m",
+    )
 
 
 def test_old_files_go_and_the_latest_stay(tmp_path: Path) -> None:

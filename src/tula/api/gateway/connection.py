@@ -161,6 +161,7 @@ class Connection:
     async def _read_head(self, wait: float) -> Head | None:
         """None when the client has gone, or asks for nothing in time."""
         loop = asyncio.get_running_loop()
+        self._method = ""  # what is no request gets an answer with a body, whatever came before
         end, first = loop.time() + wait, wait == FIRST_REQUEST
         begun = first or bool(self._h11.trailing_data[0])
         while True:

@@ -11,6 +11,7 @@ from asyncio import sslproto
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from tula.api.gateway import limits
 from tula.api.gateway.answers import Answer, RefusalError, refusal
@@ -270,7 +271,10 @@ class Gateway:
             message = "too many connections from this address"
             raise refusal(429, message, "too-many-connections", wait=1, close=True)
         caller = _caller(token.name, str(token.grant), connection.address)
-        if head.path == TARGET and head.method == "GET" and token.grant.scope.covers(Scope.READ):
+        # As the daemon takes it: its stream, asked for by another spelling, would be a reader's
+        # place taken for as long as an answer may take.
+        path = unquote(head.path)
+        if path == TARGET and head.method == "GET" and token.grant.scope.covers(Scope.READ):
             return self._stream(head, token)
         body = await connection.read_body(head)
         given = tuple(each for each in head.headers if each[0] in _HANDED_ON)
@@ -278,7 +282,7 @@ class Gateway:
             head.header(name)
         request = Forwarded(head.method, head.target, (*caller, *given), body)
         answer = await self._upstream.ask(request, 1.0)
-        if head.path == _METRICS:
+        if path == _METRICS:
             answer = self._with_own(answer)
         if answer.status == 403:
             self._log.note(connection.address, head.path, "scope")
