@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -20,10 +21,12 @@ _STARS = "***"
 _HIDDEN = '"********"'
 
 
+@lru_cache(maxsize=2)
 def redact(text: str) -> str:
     """The text, with every value of a header, and of a key that names a secret, hidden.
 
-    Everything else keeps its place, comments too.
+    Everything else keeps its place, comments too. The last two are remembered: while libyaml reads
+    a large one, no other thread of this process runs, and a daemon has probes to judge.
     """
     try:
         root = yaml.compose(text, Loader=_LOADER)

@@ -114,7 +114,8 @@ class RefusalLog:
 
 
 def loggable_path(path: str) -> str:
-    """A path without its query and what looks like a token, in printable ASCII, not too long."""
+    """A path without its query and what looks like a token, in printable ASCII without quotes, not
+    too long."""
     text = _SECRET.sub("[token]", path.partition("?")[0])
-    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+    shown = "".join(c if c.isascii() and c.isprintable() and c != '"' else "?" for c in text)
     return shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "…"

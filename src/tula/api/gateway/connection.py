@@ -21,7 +21,9 @@ from tula.api.gateway.limits import (
     HEAD_BYTES,
     HEADER,
     IDLE,
+    SMALL_BODIES_BYTES,
     STALLED,
+    Answers,
     Budget,
 )
 
@@ -76,6 +78,7 @@ class Connection:
         address: str,
         budget: Budget,
         on_rest: Callable[[], object] = lambda: None,
+        answers: Answers | None = None,
     ) -> None:
         """``on_rest`` is told when an answer has been sent and nothing else is asked."""
         self._reader = reader
@@ -83,6 +86,7 @@ class Connection:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._budget = budget
         self._on_rest = on_rest
+        self._answers = answers or Answers()
         self._method = ""
         self._length: int | None = None
         self._held = 0
@@ -120,17 +124,22 @@ class Connection:
             self._on_rest()
             wait = IDLE
 
-    async def read_body(self, head: Head) -> bytes:
-        """The request's body. Raises RefusalError when it is too large or too slow."""
+    async def read_body(self, head: Head, *, large: bool = True) -> bytes:
+        """The request's body; one of a configuration's size if ``large``. Raises RefusalError when
+        it is too large or too slow."""
         kind = (head.header(b"content-type") or "").partition(";")[0].strip().lower()
-        most = CONFIGURATION_BYTES if kind == "application/yaml" else BODY_BYTES
+        most = CONFIGURATION_BYTES if large and kind == "application/yaml" else BODY_BYTES
         if self._length is not None and self._length > most:
             raise _too_large(most)
-        size = most if self._length is None else self._length
-        if not self._budget.take(size):
-            raise refusal(503, "too many large requests at once; ask again", "busy", wait=2)
-        self._held = size
         return await self._read_body(most)
+
+    def _hold(self, size: int) -> None:
+        """So much of a body is in memory: what has only been announced takes nobody's place."""
+        keep = 0 if size <= BODY_BYTES else SMALL_BODIES_BYTES
+        if not self._budget.take(size - self._held, keep):
+            message = "too many large requests at once; ask again"
+            raise refusal(503, message, "busy", wait=2, close=True)
+        self._held = size
 
     async def _read_body(self, most: int) -> bytes:
         loop = asyncio.get_running_loop()
@@ -153,6 +162,7 @@ class Connection:
                 size += len(event.data)
                 if size > most:
                     raise _too_large(most)
+                self._hold(size)
             elif isinstance(event, h11.EndOfMessage):
                 return b"".join(parts)
             else:
@@ -219,14 +229,24 @@ class Connection:
         )
         await self._write(self._h11.send(head) or b"")
         if answer.body and self._method != "HEAD":
-            for begin in range(0, len(answer.body), _READ):
-                await self._write(self._h11.send(h11.Data(answer.body[begin : begin + _READ])))
+            await self._send_body(answer.body)
         await self._write(self._h11.send(h11.EndOfMessage()) or b"")
         if close:
             await self._linger()
             return False
         self._h11.start_next_cycle()
         return True
+
+    async def _send_body(self, body: bytes) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        held = self._answers.hold(body, task.cancel) if len(body) > _READ else None
+        try:
+            for begin in range(0, len(body), _READ):
+                await self._write(self._h11.send(h11.Data(body[begin : begin + _READ])))
+        finally:
+            if held is not None:
+                self._answers.release(held)
 
     async def _send_stream(self, stream: Stream) -> None:
         headers = [

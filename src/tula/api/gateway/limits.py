@@ -29,6 +29,14 @@ HEAD_BYTES = 16 * 1024
 BODY_BYTES, CONFIGURATION_BYTES = 64 * 1024, 16 * 1024 * 1024
 BODIES_BYTES = 48 * 1024 * 1024
 """Of all bodies that are in memory."""
+SMALL_BODIES_BYTES = 8 * 1024 * 1024
+"""Of these, kept for bodies of BODY_BYTES and less: whoever sends configurations, and may not have
+them applied, must not keep an operator from a drain."""
+PLANS, PLANS_WAITING = 1, 8
+"""Plans at a time, and those that wait. One of a large configuration takes seconds, and who may
+only read may ask for it: neither changes nor reads wait for those."""
+ANSWERS_BYTES = 128 * 1024 * 1024
+"""Of all large answers that clients have yet to take; the one that takes longest goes first."""
 READS, READS_WAITING, CHANGES, CHANGES_WAITING = 4, 64, 2, 16
 """Requests to the daemon at a time, and those that wait for their turn."""
 READ_SECONDS, CHANGE_SECONDS = 30.0, 180.0
@@ -129,9 +137,9 @@ class Budget:
 
     left: int = BODIES_BYTES
 
-    def take(self, size: int) -> bool:
-        """Whether there is room for so many more."""
-        if size > self.left:
+    def take(self, size: int, keep: int = 0) -> bool:
+        """Whether there is room for so many more, with so many kept."""
+        if size > self.left - keep:
             return False
         self.left -= size
         return True
@@ -139,3 +147,46 @@ class Budget:
     def give(self, size: int) -> None:
         """They are no longer needed."""
         self.left += size
+
+
+@dataclass(slots=True, eq=False)
+class Untaken:
+    """An answer that a client has yet to take; ``evict`` ends its connection."""
+
+    body: bytes
+    evict: Callable[[], object]
+
+
+@dataclass(slots=True)
+class Answers:
+    """Answers in memory, each counted once however many clients are sent it. Slow readers of many
+    large ones never use more than this: those that began first are ended for the newest."""
+
+    most: int = ANSWERS_BYTES
+    size: int = 0
+    _held: OrderedDict[Untaken, None] = field(default_factory=OrderedDict)
+    _clients: Counter[int] = field(default_factory=Counter)
+
+    def hold(self, body: bytes, evict: Callable[[], object]) -> Untaken:
+        """Until ``release``."""
+        found = Untaken(body, evict)
+        if not self._clients[id(body)]:
+            while self._held and self.size + len(body) > self.most:
+                oldest = next(iter(self._held))
+                self.release(oldest)
+                oldest.evict()
+            self.size += len(body)
+        self._clients[id(body)] += 1
+        self._held[found] = None
+        return found
+
+    def release(self, found: Untaken) -> None:
+        """More than once does no harm."""
+        if found not in self._held:
+            return
+        del self._held[found]
+        key = id(found.body)
+        self._clients[key] -= 1
+        if not self._clients[key]:
+            del self._clients[key]
+            self.size -= len(found.body)

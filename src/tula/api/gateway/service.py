@@ -66,6 +66,7 @@ class Gateway:
         self._tokens: Authenticator | None = None
         self._places = limits.Places()
         self._budget = limits.Budget()
+        self._untaken = limits.Answers()
         self._new = Buckets(limits.NEW, 1 / limits.NEW_RATE)
         self._requests = Buckets(limits.REQUESTS, 1 / limits.REQUEST_RATE)
         self._attempts = FailedAttempts()
@@ -230,7 +231,12 @@ class Gateway:
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         connection = Connection(
-            reader, writer, address, self._budget, lambda: self._places.rest(ticket)
+            reader,
+            writer,
+            address,
+            self._budget,
+            lambda: self._places.rest(ticket),
+            self._untaken,
         )
         answer = self._answer_metrics if listener.kind == METRICS else self._answer
 
@@ -276,7 +282,7 @@ class Gateway:
         path = unquote(head.path)
         if path == TARGET and head.method == "GET" and token.grant.scope.covers(Scope.READ):
             return self._stream(head, token)
-        body = await connection.read_body(head)
+        body = await connection.read_body(head, large=token.grant.scope.covers(Scope.READ))
         given = tuple(each for each in head.headers if each[0] in _HANDED_ON)
         for name in _HANDED_ON:
             head.header(name)

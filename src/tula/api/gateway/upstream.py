@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import h11
 
@@ -15,6 +16,8 @@ from tula.api.gateway.limits import (
     CHANGE_SECONDS,
     CHANGES,
     CHANGES_WAITING,
+    PLANS,
+    PLANS_WAITING,
     READ_SECONDS,
     READS,
     READS_WAITING,
@@ -23,6 +26,7 @@ from tula.api.gateway.limits import (
 _CHUNK = 64 * 1024
 _OWN = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding"})
 """Headers of one connection, which the gateway gives anew for the client's."""
+_PLAN = "/api/v1/plan"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -85,6 +89,7 @@ class Upstream:
         self.path = path
         self._reads = Lane(READS, READS_WAITING)
         self._changes = Lane(CHANGES, CHANGES_WAITING)
+        self._plans = Lane(PLANS, PLANS_WAITING)
         self._flights: dict[object, _Flight] = {}
         self._asking = 0
 
@@ -141,6 +146,8 @@ class Upstream:
 
     async def _ask(self, request: Forwarded) -> Answer:
         lane = self._changes if request.changes else self._reads
+        if request.changes and unquote(request.target.partition("?")[0]) == _PLAN:
+            lane = self._plans
         limit = CHANGE_SECONDS if request.changes else READ_SECONDS
         try:
             async with lane.turn(), asyncio.timeout(limit), self.opened(request) as opened:
