@@ -210,17 +210,13 @@ def test_a_token_from_its_making_to_its_end(balancer: Balancer, tmp_path: Path) 
         lb.tula("token", "revoke", name)
         assert api.ask("GET", "/api/v1/status").status == 401
         # Something happens, which it must not be told any more.
-        assert balancer.api("operate").ask("POST", drain_path(drain)).status == 200
+        lb.tula("weight", drain, "7")
         seen = b""
         while part := stream.recv(65536):
             seen += part
-        assert b"drained" not in seen
-    lb.tula("undrain", drain)
-
-
-def drain_path(backend: str) -> str:
-    service, _, name = backend.partition("/")
-    return f"/api/v1/services/{service}/backends/{name}/drain?force=true"
+        assert b"weight-set" not in seen
+    assert "weight-set" in {each["kind"] for each in balancer.running.events()}
+    lb.tula("weight", drain, "configured")
 
 
 def test_a_backends_token_sees_its_own_and_nothing_else(balancer: Balancer) -> None:
