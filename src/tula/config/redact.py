@@ -23,7 +23,8 @@ _HIDDEN = '"********"'
 
 @lru_cache(maxsize=2)
 def redact(text: str) -> str:
-    """The text, with every value of a header, and of a key that names a secret, hidden.
+    """The text, with every value of a header, of a key or a program's option that names a secret,
+    and every path whose query does, hidden.
 
     Everything else keeps its place, comments too. The last two are remembered: while libyaml reads
     a large one, no other thread of this process runs, and a daemon has probes to judge.
@@ -73,9 +74,27 @@ def _secrets(root: Any) -> Iterator[tuple[Path, yaml.ScalarNode]]:
             if secret:
                 yield path, node
         elif isinstance(node, yaml.SequenceNode):
-            todo.extend(((*path, n), value, secret) for n, value in enumerate(node.value))
+            option = False
+            for n, value in enumerate(node.value):
+                todo.append(((*path, n), value, secret or option or _is_option(value, "=")))
+                option = _is_option(value)
         else:
             for key, value in node.value:
                 name = key.value if isinstance(key, yaml.ScalarNode) else ""
                 named = _SECRET.fullmatch(name)
-                todo.append(((*path, name), value, secret or bool(named)))
+                asks = name == "path" and _asks_with_secret(value)
+                todo.append(((*path, name), value, secret or bool(named) or asks))
+
+
+def _is_option(node: Any, separator: str = "") -> bool:
+    """Whether it is a program's option that names a secret: the next argument's, or with the
+    separator its own, as in ``--password=…``."""
+    if not isinstance(node, yaml.ScalarNode) or not node.value.startswith("-"):
+        return False
+    name, found, _ = node.value.partition("=")
+    return found == separator and bool(_SECRET.fullmatch(name))
+
+
+def _asks_with_secret(node: Any) -> bool:
+    query = node.value.partition("?")[2] if isinstance(node, yaml.ScalarNode) else ""
+    return any(_SECRET.fullmatch(each.partition("=")[0]) for each in query.split("&"))

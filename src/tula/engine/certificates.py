@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 import re
 import ssl
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -67,7 +69,11 @@ def fingerprint_of(certificate: Path) -> str:
     Raises StateError.
     """
     try:
-        with certificate.open("rb") as file:
+        # The daemon's user may put a FIFO in its place, for which root would wait for ever.
+        descriptor = os.open(certificate, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise StateError(f"{certificate} is not a regular file")
             text = file.read(_LARGEST).decode("ascii", "replace")
     except OSError as error:
         raise StateError(f"{certificate}: {error.strerror or error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import ssl
 import subprocess
 import sys
@@ -40,6 +41,10 @@ def test_a_file_without_a_certificate_has_no_fingerprint(tmp_path: Path) -> None
         fingerprint_of(path)
     path.write_text("-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n")
     with pytest.raises(StateError, match="holds no certificate"):
+        fingerprint_of(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StateError, match="not a regular file"):
         fingerprint_of(path)
 
 
