@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tula.api.gateway.limits import (
     Answers,
     Budget,
 )
+from tula.api.gateway.tls import Certificate
 from tula.api.gateway.upstream import Forwarded, Upstream
 
 HEAD = b"POST /p HTTP/1.1\r\nHost: lb\r\nContent-Type: application/yaml\r\n"
@@ -67,6 +69,20 @@ def test_small_bodies_have_room_of_their_own() -> None:
     assert told.startswith(b"HTTP/1.1 200 ")
     told, _ = post(HEAD + length % (BODY_BYTES + 1) + b"x" * (BODY_BYTES + 1), budget)
     assert told.startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_configuration_by_any_of_its_names() -> None:
+    head, length = HEAD.replace(b"application/yaml", b"text/yaml"), BODY_BYTES + 1
+    told, _ = post(head + b"Content-Length: %d\r\n\r\n" % length + b"x" * length, Budget())
+    assert told.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_fifo_is_no_certificate(tmp_path: Path) -> None:
+    for name in ("c.pem", "k.pem"):
+        os.mkfifo(tmp_path / name)
+    found = Certificate(str(tmp_path / "c.pem"), str(tmp_path / "k.pem"))
+    assert found.refresh()
+    assert "not a regular file" in found.problem
 
 
 def test_who_may_not_plan_sends_no_configuration() -> None:

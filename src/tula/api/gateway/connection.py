@@ -31,6 +31,8 @@ _READ = 64 * 1024
 _LINGER, _PAUSE, _LINGER_BYTES = 2.0, 0.5, 1 << 20
 """For how long, with what pause between bytes, and how much is read of what nobody wants."""
 _REASONS = {int(status): status.phrase for status in HTTPStatus}
+_YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
+"""As the daemon's routes take configurations."""
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -128,7 +130,7 @@ class Connection:
         """The request's body; one of a configuration's size if ``large``. Raises RefusalError when
         it is too large or too slow."""
         kind = (head.header(b"content-type") or "").partition(";")[0].strip().lower()
-        most = CONFIGURATION_BYTES if large and kind == "application/yaml" else BODY_BYTES
+        most = CONFIGURATION_BYTES if large and kind in _YAML else BODY_BYTES
         if self._length is not None and self._length > most:
             raise _too_large(most)
         return await self._read_body(most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import stat
 from pathlib import Path
 
 from tula.engine.certificates import fingerprint_of
@@ -32,6 +33,11 @@ class Certificate:
             return False
         self._seen = seen
         try:
+            for path in self.files:
+                if not stat.S_ISREG(
+                    Path(path).stat().st_mode
+                ):  # OpenSSL would wait for a FIFO's end
+                    raise StateError(f"{path} is not a regular file")
             context = make_context(*self.files)
             fingerprint = fingerprint_of(Path(self.files[0]))
         except (OSError, ssl.SSLError, StateError, ValueError) as error:
