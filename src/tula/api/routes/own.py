@@ -78,7 +78,8 @@ async def caller(by: Anybody) -> CallerBody:
     responses={
         200: {
             "description": "A configuration.",
-            "content": {"application/yaml": {"schema": {"type": "string"}}},
+            # YAML is checked as what it says, which is a mapping.
+            "content": {"application/yaml": {"schema": {"type": "object"}}},
         },
         **answers(s404="The running configuration has no backend of this name."),
     },
