@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_TLS = 0x16
+"""The first byte of a handshake."""
 TOKEN = "tula_" + "A" * 43
 
 
@@ -96,4 +98,7 @@ def _head(client: socket.socket) -> bytes:
     found = b""
     while b"\r\n\r\n" not in found and (part := client.recv(65536)):
         found += part
+        if found[0] == _TLS:  # spoken where nobody does
+            client.sendall(problem(400, "no request"))
+            return b""
     return found

@@ -112,8 +112,10 @@ def front(tmp_path: Path, daemon: FakeControl, certificate: Certificate) -> Iter
     caller = Caller("ci", Scope.OPERATE, "192.0.2.1")
     asked = [new_entry(caller, "drain", f"web/b{n}", wall=lambda: NOW) for n in (1, 2)]
     AuditFile(state).write([asked[0].ended(Outcome.DONE), asked[1].ended(Outcome.FAILED, "why")])
+    log = AuditLog(state)
     with (
-        served(daemon, tmp_path / "run", AuditLog(state)),
+        log.written(),
+        served(daemon, tmp_path / "run", log),
         tls_front(tmp_path / "run" / "tula.sock", certificate.context()) as front,
     ):
         yield front
