@@ -44,6 +44,7 @@ def render_control(package: Package) -> str:
 def write_package(package: Package, folder: Path, epoch: int) -> Path:
     """The package's file in the folder; twice the same bytes for the same tree and time."""
     output = folder / package.file_name
+    partial = output.with_suffix(".partial")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "root"
         root.mkdir()
@@ -57,9 +58,10 @@ def write_package(package: Package, folder: Path, epoch: int) -> Path:
         members.write(root, epoch)
         package.tree.write(root, epoch)
         subprocess.run(
-            ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(root), str(output)],
+            ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(root), str(partial)],
             check=True,
             stdout=subprocess.DEVNULL,
             env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
         )
+    partial.replace(output)  # one that was cut short has no name that apt would take
     return output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ from tula.daemon.answers import (
 )
 from tula.daemon.checks import Checks, ProbeTable
 from tula.daemon.loop import ControlLoop
+from tula.daemon.own_views import OwnViews
 from tula.daemon.ownership import source_of
 from tula.daemon.past_configurations import PastConfigurations
 from tula.daemon.problems import place_problems, read_configuration
@@ -52,7 +52,6 @@ from tula.engine.control import (
 from tula.engine.event_log import EventLog
 from tula.engine.history import Entry, digest_of
 from tula.engine.overrides import OverrideChange, override_change
-from tula.engine.own_view import OwnState, Places, describe_own, find_places
 from tula.engine.statistics import DurationStatistics, LatenessStatistics
 from tula.engine.store import Store
 from tula.health.checker import Checker
@@ -97,7 +96,7 @@ class LocalControl:
         self._components = components
         self._started = time.time()
         self._digest: tuple[LoadedConfig | None, str] = (None, "")
-        self._places: tuple[LoadedConfig | None, Places] = (None, {})
+        self._own_views = OwnViews()
         self._probes = ProbeTable()
         self._readers = Readers(make_adapters, self._view)
         self._past = PastConfigurations(store, components.loop, components.watch)
@@ -121,12 +120,15 @@ class LocalControl:
     async def backend(self, backend: BackendName) -> BackendView:
         configured = find_backend(self._configuration().config, backend)
         snapshot = self._components.loop.snapshot
+        status = snapshot.statuses.of.get(backend)
+        if status is None:
+            raise BusyError("the daemon is starting; try again")
         override = snapshot.overrides.get(backend, Override())
         held = snapshot.connections
         return view_backend(
             backend,
             configured,
-            snapshot.statuses.of[backend],
+            status,
             override,
             boot_time(),
             None if held is None else held.get(backend, 0),
@@ -136,23 +138,8 @@ class LocalControl:
         return await asyncio.to_thread(backend_excerpt, self._configuration().config, name)
 
     async def own_view(self, name: str) -> bytes | None:
-        running, snapshot = self._configuration(), self._components.loop.snapshot
-        if self._places[0] is not running:
-            self._places = running, find_places(running.config)
-        places = self._places[1].get(name)
-        if places is None:
-            return None
-        if any((service.name, name) not in snapshot.statuses.of for service, _ in places):
-            raise BusyError("the daemon is starting; try again")
-        state = OwnState(
-            running.config,
-            snapshot.statuses.of,
-            snapshot.overrides,
-            {} if snapshot.applied is None else snapshot.applied.routes.endpoints,
-            snapshot.connections,
-            boot_time(),
-        )
-        return json.dumps(describe_own(name, places, state)).encode()
+        snapshot = self._components.loop.snapshot
+        return await self._own_views.view(name, self._configuration(), snapshot)
 
     async def configuration(self, *, hidden: bool) -> ConfigurationText:
         running = self._configuration()
