@@ -57,6 +57,8 @@ READS = [
     ["trace", *FLOW],
     ["trace", "[fd09::100]:80", "--client", "[fd09::201]:40000", "--json"],
     ["trace", *FLOW, "-f", "OTHER"],
+    ["configuration"],
+    ["configuration", "--json"],
     ["history"],
     ["history", "--json"],
     ["diff"],

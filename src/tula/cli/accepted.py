@@ -1,4 +1,5 @@
-"""``tula confirm``, ``history``, ``diff`` and ``rollback``: configurations that were accepted."""
+"""``tula configuration``, ``confirm``, ``history``, ``diff`` and ``rollback``: configurations that
+were accepted."""
 
 from __future__ import annotations
 
@@ -50,6 +51,27 @@ def confirm(state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
     with daemon_errors():
         daemon.send("POST", "/confirm")
     print("confirmed")
+
+
+def configuration(
+    json: Json = False, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR
+) -> None:
+    """Print the configuration that runs, as it was written. By a token of less than configure,
+    secrets are hidden."""
+    daemon = daemon_of(run_dir)
+    if daemon is not None:
+        with daemon_errors():
+            text, digest = daemon.configuration()
+    else:
+        from tula.engine.history import digest_of
+
+        _, applied = applied_config(open_store(state_dir))
+        text = applied.source
+        digest = digest_of(text.encode())
+    if json:
+        print_json({"digest": digest, "configuration": text})
+        return
+    sys.stdout.write(text)
 
 
 def history(json: Json = False, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:

@@ -158,12 +158,19 @@ class Client:
 
     def digest(self) -> str | None:
         """The digest of the configuration that runs; None: this daemon is too old to say."""
+        try:
+            return self.configuration()[1] or None
+        except DaemonError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+
+    def configuration(self) -> tuple[str, str]:
+        """The text of the configuration that runs, and its digest."""
         answer = self._exchange("GET", "/configuration")
-        if answer.status == _NOT_FOUND:
-            return None
         if answer.status >= 300:
             self._read(answer)
-        return str(answer.headers.get("ETag", "")).strip('"') or None
+        return answer.body.decode(), str(answer.headers.get("ETag", "")).strip('"')
 
     def apply(
         self,

@@ -68,6 +68,7 @@ for command in (
     here_only(run.run),
     asks_daemon(change.reload),
     asks_daemon(accepted.confirm),
+    asks_daemon(accepted.configuration),
     asks_daemon(accepted.history),
     asks_daemon(accepted.diff),
     asks_daemon(accepted.rollback),

@@ -41,6 +41,7 @@ NEEDS = {
 CALLS = {
     "apply": [["apply", "-f", "DOC/tula.yaml"], ["apply"], ["apply", "--confirm", "60s", "--json"]],
     "audit": [["audit"], ["audit", "-n", "1", "--json"]],
+    "configuration": [["configuration"], ["configuration", "--json"]],
     "confirm": [["confirm"]],
     "diff": [["diff"], ["diff", "2"]],
     "disable": [["disable", "web/b1"], ["disable", "web/none"]],
