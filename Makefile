@@ -50,8 +50,8 @@ soak: $(VENV)/.dev .packages ## what takes long: changes for minutes, hundreds o
 		tests/packets/test_backend_join.py tests/packets/test_kernel_kinds.py \
 		tests/packets/test_probe_path.py tests/packets/test_readme.py \
 		tests/packets/test_full_table.py tests/packets/test_apply_under_load.py \
-		tests/unit/api/test_openapi.py tests/unit/api/test_ownership.py \
-		tests/unit/api/test_killed_writes.py \
+		tests/api/test_openapi.py tests/api/test_ownership.py \
+		tests/api/test_killed_writes.py \
 		tests/packets/test_flush.py tests/packets/test_operators_day.py
 	TULA_SOAK=1 scripts/vm --left .vm/left -s
 	scripts/as-root $(BIN)/python bench/probes.py --kind http --soak $(or $(TULA_SOAK_SECONDS),3600)

@@ -66,8 +66,7 @@ def configuration(
         from tula.engine.history import digest_of
 
         _, applied = applied_config(open_store(state_dir))
-        text = applied.source
-        digest = digest_of(text.encode())
+        text, digest = applied.source, digest_of(applied.source.encode())
     if json:
         print_json({"digest": digest, "configuration": text})
         return

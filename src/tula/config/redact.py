@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -21,13 +20,12 @@ _STARS = "***"
 _HIDDEN = '"********"'
 
 
-@lru_cache(maxsize=2)
 def redact(text: str) -> str:
     """The text, with every value of a header, of a key or a program's option that names a secret,
     and every path whose query does, hidden.
 
-    Everything else keeps its place, comments too. The last two are remembered: while libyaml reads
-    a large one, no other thread of this process runs, and a daemon has probes to judge.
+    Everything else keeps its place, comments too. While libyaml reads a large one, no other thread
+    of this process runs.
     """
     try:
         root = yaml.compose(text, Loader=_LOADER)

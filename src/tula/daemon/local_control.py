@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import cast
 
 from tula.config.excerpt import backend_excerpt
@@ -26,6 +27,7 @@ from tula.daemon.answers import (
     TraceRequest,
     View,
 )
+from tula.daemon.apart import apart
 from tula.daemon.checks import Checks, ProbeTable
 from tula.daemon.loop import ControlLoop
 from tula.daemon.own_views import OwnViews
@@ -69,6 +71,12 @@ _IN_SYNC = b'"in_sync": true'
 _TRIES = 5
 """Looks at a kernel that the writer is just changing, before it is said to be out of sync."""
 _PAUSE = 0.1
+
+
+@lru_cache(maxsize=2)
+def _hide_secrets(text: str) -> str:
+    """As many may ask for, again and again."""
+    return apart(redact, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,7 @@ class LocalControl:
         digest = self._digest_of(running) or ""
         if not hidden:
             return ConfigurationText(running.source, digest)
-        return ConfigurationText(await asyncio.to_thread(redact, running.source), digest)
+        return ConfigurationText(await asyncio.to_thread(_hide_secrets, running.source), digest)
 
     async def next_event(self, after: int) -> None:
         log, loop = self._components.events, asyncio.get_running_loop()

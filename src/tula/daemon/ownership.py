@@ -25,7 +25,8 @@ def require_owner(new: LoadedConfig, running: LoadedConfig | None, order: Order)
     if order.from_file and source is Source.API:
         raise SourceError(
             "the configuration is written over the network (api: source: api), and the file was "
-            f"only the first one; to take it all the same: tula apply -f {order.file}"
+            "only the first one; change what runs (tula configuration prints it), or take the "
+            f"file in its place: tula apply -f {order.file}"
         )
     if not order.network:
         return

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tula.config.load import LoadedConfig, parse_config
 from tula.config.redact import redacted_diff
+from tula.daemon.apart import apart
 from tula.daemon.loop import ControlLoop
 from tula.daemon.watch import FileWatch
 from tula.engine.control import ApplyOutcome, Order, RefusedError, Rollback
@@ -37,7 +38,8 @@ class PastConfigurations:
         def compare() -> str:
             entry = self._entry(number, running)
             text = self._store.past_configuration(entry.number).decode(errors="replace")
-            return redacted_diff(text, running, f"configuration {entry.number}", "running")
+            name = f"configuration {entry.number}"
+            return apart(redacted_diff, text, running, name, "running")
 
         return await asyncio.to_thread(compare)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tula.config.errors import place
 from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
 from tula.config.redact import hidden_places
+from tula.daemon.apart import apart
 from tula.model.problem import PlacedProblem, Problem, ProblemsError
 
 
@@ -26,7 +27,7 @@ def hidden_problems(configuration: LoadedConfig) -> tuple[PlacedProblem, ...]:
     )
     return tuple(
         place(Problem(path, message), configuration.positions)
-        for path in hidden_places(configuration.source)
+        for path in apart(hidden_places, configuration.source)
     )
 
 

@@ -160,7 +160,7 @@ def test_the_file_was_only_the_first(daemon: ApiDaemon) -> None:
             answer = asking.post("/reload")
             assert answer.status_code == 409
             message = first_error(answer)["message"]
-            assert message.endswith(f"to take it all the same: tula apply -f {daemon.path}")
+            assert message.endswith(f"take the file in its place: tula apply -f {daemon.path}")
         told = client.get("/status").json()["configuration"]
         assert told["file_differs"] is False
         events = client.get("/events").json()["events"]
