@@ -39,7 +39,7 @@ LEFT = {
 """By seccomp, or about what Tula has no use for."""
 LIFE = {
     *("Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "KillMode"),
-    *("TimeoutStartSec", "TimeoutStopSec", "WatchdogSec", "NotifyAccess"),
+    *("TimeoutStartSec", "TimeoutStopSec", "WatchdogSec", "NotifyAccess", "OOMPolicy"),
 }
 
 
