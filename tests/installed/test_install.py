@@ -45,6 +45,7 @@ def test_installing_starts_nothing(lab: Lab, bare: list[Path], package: Path) ->
     lb = Machine(lab, "lb1", lab.switch("lan"), ["10.0.0.2/24"], bare)
     lb.start()
     lab.ready()
+    lb.equip()
     kernel = machine(lb.host)
     lb.install(package)
     assert differences(kernel, machine(lb.host)) == {}

@@ -20,11 +20,8 @@ pytestmark = pytest.mark.kernel
 
 
 def like_a_server(machine: Machine) -> dict[str, object]:
-    """Everything of it, once it has what servers have and Tula needs: Debian 13's procps brings
-    sysctls of its own."""
-    programs = ("procps", "kmod", "iproute2", "nftables", "python3")
-    machine.run("apt-get", "install", "-y", *programs, timeout=600)
-    machine.run("systemctl", "restart", "systemd-sysctl")
+    """Everything of it, once it has what servers have."""
+    machine.equip()
     return texts(machine)
 
 

@@ -148,6 +148,13 @@ class Machine:
         """A shell's script; its output."""
         return self.run("sh", "-ec", script, check=check, timeout=timeout).stdout
 
+    def equip(self) -> None:
+        """Gives it what servers have and Tula needs: Debian 13's procps brings sysctls of its
+        own."""
+        programs = ("procps", "kmod", "iproute2", "nftables", "python3")
+        self.run("apt-get", "install", "-y", *programs, timeout=600)
+        self.run("systemctl", "restart", "systemd-sysctl")
+
     def install(self, *packages: Path, check: bool = True) -> Completed:
         """By apt, with what they need."""
         for package in packages:
