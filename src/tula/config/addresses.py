@@ -63,12 +63,14 @@ def read_interface(value: object) -> str:
 
 
 def read_announce(value: object) -> bool | str:
-    """true, false, or an interface's name."""
+    """true, false, vrrp, bgp, or an interface's name."""
     boolean = as_bool(value)
     if boolean is not None:
         return boolean
     if not isinstance(value, str):
-        raise invalid(f"expected true, false or the name of an interface; got {shown(value)}")
+        raise invalid(
+            f"expected true, false, vrrp, bgp or the name of an interface; got {shown(value)}"
+        )
     return read_interface(value)
 
 

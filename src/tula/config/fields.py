@@ -53,6 +53,7 @@ from tula.model.config import IPAddress, PortRange
 from tula.model.listening import Endpoint
 from tula.model.setting import Duration, Form, Integer, OneOf, Setting
 
+K = TypeVar("K")
 T = TypeVar("T")
 Schema = dict[str, Any]
 
@@ -190,10 +191,19 @@ def _type(declared: Declared) -> Any:
             AfterValidator(tuple),
             _one_or_list(schema, setting.distinct),
         ]
-    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
-        return section(f"{declared.key.capitalize()}Model", hint)
+    part = _section_of(hint)
+    if part is not None:
+        words = declared.key.split("_")
+        return section(f"{''.join(map(str.capitalize, words))}Model", part)
     reader, schema = _single(hint, declared)
     return Annotated[hint, PlainValidator(reader), WithJsonSchema(schema)]
+
+
+def _section_of(hint: Any) -> type | None:
+    """The dataclass of a map with settings of its own; it may be left out."""
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    found = isinstance(kinds[0], type) and hasattr(kinds[0], "__dataclass_fields__")
+    return kinds[0] if found else None
 
 
 def _single(hint: Any, declared: Declared) -> tuple[Any, Schema]:
@@ -284,13 +294,18 @@ _HeaderName = Annotated[
 ]
 _Text = Annotated[str, PlainValidator(read_text), WithJsonSchema(_TEXT)]
 _Interface = Annotated[str, PlainValidator(read_interface), WithJsonSchema(_INTERFACE)]
+_AS_NUMBER = Integer(1, (1 << 32) - 1)
+_AsNumber = Annotated[
+    int, PlainValidator(int_reader(_AS_NUMBER)), WithJsonSchema(_integer(_AS_NUMBER))
+]
 
 
-def _pairs(values: dict[str, T]) -> tuple[tuple[str, T], ...]:
+def _pairs(values: dict[K, T]) -> tuple[tuple[K, T], ...]:
     return tuple(values.items())
 
 
 FORMS: dict[Form, Any] = {
+    Form.INTERFACE: _Interface,
     Form.INTERFACES: Annotated[list[_Interface], AfterValidator(tuple)],
     Form.ANNOUNCE: Annotated[
         bool | str,
@@ -304,6 +319,7 @@ FORMS: dict[Form, Any] = {
         WithJsonSchema(_PORTS),
     ],
     Form.ADDRESSES_BY_NAME: Annotated[dict[Name, _Address], AfterValidator(_pairs)],
+    Form.ROUTERS: Annotated[dict[_Address, _AsNumber], AfterValidator(_pairs)],
     Form.HTTP_PATH: Annotated[
         str,
         PlainValidator(read_http_path),

@@ -14,6 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
+from tula.model.high_availability import HighAvailability
 from tula.model.listening import ApiSettings, MetricsSettings
 from tula.model.monitor import HealthMonitor, HealthPolicy
 from tula.model.setting import Duration, Form, Integer, Setting
@@ -166,7 +167,8 @@ class VirtualService:
         bool | str,
         Setting(
             "true: the balancer answers ARP and ND for the VIP on the interface whose subnet "
-            "holds it; false: the VIP is routed here; or an interface's name.",
+            "holds it, or with high_availability its engine announces it; false: the VIP is "
+            "routed here; vrrp or bgp: by that engine; or an interface's name.",
             Form.ANNOUNCE,
         ),
     ] = True
@@ -269,6 +271,9 @@ class Config:
         tuple[tuple[str, IPAddress], ...],
         Setting("Every machine that balances by this configuration.", Form.ADDRESSES_BY_NAME),
     ] = ()
+    high_availability: Annotated[HighAvailability, Setting("Several balancers as one system.")] = (
+        field(default_factory=HighAvailability)
+    )
     connections: Annotated[Connections, Setting("The connection table.")] = field(
         default_factory=Connections
     )

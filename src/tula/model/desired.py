@@ -122,16 +122,33 @@ class Announce(StrEnum):
     """Tula does, and answers ARP and neighbour discovery"""
     EXTERNAL = "external"
     """somebody else routes it here (``announce: false``)"""
+    VRRP = "vrrp"
+    """keepalived does, on one balancer at a time"""
+    BGP = "bgp"
+    """BIRD announces a route to it, on every balancer"""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredVip:
-    """A VIP and the services that it is for; ``interface`` is empty for one that is routed here."""
+    """A VIP and the services that it is for; ``interface`` is empty for one that is routed here,
+    as those by BGP are."""
 
     address: IPAddress
     interface: str
     services: tuple[str, ...] = ()
     announce: Announce = Announce.STATIC
+
+
+@dataclass(frozen=True, slots=True)
+class SharedWith:
+    """Who must know this balancer's flows: it sends from ``local`` to each of ``peers``, on UDP
+    ``port``. ``all_flows``: all of them, not only those whose backend is not what the hash says.
+    """
+
+    local: IPAddress
+    peers: tuple[IPAddress, ...]
+    port: int
+    all_flows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +168,5 @@ class DesiredState:
     marks: MarkRange
     tunnels: TunnelSettings
     vips: tuple[DesiredVip, ...] = ()
+    shared_with: SharedWith | None = None
+    """None: flows are nobody else's business."""

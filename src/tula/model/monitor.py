@@ -186,6 +186,14 @@ class HealthPolicy:
         float,
         Setting("How long the weight of a backend that came up rises.", Duration(zero=True)),
     ] = 0.0
+    announce_while: Annotated[
+        int,
+        Setting(
+            "With high_availability: with fewer backends up, this balancer does not serve the "
+            "service: BGP withdraws its VIPs, VRRP prefers a balancer that serves more.",
+            Integer(0, 65535),
+        ),
+    ] = 1
     panic: Annotated[
         int | None,
         Setting(

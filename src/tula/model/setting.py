@@ -56,10 +56,13 @@ class Form(Enum):
     """Values with rules of their own, which a reader of ``tula.config`` knows."""
 
     INTERFACES = auto()
+    INTERFACE = auto()
     ANNOUNCE = auto()
-    """true, false or an interface"""
+    """true, false, vrrp, bgp or an interface"""
     PORTS = auto()
     ADDRESSES_BY_NAME = auto()
+    ROUTERS = auto()
+    """AS numbers by address"""
     HTTP_PATH = auto()
     HTTP_HEADERS = auto()
     FILE = auto()

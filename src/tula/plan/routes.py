@@ -18,9 +18,12 @@ from tula.model.desired import Announce, DesiredVip, NextHop, TunnelEndpoints
 from tula.model.host import HostView
 from tula.model.problem import Path, Problem
 from tula.plan.cautions import Caution, down_interface, interfaces_down, plan_cautions
+from tula.plan.high_availability import announced_by
 from tula.plan.tunnels import outer_address
 
 Subnet = IPv4Network | IPv6Network
+_ON_INTERFACE = frozenset({Announce.STATIC, Announce.VRRP})
+"""The ways that put a VIP on an interface of a balancer."""
 
 
 @dataclass(slots=True)
@@ -109,7 +112,7 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
                 _reach_backend(service, backend, host, routes, complained)
         # A VIP that was here before is used, and never removed.
         foreign = [vip for vip in service.vips if vip not in native]
-        if service.announce is not False:
+        if announced_by(config, service) in _ON_INTERFACE:
             _reach_vips(service, foreign, subnets, host, routes, owned)
         if not force:
             routes.refusals += _ssh_problems(service, native, host)
@@ -123,19 +126,18 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
 
 def _wanted_vips(config: Config, owned: Mapping[IPAddress, str]) -> list[DesiredVip]:
     services: dict[IPAddress, list[str]] = {}
+    how: dict[IPAddress, Announce] = {}
     for service in config.services:
+        announce = announced_by(config, service)
         for vip in service.vips:
             services.setdefault(vip, []).append(service.name)
-    routed = {
-        vip: None
-        for service in config.services
-        if service.announce is False
-        for vip in service.vips
-        if vip not in owned
-    }
+            # Of two services with one VIP, the one that puts it on this machine says how.
+            if vip not in how or how[vip] is Announce.EXTERNAL:
+                how[vip] = announce
     return [
-        *(DesiredVip(vip, interface, tuple(services[vip])) for vip, interface in owned.items()),
-        *(DesiredVip(vip, "", tuple(services[vip]), Announce.EXTERNAL) for vip in routed),
+        DesiredVip(vip, owned.get(vip, ""), tuple(services[vip]), announce)
+        for vip, announce in how.items()
+        if vip in owned or announce not in _ON_INTERFACE
     ]
 
 
