@@ -158,6 +158,15 @@ class DataPath(Protocol):
         more; None: whatever it is. Raises KernelError, and all is as it was before.
         """
 
+    def share_again(self, left: Receipt) -> Receipt:
+        """Has the other balancers told again, within two seconds, of every flow that they must
+        know and that sends packets: one of them has come back and knows none.
+
+        Returns the receipt that takes the place of ``left``, which is ``left`` itself where no
+        flows are shared. Raises KernelError. Costs every flow one longer way through the rules:
+        not to be called for every packet of bad news.
+        """
+
     def drifted(self, left: Receipt, found: Observation) -> bool:
         """Whether somebody else changed something since ``left``."""
 

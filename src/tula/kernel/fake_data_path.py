@@ -6,7 +6,7 @@ It has no marks, no tables and no devices, so what passes on it leans on nothing
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
@@ -117,6 +117,8 @@ class FakeDataPath:
     counts: dict[BackendKey, Count] = field(default_factory=dict)
     interrupted: bool = False
     """Whether somebody else makes a change during each commit."""
+    shared: int = 0
+    """How often the other balancers were told again of all flows."""
 
     def guard(self) -> None:
         """It has no stack of its own."""
@@ -184,6 +186,18 @@ class FakeDataPath:
             return FakeReceipt(None, frozenset(), change.memory, change.after, retired)
         own = frozenset({self.revision})
         return FakeReceipt(self.revision, own, change.memory, change.after, retired)
+
+    @fallible("path.share_again")
+    def share_again(self, left: Receipt) -> FakeReceipt:
+        assert isinstance(left, FakeReceipt)
+        if left.state is None or left.state.shared_with is None:
+            return left
+        self.shared += 1
+        self.revision += 1
+        if self.interrupted or left.revision is None:
+            self.revision += self.interrupted
+            return replace(left, revision=None, own=frozenset())
+        return replace(left, revision=self.revision, own=frozenset({self.revision}))
 
     def drifted(self, left: Receipt, found: Observation) -> bool:
         assert isinstance(left, FakeReceipt)

@@ -309,6 +309,13 @@ class NftDataPath:
             own.add(led_to)
         return led_to
 
+    def share_again(self, left: Receipt) -> NftReceipt:
+        receipt = _receipt(left)
+        target = receipt.target
+        if target is None or target.state.shared_with is None:
+            return receipt
+        return receipt
+
     def drifted(self, left: Receipt, found: Observation) -> bool:
         target, now = _receipt(left).target, _observation(found)
         if target is None:

@@ -11,6 +11,16 @@ NO_BACKEND = "no_backend"
 TOO_LARGE = "too_large"
 """The counter of packets that were seen to be too large for the link to their backend."""
 
+FLOWS_SENT = "flows_sent"
+"""The counter of packets whose flow the other balancers were told of."""
+
+FLOWS_LEARNED = "flows_learned"
+"""The counter of packets from other balancers that a flow was learned from."""
+
+FLOWS_UNKNOWN = "flows_unknown"
+"""The counter of packets from other balancers for a service or a backend that this one does not
+have: the configurations differ."""
+
 BackendKey = tuple[str, str]
 """A service's name and ``Backend.key``."""
 
