@@ -8,11 +8,14 @@ BIN := $(VENV)/bin
 PACKAGES := nginx-light postgresql bind9 unbound knot systemd netplan.io nftables iproute2 \
 	procps kmod coreutils dash diffutils grep sed util-linux base-passwd base-files
 
+# The engines of high availability, which tests start, and a router's BGP for the other end.
+ENGINES := keepalived bird:bird2 /usr/lib/frr/bgpd:frr
+
 # A machine of another Debian release has what this one lacks to begin: make itself.
 IN_DEBIAN := scripts/as-root scripts/in-debian
 BEGIN := scripts/system-packages make
 
-.PHONY: help demo test test-vm test-packages test-debian13 test-fresh soak check bench format package golden clean .packages
+.PHONY: help demo test test-vm test-packages test-debian13 test-fresh soak check bench format package golden clean .packages .engines
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,7 +23,7 @@ help: ## this list
 demo: $(VENV)/.runtime ## a network of namespaces, real traffic, Direct Server Return explained
 	@scripts/as-root $(BIN)/tula lab demo
 
-test: $(VENV)/.dev check .packages ## everything: check, then the kernel and packets (needs root)
+test: $(VENV)/.dev check .packages .engines ## everything: check, then the kernel and packets (needs root)
 	scripts/packet-tests
 
 test-vm: $(VENV)/.dev .packages ## the tests of K=EXPRESSION or T=PATH in a VM with Debian's stock kernel
@@ -31,13 +34,13 @@ test-packages: $(VENV)/.dev package ## the packages on machines of Debian 12 and
 	scripts/as-root $(BIN)/pytest -s tests/installed
 
 test-debian13: ## check and the tests with packets on Debian 13: its nft, iproute2, Python (root)
-	$(IN_DEBIAN) trixie sh -ec '$(BEGIN); make check .packages; scripts/packet-tests --without-vm'
+	$(IN_DEBIAN) trixie sh -ec '$(BEGIN); make check .packages .engines; scripts/packet-tests --without-vm'
 
 test-fresh: ## make demo and make check on machines of Debian 12 and 13 that have nothing yet (root)
 	$(IN_DEBIAN) --fresh bookworm sh -ec '$(BEGIN); make demo check'
 	$(IN_DEBIAN) --fresh trixie sh -ec '$(BEGIN); make demo check'
 
-soak: $(VENV)/.dev .packages ## what takes long: changes for minutes, hundreds of kills, an hour of 2,000 probes a second (root)
+soak: $(VENV)/.dev .packages .engines ## what takes long: changes for minutes, hundreds of kills, an hour of 2,000 probes a second (root)
 	@mkdir -p .vm
 	scripts/as-root env TULA_SOAK=1 $(BIN)/pytest -s --left-for-vm .vm/left \
 		tests/packets/test_fuzz.py tests/packets/test_connection_churn.py \
@@ -63,7 +66,7 @@ check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, gold
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest tests/unit tests/golden --numprocesses 2
 
-bench: $(VENV)/.runtime ## all figures of docs/benchmarks.md; with BESIDE=CHECKOUT, another commit in the same run
+bench: $(VENV)/.runtime .engines ## all figures of docs/benchmarks.md; with BESIDE=CHECKOUT, another commit in the same run
 	bench/get-nftlb $(VENV)/nftlb
 	scripts/as-root $(BIN)/python bench/packets.py --svg docs/packets.svg $(BESIDE:%=--beside %)
 	scripts/as-root $(BIN)/python bench/scale.py $(BESIDE:%=--beside %)
@@ -92,6 +95,9 @@ clean: ## remove what the other targets made here
 
 .packages: $(VENV)/.dev
 	scripts/debian-root $@ $(PACKAGES)
+
+.engines:
+	scripts/system-packages $(ENGINES)
 
 $(VENV)/.runtime: pyproject.toml constraints.txt scripts/system-packages
 	scripts/system-packages

@@ -25,6 +25,8 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 _CACHE = _CHECKOUT / ".vm"
 _SCRIPTS = _CHECKOUT / "scripts"
 _PROGRAMS = ("qemu-system-x86_64:qemu-system-x86", "depmod:kmod", "mke2fs:e2fsprogs", "file")
+_IN_THE_VM = ("keepalived", "bird:bird2", "ipvsadm")
+"""What its tests start, beside what they start here: its kernel has IPVS."""
 
 
 def main() -> int:
@@ -68,7 +70,7 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
 def _run(tests: list[str], limit: float) -> int:
     if platform.machine() != "x86_64":
         raise VmError(f"the VM is for amd64; on {platform.machine()} its tests do not run")
-    subprocess.run([_SCRIPTS / "system-packages", *_PROGRAMS], check=True)
+    subprocess.run([_SCRIPTS / "system-packages", *_PROGRAMS, *_IN_THE_VM], check=True)
     _CACHE.mkdir(exist_ok=True)
     with _alone(), tempfile.TemporaryDirectory(dir=_CACHE, prefix="run-") as made:
         packages = Cache(_CACHE, _SCRIPTS)

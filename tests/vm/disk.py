@@ -18,10 +18,10 @@ from vm.tree import Tree
 
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _PROGRAMS = """
-    bash bridge cat chmod chroot cp curl cut date dirname dmesg echo env ethtool false find grep
-    head hostname id install ip kill ln ls mkdir modprobe mount mv nft nsenter ping ps readlink rm
-    rmdir sed setpriv sh sleep sort ss stat sysctl tail tcpdump test timeout touch tr true
-    umount uname unshare wc
+    bash bird birdc bridge cat chmod chroot cp curl cut date dirname dmesg echo env ethtool false
+    find grep head hostname id install ip ipvsadm keepalived kill ln ls mkdir modprobe mount mv nft
+    nsenter ping ps readlink rm rmdir sed setpriv sh sleep sort ss stat sysctl tail tcpdump test
+    timeout touch tr true umount uname unshare wc
 """
 """Those of them that this machine has."""
 

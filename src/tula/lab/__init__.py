@@ -2,6 +2,7 @@
 
 from tula.lab.capture import Capture, Frame, send_frame
 from tula.lab.clients import TcpFlow, ask_all, flows, tcp_ask, tcp_flow, tcp_flows, udp_ask
+from tula.lab.cluster import ROUTED_VIPS, Cluster, hold, many_vips, pair, three
 from tula.lab.guard import LabError, require_private_namespace
 from tula.lab.host import Host, set_offload
 from tula.lab.http import HttpServer, serve_http
@@ -15,10 +16,12 @@ from tula.lab.topologies import VIP4, VIP6, VIPS, Network, flat, prepare_backend
 from tula.lab.wait import wait_until
 
 __all__ = [
+    "ROUTED_VIPS",
     "VIP4",
     "VIP6",
     "VIPS",
     "Capture",
+    "Cluster",
     "Counters",
     "Frame",
     "Host",
@@ -34,6 +37,9 @@ __all__ = [
     "ask_all",
     "flat",
     "flows",
+    "hold",
+    "many_vips",
+    "pair",
     "prepare_backend",
     "remote",
     "remove_named",
@@ -47,6 +53,7 @@ __all__ = [
     "tcp_ask",
     "tcp_flow",
     "tcp_flows",
+    "three",
     "udp_ask",
     "wait_until",
 ]

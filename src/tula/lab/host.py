@@ -5,11 +5,13 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import shutil
+import signal
 import socket as socketlib
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -18,7 +20,8 @@ from pyroute2 import IPRoute
 from tula.lab.guard import LabError, require_private_namespace
 from tula.lab.interfaces import Interfaces
 from tula.lab.namespace import Namespace
-from tula.lab.process import Completed, Process, Spawner
+from tula.lab.process import Completed, Process, Spawner, processes_in
+from tula.lab.wait import wait_until
 
 _SIOCETHTOOL = 0x8946
 _OFFLOADS = {"rx": 0x15, "tx": 0x17, "sg": 0x19, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}
@@ -144,6 +147,35 @@ class Host(Interfaces):
         command = [sys.executable, "-m", "tula", *arguments]
         return self.popen(command, stdout=stdout, stderr=stderr, env=self.environment())
 
+    def processes(self, name: str = "") -> list[int]:
+        """The processes that run here, or those of this program (``keepalived``)."""
+        here = [pid for pid in processes_in({self.namespace.id}) if pid != os.getpid()]
+        return [pid for pid in here if not name or _program(pid) == name]
+
+    def kill(self, name: str = "") -> int:
+        """``kill -9``, at once, of all processes or those of this program; how many there were."""
+        found = self.processes(name)
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return len(found)
+
+    def power_off(self) -> None:
+        """Cut the power: no process ends in order, and links are down at the other ends.
+
+        What is below /run is gone, state on disk is not. ``Lab.power_on`` boots the machine.
+        """
+        wait_until(lambda: not self.kill(), what=f"an end of the processes of {self.name}")
+        self.unplug()
+        self.namespace.close()
+        shutil.rmtree(self.directory / "run", ignore_errors=True)
+
+    def boot(self, namespace: Namespace) -> None:
+        """The same machine in a namespace without a past: interfaces, addresses, routes."""
+        self.namespace = namespace
+        quiet(namespace)
+        self.configure()
+
     def environment(self) -> dict[str, str]:
         """This process's environment, with the host's own TULA_STATE_DIR and TULA_RUN_DIR."""
         directories = {
@@ -176,6 +208,13 @@ def set_offload(host: Host, ifname: str = "eth0", **features: bool) -> None:
                 fcntl.ioctl(control, _SIOCETHTOOL, request)
             except OSError as error:
                 raise LabError(f"{host.name} {ifname} {feature}: {error.strerror}") from None
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""  # ended meanwhile
 
 
 def quiet(namespace: Namespace) -> None:

@@ -42,6 +42,8 @@ class Interfaces:
         self.name = name
         self.namespace = namespace
         self._cables: dict[str, tuple[Switch, str]] = {}
+        self._cards: dict[str, tuple[Switch, tuple[str, ...], str]] = {}
+        self._routes: list[tuple[str, str | None, str | None]] = []
 
     def enter(self) -> AbstractContextManager[None]:
         """Put the calling thread inside for a ``with`` block; see ``Namespace.enter``."""
@@ -69,6 +71,7 @@ class Interfaces:
             port = f"{self.name[: 14 - len(ifname)]}.{ifname}"
         switch.plug(self.namespace, ifname, port, mac)
         self._cables[ifname] = (switch, port)
+        self._cards[ifname] = (switch, addresses, mac)
         with self.netlink() as socket:
             index = _index(socket, self.name, ifname)
             socket.link("set", index=index, state="up")
@@ -78,6 +81,7 @@ class Interfaces:
     def remove_interface(self, ifname: str = "eth0") -> None:
         """Take the network card out: its addresses and routes go with it."""
         self._cables.pop(ifname, None)
+        self._cards.pop(ifname, None)
         with self.netlink() as socket:
             socket.link("del", index=_index(socket, self.name, ifname))
 
@@ -85,6 +89,11 @@ class Interfaces:
         """Pull the cable at the switch's end (the carrier is lost), or put it back."""
         switch, port = self._cables[ifname]
         switch.set_port(port, plugged)
+
+    def set_silent(self, ifname: str, silent: bool = True) -> None:
+        """Have the switch's port pass nothing, with the carrier as it is; or pass all again."""
+        switch, port = self._cables[ifname]
+        switch.set_silent(port, silent)
 
     def set_link(self, ifname: str, up: bool) -> None:
         """``ip link set IFNAME up`` or ``down``; down loses IPv6 addresses and routes."""
@@ -128,6 +137,7 @@ class Interfaces:
 
     def add_route(self, to: str, via: str | None = None, ifname: str | None = None) -> None:
         """A route to a prefix or ``default``; the family of ``default`` is that of ``via``."""
+        self._routes.append((to, via, ifname))
         with self.netlink() as socket:
             if to == "default":
                 to = "::/0" if via is not None and ":" in via else "0.0.0.0/0"
@@ -137,6 +147,20 @@ class Interfaces:
             if ifname is not None:
                 fields["oif"] = _index(socket, self.name, ifname)
             socket.route("replace", **fields)
+
+    def unplug(self) -> None:
+        """Remove all interfaces, from the switches' end."""
+        for switch, port in self._cables.values():
+            switch.unplug(port)
+        self._cables.clear()
+
+    def configure(self) -> None:
+        """What a boot does: the interfaces, with the addresses that they came with, and routes."""
+        for ifname, (switch, addresses, mac) in list(self._cards.items()):
+            self.add_interface(switch, *addresses, ifname=ifname, mac=mac)
+        routes, self._routes = self._routes, []
+        for route in routes:
+            self.add_route(*route)
 
     def addresses(self, ifname: str | None = None) -> list[str]:
         """Addresses without prefix length, of one interface or of all, but 127.0.0.1, ::1 and

@@ -16,7 +16,7 @@ from typing import Self
 from tula.lab.guard import LabError, require_root
 from tula.lab.host import Host, quiet
 from tula.lab.kept import claim, record_namespace, remove_named
-from tula.lab.namespace import Namespace
+from tula.lab.namespace import Namespace, withdraw
 from tula.lab.process import Spawner
 from tula.lab.switch import Switch
 from tula.lab.wait import wait_until
@@ -131,6 +131,13 @@ class Lab:
         host.forwarding(True)
         return host
 
+    def power_on(self, host: Host) -> None:
+        """Boot a machine after its ``power_off``; nothing runs on it yet."""
+        if self.named is not None:
+            withdraw(f"{self.named}-{host.name}")
+        host.boot(self._new_namespace(host.name))
+        self.ready()
+
     def ready(self, timeout: float = 30.0) -> None:
         """Wait until every port with a carrier forwards; the standard topologies call it."""
         for switch in self.switches.values():
@@ -139,6 +146,9 @@ class Lab:
     def _namespace(self, name: str) -> Namespace:
         if name in self.hosts or name in self.switches:
             raise LabError(f"the lab already has a {name}")
+        return self._new_namespace(name)
+
+    def _new_namespace(self, name: str) -> Namespace:
         namespace = Namespace.create()
         self._stack.callback(namespace.close)
         if self.named is not None:

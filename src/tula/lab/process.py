@@ -6,12 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from tula.lab.guard import LabError
+from tula.lab.guard import LabError, NamespaceId
 from tula.lab.kept import record_process
 from tula.lab.namespace import Namespace
 from tula.lab.wait import wait_until
@@ -137,6 +137,20 @@ def _has_exited(process: Process) -> bool:
     """Whether it is a zombie; leaves it one."""
     flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
     return os.waitid(os.P_PID, process.pid, flags) is not None
+
+
+def processes_in(namespaces: Set[NamespaceId]) -> list[int]:
+    """The processes in one of these network namespaces."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                status = (entry / "ns" / "net").stat()
+            except OSError:
+                continue  # ended meanwhile, or a kernel thread
+            if (status.st_dev, status.st_ino) in namespaces:
+                found.append(int(entry.name))
+    return found
 
 
 def _line(arguments: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from tula.lab.namespace import Namespace
 
 BRIDGE = "br0"
 _LOWER_UP = 0x10000
+_DISABLED, _FORWARDING = 0, 3
+"""A bridge port's BR_STATE_*."""
 
 _FIRST_PORT = 1000
 """Ports' interface indexes start far from those of hosts: a veth whose index is its peer's looks
@@ -101,6 +104,20 @@ class Switch:
         with self.netlink() as socket:
             socket.link("set", index=self._index(socket, port), state="up" if up else "down")
 
+    def set_silent(self, port: str, silent: bool) -> None:
+        """Pass no frame through this port, either way, or do again; the carrier stays.
+
+        What a switch with a stuck port does, or one whose spanning tree blocks it: neither end
+        is told. The MACs learned there stay, so what is for them goes nowhere.
+        """
+        state = str(_DISABLED if silent else _FORWARDING)
+        # Not by pyroute2: there, state is the link's.
+        command = ["bridge", "link", "set", "dev", port, "state", state]
+        with self.namespace.enter():
+            done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise LabError(f"{self.name} {port}: {done.stderr.strip()}")
+
     def set_mtu(self, mtu: int) -> None:
         """Forward frames up to this size; the hosts' own MTUs stay."""
         with self.netlink() as socket:
@@ -130,7 +147,7 @@ class Switch:
             for link in socket.get_links():
                 if link["index"] > _FIRST_PORT and link["flags"] & _LOWER_UP:
                     state = link.get(("linkinfo", "slave_data", "state"))
-                    if state != 3:  # BR_STATE_FORWARDING
+                    if state not in (_FORWARDING, _DISABLED):  # disabled: made silent
                         return False
         return True
 

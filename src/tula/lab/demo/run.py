@@ -18,6 +18,7 @@ from tula.lab.demo.story import Claims, Story
 from tula.lab.guard import LabError
 from tula.lab.kept import exists
 from tula.lab.lab import Lab
+from tula.lab.process import processes_in
 from tula.lab.topologies import VIP4
 
 
@@ -116,20 +117,6 @@ def next_steps(stage: Stage) -> list[tuple[str, str]]:
             ),
         )
     return [*steps, (f"{tula} lab down", "remove everything")]
-
-
-def processes_in(namespaces: set[tuple[int, int]]) -> list[int]:
-    """The processes in one of these network namespaces."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                status = (entry / "ns" / "net").stat()
-            except OSError:
-                continue  # ended meanwhile, or a kernel thread
-            if (status.st_dev, status.st_ino) in namespaces:
-                found.append(int(entry.name))
-    return found
 
 
 def _summary(screen: Screen, story: Story, stage: Stage) -> None:
