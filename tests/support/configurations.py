@@ -24,6 +24,7 @@ from tula.model.config import (
     Tunnel,
     VirtualService,
 )
+from tula.model.high_availability import Bgp, HighAvailability, SharedFlows, VipMac, Vrrp
 from tula.model.listening import ApiSettings, Endpoint, MetricsSettings, Source
 from tula.model.monitor import (
     DnsProbe,
@@ -47,6 +48,7 @@ def render_config(config: Config) -> str:
     lines = [
         f"interfaces: {_flow([str(name) for name in config.interfaces])}",
         f"load_balancers: {_flow({name: str(a) for name, a in config.load_balancers})}",
+        *_high_availability(config.high_availability),
         "connections:",
         f"  enabled: {str(config.connections.enabled).lower()}",
         f"  size: {config.connections.size}",
@@ -69,6 +71,23 @@ def render_config(config: Config) -> str:
     for service in config.services:
         lines += [f"  {service.name}:", *(f"    {line}" for line in _service(service))]
     return "\n".join(lines) + "\n"
+
+
+def _high_availability(settings: HighAvailability) -> list[str]:
+    lines = ["high_availability:", f"  flows: {settings.flows}", f"  port: {settings.port}"]
+    if settings.vrrp is not None:
+        interface = {"interface": settings.vrrp.interface} if settings.vrrp.interface else {}
+        keys = {
+            "id": settings.vrrp.id,
+            "interval": settings.vrrp.interval,
+            "mac": settings.vrrp.mac,
+        }
+        lines.append(f"  vrrp: {_flow(interface | keys)}")
+    if settings.bgp is not None:
+        routers = {str(address): number for address, number in settings.bgp.routers}
+        keys = {"as": settings.bgp.number, "routers": routers, "bfd": settings.bgp.bfd}
+        lines.append(f"  bgp: {_flow(keys)}")
+    return lines
 
 
 def _listen(endpoints: tuple[Endpoint, ...]) -> list[str]:
@@ -106,6 +125,7 @@ def _health(service: VirtualService) -> list[str]:
         f"  require: {'all' if policy.require_all else 'any'}",
         f"  slow_start: {policy.slow_start}",
         f"  initial: {'up' if policy.initial_up else 'down'}",
+        f"  announce_while: {policy.announce_while}",
         f"  panic_threshold: {'never' if policy.panic is None else policy.panic}",
         f"  checks: {checks}",
     ]
@@ -199,8 +219,10 @@ def _server(version: int, host: int) -> IPAddress:
 
 
 @st.composite
-def valid_services(draw: st.DrawFn, number: int, name: str) -> VirtualService:
-    """A service that keeps the contract."""
+def valid_services(
+    draw: st.DrawFn, number: int, name: str, announce: tuple[bool | str, ...]
+) -> VirtualService:
+    """A service that keeps the contract, announced in one of these ways."""
     both = st.sampled_from([(4,), (6,), (4, 6), (6, 4)])
     versions = draw(both)
     hosts = draw(st.lists(st.integers(0, 255), min_size=1, max_size=4, unique=True))
@@ -217,6 +239,7 @@ def valid_services(draw: st.DrawFn, number: int, name: str) -> VirtualService:
         HealthPolicy,
         st.booleans(),
         st.one_of(st.just(0.0), SECONDS),
+        st.integers(0, 65535),
         st.one_of(st.none(), st.integers(0, 100)),
         st.booleans(),
     )
@@ -230,7 +253,7 @@ def valid_services(draw: st.DrawFn, number: int, name: str) -> VirtualService:
         scheduler=draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
         affinity=draw(st.sampled_from(Affinity)),
         tunnel=draw(st.sampled_from(Tunnel)),
-        announce=draw(st.sampled_from([True, False, "eth0", "true", "off"])),
+        announce=draw(st.sampled_from(announce)),
         health=health,
         policy=draw(policy),
     )
@@ -243,10 +266,13 @@ def valid_configs(draw: st.DrawFn) -> Config:
     names = draw(st.lists(NAMES, max_size=3, unique=True))
     blocks = sorted(draw(st.sets(st.integers(1, 0x10000), min_size=2, max_size=2)))
     balancers = draw(st.lists(NAMES, max_size=3, unique=True))
+    settings = draw(_several(len(balancers)))
+    announce = _ways(settings)
     return Config(
         interfaces=tuple(draw(st.lists(interface, min_size=1, max_size=4, unique=True))),
-        services=tuple(draw(valid_services(i, name)) for i, name in enumerate(names)),
+        services=tuple(draw(valid_services(i, name, announce)) for i, name in enumerate(names)),
         load_balancers=tuple((name, _server(4, 2**21 + i)) for i, name in enumerate(balancers)),
+        high_availability=settings,
         connections=Connections(
             enabled=draw(st.booleans()),
             size=draw(st.integers(1024, 1 << 26)),
@@ -262,6 +288,45 @@ def valid_configs(draw: st.DrawFn) -> Config:
         api=draw(_apis()),
         metrics=MetricsSettings(draw(_listened(range(9000, 9010)))),
     )
+
+
+@st.composite
+def _several(draw: st.DrawFn, balancers: int) -> HighAvailability:
+    """What so many load_balancers may do together."""
+    vrrp = st.builds(
+        Vrrp,
+        st.integers(1, 255),
+        st.sampled_from(["", "eth0", "bond0.7"]),
+        st.integers(1, 4095).map(lambda hundredths: hundredths / 100),
+        st.sampled_from(VipMac),
+    )
+    routers = st.dictionaries(
+        st.integers(1, 2**20).map(lambda host: _server(4, 2**22 + host)),
+        st.integers(1, 2**32 - 1),
+        min_size=1,
+        max_size=3,
+    ).map(lambda found: tuple(found.items()))
+    bfd = st.one_of(st.just(0.0), st.integers(50, 10_000).map(lambda ms: ms / 1000))
+    bgp = st.builds(Bgp, st.integers(1, 2**32 - 1), routers, bfd)
+    enough = balancers > 1
+    return HighAvailability(
+        draw(st.one_of(st.none(), vrrp)) if enough else None,
+        draw(st.one_of(st.none(), bgp)) if enough else None,
+        draw(st.sampled_from(SharedFlows)),
+        draw(st.integers(10_000, 65535)),
+    )
+
+
+def _ways(settings: HighAvailability) -> tuple[bool | str, ...]:
+    """How a service can be announced with these settings."""
+    ways: list[bool | str] = [True, False]
+    if settings.vrrp is not None:
+        ways.append("vrrp")
+    if settings.bgp is not None:
+        ways.append("bgp")
+    if settings.bgp is None or settings.vrrp is not None:
+        ways += ["eth0", "true", "off"]
+    return tuple(ways)
 
 
 @st.composite

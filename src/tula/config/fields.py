@@ -135,6 +135,13 @@ def first_paragraph(cls: type) -> str:
     return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
 
 
+def section_of(hint: Any) -> type | None:
+    """The dataclass of a map with settings of its own; it may be left out."""
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    found = isinstance(kinds[0], type) and hasattr(kinds[0], "__dataclass_fields__")
+    return kinds[0] if found else None
+
+
 def section(name: str, cls: Callable[..., object]) -> Any:
     """The type of a map that becomes a value of the dataclass ``cls``."""
     assert isinstance(cls, type)
@@ -191,19 +198,12 @@ def _type(declared: Declared) -> Any:
             AfterValidator(tuple),
             _one_or_list(schema, setting.distinct),
         ]
-    part = _section_of(hint)
+    part = section_of(hint)
     if part is not None:
         words = declared.key.split("_")
         return section(f"{''.join(map(str.capitalize, words))}Model", part)
     reader, schema = _single(hint, declared)
     return Annotated[hint, PlainValidator(reader), WithJsonSchema(schema)]
-
-
-def _section_of(hint: Any) -> type | None:
-    """The dataclass of a map with settings of its own; it may be left out."""
-    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
-    found = isinstance(kinds[0], type) and hasattr(kinds[0], "__dataclass_fields__")
-    return kinds[0] if found else None
 
 
 def _single(hint: Any, declared: Declared) -> tuple[Any, Schema]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import is_dataclass
+from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ValidationError
 
 from tula.config.errors import meant, quoted, shown
-from tula.config.fields import settings_of
+from tula.config.fields import section_of, settings_of
 from tula.config.models import (
     BackendModel,
     CheckModel,
@@ -31,16 +30,26 @@ _MODELS: dict[Path, type[BaseModel]] = {
     ("services", "*", "health", "checks", "*"): CheckModel,
     ("services", "*", "checks", "*"): MonitorModel,
 }
-_SECTIONS: dict[Path, type] = {
-    (declared.key,): declared.hint
-    for declared in settings_of(Config)
-    if isinstance(declared.hint, type) and is_dataclass(declared.hint)
-}
+
+
+def _sections(cls: type, path: Path = ()) -> Iterator[tuple[Path, type]]:
+    for declared in settings_of(cls):
+        part = section_of(declared.hint)
+        if part is not None:
+            yield (*path, declared.key), part
+            yield from _sections(part, (*path, declared.key))
+
+
+_SECTIONS: dict[Path, type] = dict(_sections(Config))
 
 _EXPECTED: dict[Path, str] = {
     ("interfaces",): "a list of interfaces such as [eth0]",
     ("load_balancers",): "a map of addresses such as {lb1: 10.0.0.2}",
     ("defaults",): "a map of service keys such as {scheduler: maglev}",
+    ("high_availability",): "a map such as {vrrp: {id: 84}}",
+    ("high_availability", "vrrp"): "a map such as {id: 84}",
+    ("high_availability", "bgp"): "a map such as {as: 65001, routers: {10.0.0.1: 65000}}",
+    ("high_availability", "bgp", "routers"): "a map of AS numbers such as {10.0.0.1: 65000}",
     ("connections",): "a map such as {tcp: 2h, udp: 120s}",
     ("maglev",): "a map such as {slots: 65537}",
     ("marks",): "a map such as {first: 0x10000, last: 0xffffffff}",
@@ -76,7 +85,7 @@ def problems_of(error: ValidationError, positions: Positions) -> tuple[list[Prob
         if kind == "missing":
             key = str(path[-1])
             path = path[:-1]
-            problem = Problem(path, f"needs {key!r}; {_NEEDED[key]}", on_key=True)
+            problem = Problem(path, f"needs {key!r}; {_needed(path, key)}", on_key=True)
         elif kind == "extra_forbidden":
             problem = Problem(path, _unknown(path), on_key=True)
         elif path and path[-1] == "[key]":
@@ -147,6 +156,13 @@ def _shape(path: Path) -> Path:
         if len(shape) > at and shape[at - 1] == "checks":
             shape[at] = "*"
     return tuple(shape)
+
+
+def _needed(path: Path, key: str) -> str:
+    if path not in _SECTIONS:
+        return _NEEDED[key]
+    (found,) = (each for each in settings_of(_SECTIONS[path]) if each.key == key)
+    return f"give one {found.setting.example}"
 
 
 def _unknown(path: Path) -> str:

@@ -19,10 +19,12 @@ from tula.model.config import (
     MarkRange,
     TunnelSettings,
 )
+from tula.model.high_availability import Bgp, HighAvailability, Vrrp
 from tula.model.listening import ApiSettings, MetricsSettings
 from tula.model.monitor import PROBES, HealthMonitor, HealthPolicy, IcmpProbe
 
 SECTIONS = {
+    "high_availability": HighAvailability,
     "connections": Connections,
     "maglev": MaglevSettings,
     "marks": MarkRange,
@@ -30,12 +32,17 @@ SECTIONS = {
     "api": ApiSettings,
     "metrics": MetricsSettings,
 }
-DECLARING = [Config, Backend, HealthMonitor, HealthPolicy, *SECTIONS.values(), *PROBES.values()]
+DECLARING = [
+    *(Config, Backend, HealthMonitor, HealthPolicy, Vrrp, Bgp),
+    *SECTIONS.values(),
+    *PROBES.values(),
+]
 
 
 @pytest.mark.parametrize(("key", "cls"), SECTIONS.items())
 def test_a_section_has_the_keys_and_defaults_of_its_fields(key: str, cls: type) -> None:
-    properties = json_schema()["$defs"][f"{key.capitalize()}Model"]["properties"]
+    model = "".join(map(str.capitalize, key.split("_")))
+    properties = json_schema()["$defs"][f"{model}Model"]["properties"]
     assert list(properties) == [field.name for field in fields(cls)]
     for field in fields(cls):
         # The schema has no default that only stands for "not given".

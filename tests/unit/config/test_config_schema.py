@@ -37,6 +37,8 @@ def test_what_is_required(schema: dict) -> None:
     assert schema["required"] == ["interfaces", "services"]
     assert schema["$defs"]["BackendModel"]["required"] == ["address"]
     assert schema["$defs"]["MonitorModel"]["required"] == ["type"]
+    assert schema["$defs"]["VrrpModel"]["required"] == ["id"]
+    assert schema["$defs"]["BgpModel"]["required"] == ["as", "routers"]
     needed = {
         rule["else"]["properties"]["services"]["additionalProperties"]["required"][0]
         for rule in schema["allOf"]
