@@ -1,12 +1,20 @@
-"""Several balancers as one system: which of them this machine is, who announces what, and who must
-know its flows."""
+"""Several balancers as one system: which of them this machine is, who announces what, which
+services are served here, and who must know its flows. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tula.model.config import Config, IPAddress, VirtualService
 from tula.model.desired import Announce, SharedWith
+from tula.model.health import BackendName, BackendStatus, State
 from tula.model.high_availability import SharedFlows
 from tula.model.host import HostView
+
+ENGINES = frozenset({Announce.VRRP, Announce.BGP})
+"""What ``announce`` may say in place of an interface."""
+_SERVE = frozenset({State.UP, State.UNKNOWN})
+"""Backends that get new connections, by their own health: those without checks do, too."""
 
 
 def announced_by(config: Config, service: VirtualService) -> Announce:
@@ -16,9 +24,50 @@ def announced_by(config: Config, service: VirtualService) -> Announce:
         return Announce.EXTERNAL
     if not settings.enabled:
         return Announce.STATIC
-    if service.announce in (Announce.VRRP, Announce.BGP):
+    if service.announce in ENGINES:
         return Announce(service.announce)
     return Announce.BGP if settings.vrrp is None else Announce.VRRP
+
+
+def vips_by(config: Config, way: Announce) -> frozenset[IPAddress]:
+    """The VIPs that are announced in this way."""
+    return frozenset(
+        vip
+        for service in config.services
+        if announced_by(config, service) is way
+        for vip in service.vips
+    )
+
+
+def served(config: Config, statuses: Mapping[BackendName, BackendStatus]) -> Mapping[str, bool]:
+    """Which services are served here, by name: those with enough backends up for their
+    ``announce_while``.
+
+    Drained backends, those of weight 0 and those that wait for their first pass do not count, and
+    neither do those that serve although they are down, since too few are up
+    (``panic_threshold``): another balancer may see them up.
+    """
+    found = {}
+    for service in config.services:
+        names = ((service.name, backend.name) for backend in service.backends)
+        states = (statuses[name].state for name in names if name in statuses)
+        up = sum(state in _SERVE for state in states)
+        found[service.name] = up >= service.policy.announce_while
+    return found
+
+
+def vrrp_interface(config: Config, host: HostView) -> str:
+    """Where VRRP's adverts are sent on this machine: as configured, else the interface with its
+    address in ``load_balancers``. Empty without VRRP, and on a machine that is no balancer of this
+    configuration."""
+    settings = config.high_availability.vrrp
+    if settings is None:
+        return ""
+    own = own_balancer(config, host)
+    if own is None:
+        return ""
+    holder = next(held.interface for held in host.addresses if held.address.ip == own[1])
+    return settings.interface or holder
 
 
 def own_balancer(config: Config, host: HostView) -> tuple[str, IPAddress] | None:

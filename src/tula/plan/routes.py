@@ -18,7 +18,7 @@ from tula.model.desired import Announce, DesiredVip, NextHop, TunnelEndpoints
 from tula.model.host import HostView
 from tula.model.problem import Path, Problem
 from tula.plan.cautions import Caution, down_interface, interfaces_down, plan_cautions
-from tula.plan.high_availability import announced_by
+from tula.plan.high_availability import ENGINES, announced_by, vips_by
 from tula.plan.tunnels import outer_address
 
 Subnet = IPv4Network | IPv6Network
@@ -74,7 +74,7 @@ def backend_addresses(config: Config) -> set[IPAddress]:
 def takes_own_address(config: Config, host: HostView) -> bool:
     """Whether a service takes TCP ports of an address that the machine has by itself, or may have:
     then ``plan_routes`` needs to know the ports of its SSH."""
-    native = {held.address.ip for held in host.addresses if not held.ours}
+    native = _native(config, host)
     return any(
         Protocol.TCP in service.protocols
         and (service.announce is False or not native.isdisjoint(service.vips))
@@ -96,7 +96,7 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
     complained: set[IPAddress] = set()
     refused: set[IPAddress] = set()
     owned: dict[IPAddress, str] = {}
-    native = {held.address.ip for held in host.addresses if not held.ours}
+    native = _native(config, host)
     subnets = _listed_subnets(config, host)
     looked: set[tuple[bool, tuple[str, ...], tuple[int, ...]]] = set()
     for service in config.services:
@@ -122,6 +122,13 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
     routes.problems += routes.refusals
     routes.cautions = [each for each in found if force or not each.severe]
     return routes
+
+
+def _native(config: Config, host: HostView) -> set[IPAddress]:
+    """The addresses that the machine has by itself. VIPs by VRRP are on whichever balancer is
+    active: that they are here says nothing."""
+    held = {held.address.ip for held in host.addresses if not held.ours}
+    return held - vips_by(config, Announce.VRRP)
 
 
 def _wanted_vips(config: Config, owned: Mapping[IPAddress, str]) -> list[DesiredVip]:
@@ -254,6 +261,7 @@ def _reach_vips(
 ) -> None:
     """Decides on which interface this machine takes each of the VIPs."""
     named = service.announce if isinstance(service.announce, str) else ""
+    named = "" if named in ENGINES else named
     if named and named not in host.links:
         path: Path = ("services", service.name, "announce")
         routes.problems.append(Problem(path, f"no interface {named!r} here; {_known(host)}"))
