@@ -15,6 +15,7 @@ from tula.dataplane.nft.tunnel_devices import Tunnels, VxlanNeighbour, VxlanPeer
 from tula.dataplane.nft.tunnel_diff import TunnelChange
 from tula.kernel.events import Events
 from tula.kernel.failures import Failures, fallible
+from tula.kernel.vip_routes import VipRoute, VipTable
 from tula.model.command import Command, command
 from tula.model.config import IPAddress
 from tula.model.errors import KernelError
@@ -58,6 +59,24 @@ class FakeNetwork:
         gone = HostAddress(owned.interface, ip_interface(owned.address), ours=True)
         kept = tuple(held for held in self.host.addresses if held != gone)
         self.host = replace(self.host, addresses=kept)
+
+
+@dataclass
+class FakeVipRoutes:
+    """The table of VIPs' routes, as a value."""
+
+    table: VipTable = field(default_factory=VipTable)
+    failures: Failures = field(default_factory=Failures)
+
+    @fallible("vip_routes.read")
+    def read(self) -> VipTable:
+        return self.table
+
+    @fallible("vip_routes.change")
+    def change(self, add: Iterable[VipRoute], remove: Iterable[VipRoute]) -> list[str]:
+        routes = (self.table.routes | set(add)) - set(remove)
+        self.table = replace(self.table, routes=routes)
+        return []
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Self
 
 ROUTE, NETFILTER = 0, 12
 """NETLINK_ROUTE, NETLINK_NETFILTER."""
-REQUEST, ACK, CREATE, DUMP = 0x1, 0x4, 0x400, 0x300
+REQUEST, ACK, EXCLUSIVE, CREATE, DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
 """NLM_F_*."""
 HEADER = struct.Struct("=IHHII")
 """Length, type, flags, sequence, port."""
@@ -117,6 +117,19 @@ class NetlinkSocket:
         answers = self._answers(kind, body, REQUEST)
         for _ in range(count):
             yield next(answers)[3]
+
+    def command(self, kind: int, body: bytes, flags: int = 0) -> None:
+        """A request that is only acknowledged."""
+        self._sequence += 1
+        self.socket.send(pack_message(kind, body, REQUEST | ACK | flags, self._sequence))
+        while True:
+            for message in split_messages(memoryview(self.socket.recv(_BUFFER))):
+                code = error_of(message[0], message[3])
+                if message[2] != self._sequence or code is None:
+                    continue
+                if code:
+                    raise OSError(code, os.strerror(code))
+                return
 
     def _answers(self, kind: int, body: bytes, flags: int) -> Iterator[Message]:
         self._sequence += 1

@@ -34,6 +34,8 @@ _ROUTE = struct.Struct("=8BI")  # family, lengths, TOS, table, protocol, scope, 
 _EXTENT, _SKIP_STATISTICS = 29, 8
 """IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS."""
 _TRIES = 5
+_SOL_NETLINK, _STRICT_CHECK = 270, 12
+"""NETLINK_GET_STRICT_CHK: a dump is filtered by its header, since Linux 4.20."""
 
 _LINK_INFO, _GROUP, _INFO_KIND, _INFO_DATA, _XDP = 18, 27, 1, 2, 43
 _IP_TUNNEL = {
@@ -181,6 +183,16 @@ class RouteEntry:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class TableEntry:
+    """A route of a table: to a destination, of a kind (RTN_*), by a protocol (RTPROT_*)."""
+
+    network: str
+    kind: int
+    protocol: int
+    metric: int
+
+
 class RtReader:
     """A socket in the network namespace of the thread that made it.
 
@@ -234,6 +246,17 @@ class RtReader:
             source=_ip(source) if source is not None else "",
         )
 
+    def table(self, number: int) -> list[TableEntry]:
+        """The routes of a routing table below 256; none of one that is not there."""
+        # Without it the kernel sends the routes of all tables, which may be a million.
+        self._netlink.socket.setsockopt(_SOL_NETLINK, _STRICT_CHECK, 1)
+        found: list[TableEntry] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            head = _ROUTE.pack(family, 0, 0, 0, number, 0, 0, 0, 0)
+            with suppress(FileNotFoundError):  # ENOENT: nobody ever wrote to it (fib_frontend.c)
+                found += [_entry(body) for body in self._dump(_GET_ROUTE, head)]
+        return found
+
     def _dump(self, message: int, body: bytes) -> list[memoryview]:
         """All answers; when changes interrupt the dump again and again, those of the last try."""
         for _ in range(_TRIES - 1):
@@ -248,6 +271,18 @@ def _address(body: memoryview) -> AddressEntry:
     # On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL is ours.
     own = found[2] if 2 in found else found[1]
     return AddressEntry(index, _ip(own), length, _number(found[11]) if 11 in found else 0)
+
+
+def _entry(body: memoryview) -> TableEntry:
+    family, length, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+    found = attributes(body[_ROUTE.size :])
+    any_ = "0.0.0.0" if family == socket.AF_INET else "::"
+    return TableEntry(
+        network=f"{_ip(found[1]) if 1 in found else any_}/{length}",  # RTA_DST
+        kind=kind,
+        protocol=protocol,
+        metric=_number(found[6]) if 6 in found else 0,  # RTA_PRIORITY
+    )
 
 
 def _number(data: memoryview) -> int:
