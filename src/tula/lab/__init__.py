@@ -1,5 +1,6 @@
 """Networks of namespaces on one machine: for the demo, the tests and the documentation."""
 
+from tula.lab.bgp import BALANCERS_AS, ROUTERS, BgpRouter
 from tula.lab.capture import Capture, Frame, send_frame
 from tula.lab.clients import TcpFlow, ask_all, flows, tcp_ask, tcp_flow, tcp_flows, udp_ask
 from tula.lab.cluster import ROUTED_VIPS, Cluster, hold, many_vips, pair, three
@@ -16,10 +17,13 @@ from tula.lab.topologies import VIP4, VIP6, VIPS, Network, flat, prepare_backend
 from tula.lab.wait import wait_until
 
 __all__ = [
+    "BALANCERS_AS",
     "ROUTED_VIPS",
+    "ROUTERS",
     "VIP4",
     "VIP6",
     "VIPS",
+    "BgpRouter",
     "Capture",
     "Cluster",
     "Counters",
