@@ -7,6 +7,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tula.lab import Host, Lab, hold, many_vips, pair, serve_udp, three, udp_ask, wait_until
@@ -72,3 +76,29 @@ def test_a_router_spreads_flows_over_equal_routes(lab: Lab) -> None:
         network.route(*lbs)
         for vip in network.vips:
             assert network.routes(vip) == [lb.name for lb in lbs]
+
+
+_VICTIM = """
+from subprocess import DEVNULL
+from tula.lab import Lab, pair, wait_until
+with Lab() as lab:
+    lb = pair(lab, backends=1).lb
+    lb.popen(["setsid", "--fork", "sleep", "600"], stdout=DEVNULL, stderr=DEVNULL)
+    (sleeper,) = wait_until(lambda: lb.processes("sleep"))
+    print(sleeper, flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["orderly", "killed"])
+def test_what_left_its_session_ends_with_the_lab(killed: bool) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _VICTIM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as victim:
+        assert victim.stdout is not None
+        sleeper = victim.stdout.readline().strip()
+        if killed:
+            victim.kill()
+        else:
+            victim.communicate("\n")
+        wait_until(lambda: not Path(f"/proc/{sleeper}").exists(), what="the end of the stray")

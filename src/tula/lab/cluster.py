@@ -128,6 +128,7 @@ def hold(host: Host, *prefixes: str) -> None:
 def _cluster(
     lab: Lab, balancers: int, clients: int, backends: int, vips: Sequence[str], far: bool
 ) -> Cluster:
+    lab.strays.watch()
     wan, lan = lab.switch("wan"), lab.switch("lan")
     networks = [(lan, _router("9", 16)), (wan, _router("8", 24))]
     if far:

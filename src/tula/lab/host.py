@@ -160,6 +160,11 @@ class Host(Interfaces):
                 os.kill(pid, signal.SIGKILL)
         return len(found)
 
+    @property
+    def is_on(self) -> bool:
+        """False between ``power_off`` and ``Lab.power_on``."""
+        return self.namespace.is_open
+
     def power_off(self) -> None:
         """Cut the power: no process ends in order, and links are down at the other ends.
 

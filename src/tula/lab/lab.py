@@ -18,6 +18,7 @@ from tula.lab.host import Host, quiet
 from tula.lab.kept import claim, record_namespace, remove_named
 from tula.lab.namespace import Namespace, withdraw
 from tula.lab.process import Spawner
+from tula.lab.strays import Strays
 from tula.lab.switch import Switch
 from tula.lab.wait import wait_until
 
@@ -57,6 +58,9 @@ class Lab:
         require_root()
         with ExitStack() as stack:
             self._directory = self._make_directory(stack)
+            self.strays = Strays(self._directory)
+            if not self.keep:
+                stack.callback(self.strays.close)
             self._spawner = Spawner(keep=self._directory if self.keep else None)
             stack.callback(self._spawner.close)
             self._stack = stack.pop_all()
@@ -151,6 +155,7 @@ class Lab:
     def _new_namespace(self, name: str) -> Namespace:
         namespace = Namespace.create()
         self._stack.callback(namespace.close)
+        self.strays.add(namespace.id)
         if self.named is not None:
             published = f"{self.named}-{name}"
             record_namespace(self.named, published)

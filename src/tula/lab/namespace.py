@@ -82,6 +82,11 @@ class Namespace:
             raise LabError("the lab is closed, and its namespaces are gone")
         return self._descriptor
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be entered: not after ``close``."""
+        return self._descriptor >= 0
+
     @contextmanager
     def enter(self) -> Iterator[None]:
         """Move the calling thread in for the block, and always back out.
