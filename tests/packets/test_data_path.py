@@ -21,8 +21,9 @@ from support.lab_configurations import service_of, write_config
 from support.packets import FAMILIES, PROTOCOLS, address_of, vip_of
 from tula.config.load import parse_config
 from tula.dataplane.port import DataPath, Receipt
-from tula.engine.assemble import kernel_data_path, vip_owners
+from tula.engine.assemble import Engines, kernel_data_path, vip_owners
 from tula.kernel.announce import KernelAnnouncer
+from tula.kernel.engines import BIRD, KEEPALIVED, FakeEngine
 from tula.kernel.network import KernelNetwork
 from tula.lab import Lab, LabError, Network, flat, flows, serve_tcp, serve_udp, tcp_flows
 from tula.lab.clients import ask_all
@@ -92,7 +93,9 @@ def site(
     config = parse_config(file.read_bytes()).config
     with network.lb.enter():
         path, kernel = IMPLEMENTATIONS[request.param](), KernelNetwork()
-        vips = vip_owners(kernel, KernelAnnouncer())
+        vips = vip_owners(
+            kernel, KernelAnnouncer(), Engines(FakeEngine(KEEPALIVED), FakeEngine(BIRD))
+        )
         host = kernel.view(backend_addresses(config))
         routes = plan_routes(config, host)
         assert not routes.problems
@@ -100,7 +103,7 @@ def site(
         have = path.observe()
         change = path.diff(have, plan.state, path.recall({}))
         receipt = path.commit(change, have.revision)
-        _, failures = vips.take(vips.diff(host, plan.state.vips, ["web"]))
+        _, failures = vips.take(vips.diff(host, plan.state.vips, None))
         assert failures + vips.announce(host) == []
         yield Site(network, path, plan, receipt)
 

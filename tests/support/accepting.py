@@ -56,7 +56,7 @@ class Program:
         self.busy = self.there = 0
 
     def reconciler(self) -> tuple[Reconciler, Balancer]:
-        balancer = Balancer(kernel_adapters(), self.store)
+        balancer = Balancer(kernel_adapters(Path("/run/tula-absent")), self.store)
         made = Reconciler(balancer, self.store, EventLog())
         made.start()
         return made, balancer

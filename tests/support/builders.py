@@ -14,11 +14,12 @@ from tula.dataplane.nft.number import number_state
 from tula.dataplane.nft.numbered import NumberedState
 from tula.dataplane.nft.numbering import plan_ids
 from tula.dataplane.nft.ruleset import Ruleset
-from tula.engine.assemble import vip_owners
+from tula.engine.assemble import Engines, vip_owners
 from tula.engine.balancer import Balancer
 from tula.engine.reader import Adapters
 from tula.engine.store import Store
 from tula.kernel.clock import SystemClock
+from tula.kernel.engines import BIRD, KEEPALIVED, FakeEngine
 from tula.kernel.failures import Failures
 from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeProbeRoute, FakeSysctls, FakeTunnels
 from tula.kernel.fake_nftables import FakeNftables
@@ -185,10 +186,11 @@ class FakeMachine:
         self.tunnels = FakeTunnels(self.network, **failing)
         self.probe_route = FakeProbeRoute(**failing)
         self.sysctls = FakeSysctls(**failing)
+        self.engines = Engines(FakeEngine(KEEPALIVED, **failing), FakeEngine(BIRD, **failing))
         self.adapters = Adapters(
             path=NftDataPath(self.nftables, self.tunnels),
             network=self.network,
-            vips=vip_owners(self.network, self.announcer),
+            vips=vip_owners(self.network, self.announcer, self.engines),
             probe_route=self.probe_route,
             sysctls=self.sysctls,
         )

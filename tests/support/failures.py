@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from support.builders import FakeMachine
-from tula.engine.assemble import vip_owners
+from tula.engine.assemble import Engines, vip_owners
 from tula.engine.reader import Adapters
 from tula.kernel.nft_data_path import NftDataPath
 from tula.model.errors import KernelError
@@ -24,12 +24,14 @@ class Failures:
         nftables: Any = _Failing(machine.nftables, "nftables", self)
         tunnels: Any = _Failing(machine.tunnels, "tunnels", self)
         announcer: Any = _Failing(machine.announcer, "announcer", self)
+        keepalived: Any = _Failing(machine.engines.keepalived, "keepalived", self)
+        bird: Any = _Failing(machine.engines.bird, "bird", self)
         route: Any = _Failing(machine.probe_route, "probe_route", self)
         sysctls: Any = _Failing(machine.sysctls, "sysctls", self)
         return Adapters(
             path=NftDataPath(nftables, tunnels),
             network=network,
-            vips=vip_owners(network, announcer),
+            vips=vip_owners(network, announcer, Engines(keepalived, bird)),
             probe_route=route,
             sysctls=sysctls,
         )

@@ -25,7 +25,8 @@ class InProcess:
     def __init__(self, host: Host) -> None:
         self._host = host
         self.store = open_store(Path(host.environment()["TULA_STATE_DIR"]))
-        self.balancer = open_balancer(self.store)
+        run_dir = Path(host.environment()["TULA_RUN_DIR"])
+        self.balancer = open_balancer(self.store, run_dir)
 
     def apply(self, configuration: Path) -> Outcome:
         """Brings the host's kernel to the configuration."""

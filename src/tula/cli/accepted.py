@@ -128,7 +128,7 @@ def rollback(
     if daemon is None:
         if write:
             fail(WRONG, "tula: --write needs the daemon, whose file it is, and none is running")
-        _rollback_offline(open_store(state_dir), number)
+        _rollback_offline(open_store(state_dir), run_dir, number)
         return
     store = open_store(state_dir)
     if write:
@@ -203,7 +203,7 @@ def _replace(path: Path, text: bytes) -> None:
             raise
 
 
-def _rollback_offline(store: Store, number: int | None) -> None:
+def _rollback_offline(store: Store, run_dir: Path, number: int | None) -> None:
     from tula.config.load import ConfigError, describe, parse_config
     from tula.engine.offline import prepare_acceptance
 
@@ -223,7 +223,7 @@ def _rollback_offline(store: Store, number: int | None) -> None:
     ):
         _, record = prepare_acceptance(store, loaded, caller(), f"rollback to {entry.number}")
         # What was accepted once, SSH port and all, may come back without a question.
-        balancer = open_balancer(store)
+        balancer = open_balancer(store, run_dir)
         outcome = balancer.apply(loaded.config, text, force=True, record=record)
     show = Shows(json=False, verbose=False)
     show_outcome(balancer, outcome, name, loaded, record.changes, show)

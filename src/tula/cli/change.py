@@ -102,7 +102,7 @@ def plan(
     name, configuration = config_of(file, store)
     warn(name, configuration)
     with errors(), problems(name, configuration):
-        change = open_balancer(store).plan(
+        change = open_balancer(store, run_dir).plan(
             configuration.config, configuration.source.encode(), force=force
         )
     warn(name, configuration, change.warnings)
@@ -157,7 +157,7 @@ def apply(
         losses, record = prepare_acceptance(store, configuration, caller(), "apply")
     if losses and not yes:
         require_yes(losses)
-    balancer = open_balancer(store)
+    balancer = open_balancer(store, run_dir)
     asked = {"digest": configuration_digest(configuration), "force": force}
     source = configuration.source.encode()
     with audited(state_dir, "apply", "", asked) as entry, errors(), problems(name, configuration):
@@ -222,7 +222,7 @@ def clear(
         from tula.engine.removal import removal_commands
 
         with errors():
-            commands = removal_commands(kernel_adapters(), open_store(state_dir))
+            commands = removal_commands(kernel_adapters(run_dir), open_store(state_dir))
         show_commands(commands, as_json=json)
         return
     daemon = daemon_of(run_dir, state_dir)
@@ -233,7 +233,7 @@ def clear(
             "stop it first: systemctl stop tula",
         )
     with audited(state_dir, "clear") as entry, errors():
-        change = open_balancer(open_store(state_dir)).clear()
+        change = open_balancer(open_store(state_dir), run_dir).clear()
         entry.wanted = bool(change)
     from tula.engine.steps import describe_steps
 

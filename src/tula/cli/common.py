@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -204,18 +204,26 @@ def warn(file: str, configuration: LoadedConfig, problems: Iterable[Problem] | N
         print("warning: " + describe(file, problem, configuration.positions), file=sys.stderr)
 
 
-def open_balancer(store: Store) -> Balancer:
+def open_balancer(store: Store, run_dir: Path | None = None) -> Balancer:
     """The balancer of this network namespace."""
     from tula.engine.balancer import Balancer
 
-    return Balancer(kernel_adapters(), store)
+    return Balancer(kernel_adapters(run_dir), store)
 
 
-def kernel_adapters() -> Adapters:
-    """The kernel of this network namespace."""
+def kernel_adapters(run_dir: Path | None = None) -> Adapters:
+    """The kernel of this network namespace. The run directory is that of the environment where a
+    command has no option for it."""
     from tula.engine import assemble
 
-    return assemble.kernel_adapters()
+    return assemble.kernel_adapters(run_dir or Path(os.environ.get("TULA_RUN_DIR") or RUN_DIR))
+
+
+def adapters_of(run_dir: Path) -> Callable[[], Adapters]:
+    """``kernel_adapters`` for a process that it is sent to by its name."""
+    from functools import partial
+
+    return partial(kernel_adapters, run_dir)
 
 
 def open_store(directory: Path) -> Store:

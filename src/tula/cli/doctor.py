@@ -68,9 +68,9 @@ def doctor(
             configuration.config,
             configuration.source.encode(),
             f"-f {file}" if file is not None else "",
-            kernel_adapters(),
+            kernel_adapters(run_dir),
             store,
-            lambda: _pending_changes(daemon, store, configuration, file is not None),
+            lambda: _pending_changes(daemon, store, configuration, file is not None, run_dir),
         )
         report = examine(observed, patience)
     if json:
@@ -100,7 +100,11 @@ def _configuration(file: Path | None, store: Store) -> LoadedConfig:
 
 
 def _pending_changes(
-    daemon: Client | None, store: Store, configuration: LoadedConfig, named: bool
+    daemon: Client | None,
+    store: Store,
+    configuration: LoadedConfig,
+    named: bool,
+    run_dir: Path,
 ) -> Sequence[str] | None:
     """What apply would change; None when the configuration does not fit this machine.
 
@@ -118,7 +122,7 @@ def _pending_changes(
             steps: Iterable[dict[str, Any]] = outcome["steps"]
         else:
             steps = describe_steps(
-                open_balancer(store).plan(configuration.config, source, force=True)
+                open_balancer(store, run_dir).plan(configuration.config, source, force=True)
             )
     except (ProblemsError, DaemonError, NoDaemonError):
         return None

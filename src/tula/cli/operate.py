@@ -134,7 +134,7 @@ def names_of(target: str) -> tuple[str, str]:
 
 
 def offline_override(
-    state_dir: Path, name: tuple[str, str], verb: str, body: Any, yes: bool = True
+    state_dir: Path, run_dir: Path, name: tuple[str, str], verb: str, body: Any, yes: bool = True
 ) -> tuple[View, View]:
     """Without a daemon: record the override, and apply the last configuration with it.
 
@@ -150,7 +150,7 @@ def offline_override(
 
     store = open_store(state_dir)
     file, configuration = applied_config(store)
-    balancer = open_balancer(store)
+    balancer = open_balancer(store, run_dir)
     try:
         backend = find_backend(configuration.config, name)
     except NoSuchBackendError as error:
@@ -193,7 +193,7 @@ def _override(
     before: View | None
     after: View | None
     if daemon is None:
-        before, after = offline_override(state_dir, name, verb, body, yes)
+        before, after = offline_override(state_dir, run_dir, name, verb, body, yes)
     else:
         from tula.cli.client import backend_path
 

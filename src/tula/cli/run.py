@@ -14,10 +14,10 @@ from tula.cli.common import (
     Force,
     RunDir,
     StateDir,
+    adapters_of,
     duration,
     errors,
     fail,
-    kernel_adapters,
 )
 
 
@@ -63,7 +63,7 @@ def run(
                 file,
                 state_dir,
                 run_dir,
-                kernel_adapters,
+                adapters_of(run_dir),
                 serve=serve,
                 watch=watch,
                 force=force,

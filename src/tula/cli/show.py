@@ -71,7 +71,7 @@ def status(
     """
     daemon = daemon_of(run_dir)
     if daemon is None:
-        answer = _status_here(state_dir, rates=rates)
+        answer = _status_here(state_dir, run_dir, rates=rates)
     else:
         with daemon_errors():
             answer = daemon.get("/status")
@@ -105,7 +105,7 @@ def _only(answer: dict[str, Any], name: str) -> dict[str, Any]:
     return answer | {"summary": {"fine": summary.fine, "text": summary.text}}
 
 
-def _status_here(state_dir: Path, *, rates: bool) -> dict[str, Any]:
+def _status_here(state_dir: Path, run_dir: Path, *, rates: bool) -> dict[str, Any]:
     """Without a daemon: the last applied configuration, and the kernel beside it."""
     from tula.engine.kernel_state import observe_kernel
     from tula.engine.rates import RateMeter
@@ -115,7 +115,7 @@ def _status_here(state_dir: Path, *, rates: bool) -> dict[str, Any]:
     _, configuration = applied_config(store)
     config = configuration.config
     with errors():
-        balancer = open_balancer(store)
+        balancer = open_balancer(store, run_dir)
         statuses = balancer.left_statuses(config)
         stats, meter = balancer.stats(), RateMeter()
         meter.note(time.monotonic(), stats.backends)
@@ -208,7 +208,7 @@ def trace(
         store = open_store(state_dir)
         _, configuration = config_of(file, store)
         flow = Flow(address, client_port, vip, port, Protocol(protocol))
-        config, balancer = configuration.config, open_balancer(store)
+        config, balancer = configuration.config, open_balancer(store, run_dir)
         if file is None:
             with errors():
                 found = trace_now(balancer, config, balancer.left_statuses(config), flow, datagram)

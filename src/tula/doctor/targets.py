@@ -167,7 +167,7 @@ def _large_source(observed: Observation, interface: str, vip: IPAddress) -> IPAd
     own = (
         held.address.ip
         for held in observed.host.addresses
-        if held.interface in large and held.address.version == vip.version and not held.ours
+        if held.interface in large and held.address.version == vip.version and held.native
     )
     return next((a for a in own if not a.is_link_local and a not in observed.vips), None)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from tula.dataplane.port import DataPath
 from tula.engine.reader import Adapters
 from tula.kernel.announce import Announcer, KernelAnnouncer
+from tula.kernel.engines import BIRD, KEEPALIVED, Engine, KernelEngine
 from tula.kernel.network import KernelNetwork, Network
 from tula.kernel.nft_data_path import NftDataPath
 from tula.kernel.nft_guard import KernelGuard
@@ -13,18 +17,23 @@ from tula.kernel.probe_route import KernelProbeRoute
 from tula.kernel.sysctls import KernelSysctls
 from tula.kernel.tunnels import KernelTunnels
 from tula.model.desired import Announce
+from tula.model.host import OwnedAddress
 from tula.vip.external import ExternalVips
+from tula.vip.keepalived import parse_keepalived
 from tula.vip.owner import VipOwners
 from tula.vip.static import StaticVips
+from tula.vip.vrrp import VrrpVips
 
 
-def kernel_adapters() -> Adapters:
-    """The machine: the network namespace that the calling thread is in."""
-    network = KernelNetwork()
+def kernel_adapters(run_dir: Path) -> Adapters:
+    """The machine: the network namespace that the calling thread is in, and the engines whose
+    files are below the run directory."""
+    engines = Engines(KernelEngine(KEEPALIVED, run_dir), KernelEngine(BIRD, run_dir))
+    network = KernelNetwork(engines.addresses)
     return Adapters(
         path=kernel_data_path(),
         network=network,
-        vips=vip_owners(network, KernelAnnouncer()),
+        vips=vip_owners(network, KernelAnnouncer(), engines),
         probe_route=KernelProbeRoute(),
         sysctls=KernelSysctls(),
     )
@@ -35,11 +44,24 @@ def kernel_data_path() -> DataPath:
     return NftDataPath(KernelNftables(), KernelTunnels(), guard=KernelGuard())
 
 
-def vip_owners(network: Network, announcer: Announcer) -> VipOwners:
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The engines beside Tula."""
+
+    keepalived: Engine
+    bird: Engine
+
+    def addresses(self) -> frozenset[OwnedAddress]:
+        """What they may have put on this machine's interfaces."""
+        return parse_keepalived(self.keepalived.read() or "")
+
+
+def vip_owners(network: Network, announcer: Announcer, engines: Engines) -> VipOwners:
     """All ways to own VIPs."""
     return VipOwners(
         {
             Announce.STATIC: StaticVips(network, announcer),
             Announce.EXTERNAL: ExternalVips(),
+            Announce.VRRP: VrrpVips(engines.keepalived, network),
         }
     )

@@ -12,11 +12,13 @@ from dataclasses import replace
 
 from tula.dataplane.port import Followed, Memory, Receipt
 from tula.engine.change import Applied, Change, Outcome, Prepared, routes_moved
+from tula.engine.commit import commit_path
 from tula.engine.history import Record
 from tula.engine.host_settings import HostSettings
 from tula.engine.overrides import changed_overrides
 from tula.engine.reader import Adapters
 from tula.engine.retired import add_counts
+from tula.engine.served import Served
 from tula.engine.store import Remembered, Store
 from tula.engine.unmonitored import StatusesOf, Unmonitored, require_daemon
 from tula.kernel.clock import boot_time
@@ -30,8 +32,6 @@ from tula.plan.desired import adjust_plan, plan_desired
 from tula.plan.probes import probe_destinations
 from tula.plan.routes import backend_addresses, plan_routes, takes_own_address
 from tula.plan.usable import awaits_interface, unreached_backends, usable_config
-
-_COMMIT_TRIES = 5
 
 
 class Balancer(Unmonitored):
@@ -47,6 +47,7 @@ class Balancer(Unmonitored):
     ) -> None:
         """``clock`` tells seconds of the boot clock."""
         super().__init__(adapters, store, clock)
+        self._served = Served(adapters.vips, store.directory)
         self.applied: Applied | None = None
         """What the last change of this process left; None when that is not known."""
         self.unsaved = ""
@@ -191,7 +192,9 @@ class Balancer(Unmonitored):
         self.applied = replace(applied, plan=plan, receipt=receipt)
         if receipt.retired or receipt.memory != memory or self.unsaved:
             self._remember_adjusted(applied, receipt)
-        return Outcome(Change(change), unsaved=self.unsaved, committed=committed)
+        # Health has reached the kernel by now; which balancer has the VIPs comes after that.
+        warnings = tuple(self._served.tell(plan))
+        return Outcome(Change(change), (), warnings, self.unsaved, committed=committed)
 
     def _remember_adjusted(self, applied: Applied, receipt: Receipt) -> None:
         try:
@@ -227,7 +230,7 @@ class Balancer(Unmonitored):
             host = self._network.view(())
             memory = self._memory()
             path = self._path.diff(self._path.observe_presence(), None, memory)
-            vips = self._vips.diff(host, (), ())
+            vips = self._vips.diff(host, (), None)
             failures = list(self._path.commit(path, None).warnings) + self._vips.release(vips)
             if failures:
                 raise KernelError("; ".join(failures))
@@ -276,10 +279,13 @@ class Balancer(Unmonitored):
         path = self._path.diff(have, plan.state, self._memory())
         if not lenient and "tunnels" in path.parts:
             self._require_support(config)
-        serving = [service.name for service in plan.state.services if service.maglev is not None]
+        lacking = self._served.problems(plan)
+        if lacking and not lenient:
+            raise ProblemsError(lacking)
         warnings = tuple(caution.problem for caution in routes.cautions)
-        problems += warnings
-        change = Change(path, self._vips.diff(host, plan.state.vips, serving), warnings)
+        problems += [*lacking, *warnings]
+        vips = self._vips.diff(host, plan.state.vips, plan.state.announcing)
+        change = Change(path, vips, warnings)
         return Prepared(
             change, path, have, config, host, routes, plan, tuple(problems), unreachable
         )
@@ -299,13 +305,13 @@ class Balancer(Unmonitored):
         else from its service: it is told among the problems.
         """
         fresh = not prepared.have.present
-        receipt = self._commit_path(prepared) if fresh else None
+        receipt = commit_path(self._path, prepared) if fresh else None
         vips, failures = self._vips.take(prepared.change.vips)
         try:
             if failures and strict:
                 raise KernelError("; ".join(failures))
             if receipt is None:
-                receipt = self._commit_path(prepared)
+                receipt = commit_path(self._path, prepared)
         except KernelError:
             self._vips.undo(vips)
             if fresh:
@@ -319,20 +325,6 @@ class Balancer(Unmonitored):
             prepared = replace(prepared, change=change, incomplete=True)
         return prepared, receipt
 
-    def _commit_path(self, prepared: Prepared) -> Receipt:
-        """Others change their own tables all the time: as long as Tula's is as it was, a revision
-        that has moved means nothing."""
-        have, path = prepared.have, prepared.path
-        for _ in range(_COMMIT_TRIES):
-            try:
-                return self._path.commit(path, have.revision)
-            except StaleError:
-                again = self._path.observe()
-                if not again.holds_what(have):
-                    raise
-                have = again
-        return self._path.commit(path, None)
-
     def _finish(self, prepared: Prepared, receipt: Receipt, early: Remembered) -> Outcome:
         """After the change was made: nothing here can undo it."""
         committed = time.monotonic()
@@ -342,6 +334,7 @@ class Balancer(Unmonitored):
         # And VIPs that go do so last: while one is still there, its packets belong to the rules.
         warnings = [
             *self._accept(),
+            *self._served.tell(prepared.plan, again=True),
             *self._vips.announce(prepared.host),
             *self._vips.release(prepared.change.vips),
             *receipt.warnings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import ip_address, ip_interface
 from typing import Any, Protocol
 
@@ -62,7 +62,12 @@ class Network(Protocol):
 class KernelNetwork:
     """The network namespace that the calling thread is in."""
 
+    def __init__(self, engines: Callable[[], Collection[OwnedAddress]] = tuple) -> None:
+        """``engines`` tells which addresses engines may have put here, by files of Tula's."""
+        self._engines = engines
+
     def view(self, destinations: Iterable[IPAddress]) -> HostView:
+        theirs = self._engines()
         try:
             with RtReader() as reader:
                 dumped = reader.links()
@@ -70,7 +75,7 @@ class KernelNetwork:
                 names = {link.index: link.name for link in links.values()}
                 return HostView(
                     links=links,
-                    addresses=tuple(_address(entry, names) for entry in reader.addresses()),
+                    addresses=tuple(_address(entry, names, theirs) for entry in reader.addresses()),
                     routes={to: _route(reader, to, names) for to in destinations},
                 )
         except (NetlinkError, OSError) as error:
@@ -150,11 +155,16 @@ def _link(entry: LinkEntry) -> Link:
     )
 
 
-def _address(entry: AddressEntry, names: dict[int, str]) -> HostAddress:
+def _address(
+    entry: AddressEntry, names: dict[int, str], engines: Collection[OwnedAddress]
+) -> HostAddress:
+    interface, address = names.get(entry.index, ""), ip_interface(f"{entry.text}/{entry.length}")
+    ours = entry.owner == OWNER
     return HostAddress(
-        interface=names.get(entry.index, ""),
-        address=ip_interface(f"{entry.text}/{entry.length}"),
-        ours=entry.owner == OWNER,
+        interface,
+        address,
+        ours=ours,
+        engine=not ours and OwnedAddress(address.ip, interface) in engines,
     )
 
 

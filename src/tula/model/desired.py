@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tula.model.announcing import Announcing
 from tula.model.config import (
     Connections,
     IPAddress,
@@ -170,3 +171,5 @@ class DesiredState:
     vips: tuple[DesiredVip, ...] = ()
     shared_with: SharedWith | None = None
     """None: flows are nobody else's business."""
+    announcing: Announcing | None = None
+    """None: this machine is not one of several balancers, and no engine announces."""

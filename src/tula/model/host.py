@@ -50,11 +50,18 @@ class LinkState:
 
 @dataclass(frozen=True, slots=True)
 class HostAddress:
-    """An address that the machine holds; ``ours`` when Tula put it there."""
+    """An address that the machine holds; ``ours`` when Tula put it there, ``engine`` when an engine
+    did by a file of Tula's."""
 
     interface: str
     address: IPv4Interface | IPv6Interface
     ours: bool = False
+    engine: bool = False
+
+    @property
+    def native(self) -> bool:
+        """Whether the machine has it by itself."""
+        return not self.ours and not self.engine
 
 
 @dataclass(frozen=True, slots=True)

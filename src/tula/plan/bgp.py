@@ -75,7 +75,7 @@ def _own_addresses(config: Config, host: HostView) -> list[HostAddress]:
     return [
         held
         for held in host.addresses
-        if not held.ours and held.address.ip not in vips and not held.address.ip.is_loopback
+        if held.native and held.address.ip not in vips and not held.address.ip.is_loopback
     ]
 
 

@@ -65,7 +65,7 @@ def down_interface(address: IPAddress, host: HostView) -> str:
         (
             held.interface
             for held in host.addresses
-            if not held.ours
+            if held.native
             and address in held.address.network
             and held.interface in host.links
             and not host.links[held.interface].up
@@ -220,7 +220,7 @@ def _arrives(
         if missing(announce):
             yield False, announce, f"{vip} is announced on {announce}"
         return
-    holders = [held for held in host.addresses if held.address.ip == vip and not held.ours]
+    holders = [held for held in host.addresses if held.address.ip == vip and held.native]
     for held in holders:
         if missing(held.interface):
             yield False, held.interface, f"{held.interface} has the VIP {vip}"
@@ -239,7 +239,7 @@ def _arrives(
 
 
 def _holds(held: HostAddress, vip: IPAddress) -> bool:
-    return not held.ours and vip in held.address.network
+    return held.native and vip in held.address.network
 
 
 def _larger_packets(

@@ -29,7 +29,7 @@ from tula.plan.backend_status import (
     moved_shares,
     without_route,
 )
-from tula.plan.high_availability import plan_sharing
+from tula.plan.high_availability import plan_announcing, plan_sharing
 from tula.plan.routes import Routes
 from tula.plan.slots import SlotTables
 from tula.plan.tunnels import outer_address
@@ -84,6 +84,7 @@ def plan_desired(
         tunnels=config.tunnels,
         vips=tuple(routes.vips),
         shared_with=plan_sharing(config, host),
+        announcing=plan_announcing(config, host),
     )
     return Plan(config, statuses, shares, unreachable, effective, state, tables)
 

@@ -4,7 +4,9 @@ services are served here, and who must know its flows. Pure."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 
+from tula.model.announcing import Announcing
 from tula.model.config import Config, IPAddress, VirtualService
 from tula.model.desired import Announce, SharedWith
 from tula.model.health import BackendName, BackendStatus, State
@@ -15,6 +17,7 @@ ENGINES = frozenset({Announce.VRRP, Announce.BGP})
 """What ``announce`` may say in place of an interface."""
 _SERVE = frozenset({State.UP, State.UNKNOWN})
 """Backends that get new connections, by their own health: those without checks do, too."""
+_LEAST_HOLD_DOWN = 2.0
 
 
 def announced_by(config: Config, service: VirtualService) -> Announce:
@@ -76,7 +79,7 @@ def own_balancer(config: Config, host: HostView) -> tuple[str, IPAddress] | None
     VIPs do not count: they move.
     """
     vips = {vip for service in config.services for vip in service.vips}
-    own = {held.address.ip for held in host.addresses if not held.ours} - vips
+    own = {held.address.ip for held in host.addresses if held.native} - vips
     return next((entry for entry in config.load_balancers if entry[1] in own), None)
 
 
@@ -94,3 +97,31 @@ def plan_sharing(config: Config, host: HostView) -> SharedWith | None:
     if not peers:
         return None
     return SharedWith(local, peers, settings.port, settings.flows is SharedFlows.ALL)
+
+
+def plan_announcing(config: Config, host: HostView) -> Announcing | None:
+    """What the engines must know; None where there are none, or this machine is no balancer of
+    this configuration."""
+    own = own_balancer(config, host)
+    if not config.high_availability.enabled or own is None:
+        return None
+    name, address = own
+    interface = next(held.interface for held in host.addresses if held.address.ip == address)
+    peers = tuple(entry for entry in config.load_balancers if entry[0] != name)
+    return Announcing(
+        config.high_availability, name, address, interface, peers, plan_hold_down(config)
+    )
+
+
+def plan_hold_down(config: Config) -> float:
+    """Seconds by which two balancers may see the same backend go down, rounded up: their checks
+    are not at the same time, and one may wait for an answer that the other was refused."""
+    longest = max(
+        (
+            monitor.interval + monitor.timeout
+            for service in config.services
+            for monitor in service.health
+        ),
+        default=0.0,
+    )
+    return float(ceil(max(longest, _LEAST_HOLD_DOWN)))

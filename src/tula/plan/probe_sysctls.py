@@ -45,8 +45,8 @@ def plan_requirements(
     replies: Iterable[ReplyPath], host: HostView, routes: Routes
 ) -> dict[str, InterfaceRequirement]:
     """By interface. ``host`` has the routes to the VIPs; a missing one means no route."""
-    held = {address.address.ip for address in host.addresses if not address.ours}
-    here = held | {vip.address for vip in routes.held}
+    held = {address.address.ip for address in host.addresses if address.native}
+    here = held | {vip.address for vip in routes.local}
     needs: dict[str, InterfaceRequirement] = {}
     for reply in replies:
         if reply.vip.version == 4:
@@ -69,7 +69,7 @@ def _requirement(reply: ReplyPath, host: HostView, *, local: bool) -> InterfaceR
 
 def _ours(vip: IPAddress, host: HostView) -> bool:
     """Whether it is local only because of an address that Tula added."""
-    return any(held.ours and held.address.ip == vip for held in host.addresses)
+    return any(not held.native and held.address.ip == vip for held in host.addresses)
 
 
 def setting(interface: str, what: str) -> str:

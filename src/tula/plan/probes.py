@@ -178,7 +178,7 @@ class Sources:
         own = [
             (held.interface, held.address.ip)
             for held in host.addresses
-            if not held.ours and held.address.ip not in vips and _usable(held.address.ip)
+            if held.native and held.address.ip not in vips and _usable(held.address.ip)
         ]
         listed = [address for interface, address in own if interface in config.interfaces]
         self._known = [*listed, *(address for _, address in own if address not in listed)]

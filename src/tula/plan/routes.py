@@ -42,8 +42,13 @@ class Routes:
 
     @property
     def held(self) -> list[DesiredVip]:
-        """The VIPs that are to be on an interface of this machine."""
+        """The VIPs that Tula is to put on an interface of this machine."""
         return [vip for vip in self.vips if vip.announce is Announce.STATIC]
+
+    @property
+    def local(self) -> list[DesiredVip]:
+        """Those that are on an interface of this machine, at times at least."""
+        return [vip for vip in self.vips if vip.announce in _ON_INTERFACE]
 
     _found: dict[tuple[tuple[str, ...], tuple[int, ...]], dict[int, NextHop]] = field(
         default_factory=dict
@@ -127,7 +132,7 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
 def _native(config: Config, host: HostView) -> set[IPAddress]:
     """The addresses that the machine has by itself. VIPs by VRRP are on whichever balancer is
     active: that they are here says nothing."""
-    held = {held.address.ip for held in host.addresses if not held.ours}
+    held = {held.address.ip for held in host.addresses if held.native}
     return held - vips_by(config, Announce.VRRP)
 
 
@@ -234,7 +239,7 @@ def _reach_tunnel(
 
 def _own_end(config: Config, version: int, host: HostView) -> IPAddress | None:
     """The address under which backends know this machine: they take tunnels only from those."""
-    own = {held.address.ip for held in host.addresses if not held.ours}
+    own = {held.address.ip for held in host.addresses if held.native}
     named = (address for _, address in config.load_balancers if address.version == version)
     return next((address for address in named if address in own), None)
 
@@ -245,7 +250,7 @@ def _listed_subnets(config: Config, host: HostView) -> list[tuple[str, Subnet]]:
         (name, held.address.network)
         for name in config.interfaces
         for held in host.addresses
-        if held.interface == name and not held.ours
+        if held.interface == name and held.native
     ]
     subnets = [(name, net) for name, net in found if net.prefixlen < net.max_prefixlen]
     return sorted(subnets, key=lambda entry: -entry[1].prefixlen)

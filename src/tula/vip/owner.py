@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from tula.dataplane.port import ChangeStep
+from tula.model.announcing import Announcing
 from tula.model.desired import Announce, DesiredVip
-from tula.model.host import HostView, OwnedAddress
+from tula.model.host import HostView
+
+
+class VipChange(Protocol):
+    """What one owner would do; false when that is nothing."""
+
+    def __bool__(self) -> bool: ...
+
+    def steps(self, *, before: bool) -> list[ChangeStep]:
+        """What it does before the data path changes, or after, for people."""
 
 
 @dataclass(frozen=True, slots=True)
-class VipChange:
-    """A difference; false when there is none."""
-
-    add: tuple[OwnedAddress, ...] = ()
-    remove: tuple[OwnedAddress, ...] = ()
+class NoChange:
+    """Nothing to do."""
 
     def __bool__(self) -> bool:
-        return bool(self.add or self.remove)
+        return False
+
+    def steps(self, *, before: bool) -> list[ChangeStep]:  # noqa: ARG002
+        return []
 
 
-class VipOwner(Protocol):
-    """One way to own VIPs.
+_C = TypeVar("_C")
 
-    ``diff`` is pure. The rest returns what the machine refused, a line each, and does the others
-    all the same; what is not done, the next ``diff`` finds, or the next ``announce`` does.
+
+class VipOwner(Protocol[_C]):
+    """One way to own VIPs; ``_C`` is its kind of VipChange.
+
+    ``diff`` changes nothing. The rest returns what the machine refused, a line each, and does the
+    others all the same; what is not done, the next ``diff`` finds, or the next ``announce`` does.
     """
 
+    def unsupported(self, wanted: Sequence[DesiredVip], announcing: Announcing | None) -> list[str]:
+        """What this machine lacks for it, with the fix; ``diff`` then has nothing to do."""
+
     def diff(
-        self, host: HostView, wanted: Sequence[DesiredVip], serving: Collection[str]
-    ) -> VipChange:
+        self, host: HostView, wanted: Sequence[DesiredVip], announcing: Announcing | None
+    ) -> _C:
         """What must change so that this owner has the VIPs in ``wanted`` and no others.
 
-        ``serving`` are the services that can serve at all.
+        ``announcing`` is None where this machine is not one of several balancers.
         """
 
-    def take(self, change: VipChange) -> tuple[VipChange, list[str]]:
-        """Puts new VIPs there, without a word to the network; what was done of it, and failures."""
+    def take(self, change: _C) -> tuple[_C, list[str]]:
+        """Puts new VIPs there, without a word to the network; what was done of it, and failures.
+        What would be refused later has to be found here."""
+
+    def serve(
+        self, wanted: Sequence[DesiredVip], served: Mapping[str, bool], standby: bool
+    ) -> list[str]:
+        """Says which services are served here, and whether the operator wants another balancer to
+        have the VIPs. Called before the first ``announce``, and when it changes."""
 
     def announce(self, host: HostView) -> list[str]:
         """Tells the network of VIPs that were taken. Packets come from then on, so the data path
@@ -48,11 +71,56 @@ class VipOwner(Protocol):
         """Tells the network of all VIPs that are there: one announcement may be lost, or come
         before anyone can hear it."""
 
-    def release(self, change: VipChange) -> list[str]:
+    def release(self, change: _C) -> list[str]:
         """Takes back what goes. Until then its packets have to find their rules."""
 
-    def undo(self, change: VipChange) -> None:
+    def settle(self, change: _C) -> list[str]:
+        """After all owners have released theirs: an engine hears of its VIPs only now, since one
+        that another owner had must be gone before. Engines come first, and then those who take
+        from them."""
+
+    def undo(self, change: _C) -> None:
         """Takes ``take`` back, as far as it can be."""
+
+    def hold(self) -> None:
+        """Until ``let_go`` an engine that does not run is not started. One that runs goes on."""
+
+    def let_go(self) -> list[str]:
+        """Starts what waited for it."""
+
+    def revive(self) -> list[str]:
+        """Starts an engine again that has died, where nobody else does. From any thread."""
+
+
+class QuietOwner:
+    """The calls that an owner without an engine has nothing to do for."""
+
+    def unsupported(
+        self,
+        wanted: Sequence[DesiredVip],  # noqa: ARG002
+        announcing: Announcing | None,  # noqa: ARG002
+    ) -> list[str]:
+        return []
+
+    def serve(
+        self,
+        wanted: Sequence[DesiredVip],  # noqa: ARG002
+        served: Mapping[str, bool],  # noqa: ARG002
+        standby: bool,  # noqa: ARG002
+    ) -> list[str]:
+        return []
+
+    def settle(self, change: Any) -> list[str]:  # noqa: ARG002
+        return []
+
+    def hold(self) -> None:
+        """There is nothing to start."""
+
+    def let_go(self) -> list[str]:
+        return []
+
+    def revive(self) -> list[str]:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +134,29 @@ class VipPlan:
 
     def steps(self, *, before: bool) -> list[ChangeStep]:
         """What it does before the data path changes, or after, for people."""
-        verb = "add" if before else "remove"
-        return [
-            ChangeStep(verb, "address", str(owned.address), f"on {owned.interface}")
-            for change in self.changes.values()
-            for owned in (change.add if before else change.remove)
-        ]
+        return [step for change in self.changes.values() for step in change.steps(before=before)]
 
 
 class VipOwners:
     """All owners as one: each has the VIPs that are announced its way."""
 
-    def __init__(self, owners: Mapping[Announce, VipOwner]) -> None:
+    def __init__(self, owners: Mapping[Announce, VipOwner[Any]]) -> None:
         self._owners = owners
 
+    def unsupported(self, wanted: Sequence[DesiredVip], announcing: Announcing | None) -> list[str]:
+        """As ``VipOwner.unsupported``, and so are the others."""
+        return [
+            line
+            for kind, owner in self._owners.items()
+            for line in owner.unsupported(_announced(wanted, kind), announcing)
+        ]
+
     def diff(
-        self, host: HostView, wanted: Sequence[DesiredVip], serving: Collection[str]
+        self, host: HostView, wanted: Sequence[DesiredVip], announcing: Announcing | None
     ) -> VipPlan:
-        """As ``VipOwner.diff``, and so are the others."""
         return VipPlan(
             {
-                kind: owner.diff(host, [vip for vip in wanted if vip.announce is kind], serving)
+                kind: owner.diff(host, _announced(wanted, kind), announcing)
                 for kind, owner in self._owners.items()
             }
         )
@@ -99,6 +169,15 @@ class VipOwners:
             failures += failed
         return VipPlan(taken), failures
 
+    def serve(
+        self, wanted: Sequence[DesiredVip], served: Mapping[str, bool], standby: bool
+    ) -> list[str]:
+        return [
+            line
+            for kind, owner in self._owners.items()
+            for line in owner.serve(_announced(wanted, kind), served, standby)
+        ]
+
     def announce(self, host: HostView) -> list[str]:
         return [line for owner in self._owners.values() for line in owner.announce(host)]
 
@@ -106,12 +185,26 @@ class VipOwners:
         return [line for owner in self._owners.values() for line in owner.announce_again(host)]
 
     def release(self, plan: VipPlan) -> list[str]:
-        return [
-            line
-            for kind, change in plan.changes.items()
-            for line in self._owners[kind].release(change)
-        ]
+        """What goes, and then what comes by an engine."""
+        changes = [(self._owners[kind], change) for kind, change in plan.changes.items()]
+        released = [line for owner, change in changes for line in owner.release(change)]
+        settled = [line for owner, change in reversed(changes) for line in owner.settle(change)]
+        return released + settled
 
     def undo(self, plan: VipPlan) -> None:
         for kind, change in plan.changes.items():
             self._owners[kind].undo(change)
+
+    def hold(self) -> None:
+        for owner in self._owners.values():
+            owner.hold()
+
+    def let_go(self) -> list[str]:
+        return [line for owner in self._owners.values() for line in owner.let_go()]
+
+    def revive(self) -> list[str]:
+        return [line for owner in self._owners.values() for line in owner.revive()]
+
+
+def _announced(wanted: Sequence[DesiredVip], kind: Announce) -> list[DesiredVip]:
+    return [vip for vip in wanted if vip.announce is kind]

@@ -29,7 +29,7 @@ def test_it_needs_root(tula: Callable[..., Result], monkeypatch: pytest.MonkeyPa
 def one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which the doctor finds one problem."""
     monkeypatch.setattr("tula.cli.doctor.has_rights", lambda: True)
-    monkeypatch.setattr("tula.cli.doctor.kernel_adapters", lambda: None)
+    monkeypatch.setattr("tula.cli.doctor.kernel_adapters", lambda *_: None)
     monkeypatch.setattr(
         "tula.doctor.observation.observe_machine",
         lambda *_: Observation(make_config(make_service())),

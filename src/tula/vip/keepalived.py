@@ -1,0 +1,152 @@
+"""keepalived's configuration (keepalived.conf(5), version 2.2.7), rendered from what is wanted.
+
+One VRRPv3 instance (RFC 5798) for the VIPs of both families. All balancers are equal: state
+BACKUP, the same base priority, and on top of it the share of the services that are served, from a
+file that keepalived watches. Equal views make equal priorities, and then nothing moves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import PurePath
+
+from tula.model.announcing import Announcing
+from tula.model.desired import DesiredVip
+from tula.model.high_availability import VipMac, Vrrp
+from tula.model.host import OwnedAddress
+
+SERVICES, STANDBY = "services", "standby"
+"""The files whose numbers are added to the priority."""
+
+_BASE = 150
+_SHARE = 100
+_STANDBY = -149
+"""Below every balancer that does not stand by, and above 0, which would be FAULT: if all stand
+by, one still has the VIPs."""
+_REFRESH = 60
+"""Seconds between announcements, for switches that forget."""
+
+_HEAD = """\
+# Written by Tula, and replaced by it: changes here are lost.
+global_defs {{
+    router_id {name}
+    vrrp_version 3
+    vrrp_check_unicast_src
+    vrrp_garp_master_repeat 1
+    vrrp_garp_master_delay 1
+    vrrp_garp_lower_prio_repeat 1
+    vrrp_garp_lower_prio_delay 1
+    vrrp_garp_master_refresh {refresh}
+    vrrp_garp_master_refresh_repeat 1
+}}
+track_file services {{
+    file {directory}/services
+    weight 1
+}}
+track_file standby {{
+    file {directory}/standby
+    weight 1
+}}
+vrrp_instance tula {{
+    state BACKUP
+    interface {interface}
+    virtual_router_id {id}
+    priority {base}
+    advert_int {interval:g}
+    preempt_delay {hold_down:g}
+    unicast_src_ip {address}
+"""
+_VIP = re.compile(
+    r"^ {8}([0-9a-f.:]+)/(?:32|128)(?: dev (\S+))? (?:scope host|preferred_lft 0)", re.M
+)
+_VIRTUAL = re.compile(r"^    use_vmac (\S+)$", re.M)
+_ANCHORS = {4: "169.254.84.{id}", 6: "fe80::5654:{id:x}"}
+
+
+def render_keepalived(
+    vips: Sequence[DesiredVip], announcing: Announcing | None, directory: PurePath
+) -> str | None:
+    """The whole file; None where keepalived has nothing to do. ``directory`` holds the files
+    SERVICES and STANDBY."""
+    vrrp = None if announcing is None else announcing.settings.vrrp
+    if not vips or announcing is None or vrrp is None:
+        return None
+    interface = vrrp.interface or announcing.interface
+    lines = [
+        _HEAD.format(
+            name=announcing.name,
+            refresh=_REFRESH,
+            directory=directory,
+            interface=interface,
+            id=vrrp.id,
+            base=_BASE,
+            interval=vrrp.interval,
+            hold_down=announcing.hold_down,
+            address=announcing.address,
+        )
+    ]
+    if announcing.peers:
+        lines += _block("unicast_peer", [str(address) for _, address in announcing.peers])
+    lines += _block("track_file", [SERVICES, STANDBY])
+    if vrrp.mac is VipMac.VIRTUAL:
+        lines += [f"    use_vmac {virtual_device(vrrp)}\n", "    vmac_xmit_base\n"]
+    others = sorted({vip.interface for vip in vips} - {interface})
+    # Without a weight, a card that goes would make all VIPs nobody's where all balancers lack it.
+    lines += _block("track_interface", [f"{name} weight -40" for name in others])
+    lines += _block("virtual_ipaddress", [_anchor(announcing, vrrp)])
+    own = vrrp.mac is VipMac.OWN
+    lines += _block("virtual_ipaddress_excluded", [_vip(vip, own=own) for vip in vips])
+    return "".join((*lines, "}\n"))
+
+
+def parse_keepalived(text: str) -> frozenset[OwnedAddress]:
+    """The addresses of a rendered file, where keepalived puts them."""
+    virtual = _VIRTUAL.search(text)
+    device = virtual[1] if virtual else ""
+    return frozenset(
+        OwnedAddress(ip_address(address), interface or device)
+        for address, interface in _VIP.findall(text)
+    )
+
+
+def virtual_device(vrrp: Vrrp) -> str:
+    """The device that has the virtual MAC address, on the balancer that has the VIPs."""
+    return f"tula-vrrp{vrrp.id}"
+
+
+def render_services(services: Collection[str], served: Mapping[str, bool]) -> str:
+    """The content of SERVICES: the share of these services that are served, rounded down so that
+    one that is not is seen among any number."""
+    count = sum(served.get(name, False) for name in services)
+    return f"{_SHARE * count // len(services) if services else 0}\n"
+
+
+def render_standby(standby: bool) -> str:
+    """The content of STANDBY."""
+    return f"{_STANDBY if standby else 0}\n"
+
+
+def _anchor(announcing: Announcing, vrrp: Vrrp) -> str:
+    """The one address in the adverts. VRRPv3 needs one, and balancers whose adverts name different
+    ones would not hear each other: VIPs come and go on one before the other."""
+    version = announcing.address.version
+    prefix = 32 if version == 4 else 128
+    options = "scope host" if version == 4 else "preferred_lft 0"
+    return f"{_ANCHORS[version].format(id=vrrp.id)}/{prefix} dev lo {options} no_track"
+
+
+def _vip(vip: DesiredVip, *, own: bool) -> str:
+    """As Tula itself adds one: never a source address, no duplicate address detection. Without a
+    device, keepalived puts it on that with the virtual MAC address."""
+    device = f" dev {vip.interface}" if own else ""
+    if vip.address.version == 4:
+        return f"{vip.address}/32{device} scope host no_track"
+    return f"{vip.address}/128{device} preferred_lft 0 noprefixroute no_track"
+
+
+def _block(name: str, lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    return [f"    {name} {{\n", *(f"        {line}\n" for line in lines), "    }\n"]
