@@ -28,10 +28,16 @@ if TYPE_CHECKING:
 _BAD = frozenset(
     {
         *("backend-down", "cycle-failed", "configuration-refused", "kernel-repaired"),
-        *("panic-started", "task-failed"),
+        *("panic-started", "task-failed", "peer-lost", "configurations-differ"),
+        *("overrides-differ", "clocks-differ", "roles-wrong"),
     }
 )
-_GOOD = frozenset({"backend-up", "cycle-recovered", "panic-ended"})
+_GOOD = frozenset(
+    {
+        *("backend-up", "cycle-recovered", "panic-ended", "peer-back", "configurations-equal"),
+        *("overrides-equal", "clocks-equal", "roles-right"),
+    }
+)
 
 _POLL_INTERVAL = 1.0
 """Seconds between two requests for new events."""

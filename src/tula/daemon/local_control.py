@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
@@ -28,16 +29,14 @@ from tula.daemon.answers import (
     View,
 )
 from tula.daemon.apart import apart
-from tula.daemon.checks import Checks, ProbeTable
-from tula.daemon.loop import ControlLoop
+from tula.daemon.components import Components
+from tula.daemon.checks import ProbeTable
 from tula.daemon.own_views import OwnViews
 from tula.daemon.ownership import source_of
 from tula.daemon.past_configurations import PastConfigurations
 from tula.daemon.problems import place_problems, read_configuration
 from tula.daemon.readers import MakeAdapters, Readers, is_large_config
 from tula.daemon.snapshot import Snapshot
-from tula.daemon.supervisor import Supervisor
-from tula.daemon.watch import FileWatch
 from tula.engine.backend_view import BackendView, view_backend
 from tula.engine.control import (
     ApplyOutcome,
@@ -45,18 +44,16 @@ from tula.engine.control import (
     ConfigurationText,
     DaemonFacts,
     Match,
-    NetworkFacts,
     Order,
     Overridden,
     Rollback,
     find_backend,
 )
-from tula.engine.event_log import EventLog
+from tula.engine.peer_facts import BalancerFacts
 from tula.engine.history import Entry, digest_of
 from tula.engine.overrides import OverrideChange, override_change
 from tula.engine.statistics import DurationStatistics, LatenessStatistics
 from tula.engine.store import Store
-from tula.health.checker import Checker
 from tula.kernel.clock import boot_time
 from tula.model.errors import KernelError
 from tula.model.event import Event, EventKind, EventPage
@@ -77,23 +74,6 @@ _PAUSE = 0.1
 def _hide_secrets(text: str) -> str:
     """As many may ask for, again and again."""
     return apart(redact, text)
-
-
-@dataclass(frozen=True, slots=True)
-class Components:
-    """What a daemon is made of, as far as ``LocalControl`` asks it."""
-
-    loop: ControlLoop
-    checker: Checker
-    checks: Checks
-    events: EventLog
-    watch: FileWatch
-    supervisor: Supervisor
-    counters: Callable[[], Mapping[str, Count]] = dict
-    """What the daemon counts beside the data path, by name."""
-    network: Callable[[], NetworkFacts] = NetworkFacts
-    problems: Callable[[], tuple[str, ...]] = tuple
-    """What does not work now beside the data path, a line each."""
 
 
 class LocalControl:
@@ -141,6 +121,16 @@ class LocalControl:
             boot_time(),
             None if held is None else held.get(backend, 0),
         )
+
+    async def peer_view(self, known: str = "") -> bytes:
+        peers = self._components.peers
+        if peers is None:
+            raise BusyError("the daemon is starting; try again")
+        return json.dumps((await peers.own.make()).describe(known)).encode()
+
+    async def share_flows(self) -> None:
+        if self._components.peers is not None:
+            await self._components.peers.share_again()
 
     async def excerpt(self, name: str) -> str | None:
         return await asyncio.to_thread(backend_excerpt, self._configuration().config, name)
@@ -370,6 +360,7 @@ class LocalControl:
         tentative = snapshot.tentative
         network = self._components.network()
         waiting = (f"{path} is not taken yet: {deferred}",) if deferred else ()
+        peers = self._components.peers
         return DaemonFacts(
             pid=os.getpid(),
             started=self._started,
@@ -384,6 +375,7 @@ class LocalControl:
             network=network,
             digest=self._digest_of(snapshot.configuration),
             last_cycle=snapshot.last_cycle,
+            balancers=BalancerFacts() if peers is None else peers.facts,
         )
 
     def _digest_of(self, configuration: LoadedConfig | None) -> str | None:

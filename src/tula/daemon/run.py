@@ -20,9 +20,11 @@ from tula.daemon.drift import DriftDetector
 from tula.daemon.gateway import Gateway
 from tula.daemon.journal import is_journal, prefix_level
 from tula.daemon.large_packets import LargePacketWatch
-from tula.daemon.local_control import Components, LocalControl
+from tula.daemon.components import Components
+from tula.daemon.local_control import LocalControl
 from tula.daemon.loop import ControlLoop
 from tula.daemon.own_changes import follow_events
+from tula.daemon.peers import PeerWatch
 from tula.daemon.readers import MakeAdapters
 from tula.daemon.reconciler import Reconciler
 from tula.daemon.supervisor import Supervisor
@@ -122,6 +124,7 @@ class _Daemon:
     announcements: Announcements
     large_packets: LargePacketWatch
     gateway: Gateway
+    peers: PeerWatch
     gateways: GatewayProcesses
     audit: AuditLog
 
@@ -170,6 +173,7 @@ def _assemble(
     gateway = Gateway(state_dir, run_dir, events, gateways)
     audit = AuditLog(store.directory, lambda why: events.add(EventKind.AUDIT_FAILED, message=why))
     events.followers.append(follow_events(audit))
+    peers = PeerWatch(state_dir, lambda: loop.snapshot, events, loop.share_flows)
     components = Components(
         loop,
         checker,
@@ -179,7 +183,8 @@ def _assemble(
         supervisor,
         lambda: large_packets.counters,
         lambda: gateway.facts,
-        lambda: (audit.problem,) if audit.problem else (),
+        lambda: (*peers.facts.problems, *((audit.problem,) if audit.problem else ())),
+        peers,
     )
     control = LocalControl(components, make_adapters, store)
     loop.followers += [announcements.follow, large_packets.follow, gateway.follow]
@@ -192,6 +197,7 @@ def _assemble(
         announcements,
         large_packets,
         gateway,
+        peers,
         gateways,
         audit,
     )
@@ -263,6 +269,7 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
         parts.supervisor.keep("announcements", daemon.announcements.run),
         parts.supervisor.keep("large-packets", daemon.large_packets.run),
         parts.supervisor.keep("gateway", daemon.gateway.run),
+        parts.supervisor.keep("peers", daemon.peers.run),
     ]
     watchdog = watchdog_interval()
     if watchdog is not None:

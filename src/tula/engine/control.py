@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tula.engine.backend_view import BackendView
 from tula.engine.history import Entry
+from tula.engine.peer_facts import BalancerFacts
 from tula.engine.statistics import CycleOutcome
 from tula.model.config import Backend, Config
 from tula.model.event import EventPage
@@ -230,6 +231,7 @@ class DaemonFacts:
     last_cycle: Cycle | None = None
     network: NetworkFacts = field(default_factory=NetworkFacts)
     version: str = __version__
+    balancers: BalancerFacts = field(default_factory=BalancerFacts)
 
 
 class Control(Protocol):
@@ -249,6 +251,13 @@ class Control(Protocol):
 
     async def own_view(self, name: str) -> bytes | None:
         """All backends of that name, as JSON by ``describe_own``; None if there are none."""
+
+    async def peer_view(self, known: str = "") -> bytes:
+        """What other balancers must know of this one, as JSON by ``View.describe``; ``known``: the
+        digest of the details that the caller has got."""
+
+    async def share_flows(self) -> None:
+        """Has the flows that others must know told to them again. Raises KernelError."""
 
     async def excerpt(self, name: str) -> str | None:
         """What of the running configuration concerns them, by ``backend_excerpt``."""

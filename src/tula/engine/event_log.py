@@ -32,6 +32,11 @@ _LOUD = frozenset(
         EventKind.PANIC_STARTED,
         EventKind.TASK_FAILED,
         EventKind.AUDIT_FAILED,
+        EventKind.PEER_LOST,
+        EventKind.CONFIGURATIONS_DIFFER,
+        EventKind.OVERRIDES_DIFFER,
+        EventKind.CLOCKS_DIFFER,
+        EventKind.ROLES_WRONG,
     }
 )
 

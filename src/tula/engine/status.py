@@ -8,6 +8,7 @@ from typing import Any
 
 from tula.engine.control import DaemonFacts
 from tula.engine.kernel_state import KernelState
+from tula.engine.peer_facts import BalancerFacts
 from tula.engine.rates import Rate, Rates
 from tula.engine.summary import summarize
 from tula.engine.tunnel_view import Tunnels
@@ -79,6 +80,7 @@ def describe_status(
         "connections": {
             table.name: {"entries": table.entries, "size": table.size} for table in tables
         },
+        **(BalancerFacts() if daemon is None else daemon.balancers).describe(),
         "configuration": None if daemon is None else _configuration(daemon),
         "kernel": _kernel(state, daemon),
         "daemon": None if daemon is None else _daemon(daemon),
