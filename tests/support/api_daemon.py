@@ -24,9 +24,11 @@ from tula.api.app import make_app
 from tula.api.gateway.service import Gateway
 from tula.api.server import serve
 from tula.daemon.checks import Checks
+from tula.daemon.components import Components
 from tula.daemon.gateway_messages import API, Listener, Order, send_order
-from tula.daemon.local_control import Components, LocalControl
+from tula.daemon.local_control import LocalControl
 from tula.daemon.loop import ControlLoop
+from tula.daemon.peers import PeerWatch
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
 from tula.engine.callers import GatewayProcesses, parse_grant
@@ -63,6 +65,9 @@ class ControlScene:
             self.daemon.events,
             watch,
             supervisor,
+            peers=PeerWatch(
+                directory, lambda: self.loop.snapshot, self.daemon.events, self.loop.share_flows
+            ),
         )
         self.control = LocalControl(components, lambda: machine.adapters, self.daemon.store)
 

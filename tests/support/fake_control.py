@@ -30,6 +30,7 @@ from tula.engine.history import Entry, digest_of
 from tula.engine.kernel_state import KernelState
 from tula.engine.overrides import changed_overrides, override_change
 from tula.engine.own_view import OwnState, describe_own, find_places
+from tula.engine.peer_view import View, describe_details, digest_of_details
 from tula.engine.statistics import CycleOutcome, Statistics
 from tula.engine.status import describe_status
 from tula.engine.steps import render_steps
@@ -131,6 +132,24 @@ class FakeControl:
         planned = plan_backend_statuses(CONFIG, {}, self.overrides, self.now).of
         state = OwnState(CONFIG, planned, self.overrides, {}, self.connections, self.now)
         return json.dumps(describe_own(name, places, state)).encode()
+
+    async def peer_view(self, known: str = "") -> bytes:
+        self._may()
+        statuses = plan_backend_statuses(CONFIG, self.findings, self.overrides, self.now)
+        details = describe_details(CONFIG, statuses.of, self.overrides)
+        digest = digest_of_details(details.describe())
+        view = View(
+            *("lb1", "1.0", 1, "start", "boot", self.now),
+            digest=self.digest,
+            overrides_digest=details.overrides_digest,
+            details_digest=digest,
+            details=details,
+        )
+        return json.dumps(view.describe(known)).encode()
+
+    async def share_flows(self) -> None:
+        self._may()
+        self.done.append(("share_flows",))
 
     async def _override(
         self,

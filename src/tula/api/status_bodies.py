@@ -82,6 +82,50 @@ class TableBody(BaseModel):
     size: int
 
 
+class FlowCountsBody(BaseModel):
+    """Packets that told peers of flows, and flows learned of them; null: not counted."""
+
+    sent: int | None
+    learned: int | None
+
+
+class SeenOtherwiseBody(BaseModel):
+    """A backend, as `service/backend`, whose state another balancer sees otherwise."""
+
+    backend: str
+    here: str
+    there: str
+
+
+class StatusPeerBody(BaseModel):
+    """Another balancer of the configuration; null is what is not known of it. `added`: this one
+    has a token for it; `alive`: its daemon answers; `heard`: when it last did; `since`: since when
+    it has been alive, or not. What it tells of itself stays as it was heard last."""
+
+    name: str
+    address: str
+    added: bool
+    alive: bool
+    heard: float | None
+    since: float | None
+    why: str | None = Field(description="What keeps it from being heard.")
+    version: str | None
+    schema_: int | None = Field(alias="schema", description="That of its tables.")
+    role: str | None
+    standby: bool
+    digest: str | None
+    tentative: bool = Field(description="Its configuration waits for confirmation.")
+    configuration_equal: bool | None
+    overrides_equal: bool | None
+    services: int | None
+    served: int | None
+    seen_otherwise: list[SeenOtherwiseBody] = Field(description="The first 20.")
+    seen_otherwise_total: int
+    flows: FlowCountsBody
+    hears_us: bool | None
+    clock: float | None = Field(description="Seconds that its clock is ahead.")
+
+
 class StatusConfigurationBody(BaseModel):
     """The running configuration. Times are in seconds since the epoch; `digest` is the SHA-256 of
     its text, and its ETag; `file_differs`: the daemon's file holds another one."""
@@ -173,6 +217,11 @@ class StatusBody(BaseModel):
     services: list[StatusServiceBody]
     counters: dict[str, CountBody]
     connections: dict[str, TableBody]
+    balancer: str | None = Field(description="This one's name in `load_balancers`.")
+    role: str | None = Field(description="active or standby; null without an engine.")
+    standby: bool = Field(description="The operator wants it to be.")
+    flows: FlowCountsBody
+    peers: list[StatusPeerBody]
     configuration: StatusConfigurationBody | None
     kernel: KernelBody
     daemon: DaemonBody | None

@@ -21,6 +21,7 @@ from tula.cli import (
     events,
     lab,
     operate,
+    peer,
     run,
     show,
     token,
@@ -88,6 +89,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(token.app)
+app.add_typer(peer.app)
 app.add_typer(backend.app)
 app.add_typer(context.app)
 app.add_typer(lab.app)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tula.cli.peers_text import peer_lines
 from tula.cli.status_warnings import warning_lines
 from tula.cli.terminal import Column, Row, Screen, number, screen_of, table_lines
 from tula.engine.summary import Grade, Summary, serves, summarize, why_silent
@@ -67,6 +68,9 @@ def print_status(
         for line in table_lines(_COLUMNS, rows, screen):
             print(line)
             printed += 1
+    for line in peer_lines(answer, screen):
+        print(line)
+        printed += 1
     for line in _rest(answer):
         print(screen.cut(line))
     if screen.height is not None and printed > screen.height - 2:

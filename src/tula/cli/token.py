@@ -74,7 +74,7 @@ def create(
     asked = {"scope": str(grant), "expires": expires}
     with _wrong_input(), audited(state_dir, "token-create", name, asked), errors():
         secret, made = _store(state_dir).create(name, grant, lifetime, caller())
-    shown = _certificate(state_dir)
+    shown = certificate_of(state_dir)
     if json:
         print_json(_describe(made) | {"token": secret, "fingerprint": shown.fingerprint or None})
         return
@@ -104,7 +104,7 @@ def list_tokens(json: Json = False, state_dir: StateDir = STATE_DIR) -> None:
     """Show the tokens: names, scopes and expiry, never a token itself."""
     with errors():
         found = _store(state_dir).tokens()
-    shown = _certificate(state_dir)
+    shown = certificate_of(state_dir)
     if json:
         tokens = [_describe(token) for token in found]
         print_json({"tokens": tokens, "fingerprint": shown.fingerprint or None})
@@ -142,7 +142,7 @@ def _store(state_dir: Path) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Certificate:
+class Certificate:
     """The one that the API shows, if there is one yet; ``file`` is the configuration's, if it
     names one."""
 
@@ -159,7 +159,8 @@ class _Certificate:
         return [f"# not pinned, for {self.file} may be renewed: sha256:{self.fingerprint}"]
 
 
-def _certificate(state_dir: Path) -> _Certificate:
+def certificate_of(state_dir: Path) -> Certificate:
+    """The one that this machine's API shows."""
     from tula.config.load import ConfigError, parse_config
     from tula.engine.certificates import fingerprint_of, own_pair
     from tula.model.errors import StateError
@@ -170,9 +171,9 @@ def _certificate(state_dir: Path) -> _Certificate:
     except (StateError, ConfigError):
         file = ""
     try:
-        return _Certificate(fingerprint_of(Path(file or own_pair(state_dir).certificate)), file)
+        return Certificate(fingerprint_of(Path(file or own_pair(state_dir).certificate)), file)
     except StateError:
-        return _Certificate(file=file)
+        return Certificate(file=file)
 
 
 def _others_read(stream: TextIO) -> bool:

@@ -69,7 +69,8 @@ class MetricsRequest:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """Reads the counters, from which the next status tells rates: answered with None."""
+    """Reads the counters, from which the next status tells rates: answered with those of the
+    data path as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,15 @@ Request = (
     | PlanRequest
     | CompareRequest
 )
-Answer = bytes | Trace | ApplyOutcome | Comparison | Mapping[BackendKey, int] | None
+Answer = (
+    bytes
+    | Trace
+    | ApplyOutcome
+    | Comparison
+    | Mapping[BackendKey, int]
+    | Mapping[str, Count]
+    | None
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +204,9 @@ class Answers:
             case MetricsRequest():
                 return render_metrics(self._statistics(view))
             case SampleRequest():
-                self._rates_of(view, self._stats(self._reader(view), view))
-                return None
+                stats = self._stats(self._reader(view), view)
+                self._rates_of(view, stats)
+                return stats.counters
             case TraceRequest(flow, datagram):
                 return trace_now(
                     *(

@@ -29,8 +29,8 @@ from tula.daemon.answers import (
     View,
 )
 from tula.daemon.apart import apart
-from tula.daemon.components import Components
 from tula.daemon.checks import ProbeTable
+from tula.daemon.components import Components
 from tula.daemon.own_views import OwnViews
 from tula.daemon.ownership import source_of
 from tula.daemon.past_configurations import PastConfigurations
@@ -49,9 +49,10 @@ from tula.engine.control import (
     Rollback,
     find_backend,
 )
-from tula.engine.peer_facts import BalancerFacts
 from tula.engine.history import Entry, digest_of
 from tula.engine.overrides import OverrideChange, override_change
+from tula.engine.peer_facts import BalancerFacts
+from tula.engine.peer_view import flow_counts
 from tula.engine.statistics import DurationStatistics, LatenessStatistics
 from tula.engine.store import Store
 from tula.kernel.clock import boot_time
@@ -277,7 +278,9 @@ class LocalControl:
         """
         configuration = self._components.loop.snapshot.configuration
         if configuration is not None and not is_large_config(configuration.config):
-            await self._readers.ask(SampleRequest())
+            found = await self._readers.ask(SampleRequest())
+            if self._components.peers is not None:
+                self._components.peers.own.flows = flow_counts(cast("Mapping[str, Count]", found))
 
     async def compare(self) -> Comparison:
         """Whether the kernel is as the last change left it. Raises KernelError and StateError."""

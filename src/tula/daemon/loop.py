@@ -246,6 +246,10 @@ class ControlLoop:
         if result is not None:
             self._settle(result)
 
+    async def share_flows(self) -> None:
+        """See ``Control.share_flows``."""
+        await self._in_writer(self._writer.share_flows)
+
     async def _in_writer(self, work: Callable[[], _T]) -> _T:
         """Runs a piece of the writer's work when those before it have ended, and follows it."""
         async with self._turn:

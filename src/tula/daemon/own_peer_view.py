@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tula.config.load import LoadedConfig
 from tula.daemon.snapshot import Snapshot
@@ -25,7 +25,6 @@ class OwnRole:
 
     role: str | None = None
     standby: bool = False
-    flows: FlowCounts = field(default_factory=FlowCounts)
 
 
 class OwnPeerView:
@@ -41,6 +40,8 @@ class OwnPeerView:
         self._names: tuple[LoadedConfig | None, frozenset[str]] = (None, frozenset())
         self._making = asyncio.Lock()
         self.hears: Mapping[str, bool] = {}
+        self.flows = FlowCounts()
+        """As they were read last."""
 
     def balancers(self) -> tuple[str, tuple[tuple[str, IPAddress], ...]]:
         """The own name in ``load_balancers``, empty if it is none of them; and the others. None
@@ -83,7 +84,7 @@ class OwnPeerView:
             overrides_digest=details.overrides_digest,
             role=role.role,
             standby=role.standby,
-            flows=role.flows,
+            flows=self.flows,
             hears=self.hears,
             details_digest=described,
             details=details,

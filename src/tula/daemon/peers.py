@@ -120,7 +120,7 @@ class PeerWatch:
         (name, _), role = self.own.balancers(), self._role()
         problems = (self._file.problem,) if self._file.problem else ()
         states = tuple(state.facts(name) for state in self._states.values())
-        return BalancerFacts(name, role.role, role.standby, role.flows, states, problems)
+        return BalancerFacts(name, role.role, role.standby, self.own.flows, states, problems)
 
     async def share_again(self) -> None:
         """Has our flows told to all peers again; at most once a second, since a peer that comes

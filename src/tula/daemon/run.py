@@ -15,12 +15,12 @@ import structlog
 
 from tula.daemon.announcements import Announcements
 from tula.daemon.checks import CheckPlanner, Checks
+from tula.daemon.components import Components
 from tula.daemon.connection_counts import LIMIT, ConnectionCounter
 from tula.daemon.drift import DriftDetector
 from tula.daemon.gateway import Gateway
 from tula.daemon.journal import is_journal, prefix_level
 from tula.daemon.large_packets import LargePacketWatch
-from tula.daemon.components import Components
 from tula.daemon.local_control import LocalControl
 from tula.daemon.loop import ControlLoop
 from tula.daemon.own_changes import follow_events

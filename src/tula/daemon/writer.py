@@ -209,6 +209,11 @@ class Writer:
             self._reconciler.shares = moved
             return self.cycle(findings)
 
+    def share_flows(self) -> None:
+        """See ``Control.share_flows``."""
+        with self._publishing():
+            self._balancer.share_again()
+
     def _start(self) -> None:
         if not self._read:
             self._reconciler.start()

@@ -196,6 +196,12 @@ class Balancer(Unmonitored):
         warnings = tuple(self._served.tell(plan))
         return Outcome(Change(change), (), warnings, self.unsaved, committed=committed)
 
+    def share_again(self) -> None:
+        """Has the other balancers told of all flows again. Raises KernelError."""
+        if self.applied is not None:
+            receipt = self._path.share_again(self.applied.receipt)
+            self.applied = replace(self.applied, receipt=receipt)
+
     def _remember_adjusted(self, applied: Applied, receipt: Receipt) -> None:
         try:
             before = self._remembered()

@@ -15,6 +15,7 @@ from typing import Any
 from tula.engine.shared_digest import describe_override, overrides_digest
 from tula.model.config import Config
 from tula.model.health import BackendName, BackendStatus, Override, State
+from tula.model.stats import FLOWS_LEARNED, FLOWS_SENT, Count
 from tula.version import __version__
 
 SHOWN = 20
@@ -84,6 +85,14 @@ class FlowCounts:
 
     sent: int | None = None
     learned: int | None = None
+
+
+def flow_counts(named: Mapping[str, Count]) -> FlowCounts:
+    """Out of the data path's counters, which are there while flows are shared."""
+    sent, learned = named.get(FLOWS_SENT), named.get(FLOWS_LEARNED)
+    return FlowCounts(
+        None if sent is None else sent.packets, None if learned is None else learned.packets
+    )
 
 
 @dataclass(frozen=True, slots=True)

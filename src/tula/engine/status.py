@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tula.engine.control import DaemonFacts
 from tula.engine.kernel_state import KernelState
 from tula.engine.peer_facts import BalancerFacts
+from tula.engine.peer_view import flow_counts
 from tula.engine.rates import Rate, Rates
 from tula.engine.summary import summarize
 from tula.engine.tunnel_view import Tunnels
@@ -80,7 +81,7 @@ def describe_status(
         "connections": {
             table.name: {"entries": table.entries, "size": table.size} for table in tables
         },
-        **(BalancerFacts() if daemon is None else daemon.balancers).describe(),
+        **_balancers(daemon, named),
         "configuration": None if daemon is None else _configuration(daemon),
         "kernel": _kernel(state, daemon),
         "daemon": None if daemon is None else _daemon(daemon),
@@ -88,6 +89,11 @@ def describe_status(
     }
     summary = summarize(answer)
     return answer | {"summary": {"fine": summary.fine, "text": summary.text}}
+
+
+def _balancers(facts: DaemonFacts | None, named: Mapping[str, Count]) -> dict[str, Any]:
+    found = BalancerFacts() if facts is None else facts.balancers
+    return replace(found, flows=flow_counts(named)).describe()
 
 
 def _service(service: VirtualService, total: Count) -> dict[str, Any]:

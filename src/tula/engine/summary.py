@@ -69,6 +69,7 @@ def summarize(answer: Json) -> Summary:
     else:
         parts.append(Part(Grade.NOTE, "no services are configured, so nothing is served"))
     parts += _panics(services)
+    parts += _peers(answer)
     unchecked = [s["name"] for s in services if not s.get("checked", True)]
     if unchecked and answer["daemon"] is not None:
         parts.append(Part(Grade.NOTE, f"not checked: {names(unchecked)}"))
@@ -163,6 +164,32 @@ def _panics(services: Sequence[Json]) -> Iterable[Part]:
     panics = [service["name"] for service in services if service.get("panic")]
     if panics:
         yield Part(Grade.BAD, f"panic, all backends serve: {names(panics)}")
+
+
+def _peers(answer: Json) -> Iterable[Part]:
+    """The role, and what of the other balancers somebody must see to."""
+    peers, role = answer.get("peers") or (), answer.get("role")
+    if role is not None:
+        kind = Grade.NOTE if answer.get("standby") else Grade.GOOD
+        yield Part(kind, "standby by tula standby" if answer.get("standby") else role)
+    well = [peer["name"] for peer in peers if peer["alive"]]
+    for peer in peers:
+        name = peer["name"]
+        if not peer["added"]:
+            yield Part(Grade.NOTE, f"{name} is not asked: tula peer add {name}")
+        elif not peer["alive"]:
+            since = peer["since"]
+            yield Part(
+                Grade.BAD if since is not None else Grade.NOTE,
+                f"{name} is not heard" + ("" if since is None else f" since {when(since)}"),
+            )
+            continue
+        if peer["configuration_equal"] is False:
+            yield Part(Grade.BAD, f"{name} runs another configuration")
+        if peer["overrides_equal"] is False:
+            yield Part(Grade.BAD, f"{name} has other overrides")
+    if well and len(well) == len(peers):
+        yield Part(Grade.GOOD, f"{names(well)} {'answers' if len(well) == 1 else 'answer'}")
 
 
 def names(which: Sequence[str]) -> str:

@@ -95,10 +95,19 @@ class TokenStore:
                 "back, or remove it and make the tokens anew"
             ) from None
 
-    def create(self, name: str, grant: Grant, lifetime: float | None, by: str) -> tuple[str, Token]:
+    def create(
+        self,
+        name: str,
+        grant: Grant,
+        lifetime: float | None,
+        by: str,
+        *,
+        anew: bool = False,
+    ) -> tuple[str, Token]:
         """Makes a token that lasts ``lifetime`` seconds, None: until it is revoked.
 
-        The first of the results is the token itself, which is nowhere else. Raises TokenError.
+        The first of the results is the token itself, which is nowhere else. ``anew``: one of that
+        name, if there is one, counts no more. Raises TokenError.
         """
         if not _NAME.fullmatch(name):
             raise TokenError(f"invalid name {name!r}; use 1 to 63 of a-z, 0-9 and - (hyphen)")
@@ -111,7 +120,9 @@ class TokenStore:
         made = Token(name, digest_of_token(secret), grant, now, expires, by)
 
         def add(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
-            if any(each.name == name for each in tokens):
+            if anew:
+                tokens = tuple(each for each in tokens if each.name != name)
+            elif any(each.name == name for each in tokens):
                 raise TokenError(
                     f"there is a token {name} already; revoke it (tula token revoke {name}), or "
                     "choose another name"

@@ -34,6 +34,8 @@ NEEDS = {
     "context use": ["lb1"],
     "lab exec": ["lb", "true"],
     "backend instructions": ["-f", "F", "b1"],
+    "peer add": ["lb2"],
+    "peer remove": ["lb2"],
     "token create": ["ci", "--scope", "read"],
     "token revoke": ["ci"],
 }

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from tula.api.callers import requires
 from tula.api.dependencies import Daemon
+from tula.api.status_bodies import FlowCountsBody
 from tula.engine.callers import Caller, Scope
 
 router = APIRouter(prefix="/peer", tags=["peers"])
@@ -24,13 +25,6 @@ class PeerConfigurationBody(BaseModel):
     digest: str | None
     shared_digest: str | None
     tentative: bool
-
-
-class FlowCountsBody(BaseModel):
-    """Packets that told peers of flows, and flows learned of them; null: not counted."""
-
-    sent: int | None
-    learned: int | None
 
 
 class HeardBody(BaseModel):
