@@ -12,6 +12,10 @@ from pydantic import ValidationError
 from tula.config.compose import compose
 from tula.config.errors import BrokenError, ConfigError, by_position, describe, place, shown
 from tula.config.fields import Strict, given, settings_of, value_of
+from tula.config.high_availability_rules import (
+    high_availability_problems,
+    high_availability_warnings,
+)
 from tula.config.listen_rules import listen_problems
 from tula.config.models import ConfigModel, ServiceModel
 from tula.config.parts import merge_parts, read_text, split
@@ -21,6 +25,7 @@ from tula.config.service_rules import service_problems
 from tula.config.services import Merged, finished, merge
 from tula.config.source import decode
 from tula.config.tree import MapNode, Positions, Value
+from tula.model.announce import ENGINES
 from tula.model.config import Config
 from tula.model.problem import Path as Place
 from tula.model.problem import Problem
@@ -117,7 +122,10 @@ def _validate(
             problems.extend(service_problems(service, positions))
         problems.extend(across_problems(services, positions))
         problems.extend(listen_problems(config, services, positions))
+        problems.extend(high_availability_problems(config, services, positions))
     warnings = _warnings(config, services)
+    if not problems:
+        warnings.extend(high_availability_warnings(config, services, positions))
     if problems:
         return None, problems, warnings
     return replace(config, services=tuple(map(finished, services))), [], warnings
@@ -146,6 +154,8 @@ def _warnings(config: Config, services: list[Merged]) -> list[Problem]:
         warnings.append(Problem(("services",), "there are none yet, so nothing is served"))
     for service in services:
         announce = service.value.announce
+        if announce in ENGINES:
+            continue
         if isinstance(announce, str) and announce not in config.interfaces:
             message = f"{announce} is not in interfaces: traffic that arrives there is not balanced"
             warnings.append(Problem(service.given["announce"], message))

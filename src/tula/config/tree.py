@@ -102,6 +102,11 @@ class Positions:
         """Whether the text has a value at ``path``."""
         return self._find(path) is not _MISSING
 
+    def keys(self, path: Path) -> list[str] | None:
+        """The keys of the map at ``path`` as they are written; None if there is no map."""
+        node = self._find(path)
+        return list(node) if isinstance(node, MapNode) else None
+
     def cut(self, path: Path, count: int) -> bool:
         """Whether the list at ``path`` has other than ``count`` items, invalid ones being cut."""
         node = self._find(path)

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from tula.model.announce import announced_by
 from tula.model.bgp import BgpSession, DesiredBgp
 from tula.model.config import Config, IPAddress
 from tula.model.host import HostAddress, HostView
 from tula.model.problem import Problem
-from tula.plan.high_availability import announced_by, own_balancer
+from tula.plan.high_availability import own_balancer
 
 
 @dataclass(frozen=True, slots=True)

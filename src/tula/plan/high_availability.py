@@ -6,30 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil
 
+from tula.model.announce import announced_by
 from tula.model.announcing import Announcing
-from tula.model.config import Config, IPAddress, VirtualService
+from tula.model.config import Config, IPAddress
 from tula.model.desired import Announce, SharedWith
 from tula.model.health import BackendName, BackendStatus, State
 from tula.model.high_availability import SharedFlows
 from tula.model.host import HostView
 
-ENGINES = frozenset({Announce.VRRP, Announce.BGP})
-"""What ``announce`` may say in place of an interface."""
 _SERVE = frozenset({State.UP, State.UNKNOWN})
 """Backends that get new connections, by their own health: those without checks do, too."""
 _LEAST_HOLD_DOWN = 2.0
-
-
-def announced_by(config: Config, service: VirtualService) -> Announce:
-    """Who tells the network of a service's VIPs."""
-    settings = config.high_availability
-    if service.announce is False:
-        return Announce.EXTERNAL
-    if not settings.enabled:
-        return Announce.STATIC
-    if service.announce in ENGINES:
-        return Announce(service.announce)
-    return Announce.BGP if settings.vrrp is None else Announce.VRRP
 
 
 def vips_by(config: Config, way: Announce) -> frozenset[IPAddress]:

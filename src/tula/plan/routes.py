@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
+from tula.model.announce import ENGINES, announced_by
 from tula.model.config import (
     Backend,
     Config,
@@ -18,7 +19,7 @@ from tula.model.desired import Announce, DesiredVip, NextHop, TunnelEndpoints
 from tula.model.host import HostView
 from tula.model.problem import Path, Problem
 from tula.plan.cautions import Caution, down_interface, interfaces_down, plan_cautions
-from tula.plan.high_availability import ENGINES, announced_by, vips_by
+from tula.plan.high_availability import vips_by
 from tula.plan.tunnels import outer_address
 
 Subnet = IPv4Network | IPv6Network

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from support.builders import make_backend, make_config, make_host, make_service
+from tula.model.announce import announced_by
 from tula.model.config import Config, PortRange, VirtualService
 from tula.model.desired import Announce, DesiredVip, SharedWith
 from tula.model.health import BackendName, BackendStatus, State
@@ -15,7 +16,6 @@ from tula.model.high_availability import Bgp, HighAvailability, SharedFlows, Vrr
 from tula.model.host import HostAddress, HostView
 from tula.model.monitor import HealthPolicy
 from tula.plan.high_availability import (
-    announced_by,
     own_balancer,
     plan_sharing,
     served,
