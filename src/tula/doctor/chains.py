@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from tula.doctor.observation import Observation
 from tula.doctor.requests import Responses
-from tula.model.chain import BaseChain, ChainRule, Match
+from tula.model.chain import CT_STATE, BaseChain, ChainRule, Match
 from tula.model.config import IPAddress
 from tula.model.finding import Finding, Severity
 
@@ -17,6 +18,8 @@ _PRIORITY = -500
 """That of Tula's ingress chains: those with a lower one come first."""
 _ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
 _NFPROTO = {4: 2, 6: 10}
+_NAME = 16
+"""Bytes of an interface's name (IFNAMSIZ)."""
 _MAX_DEPTH = 16
 """Jumps that nftables allows (NFT_JUMP_STACK_SIZE)."""
 
@@ -31,14 +34,26 @@ class Drops(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SamplePacket:
-    """A client's packet, as far as it is known: not from which client."""
+    """A client's packet, as far as it is known: not from which client; or one of another machine,
+    from ``source`` by the interface that it comes in or goes out by (name and index).
+
+    ``state`` is connection tracking's, as a bit; 0 where it is not known.
+    """
 
     vip: IPAddress
     protocol: int
     port: int | None
+    source: IPAddress | None = None
+    arrives: tuple[str, int] | None = None
+    leaves: tuple[str, int] | None = None
+    state: int = 0
 
     def field(self, where: tuple[str, int, int]) -> bytes | None:
         """The value of a field, or of a part of it; None if it can be anything."""
+        if where[0] == CT_STATE:
+            return (self.state & where[1]).to_bytes(4, sys.byteorder) if self.state else None
+        if where[0] in ("iif", "oif", "iifname", "oifname"):
+            return self._interface(where[0])
         version = self.vip.version
         target, header = (16, 9) if version == 4 else (24, 6)
         known = [
@@ -50,11 +65,22 @@ class SamplePacket:
         ]
         if self.port is not None:
             known.append(("transport", 2, struct.pack("!H", self.port)))
+        if self.source is not None:
+            known.append(("network", 12 if version == 4 else 8, self.source.packed))
         base, offset, length = where
         for at_base, start, value in known:
             if base == at_base and start <= offset and offset + length <= start + len(value):
                 return value[offset - start : offset - start + length]
         return None
+
+    def _interface(self, key: str) -> bytes | None:
+        known = self.arrives if key.startswith("iif") else self.leaves
+        if known is None:
+            return None
+        name, index = known
+        if key.endswith("name"):
+            return name.encode().ljust(_NAME, b"\0")
+        return index.to_bytes(4, sys.byteorder)
 
 
 def check_chains(observed: Observation, _: Responses) -> Iterator[Finding]:
@@ -165,7 +191,9 @@ def _match(match: Match, sample: SamplePacket) -> bool | None:
     value = sample.field(match.field)
     if value is None:
         return None
-    return (value == match.value) is match.equal
+    # A name that ends in "*" is compared up to there.
+    part = value[: len(match.value)] if len(value) == _NAME else value
+    return (part == match.value) is match.equal
 
 
 def _samples(observed: Observation) -> Iterable[SamplePacket]:

@@ -81,7 +81,11 @@ def check_vip_owners(observed: Observation, responses: Responses) -> Iterator[Fi
         others = sorted(macs - ours)
         for mac in [mac for mac in others if known.get(mac) in backends]:
             yield _announced(interface, address, mac, known[mac])
-        strangers = [mac for mac in others if known.get(mac) not in backends]
+        strangers = [
+            mac
+            for mac in others
+            if known.get(mac) not in backends and not _may_have(observed, address, mac, known)
+        ]
         if not strangers:
             continue
         if len(strangers) > 1:
@@ -89,6 +93,16 @@ def check_vip_owners(observed: Observation, responses: Responses) -> Iterator[Fi
         elif address in observed.addresses or _is_announced(observed, address):
             yield _conflict(interface, address, strangers[0], known)
         # Otherwise the VIP is at another machine now, as with VRRP, and only routed here.
+
+
+def _may_have(
+    observed: Observation, vip: IPAddress, mac: bytes, known: Mapping[bytes, str]
+) -> bool:
+    """Whether it is another balancer's, and the VIP moves between them: see check_vrrp_vips."""
+    cluster = observed.cluster
+    if cluster is None or vip not in cluster.vips:
+        return False
+    return cluster.is_virtual(mac) or known.get(mac) in cluster.names.values()
 
 
 def check_arp_senders(observed: Observation, responses: Responses) -> Iterator[Finding]:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Any
 
+from tula.doctor.cluster import Cluster, observe_cluster
 from tula.engine.reader import Adapters, Reader
 from tula.engine.store import Store
 from tula.kernel.base_chains import read_base_chains
@@ -37,6 +39,9 @@ default route leads."""
 
 _STATISTICS = {4: "arp_cache", 6: "ndisc_cache"}
 _FAMILIES = {4: "ipv4", 6: "ipv6"}
+
+DaemonStatus = Callable[[], Mapping[str, Any] | None]
+"""What the daemon tells; None without one."""
 
 PendingChanges = Callable[[], Sequence[str] | None]
 """What apply would change now, a line each; None when the configuration does not fit the
@@ -86,6 +91,8 @@ class Observation:
     probe_needs: Mapping[str, InterfaceRequirement] = field(default_factory=dict)
     """What health checks need, by interface."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    cluster: Cluster | None = None
+    """None on a machine that is not one of several balancers."""
 
     @cached_property
     def sources(self) -> Sources:
@@ -110,6 +117,7 @@ class Observation:
             *(hop.interface for hop in self.routes.hops.values()),
             *(outer.interface for outer in self.routes.endpoints.values()),
             *(owned.interface for owned in self.routes.held),
+            *([self.cluster.interface] if self.cluster is not None else []),
         ]
         return tuple(name for name in dict.fromkeys(named) if name in self.host.links)
 
@@ -130,6 +138,7 @@ def observe_machine(
     kernel: Adapters,
     store: Store,
     pending: PendingChanges,
+    status: DaemonStatus = lambda: None,
 ) -> Observation:
     """Reads the machine; changes nothing. Raises KernelError and StateError."""
     host = kernel.network.view(_destinations(config))
@@ -156,6 +165,7 @@ def observe_machine(
         chains=read_base_chains(),
         probe_needs=_probe_needs(config, host, routes),
         sysctls=_read_sysctls(host, kernel.sysctls),
+        cluster=observe_cluster(config, host, status),
     )
 
 
@@ -163,7 +173,9 @@ def _destinations(config: Config) -> set[IPAddress]:
     """The addresses whose routes are looked up."""
     vips = {vip for service in config.services for vip in service.vips}
     balancers = {address for _, address in config.load_balancers}
-    return backend_addresses(config) | balancers | vips | set(UNUSED_ADDRESSES.values())
+    bgp = config.high_availability.bgp
+    routers = {router for router, _ in bgp.routers} if bgp is not None else set()
+    return backend_addresses(config) | balancers | routers | vips | set(UNUSED_ADDRESSES.values())
 
 
 def _probe_needs(

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tula.doctor import packets
+from tula.doctor.adverts import Advert
 from tula.doctor.replies import (
     AddressClaim,
     Reply,
@@ -104,6 +105,8 @@ class Responses:
     transit: set[TransitPacket] = field(default_factory=set)
     send_errors: dict[Request, OSError] = field(default_factory=dict)
     """Requests that this machine itself did not send."""
+    adverts: list[Advert] = field(default_factory=list)
+    """VRRP's, in the order in which they passed."""
 
     def to(self, request: Request) -> list[Reply]:
         """The replies to a request, the first one first."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from tula.doctor.adverts import Advert, parse_advert
 from tula.doctor.backend_state import BackendState, observe_backend
 from tula.doctor.backend_tunnels import (
     check_filter,
@@ -43,12 +45,15 @@ from tula.doctor.neighbours import (
     requests_for_vips,
 )
 from tula.doctor.observation import Observation
+from tula.doctor.own_filters import check_own_filters
 from tula.doctor.packets import ECHO
 from tula.doctor.path_mtu import check_path_mtu, smaller_requests
 from tula.doctor.reachability import vip_answers
 from tula.doctor.requests import Exchange, Request, Responses, TunnelPath
 from tula.doctor.serving import check_target, over_path_requests
 from tula.doctor.targets import Target, first_requests, limit_targets, plan_targets
+from tula.doctor.vrrp import check_adverts, check_vrrp_vips
+from tula.kernel.advert_listener import AdvertListener
 from tula.kernel.packet_sockets import KernelPacketSockets, PacketSockets
 from tula.model.config import IPAddress
 from tula.model.finding import HERE, Finding, Severity
@@ -80,6 +85,11 @@ _BALANCER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
     ("foreign nftables chains", check_chains),
     ("saved rulesets", check_saved_rulesets),
     ("foreign programs on interfaces", check_programs),
+)
+CLUSTER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
+    ("VRRP's adverts, from whom and to whom", check_adverts),
+    ("who has the VIPs of VRRP", check_vrrp_vips),
+    ("what this machine's rules drop of what balancers tell each other", check_own_filters),
 )
 _BACKEND_CHECKS: Sequence[tuple[str, BackendCheck]] = (
     ("VIPs, and on which devices", check_vips),
@@ -130,10 +140,14 @@ def examine(observed: Observation, patience: float) -> Report:
     tested: list[str] = []
     if roles.balancer:
         vips = observed.vips
-        with KernelPacketSockets(observed.addresses - vips, vips) as sockets:
+        with (
+            KernelPacketSockets(observed.addresses - vips, vips) as sockets,
+            _listen(observed) as listener,
+        ):
             responses, targets = exchange(observed, sockets, patience)
+            responses.adverts += _adverts(listener)
         findings += check_balancer(observed, responses, targets)
-        tested += [what for what, _ in _BALANCER_CHECKS]
+        tested += [what for what, _ in balancer_checks(observed)]
         tested.append(
             f"{counted(len(targets), 'pair')} of VIP and backend, over the path of clients' "
             "packets: ports, packet sizes"
@@ -168,6 +182,27 @@ def roles_of(observed: Observation) -> Roles:
     return Roles(balancer, tuple(backends))
 
 
+def balancer_checks(observed: Observation) -> Sequence[tuple[str, BalancerCheck]]:
+    """Those for this machine: one balancer alone has nothing to tell others."""
+    return _BALANCER_CHECKS if observed.cluster is None else (*_BALANCER_CHECKS, *CLUSTER_CHECKS)
+
+
+def _listen(observed: Observation) -> AbstractContextManager[AdvertListener | None]:
+    """From before the first request on, so that it takes no time of its own."""
+    cluster = observed.cluster
+    if cluster is None or not cluster.listening:
+        return nullcontext()
+    state = observed.links.get(cluster.interface)
+    return AdvertListener(cluster.interface) if state is None or state.up else nullcontext()
+
+
+def _adverts(listener: AdvertListener | None) -> Iterator[Advert]:
+    for heard in listener.heard() if listener is not None else ():
+        advert = parse_advert(heard.packet, heard.outgoing, heard.at)
+        if advert is not None:
+            yield advert
+
+
 def exchange(
     observed: Observation, sockets: PacketSockets, patience: float
 ) -> tuple[Responses, list[Target]]:
@@ -177,7 +212,7 @@ def exchange(
     targets = limit_targets(plan_targets(observed, session.responses.macs))
     session.send(first_requests(targets), [*requests_for_vips(observed)])
     session.send(_follow_ups(observed, targets, session.responses))
-    session.listen(_LISTEN)
+    session.listen(max(_LISTEN, observed.cluster.listening if observed.cluster else 0.0))
     return session.responses, targets
 
 
@@ -185,7 +220,7 @@ def check_balancer(
     observed: Observation, responses: Responses, targets: Sequence[Target]
 ) -> list[Finding]:
     """Everything that can be seen from the balancer."""
-    findings = [f for _, check in _BALANCER_CHECKS for f in check(observed, responses)]
+    findings = [f for _, check in balancer_checks(observed) for f in check(observed, responses)]
     by_backend: dict[str, list[Target]] = {}
     for target in targets:
         by_backend.setdefault(target.backend.key, []).append(target)

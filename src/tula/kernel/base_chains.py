@@ -8,6 +8,7 @@ include/uapi/linux/netfilter/nf_tables.h.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from tula.kernel.netlink import (
 )
 from tula.kernel.nft_reader import NftReader
 from tula.model.backend_setup import TABLE as BACKEND_TABLE
-from tula.model.chain import BaseChain, ChainRule, Match
+from tula.model.chain import CT_STATE, BaseChain, ChainRule, Match
 from tula.model.errors import KernelError
 
 _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 10: "ip6"}
@@ -30,9 +31,17 @@ _AT_INTERFACES = {5: {0: "ingress", 1: "egress"}, 1: {5: "ingress"}}
 """The hooks' names, by the families that have hooks at interfaces."""
 _ARRIVING = {family: {0: "prerouting", 1: "input"} for family in (1, 2, 10)}
 """Where packets for the machine itself pass."""
+_OWN = {
+    family: {0: "prerouting", 1: "input", 3: "output", 4: "postrouting"} for family in _ARRIVING
+}
+"""Where its own packets pass, too."""
 _GET_CHAIN, _GET_RULE = 4, 7
 _BASES = {1: "network", 2: "transport"}
-_META = {1: ("protocol", 2), 15: ("nfproto", 1), 16: ("l4proto", 1)}
+_META = {
+    **{1: ("protocol", 2), 4: ("iif", 4), 5: ("oif", 4), 6: ("iifname", 16), 7: ("oifname", 16)},
+    **{15: ("nfproto", 1), 16: ("l4proto", 1)},
+}
+_CT_STATE = 0
 _VERDICTS = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}
 _CONSUMERS = {"fwd", "queue", "reject", "synproxy"}
 """Expressions after which a packet does not go on."""
@@ -56,6 +65,11 @@ def read_base_chains() -> list[BaseChain]:
 def read_arriving_chains() -> list[BaseChain]:
     """The chains that see packets for the machine itself, in the order of the hooks."""
     return sorted(_read_all(_ARRIVING), key=lambda c: (c.hook != "prerouting", c.priority))
+
+
+def read_own_chains() -> list[BaseChain]:
+    """The chains that see packets for the machine itself, and those that it sends."""
+    return _read_all(_OWN)
 
 
 def read_legacy_nat() -> frozenset[int]:
@@ -127,6 +141,12 @@ def _rule(entry: Attributes) -> ChainRule:
         elif name == "meta" and 1 in data and _number(data, 2) in _META:
             what, length = _META[_number(data, 2)]
             loaded[_number(data, 1)] = (what, 0, length)
+        elif name == "ct" and 1 in data and _number(data, 2) == _CT_STATE:
+            loaded[_number(data, 1)] = (CT_STATE, 0, 4)
+        elif name == "bitwise" and loaded.get(_number(data, 1), ("",))[0] == CT_STATE:
+            del loaded[_number(data, 1)]
+            mask = int.from_bytes(attributes(data[4])[1], sys.byteorder) if 4 in data else 0
+            loaded[_number(data, 2)] = (CT_STATE, mask, 4)
         elif name == "cmp" and _number(data, 1) in loaded and _number(data, 2) in (0, 1):
             value = bytes(attributes(data[3])[1])
             matches.append(Match(loaded[_number(data, 1)], _number(data, 2) == 0, value))

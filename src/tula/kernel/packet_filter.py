@@ -17,7 +17,7 @@ from tula.model.config import IPAddress
 Instruction = tuple[int, int, int, int]
 """code, jump when true, jump when false, k"""
 
-_LOAD, _EQUAL, _JUMP, _RETURN = 0x20, 0x15, 0x05, 0x06
+_LOAD, _LOAD_BYTE, _EQUAL, _JUMP, _RETURN = 0x20, 0x30, 0x15, 0x05, 0x06
 _PROTOCOL = 0xFFFFF000
 """SKF_AD_OFF + SKF_AD_PROTOCOL: the EtherType, wherever the packet came from."""
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
@@ -52,6 +52,25 @@ def answers_filter(own: Iterable[IPAddress], sources: Iterable[IPAddress]) -> li
         *v4,
         drop,
         *v6,
+        drop,
+    ]
+
+
+def protocol_filter(protocol: int) -> list[Instruction]:
+    """IP packets of one protocol, of both versions; for sockets without link-layer header."""
+    take: Instruction = (_RETURN, 0, 0, _SNAP)
+    drop: Instruction = (_RETURN, 0, 0, 0)
+    return [
+        (_LOAD, 0, 0, _PROTOCOL),
+        (_EQUAL, 0, 3, _IPV4),
+        (_LOAD_BYTE, 0, 0, 9),
+        (_EQUAL, 0, 1, protocol),
+        take,
+        (_LOAD, 0, 0, _PROTOCOL),
+        (_EQUAL, 0, 3, _IPV6),
+        (_LOAD_BYTE, 0, 0, 6),
+        (_EQUAL, 0, 1, protocol),
+        take,
         drop,
     ]
 

@@ -24,7 +24,8 @@ from tula.model.errors import KernelError
 ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
 
 _ALL = 0x0003
-_SOL_PACKET, _AUXDATA, _IGNORE_OUTGOING = 263, 8, 23
+SOL_PACKET, AUXDATA = 263, 8
+_IGNORE_OUTGOING = 23
 _VLAN_VALID = 0x10
 _TO_US, _OUTGOING, _LOOPBACK = 0, 4, 5
 _RCVBUFFORCE = 33
@@ -70,8 +71,8 @@ class KernelPacketSockets:
             )
             attach(self._packet, answers_filter(own, sources))
             self._packet.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _BUFFER)
-            self._packet.setsockopt(_SOL_PACKET, _AUXDATA, 1)
-            self._packet.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+            self._packet.setsockopt(SOL_PACKET, AUXDATA, 1)
+            self._packet.setsockopt(SOL_PACKET, _IGNORE_OUTGOING, 1)
             self._raw = {4: _raw_socket(4), 6: _raw_socket(6)}
         except OSError as error:
             raise KernelError(f"cannot open packet sockets: {error.strerror}") from error
@@ -109,7 +110,7 @@ class KernelPacketSockets:
             except OSError:  # an interface went down (ENETDOWN); the others work
                 continue
             name, protocol, kind, _, mac = address
-            if kind in (_OUTGOING, _LOOPBACK) or _tagged(extra):
+            if kind in (_OUTGOING, _LOOPBACK) or is_tagged(extra):
                 continue
             received.append(
                 ReceivedPacket(name, bytes(mac), protocol, data, kind == _TO_US, time.monotonic())
@@ -130,11 +131,11 @@ def _raw_socket(version: int) -> socket.socket | None:
     return opened
 
 
-def _tagged(extra: Iterable[tuple[int, int, bytes]]) -> bool:
+def is_tagged(extra: Iterable[tuple[int, int, bytes]]) -> bool:
     """Whether it has a VLAN tag: the VLAN's own interface receives it again, without."""
     return any(
-        level == _SOL_PACKET
-        and kind == _AUXDATA
+        level == SOL_PACKET
+        and kind == AUXDATA
         and bool(struct.unpack_from("I", data)[0] & _VLAN_VALID)
         for level, kind, data in extra
     )

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+CT_STATE = "ctstate"
+"""In place of a header: connection tracking's state, with a mask in place of the offset."""
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """A comparison of a packet's field with a value.
 
     ``field`` is the header (``network`` or ``transport``) with offset and length in bytes, or the
-    name of a meta key with offset 0 and its length.
+    name of a meta key with offset 0 and its length, or CT_STATE. An interface's name may be
+    compared with the beginning of one.
     """
 
     field: tuple[str, int, int]
