@@ -18,6 +18,7 @@ from tula.daemon.checks import CheckPlanner, Checks
 from tula.daemon.components import Components
 from tula.daemon.connection_counts import LIMIT, ConnectionCounter
 from tula.daemon.drift import DriftDetector
+from tula.daemon.engines import BootGate
 from tula.daemon.gateway import Gateway
 from tula.daemon.journal import is_journal, prefix_level
 from tula.daemon.large_packets import LargePacketWatch
@@ -122,6 +123,7 @@ class _Daemon:
     control: LocalControl
     kernel_events: KernelEvents
     announcements: Announcements
+    engines: BootGate
     large_packets: LargePacketWatch
     gateway: Gateway
     peers: PeerWatch
@@ -140,6 +142,7 @@ def _assemble(
     adapters, events, file = make_adapters(), EventLog(), FileWatch(path)
     kernel_events, supervisor = KernelEvents(), Supervisor(events)
     adapters.path.guard()
+    adapters.vips.hold()
     balancer = Balancer(adapters, store)
     settings = HostSettings(adapters.probe_route, adapters.sysctls, store)
     writer = Writer(
@@ -168,6 +171,7 @@ def _assemble(
     )
     wake.append(lambda: loop.trigger(Trigger.HEALTH))
     announcements = Announcements(adapters.network, KernelAnnouncer())
+    engines = BootGate(adapters.vips, lambda: writer.snapshot, checks.findings, events)
     large_packets = LargePacketWatch(KernelLargePackets, KernelSenderTeller())
     state_dir, run_dir, gateways = network
     gateway = Gateway(state_dir, run_dir, events, gateways)
@@ -195,6 +199,7 @@ def _assemble(
         control,
         kernel_events,
         announcements,
+        engines,
         large_packets,
         gateway,
         peers,
@@ -267,6 +272,7 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
         parts.supervisor.keep("drift-detection", drift.run),
         parts.supervisor.keep("rates", lambda: _sample(control)),
         parts.supervisor.keep("announcements", daemon.announcements.run),
+        parts.supervisor.keep("engines", daemon.engines.run),
         parts.supervisor.keep("large-packets", daemon.large_packets.run),
         parts.supervisor.keep("gateway", daemon.gateway.run),
         parts.supervisor.keep("peers", daemon.peers.run),

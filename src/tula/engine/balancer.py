@@ -237,7 +237,9 @@ class Balancer(Unmonitored):
             memory = self._memory()
             path = self._path.diff(self._path.observe_presence(), None, memory)
             vips = self._vips.diff(host, (), None)
-            failures = list(self._path.commit(path, None).warnings) + self._vips.release(vips)
+            # Engines first: while this machine hands its VIPs over, their packets still come.
+            failures = self._vips.settle(vips)
+            failures += [*self._path.commit(path, None).warnings, *self._vips.release(vips)]
             if failures:
                 raise KernelError("; ".join(failures))
             self.applied = None
@@ -343,6 +345,7 @@ class Balancer(Unmonitored):
             *self._served.tell(prepared.plan, again=True),
             *self._vips.announce(prepared.host),
             *self._vips.release(prepared.change.vips),
+            *self._vips.settle(prepared.change.vips),
             *receipt.warnings,
         ]
         self.applied = prepared.applied(receipt)

@@ -32,6 +32,7 @@ _UNITS = Path("/etc/systemd/system")
 _CHECK_LIMIT = 20.0
 _STOP_LIMIT = 5.0
 _START_LIMIT = 5.0
+_REST_LIMIT = 3.0
 _POLL = 0.02
 _MODE = 0o640
 
@@ -209,7 +210,7 @@ class KernelEngine:
                     f"{self._program.name} must run as the owner of {self._files.path}: it is "
                     "started by that user's tula run"
                 )
-            self._unlink_pid()
+            self._end_rest()
             log = os.open(
                 self._files.path / f"{self._program.name}.log",
                 os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC,
@@ -268,11 +269,14 @@ class KernelEngine:
         if os.geteuid() == 0 and owner.st_uid != 0:
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
-    def _pid(self) -> int | None:
-        """The engine's process. A pid file may be of an earlier boot, or by somebody who wants
-        another process to get the signal: the process must run by our file, as the file's owner."""
+    def _pid(self, name: str = "") -> int | None:
+        """The engine's process, or that of another pid file of its.
+
+        A pid file may be of an earlier boot, or by somebody who wants another process to get the
+        signal: the process must run by our file, as the file's owner.
+        """
         try:
-            pid = int(self._files.read(self._program.pid_file))
+            pid = int(self._files.read(name or self._program.pid_file))
             process = Path("/proc", str(pid))
             words = process.joinpath("cmdline").read_bytes().split(b"\0")
             same_user = process.stat().st_uid == self._files.path.stat().st_uid
@@ -280,8 +284,8 @@ class KernelEngine:
             return None
         return pid if pid > 1 and same_user and os.fsencode(self.place) in words else None
 
-    def _signal(self, number: signal.Signals) -> None:
-        pid = self._pid()
+    def _signal(self, number: signal.Signals, name: str = "") -> None:
+        pid = self._pid(name)
         if pid is not None:
             try:
                 os.kill(pid, number)
@@ -290,9 +294,16 @@ class KernelEngine:
             except OSError as error:
                 raise self._error("signal", error) from error
 
-    def _unlink_pid(self) -> None:
-        with suppress(FileNotFoundError):
-            self._files.remove(self._program.pid_file)
+    def _end_rest(self) -> None:
+        """What is left of one that was killed: a process of its own ends by itself, later, and
+        until then the engine would say that it runs already."""
+        end = time.monotonic() + _REST_LIMIT
+        for name in self._files.names():
+            if name.endswith(".pid"):
+                while self._pid(name) is not None and time.monotonic() < end:
+                    time.sleep(_POLL)
+                self._signal(signal.SIGKILL, name)
+                self._files.remove(name)
 
     def _reap(self) -> None:
         if self._child is not None and self._child.poll() is not None:

@@ -54,7 +54,7 @@ class GeneratedEngine:
         if self._held and not runs:
             have = self._waiting
         elif have == text and not runs and not engine.kept:
-            return EngineChange("start", name, place, text)
+            return EngineChange("add", name, place, text)
         if have == text:
             return EngineChange()
         return EngineChange("add" if have is None else "change", name, place, text)

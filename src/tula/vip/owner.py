@@ -185,11 +185,18 @@ class VipOwners:
         return [line for owner in self._owners.values() for line in owner.announce_again(host)]
 
     def release(self, plan: VipPlan) -> list[str]:
-        """What goes, and then what comes by an engine."""
-        changes = [(self._owners[kind], change) for kind, change in plan.changes.items()]
-        released = [line for owner, change in changes for line in owner.release(change)]
-        settled = [line for owner, change in reversed(changes) for line in owner.settle(change)]
-        return released + settled
+        return [
+            line
+            for kind, change in plan.changes.items()
+            for line in self._owners[kind].release(change)
+        ]
+
+    def settle(self, plan: VipPlan) -> list[str]:
+        return [
+            line
+            for kind, change in reversed(list(plan.changes.items()))
+            for line in self._owners[kind].settle(change)
+        ]
 
     def undo(self, plan: VipPlan) -> None:
         for kind, change in plan.changes.items():

@@ -1,0 +1,98 @@
+"""VIPs by VRRP: two balancers, keepalived by files of Tula's, which needs no daemon once it runs.
+
+::
+
+    client-1 ── router ══ lan ══ lb1, lb2, backend-1, -2
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support.datagrams import Datagrams, serve_datagrams
+from support.lab_configurations import service_of, write_config
+from support.running import Running
+from tula.lab import Cluster, Host, Lab, pair, wait_until
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keepalived() -> None:
+    assert shutil.which("keepalived"), "apt install keepalived"
+
+
+def configure(
+    network: Cluster, path: Path, *, services: dict[str, object] | None = None, **vrrp: object
+) -> Path:
+    service = service_of(network, protocol="udp", ports=[53])
+    return write_config(
+        path,
+        services or {"dns": service},
+        load_balancers=network.balancers,
+        high_availability={"vrrp": {"id": 84, **vrrp}},
+    )
+
+
+def holders(network: Cluster, vip: str = "") -> list[str]:
+    return [lb.name for lb in network.lbs if (vip or network.vips[0]) in lb.addresses("eth0")]
+
+
+def pid_of(host: Host) -> int:
+    path = Path(host.environment()["TULA_RUN_DIR"], "keepalived/keepalived.pid")
+    return int(path.read_text()) if path.exists() else 0
+
+
+def pair_of_servers(lab: Lab) -> Cluster:
+    network = pair(lab)
+    for backend in network.backends:
+        serve_datagrams(backend, 53)
+    return network
+
+
+def test_engines_run_without_a_daemon(lab: Lab, tmp_path: Path) -> None:
+    network = pair_of_servers(lab)
+    file = configure(network, tmp_path / "tula.yaml")
+    for lb in network.lbs:
+        lb.tula("apply", "-f", file)
+    active = lab.hosts[wait_until(lambda: holders(network))[0]]
+    for lb in network.lbs:
+        assert lb.tula("plan", "-f", file, "--exit-code").stdout == "nothing to change\n"
+    # On one balancer alone: neither adverts nor neighbours may mind.
+    with Datagrams(network.client, network.vips, 53, rate=1000) as probe:
+        active.tula("clear")
+        wait_until(lambda: holders(network) not in ([], [active.name]))
+    assert probe.heard.lost == 0, probe.heard
+    assert active.processes("keepalived") == []
+    assert active.tula("clear").stdout == "nothing to remove\n"
+
+
+def test_daemons_and_engines_die(lab: Lab, tmp_path: Path) -> None:
+    network = pair_of_servers(lab)
+    files = {}
+    for lb in network.lbs:
+        (tmp_path / lb.name).mkdir()
+        files[lb.name] = configure(network, tmp_path / lb.name / "tula.yaml")
+    with ExitStack() as stack:
+        daemons = {lb.name: stack.enter_context(Running(lb, files[lb.name])) for lb in network.lbs}
+        active = lab.hosts[wait_until(lambda: holders(network))[0]]
+        wait_until(lambda: all(each.processes("keepalived") for each in network.lbs))
+        before = pid_of(active)
+        with Datagrams(network.client, network.vips, 53, rate=1000) as probe:
+            daemons[active.name].kill()
+            daemons[active.name].start()
+        assert probe.heard.lost == 0, probe.heard
+        assert pid_of(active) == before, "left alone"
+        with Datagrams(network.client, network.vips, 53, rate=1000) as probe:
+            os.kill(before, signal.SIGKILL)
+            wait_until(lambda: pid_of(active) not in (0, before), what="started again")
+            wait_until(lambda: holders(network))
+        assert probe.heard.lost == 0, probe.heard
+        for lb in network.lbs:
+            wait_until(lambda lb=lb: lb.tula("plan").stdout == "nothing to change\n")
