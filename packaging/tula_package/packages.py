@@ -14,6 +14,7 @@ from tula_package.targets import PREFIX, Target
 from tula_package.tree import File, Tree
 
 MAINTAINER = "The Tula authors <tula@localhost.localdomain>"
+UNITS = ("tula.service", "tula-keepalived.service", "tula-keepalived.path")
 
 _ENTRY = """\
 #!/{prefix}/bin/python3 -I
@@ -90,7 +91,8 @@ def main_package(shared: Shared, target: Target, unpacked: Path, needs: list[str
     tree.link(f"{PREFIX}/bin/python3", python)
     tree.add(f"{PREFIX}/bin/tula", _ENTRY.format(prefix=PREFIX), 0o755)
     tree.link("usr/bin/tula", "../lib/tula/bin/tula")
-    tree.add("usr/lib/systemd/system/tula.service", (shared.packaging / "tula.service").read_text())
+    for unit in UNITS:
+        tree.add(f"usr/lib/systemd/system/{unit}", (shared.packaging / unit).read_text())
     tree.add("usr/lib/sysusers.d/tula.conf", (shared.packaging / "tula.conf").read_text())
     tree.add("etc/tula/tula.yaml", shared.text("tula.yaml"))
     _document(tree, shared, "tula", target, unpacked)
@@ -112,7 +114,7 @@ def main_package(shared: Shared, target: Target, unpacked: Path, needs: list[str
         "Architecture": target.architecture,
         "Maintainer": MAINTAINER,
         "Depends": ", ".join(depends),
-        "Suggests": "tula-lab",
+        "Suggests": "keepalived (>= 1:2.2.7), bird2 (>= 2.0.12), tula-lab",
         "Section": "net",
         "Priority": "optional",
         "Description": _DESCRIPTION,

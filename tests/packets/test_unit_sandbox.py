@@ -18,6 +18,7 @@ from support.lab_configurations import service_of, write_config
 from support.running import Running
 from support.sandbox import Sandbox
 from support.unit_file import SHIPPED, UnitFile
+from tula.kernel.engines import KEEPALIVED
 from tula.lab import Lab, Network, flat, flows, serve_tcp, wait_until
 from tula.lab.process import Process
 
@@ -64,6 +65,50 @@ def test_the_sandbox_knows_every_setting_of_the_unit(unit: UnitFile) -> None:
     """A setting that is new must be added to the sandbox, or to what it leaves."""
     assert set(unit.sections["Service"]) == MADE | LEFT | LIFE
     assert unit.words("CapabilityBoundingSet") == unit.words("AmbientCapabilities")
+
+
+ENGINES = {"tula-keepalived": KEEPALIVED}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_engines_get_no_more_than_the_daemon(unit: UnitFile, name: str) -> None:
+    """And run as ``tula run`` would run them, which the next tests prove to be enough."""
+    engine = UnitFile.parse(SHIPPED.with_name(f"{name}.service").read_text())
+    kept = (MADE | LEFT) - {"StateDirectory", "RuntimeDirectory", "RemoveIPC", "ProtectProc"}
+    assert {key: engine.words(key) for key in kept} == {key: unit.words(key) for key in kept}
+    settings = {"ExecStart", "Restart", "RestartSec", "KillMode", "TimeoutStopSec", "Type"}
+    more = {"ExecReload", "OOMScoreAdjust", "RuntimeDirectory"}
+    assert set(engine.sections["Service"]) == kept | settings | more
+    program = ENGINES[name]
+    place = f"/run/tula/{program.name}"
+    paths = {"file": f"{place}/{program.file}", "pid": f"{place}/{program.pid_file}"}
+    words = [word.format(**paths, directory=place) for word in program.run]
+    assert engine.command == [f"/usr/sbin/{words[0]}", *words[1:]]
+    assert engine.sections["Unit"]["ConditionPathExists"] == [paths["file"]]
+    path = UnitFile.parse(SHIPPED.with_name(f"{name}.path").read_text())
+    assert path.sections["Path"] == {"PathExists": [paths["file"]]}
+
+
+def test_keepalived_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
+    """As the unit's user, by the files in its directory."""
+    sandbox = Sandbox(two.lb, unit, tmp_path)
+    write_config(
+        sandbox.configuration,
+        {"web": service_of(two)},
+        load_balancers={"lb1": "10.9.0.2", "lb2": "10.9.0.3"},
+        high_availability={"vrrp": {"id": 84}},
+    )
+    with Unit(two, sandbox) as daemon:
+        wait_until(lambda: set(two.vips) <= set(two.lb.addresses()), 60)
+        assert answering(two) == {"backend-1", "backend-2"}
+        assert daemon.problems == ""
+    (parent, child) = two.lb.processes("keepalived")
+    for pid in (parent, child):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        held = dict(line.split(":\t") for line in lines if ":\t" in line)
+        assert held["Uid"].split()[0] != "0"
+        assert int(held["CapPrm"], 16) & ~0x3000 == 0
+    assert set(two.vips) <= set(two.lb.addresses()), "without the daemon"
 
 
 def test_a_document_is_applied(network: Network, sandbox: Sandbox) -> None:

@@ -16,7 +16,15 @@ pytestmark = pytest.mark.kernel
 
 # Where pip installs it: /usr of the tree is that of all tests.
 DAEMON = SHIPPED.read_text().replace("/usr/bin/tula", "/opt/tula/bin/tula")
-TEXTS = {NAME: Unit(Path("/var/lib/tula/x y")).text(), SHIPPED.name: DAEMON}
+ENGINES = ("tula-keepalived.service",)
+TEXTS = {
+    NAME: Unit(Path("/var/lib/tula/x y")).text(),
+    SHIPPED.name: DAEMON,
+    **{
+        name: SHIPPED.with_name(name).read_text().replace("/usr/sbin/", "/opt/tula/bin/")
+        for name in ENGINES
+    },
+}
 
 
 @pytest.fixture
@@ -41,6 +49,17 @@ def test_systemd_takes_the_unit(debian: Debian, name: str) -> None:
     assert complaints(debian, name, TEXTS[name]) == ""
     wrong = TEXTS[name].replace("[Service]\n", "[Service]\nWatchdogSek=30\n")
     assert "'WatchdogSek'" in complaints(debian, name, wrong), "it would have told"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_systemd_takes_the_path_unit(debian: Debian, name: str) -> None:
+    """It starts the service of the same name."""
+    path = name.replace(".service", ".path")
+    for unit in (name, path):
+        text = SHIPPED.with_name(unit).read_text()
+        (debian.tree / "etc/systemd/system" / unit).write_text(text)
+    done = debian.run("systemd-analyze", "verify", "--man=no", path, check=False)
+    assert [line for line in (done.stdout + done.stderr).splitlines() if path in line] == []
 
 
 def test_a_daemon_that_hangs_is_replaced() -> None:
