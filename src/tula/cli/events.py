@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _BAD = frozenset(
     {
         *("backend-down", "cycle-failed", "configuration-refused", "kernel-repaired"),
-        *("panic-started", "task-failed", "peer-lost", "configurations-differ"),
+        *("panic-started", "task-failed", "engine-warning", "peer-lost", "configurations-differ"),
         *("overrides-differ", "clocks-differ", "roles-wrong"),
     }
 )
