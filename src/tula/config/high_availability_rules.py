@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from itertools import count
 
-from tula.config.errors import choices
 from tula.config.services import Merged
 from tula.config.tree import Positions
 from tula.model.announce import ENGINES, announced_by
@@ -24,6 +23,7 @@ _DETECTION = (0.05, 60.0)
 _SURE_DETECTION = 0.2
 _RESERVED_AS = {23456: "RFC 6793", 65535: "RFC 7300", 4294967295: "RFC 7300"}
 _PORT = 4790
+_ANYWHERE = "0.0.0.0:8420"
 _BFD_PORTS = frozenset({3784, 3785, 4784})
 _BY_HASH = (Scheduler.MAGLEV, Scheduler.SOURCE_HASH)
 
@@ -215,25 +215,21 @@ def _port(config: Config) -> Iterator[Problem]:
 
 
 def _heard(config: Config) -> Iterator[Problem]:
-    """Whether the balancers can ask each other how they are, by one and the same configuration."""
+    """Whether the balancers can ask each other how they are. Each may listen on its own address:
+    ``api`` is not compared."""
     listen = config.api.listen
     wild = {each.address.version for each in listen if each.address.is_unspecified}
     own = {each.address for each in listen}
-    deaf = [
-        name
-        for name, address in config.load_balancers
-        if address.version not in wild and address not in own
-    ]
-    everywhere = "0.0.0.0:8420"
-    if any(address.version == 6 for _, address in config.load_balancers):
-        everywhere = "[::]:8420"
-    fix = f'give api: {{listen: "{everywhere}"}}'
-    if not listen:
+    if any(each.version in wild or each in own for _, each in config.load_balancers):
+        return
+    anywhere = "[::]:8420" if any(a.version == 6 for _, a in config.load_balancers) else _ANYWHERE
+    fix = f'give api: {{listen: "{anywhere}"}}'
+    if listen:
+        message = "the others ask how this balancer is by its address in load_balancers"
+        yield Problem(("api", "listen"), f"{message}, and hear nothing; {fix}")
+    else:
         message = "balancers cannot see that others have another configuration, or are gone"
         yield Problem(_KEY, f"{message}; {fix}", on_key=True)
-    elif deaf:
-        message = f"balancers cannot ask {choices(deaf)}, by one configuration for all"
-        yield Problem(("api", "listen"), f"{message}; {fix}")
 
 
 def _forgotten_flows(

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from tula.model.config import Config, Forwarding, IPAddress
+from tula.model.announce import ENGINES
+from tula.model.config import Config, Forwarding, IPAddress, VirtualService
 from tula.model.desired import NextHop, TunnelEndpoints
 from tula.model.host import HostAddress, HostView, Link
 from tula.model.problem import Path, Problem
@@ -189,7 +190,7 @@ def _unlisted(config: Config, host: HostView) -> Iterator[Caution]:
         (likely, name, ("services", service.name, "vip"), why)
         for service in config.services
         for vip in service.vips
-        for likely, name, why in _arrives(config, host, vip, service.announce)
+        for likely, name, why in _arrives(config, host, vip, _interface_of(service))
     ]
     told: set[str] = set()
     for _, name, path, why in sorted(found, key=lambda each: each[0]):
@@ -201,6 +202,11 @@ def _unlisted(config: Config, host: HostView) -> Iterator[Caution]:
                 "forwarded, and this machine refuses it",
                 f"list {name} under interfaces",
             )  # fmt: skip
+
+
+def _interface_of(service: VirtualService) -> bool | str:
+    """Where a VIP is put, by ``announce``: an engine does not say."""
+    return True if service.announce in ENGINES else service.announce
 
 
 def _arrives(

@@ -18,6 +18,7 @@ from tula.model.config import (
 from tula.model.desired import Announce, DesiredVip, NextHop, TunnelEndpoints
 from tula.model.host import HostView
 from tula.model.problem import Path, Problem
+from tula.plan.balancer_cautions import balancer_cautions, balancer_problems
 from tula.plan.cautions import Caution, down_interface, interfaces_down, plan_cautions
 from tula.plan.high_availability import vips_by
 from tula.plan.tunnels import outer_address
@@ -123,7 +124,9 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
         if not force:
             routes.refusals += _ssh_problems(service, native, host)
     routes.vips = _wanted_vips(config, owned)
+    routes.problems += balancer_problems(config, host)
     found = plan_cautions(config, host, routes.hops, routes.endpoints)
+    found += balancer_cautions(config, host)
     routes.refusals += [each.problem for each in found if each.severe and not force]
     routes.problems += routes.refusals
     routes.cautions = [each for each in found if force or not each.severe]

@@ -24,6 +24,8 @@ def warnings(text: str) -> list[str]:
 
 def test_a_pair_has_none() -> None:
     assert warnings(PAIR + API + VRRP + WEB) == []
+    own = "api: {listen: '10.0.0.3:8420'}\n"
+    assert warnings(PAIR + own + VRRP + WEB) == [], "each may listen on its own address"
 
 
 @pytest.mark.parametrize(
@@ -54,14 +56,14 @@ def test_a_pair_has_none() -> None:
             'or are gone; give api: {listen: "0.0.0.0:8420"}',
         ),
         (
-            PAIR + "api: {listen: '10.0.0.2:8420'}\n" + VRRP,
-            "3:15: api.listen: balancers cannot ask lb2, by one configuration for all; give "
-            'api: {listen: "0.0.0.0:8420"}',
+            PAIR + "api: {listen: '127.0.0.1:8420'}\n" + VRRP,
+            "3:15: api.listen: the others ask how this balancer is by its address in "
+            'load_balancers, and hear nothing; give api: {listen: "0.0.0.0:8420"}',
         ),
         (
             "load_balancers: {lb1: '2001:db8::2', lb2: '2001:db8::3'}\n" + API + VRRP,
-            "3:15: api.listen: balancers cannot ask lb1 or lb2, by one configuration for all; "
-            'give api: {listen: "[::]:8420"}',
+            "3:15: api.listen: the others ask how this balancer is by its address in "
+            'load_balancers, and hear nothing; give api: {listen: "[::]:8420"}',
         ),
         (
             PAIR + API + "high_availability: {vrrp: {id: 84}, flows: all}\n"

@@ -9,7 +9,11 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_every_finding_has_a_line() -> None:
-    files = [*(ROOT / "src/tula/doctor").glob("*.py"), ROOT / "src/tula/plan/cautions.py"]
+    plan = ROOT / "src/tula/plan"
+    files = [
+        *(ROOT / "src/tula/doctor").glob("*.py"),
+        *(plan / "cautions.py", plan / "balancer_cautions.py"),
+    ]
     source = "".join(path.read_text() for path in files)
     made = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', source))
     text = (ROOT / "docs/doctor.md").read_text().partition("## Findings")[2]

@@ -158,3 +158,54 @@ def test_what_is_served_here(
     config = pair(VRRP, web, other)
     found = served(config, {**statuses, ("other", "b0"): BackendStatus(State.UP, 100, True)})
     assert found == {"web": expected, "other": True}
+
+
+def test_a_machine_that_is_no_balancer() -> None:
+    config = replace(pair(VRRP), load_balancers=(("lb2", LB2), ("lb3", ip_address("10.0.0.4"))))
+    (problem,) = plan_routes(config, make_host(config)).problems
+    assert (problem.dotted, problem.message) == (
+        "load_balancers",
+        "none of them is an address of this machine, which has 10.0.0.2, 2001:db8::2, 10.1.0.2, "
+        "2001:db8:1::2; list this machine, or correct its address",
+    )
+    assert not plan_routes(
+        replace(config, high_availability=HighAvailability()), make_host(config)
+    ).problems
+
+
+def test_adverts_on_an_interface_that_is_missing() -> None:
+    config = pair(HighAvailability(vrrp=Vrrp(84, "eth9")))
+    (problem,) = plan_routes(config, make_host(config)).problems
+    assert problem.message == "no interface 'eth9' here; this machine has eth0, eth1"
+
+
+def cautions(config: Config, host: HostView | None = None) -> list[tuple[str, str]]:
+    found = plan_routes(config, host or make_host(config)).cautions
+    return [(caution.id, caution.interface) for caution in found]
+
+
+def test_where_packets_cannot_be_cloned() -> None:
+    config = pair(VRRP)
+    host = make_host(config)
+    tunnel = replace(
+        host, links={**host.links, "eth0": replace(host.links["eth0"], ethernet=False)}
+    )
+    assert cautions(config) == []
+    assert cautions(config, tunnel) == [("flows-not-shared", "eth0")]
+    assert cautions(pair(replace(VRRP, flows=SharedFlows.NONE)), tunnel) == []
+
+
+def test_a_router_on_an_interface_that_is_not_listed() -> None:
+    assert cautions(pair(BGP)) == []
+    other = Bgp(65001, ((ip_address("10.1.0.1"), 65000), (ip_address("192.0.2.1"), 65000)))
+    config = pair(HighAvailability(bgp=other))
+    assert cautions(config) == [("interface-not-listed", "eth1")]
+    assert cautions(replace(config, interfaces=("eth0", "eth1"))) == []
+
+
+def test_the_vip_of_the_active_balancer_has_come_by_no_other_interface() -> None:
+    """keepalived's own interface, for example, if it has one."""
+    config = pair(VRRP, make_service(backends=[B0], announce="vrrp"))
+    vip = HostAddress("eth1", ip_interface(f"{VIP}/32"), engine=True)
+    host = make_host(config)
+    assert cautions(config, replace(host, addresses=(*host.addresses, vip))) == []
