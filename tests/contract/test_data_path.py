@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.builders import make_backend, make_config, make_host, make_service
+from support.builders import make_backend, make_config, make_host, make_service, make_shared
 from tula.dataplane.nft.transaction import AddCounter, DeleteTable
 from tula.dataplane.port import DataPath, Receipt
 from tula.kernel.failures import Failures
@@ -26,6 +26,7 @@ from tula.model.config import Config, PortRange, Protocol, Scheduler
 from tula.model.errors import KernelError, StaleError
 from tula.model.flow import Flow
 from tula.model.health import BackendName, BackendStatus, State
+from tula.model.high_availability import SharedFlows
 from tula.model.host import HostView
 from tula.plan.backend_status import NO_SHARES
 from tula.plan.desired import Plan, adjust_plan, plan_desired
@@ -281,6 +282,41 @@ def test_a_choice_is_one_of_the_slots_and_stays(subject: Subject, by_client: boo
     assert slots == [subject.path.choose(table, flow, 7, by_client=by_client) for flow in flows]
     assert all(0 <= slot < len(table.slots) for slot in slots)
     assert (len(set(slots)) == 1) is by_client
+
+
+@pytest.mark.parametrize("flows", [SharedFlows.MOVED, SharedFlows.ALL])
+def test_flows_are_shared_and_no_longer(subject: Subject, flows: SharedFlows) -> None:
+    path, alone, plan = subject.path, subject.plan(WEB), subject.plan(make_shared(WEB, flows))
+    receipt = subject.bring(alone)
+    assert path.share_again(receipt) == receipt, "with nobody"
+    receipt = subject.bring(plan, receipt.memory)
+    assert receipt.revision in receipt.own
+    assert subject.settled(plan, receipt)
+    assert not path.drifted(receipt, path.observe())
+    more = subject.plan(make_shared(WEB, flows, peers=2))
+    receipt = subject.bring(more, receipt.memory)
+    assert subject.settled(more, receipt)
+    receipt = subject.bring(alone, receipt.memory)
+    assert subject.settled(alone, receipt)
+    receipt = subject.bring(plan, receipt.memory)
+    path.commit(path.diff(path.observe_presence(), None, receipt.memory), None)
+    assert not path.diff(path.observe_presence(), None, receipt.memory)
+
+
+def test_who_came_back_is_told_again(subject: Subject) -> None:
+    path, plan = subject.path, subject.plan(make_shared(WEB))
+    receipt = subject.bring(plan)
+    again = path.share_again(receipt)
+    assert again.revision == path.observe().revision
+    assert again.revision in again.own
+    assert again.memory == receipt.memory
+    assert subject.settled(plan, again)
+    moved = adjust_plan(plan, {("web", "b0"): DOWN}, NO_SHARES)
+    left = path.commit(path.diff(again, moved.state, again.memory), again.revision)
+    assert left.revision == path.observe().revision, "it goes on from there"
+    assert left.revision in left.own
+    subject.others()
+    assert path.share_again(left).revision is None, "somebody else has changed something"
 
 
 def test_a_change_is_told_to_people(subject: Subject) -> None:

@@ -41,6 +41,7 @@ NUMBERS: tuple[Step, ...] = tuple(
         MapName(Kind.DEVICE4, 8),
         MapName(Kind.DEVICE6, 8),
         MapName(Kind.LARGE_DEVICE4, 8),
+        MapName(Kind.HASH_CHOICE, 8),
     )
 )
 DISPATCH: tuple[Step, ...] = tuple(
@@ -81,6 +82,9 @@ EVERY_KIND: tuple[Step, ...] = (
     AddElements(MapName(Kind.NEXTHOP6, 4), {1: (V6, "web")}),
     AddElements(OPEN, {1: None, 0xFFFFFFFF: None}),
     AddElements(MapName(Kind.HAS_LARGE_DEVICE4, 4), {3: None}),
+    AddElements(MapName(Kind.AS_HASHED, 4), {0x01020304: None}),
+    AddElements(MapName(Kind.SENT_AS, 4), {0x01020304: 0x0201_0A0B_0C0D, 1: 2}),
+    AddElements(MapName(Kind.LEARNED_AS, 4), {0x0201_0A0B_0C0D: 0x01020304, 2: 1}),
     *NUMBERS,
     *DISPATCH,
 )

@@ -20,6 +20,7 @@ def machine() -> Iterator[Host]:
         switch = lab.switch("switch")
         host = lab.host("lb", switch, "10.0.0.2/16")
         lab.connect(host, switch, "10.1.0.2/24", ifname="eth1")
+        host.run(["ip", "link", "add", "tula-sync", "type", "vxlan", "id", "1", "dstport", "4790"])
         yield host
 
 
@@ -36,7 +37,8 @@ def test_nft_takes_it(machine: Host, folder: Path) -> None:
     # nft 1.0.6 crashes on listing some maps that it loads; what operators look at must list.
     listed = machine.run(["nft", "list", "table", "netdev", "tula"])
     assert "chain in.eth0" in listed.stdout
-    machine.run(["nft", "delete", "table", "netdev", "tula"])
+    machine.run(["nft", "list", "ruleset"])
+    machine.run(["nft", "flush", "ruleset"])
 
 
 def test_a_broken_text_would_be_refused(machine: Host) -> None:

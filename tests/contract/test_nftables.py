@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from support.builders import configs, make_backend, make_config, make_ruleset, make_service
+from support.builders import (
+    configs,
+    make_backend,
+    make_config,
+    make_ruleset,
+    make_service,
+    make_shared,
+)
 from tula.dataplane.nft.diff import diff_rulesets
 from tula.dataplane.nft.recover import recover_ids
 from tula.dataplane.nft.ruleset import Chain, Kind, MapName, Rule, Ruleset
@@ -19,6 +26,8 @@ from tula.dataplane.nft.transaction import (
     AddMap,
     AddRules,
     AddTable,
+    Admit,
+    AdmitNobody,
     DeleteChain,
     DeleteCounter,
     DeleteElements,
@@ -234,13 +243,31 @@ def test_every_kind_of_map_takes_its_elements(nft: Nftables) -> None:
         make_service("any", ["10.0.0.100", "2001:db8::100"], [], [make_backend(2)]),
         make_service("far", ["10.0.0.101"], backends=[make_backend(3)], tunnel=Tunnel.IPIP),
     ]
-    bring(nft, make_config(*services))
+    bring(nft, make_shared(make_config(*services)))
     observed = nft.observe()
     assert observed is not None
     assert nft.entries()["tcp4_262144"] in (0, None)  # Linux 6.1 does not tell
     assert nft.mark_of(MapName(Kind.TCP4, 262144), bytes(16)) is None
     kinds = {parsed.kind for name in observed.maps if (parsed := MapName.parse(name))}
     assert kinds == set(Kind) - {Kind.DEVICE6, Kind.WRR}
+
+
+def test_whose_clones_are_taken(nft: Nftables) -> None:
+    """A table of its own, which comes and goes with the rest or alone."""
+    assert nft.admitted() is None
+    first = (Rule.of("udp dport 4790 ip saddr { 10.0.0.3 } accept"), Rule.of("udp dport 4790 drop"))
+    nft.run((*BASE, Admit(first)))
+    assert nft.admitted() == tuple(rule.digest for rule in first)
+    nft.run((Admit(first[1:]),))
+    assert nft.admitted() == (first[1].digest,)
+    with pytest.raises(KernelError):
+        nft.run((AdmitNobody(), DeleteMap("gone")))
+    assert nft.admitted() == (first[1].digest,)
+    nft.run((AdmitNobody(),))
+    assert nft.admitted() is None
+    with pytest.raises(KernelError):
+        nft.run((AdmitNobody(),))
+    assert nft.exists()
 
 
 @settings(

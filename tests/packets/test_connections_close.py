@@ -21,7 +21,7 @@ from support.entries import Held4, entries4
 from support.lab_configurations import backends_of
 from support.packets import FAMILIES, ip_to, vip_of
 from support.serving import Serving, silent
-from tula.dataplane.nft.shared_chains import HOT
+from tula.dataplane.nft.flow_maps import HOT
 from tula.lab import (
     Capture,
     send_frame,

@@ -33,7 +33,7 @@ from support.packets import address_of, read_packets
 from support.queues import queue_drops
 from support.tunnelled import Outside, Tunnelled, make_backend
 from tula.dataplane.nft.tunnel_plan import kinds_of
-from tula.kernel.nft_data_path import NftChange
+from tula.kernel.nft_values import NftChange
 from tula.kernel.tunnels import KernelTunnels
 from tula.lab import (
     Capture,

@@ -22,7 +22,7 @@ import pytest
 
 from support.packets import FAMILIES, PROTOCOLS, address_of, read_packets, udp_socket, vip_of
 from support.tunnelled import Outside, Tunnelled
-from tula.kernel.nft_data_path import NftChange
+from tula.kernel.nft_values import NftChange
 from tula.lab import Capture, flows, udp_ask, wait_until
 from tula.model.config import Protocol
 from tula.model.flow import Flow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from tula.model.config import (
 )
 from tula.model.desired import DesiredState
 from tula.model.flow import Flow, FlowEntry
+from tula.model.high_availability import HighAvailability, SharedFlows, Vrrp
 from tula.model.host import HostAddress, HostView, Link, Route
 from tula.model.monitor import HealthMonitor, TcpProbe
 from tula.plan.backend_status import NO_SHARES
@@ -87,6 +89,16 @@ def make_service(
 def make_config(*services: VirtualService, interfaces: Iterable[str] = ("eth0",)) -> Config:
     """A configuration of these services."""
     return Config(interfaces=tuple(interfaces), services=services)
+
+
+def make_shared(config: Config, flows: SharedFlows = SharedFlows.MOVED, peers: int = 1) -> Config:
+    """The same, on one of several balancers, which know each other's flows."""
+    others = [(f"lb{n}", ip_address(f"10.0.0.{n + 1}")) for n in range(2, 2 + peers)]
+    return replace(
+        config,
+        load_balancers=(("lb1", ip_address("10.0.0.2")), *others),
+        high_availability=HighAvailability(vrrp=Vrrp(84), flows=flows),
+    )
 
 
 def make_host(config: Config, *, second: Iterable[str] = ()) -> HostView:

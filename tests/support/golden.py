@@ -15,12 +15,14 @@ from support.builders import make_host, make_numbered, number_config
 from support.schema_1 import as_schema_1, table_of_schema_1
 from tula.config.load import parse_config
 from tula.dataplane.nft.build import build_ruleset
-from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.diff import diff_admission, diff_rulesets
 from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.recover import recover_ids
 from tula.dataplane.nft.ruleset import Ruleset
+from tula.dataplane.nft.shared_flows import admission_rules
 from tula.dataplane.nft.transaction import render_transaction
 from tula.model.config import Config
+from tula.model.desired import SharedWith
 from tula.plan.routes import backend_addresses
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -35,24 +37,27 @@ def golden_folders() -> list[Path]:
 def render_golden(folder: Path) -> tuple[str, str]:
     """The text that brings the machine to the configuration before (nothing without one), and
     from there to ``tula.yaml``."""
-    first = ""
+    first, shared = "", None
     have, ids = None, Ids()
     for before in folder.glob("before.*"):
-        have, ids = _build(before, None, ids)
-        first = render_transaction(diff_rulesets(None, have))
+        have, ids, shared = _build(before, None, ids)
+        first = render_transaction((*diff_admission(None, shared), *diff_rulesets(None, have)))
         if before.name == "before.schema_1.yaml":
             have, first = table_of_schema_1(have), as_schema_1(first)
             ids = recover_ids(have)
-    want, _ = _build(folder / "tula.yaml", have, ids)
-    return first, render_transaction(diff_rulesets(have, want))
+    want, _, now = _build(folder / "tula.yaml", have, ids)
+    admitted = None if shared is None else tuple(rule.digest for rule in admission_rules(shared))
+    admission = diff_admission(admitted, now)
+    return first, render_transaction((*admission, *diff_rulesets(have, want)))
 
 
-def _build(path: Path, have: Ruleset | None, known: Ids) -> tuple[Ruleset, Ids]:
+def _build(path: Path, have: Ruleset | None, known: Ids) -> tuple[Ruleset, Ids, SharedWith | None]:
     config = parse_config(path.read_bytes()).config
     host = make_host(config, second=_on_second(config))
     ids = number_config(config, known, host=host)
     desired = make_numbered(config, host, ids)
-    return build_ruleset(desired, have.maps if have else ()).ruleset, ids
+    ruleset = build_ruleset(desired, have.maps if have else ()).ruleset
+    return ruleset, ids, desired.shared_with
 
 
 def _on_second(config: Config) -> list[str]:

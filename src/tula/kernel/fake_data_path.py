@@ -194,7 +194,7 @@ class FakeDataPath:
             return left
         self.shared += 1
         self.revision += 1
-        if self.interrupted or left.revision is None:
+        if self.interrupted or left.revision != self.revision - 1:
             self.revision += self.interrupted
             return replace(left, revision=None, own=frozenset())
         return replace(left, revision=self.revision, own=frozenset({self.revision}))
@@ -279,7 +279,7 @@ def _but_weights(state: DesiredState) -> object:
         (s.name, s.vips, s.protocols, s.ports, s.by_client, s.new_flows, _keys(s))
         for s in state.services
     ]
-    return state.interfaces, services, state.connections, state.seed
+    return state.interfaces, services, state.connections, state.seed, state.shared_with
 
 
 def _keys(service: DesiredService) -> list[tuple[str, object, object]]:

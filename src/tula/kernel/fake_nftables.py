@@ -19,6 +19,8 @@ from tula.dataplane.nft.transaction import (
     AddMap,
     AddRules,
     AddTable,
+    Admit,
+    AdmitNobody,
     DeleteChain,
     DeleteCounter,
     DeleteElements,
@@ -45,6 +47,8 @@ class FakeNftables:
     transactions: list[Transaction] = field(default_factory=list)
     flows: dict[tuple[str, bytes], int] = field(default_factory=dict)
     element_counts: dict[str, dict[Key, Count]] = field(default_factory=dict)
+    admission: tuple[str, ...] | None = None
+    """The digests of the rules of the table ADMISSION."""
     commits: int = 1
     """The generation; tests raise it to be someone else who changes nftables."""
     failures: Failures = field(default_factory=Failures)
@@ -95,6 +99,10 @@ class FakeNftables:
         counted = self.element_counts.get(str(name), {})
         return {mark: counted.get(mark, Count()) for mark in takewhile(there.__contains__, marks)}
 
+    @fallible("nftables.admitted")
+    def admitted(self) -> tuple[str, ...] | None:
+        return self.admission
+
     @fallible("nftables.named_counts")
     def named_counts(self) -> dict[str, Count]:
         counters = self.table.counters if self.table else ()
@@ -125,9 +133,18 @@ class FakeNftables:
         if transaction and generation is not None and generation != self.commits:
             raise StaleError
         work = _Work(self.table, self.element_counts)
+        admission = self.admission
         for step in transaction:
-            work.take(step)
-        self.table = work.result()
+            match step:
+                case Admit(rules):
+                    admission = tuple(rule.digest for rule in rules)
+                case AdmitNobody():
+                    if admission is None:
+                        raise KernelError("tula_sync: No such file or directory")
+                    admission = None
+                case _:
+                    work.take(step)
+        self.table, self.admission = work.result(), admission
         self.element_counts = work.counts
         self.transactions.append(transaction)
         self.commits += bool(transaction)

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
-from tula.dataplane.nft.build import BuiltRuleset, build_ruleset
-from tula.dataplane.nft.describe import describe_transaction
-from tula.dataplane.nft.diff import diff_rulesets
+from tula.dataplane.nft.build import build_ruleset
+from tula.dataplane.nft.diff import diff_admission, diff_rulesets
 from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
 from tula.dataplane.nft.follow import follow_flow
 from tula.dataplane.nft.ids import PROBE_MARK, Ids, split_id
 from tula.dataplane.nft.incremental import rebuild_ruleset
 from tula.dataplane.nft.lookup3 import slot_of
 from tula.dataplane.nft.number import number_state, only_weights_moved, renumber_state
-from tula.dataplane.nft.numbered import NumberedState
 from tula.dataplane.nft.numbering import merge_ids, plan_ids, replan_tables
 from tula.dataplane.nft.own_stack import Guarded, guarded
-from tula.dataplane.nft.recover import MapCounts, recover_ids, renamed_services
+from tula.dataplane.nft.recover import recover_ids, renamed_services
 from tula.dataplane.nft.retired import leaving_counts, leaving_marks, names_of
 from tula.dataplane.nft.ruleset import FAMILY, TABLE, Key, MapName, Ruleset
-from tula.dataplane.nft.transaction import Transaction, in_turn
+from tula.dataplane.nft.tell_again import tells_again
+from tula.dataplane.nft.transaction import ADMISSION, Transaction, in_turn
 from tula.dataplane.nft.tunnel_devices import Tunnels
-from tula.dataplane.nft.tunnel_diff import TunnelChange, diff_tunnels
+from tula.dataplane.nft.tunnel_diff import diff_tunnels
 from tula.dataplane.nft.tunnel_kinds import missing_tunnels
-from tula.dataplane.nft.tunnel_steps import Devices, tunnel_steps
 from tula.dataplane.port import (
-    ChangeStep,
     Followed,
     Memory,
     Observation,
@@ -40,6 +37,15 @@ from tula.kernel.clock import Clock, SystemClock
 from tula.kernel.nft_guard import Guard
 from tula.kernel.nft_memory import dump_ids, recall_ids
 from tula.kernel.nft_stats import count_by_name, read_stats
+from tula.kernel.nft_values import (
+    NftChange,
+    NftObservation,
+    NftReceipt,
+    Target,
+    ids_of,
+    observation_of,
+    receipt_of,
+)
 from tula.kernel.nftables import Nftables, next_generation
 from tula.kernel.tunnels import TunnelAdapter
 from tula.model.command import Command, command
@@ -50,96 +56,6 @@ from tula.model.flow import Flow, FlowEntry
 from tula.model.health import ProbeSocket
 from tula.model.problem import Problem
 from tula.model.stats import BackendKey, Count, Stats
-
-
-@dataclass(frozen=True, slots=True)
-class NftObservation:
-    """The table and the devices."""
-
-    revision: Revision
-    ruleset: Ruleset | None
-    tunnels: Tunnels = field(default_factory=Tunnels)
-
-    @property
-    def present(self) -> bool:
-        return self.ruleset is not None
-
-    @property
-    def counts(self) -> MapCounts:
-        """Those of the elements, by map."""
-        return self.ruleset.counts if self.ruleset is not None else {}
-
-    def left_out(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
-        return frozenset(name for name, served in self._known(backends, memory) if not served)
-
-    def serving(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
-        return frozenset(name for name, served in self._known(backends, memory) if served)
-
-    def _known(
-        self, backends: Iterable[BackendKey], memory: Memory
-    ) -> Iterator[tuple[BackendKey, bool]]:
-        """Those that have an id, and whether packets go to them."""
-        if self.ruleset is None:
-            return
-        ids = merge_ids(_ids(memory), recover_ids(self.ruleset))
-        marks = {mark for elements in self.counts.values() for mark in elements}
-        yield from ((n, ids.mark(*n) in marks) for n in backends if ids.knows(*n))
-
-    def holds_what(self, other: Observation) -> bool:
-        found = _observation(other)
-        return self.ruleset == found.ruleset and self.tunnels == found.tunnels
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """What the data path is brought to, in all the forms that the next difference needs."""
-
-    state: DesiredState
-    numbered: NumberedState
-    built: BuiltRuleset
-    ids: Ids
-
-
-@dataclass(frozen=True, slots=True)
-class NftChange:
-    """Steps for the table and for devices; ``target`` is None when everything goes."""
-
-    memory: Ids
-    transaction: Transaction = ()
-    tunnels: TunnelChange = field(default_factory=TunnelChange)
-    had_tunnels: Tunnels = field(default_factory=Tunnels)
-    target: _Target | None = None
-    known: Ids = field(default_factory=Ids)
-    """The numbers before it."""
-    retired: MapCounts | None = None
-    """The counts of elements that go; None: to be read just before they do."""
-
-    def __bool__(self) -> bool:
-        return bool(self.transaction or self.tunnels)
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        named = {"rules": bool(self.transaction), "tunnels": bool(self.tunnels)}
-        return tuple(name for name, there in named.items() if there)
-
-    def steps(self) -> Iterator[ChangeStep]:
-        wanted = self.target.numbered.tunnels.devices if self.target is not None else {}
-        devices: Devices = {**wanted, **self.had_tunnels.devices}
-        yield from tunnel_steps(self.tunnels, devices, before=True)
-        yield from describe_transaction(self.transaction)
-        yield from tunnel_steps(self.tunnels, devices, before=False)
-
-
-@dataclass(frozen=True, slots=True)
-class NftReceipt:
-    """What a commit left."""
-
-    revision: Revision | None
-    own: frozenset[Revision]
-    memory: Ids
-    retired: Mapping[BackendKey, Count] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    target: _Target | None = None
 
 
 class NftDataPath:
@@ -162,7 +78,7 @@ class NftDataPath:
         self._guarding = self._guard is not None
 
     def dump(self, memory: Memory) -> dict[str, Any]:
-        return dump_ids(_ids(memory), self._clock)
+        return dump_ids(ids_of(memory), self._clock)
 
     def recall(self, data: Mapping[str, Any]) -> Ids:
         return recall_ids(data, self._clock)
@@ -170,7 +86,7 @@ class NftDataPath:
     def unsupported(self, config: Config, have: Observation | None = None) -> list[Problem]:
         if all(service.forwarding is Forwarding.L2 for service in config.services):
             return []
-        if have is not None and _observation(have).tunnels.devices:
+        if have is not None and observation_of(have).tunnels.devices:
             return []
         return missing_tunnels(config, self._tunnels.missing)
 
@@ -178,7 +94,8 @@ class NftDataPath:
         # Before all else: what changes from here on makes another revision.
         revision = self._nftables.generation()
         ruleset = self._nftables.observe()
-        return NftObservation(revision, ruleset, self._tunnels.observe())
+        admitted = self._nftables.admitted()
+        return NftObservation(revision, ruleset, self._tunnels.observe(), admitted)
 
     def revision(self) -> Revision:
         return self._nftables.generation()
@@ -187,26 +104,34 @@ class NftDataPath:
         """Enough to remove all of it, also what a newer Tula made."""
         revision = self._nftables.generation()
         there = Ruleset() if self._nftables.exists() else None
-        return NftObservation(revision, there, self._tunnels.observe())
+        admitted = self._nftables.admitted()
+        return NftObservation(revision, there, self._tunnels.observe(), admitted)
 
     def removal(self, have: Observation) -> tuple[Command, ...]:
-        found = _observation(have)
-        table = (
-            (command(f"nft delete table {FAMILY} {TABLE}"),) if found.ruleset is not None else ()
+        found = observation_of(have)
+        there = {
+            f"{FAMILY} {TABLE}": found.ruleset is not None,
+            f"inet {ADMISSION}": found.admitted is not None,
+        }
+        return (
+            *(command(f"nft delete table {name}") for name, is_there in there.items() if is_there),
+            *(Command(("ip", "link", "del", name)) for name in found.tunnels.devices),
         )
-        return (*table, *(Command(("ip", "link", "del", name)) for name in found.tunnels.devices))
 
     def diff(
         self, have: Observation | Receipt, want: DesiredState | None, memory: Memory
     ) -> NftChange:
         if isinstance(have, NftReceipt):
             return _diff_target(have, want)
-        found = _observation(have)
-        ids = _ids(memory)
+        found = observation_of(have)
+        ids = ids_of(memory)
         if want is None:
             return NftChange(
                 memory=ids,
-                transaction=diff_rulesets(found.ruleset, None),
+                transaction=(
+                    *diff_rulesets(found.ruleset, None),
+                    *diff_admission(found.admitted, None),
+                ),
                 tunnels=diff_tunnels(found.tunnels, Tunnels()),
                 had_tunnels=found.tunnels,
                 known=merge_ids(ids, recover_ids(found.ruleset)),
@@ -219,10 +144,13 @@ class NftDataPath:
         built = build_ruleset(numbered, found.ruleset.maps if found.ruleset else ())
         return NftChange(
             memory=numbers,
-            transaction=diff_rulesets(found.ruleset, built.ruleset, found.counts),
+            transaction=(
+                *diff_admission(found.admitted, want.shared_with),
+                *diff_rulesets(found.ruleset, built.ruleset, found.counts),
+            ),
             tunnels=diff_tunnels(found.tunnels, numbered.tunnels),
             had_tunnels=found.tunnels,
-            target=_Target(want, numbered, built, numbers),
+            target=Target(want, numbered, built, numbers),
             known=known,
             retired=leaving_counts(built.ruleset, found.counts),
         )
@@ -252,6 +180,13 @@ class NftDataPath:
                     self._guard.bring(held or Guarded(), 0)
             raise
         # Done it is: what follows only cleans up, and who observes finds what is left.
+        if change.target is not None and tells_again(
+            change.target.state.shared_with, change.transaction, change.tunnels
+        ):
+            try:
+                revision = self._run_any(change.target.tell_again, revision, own)
+            except KernelError as error:
+                warnings.append(f"other balancers hear of some flows a minute late: {error}")
         if gone:
             # No rule names it: what the kernel keeps of it, no packet sees.
             with suppress(KernelError):
@@ -270,9 +205,19 @@ class NftDataPath:
             target=change.target,
         )
 
+    def _run_any(
+        self, transaction: Transaction, expected: Revision | None, own: set[Revision]
+    ) -> Revision | None:
+        """Like ``_run``, also when somebody else has changed something by now."""
+        try:
+            return self._run(transaction, expected, own)
+        except StaleError:
+            self._run(transaction, None, own)
+            return None
+
     def _bring_guard(
         self,
-        target: _Target,
+        target: Target,
         expected: Revision | None,
         own: set[Revision],
         warnings: list[str],
@@ -310,27 +255,30 @@ class NftDataPath:
         return led_to
 
     def share_again(self, left: Receipt) -> NftReceipt:
-        receipt = _receipt(left)
+        receipt = receipt_of(left)
         target = receipt.target
         if target is None or target.state.shared_with is None:
             return receipt
-        return receipt
+        own = set[Revision]()
+        revision = self._run_any(target.tell_again, receipt.revision, own)
+        return replace(receipt, revision=revision, own=frozenset(own))
 
     def drifted(self, left: Receipt, found: Observation) -> bool:
-        target, now = _receipt(left).target, _observation(found)
+        target, now = receipt_of(left).target, observation_of(found)
         if target is None:
             return now.present
         devices = diff_tunnels(now.tunnels, target.numbered.tunnels)
-        return now.ruleset != target.built.ruleset or bool(devices)
+        admission = diff_admission(now.admitted, target.state.shared_with)
+        return now.ruleset != target.built.ruleset or bool(devices) or bool(admission)
 
     def stats(self, memory: Memory) -> Stats:
-        return read_stats(self._nftables, _ids(memory))
+        return read_stats(self._nftables, ids_of(memory))
 
     def connections(self, memory: Memory, limit: float) -> Mapping[BackendKey, int] | None:
         held = self._nftables.connections(limit) if self._nftables.exists() else {}
         if held is None:
             return None
-        names = names_of(held, _ids(memory))
+        names = names_of(held, ids_of(memory))
         return {names[mark]: number for mark, number in held.items() if mark in names}
 
     def look_up(self, flow: Flow, memory: Memory, datagram: int | None = None) -> FlowEntry | None:
@@ -343,7 +291,7 @@ class NftDataPath:
         mark = next((mark for mark in marks if mark is not None), None)
         if mark is None:
             return None
-        ids, (service, backend) = _ids(memory), split_id(mark)
+        ids, (service, backend) = ids_of(memory), split_id(mark)
         services = {number: name for name, number in ids.services.items()}
         backends = {number: key for key, number in ids.backends.items()}
         return FlowEntry(services.get(service, ""), backends.get(backend, ""))
@@ -353,7 +301,7 @@ class NftDataPath:
     ) -> Followed:
         if not isinstance(change, NftChange) or change.target is None:
             raise TypeError(f"no change of this data path to a state: {change!r}")
-        ruleset = _observation(have).ruleset
+        ruleset = observation_of(have).ruleset
         return follow_flow(ruleset, change.target.built, change.memory, flow, entry)
 
     def choose(self, table: SlotTable, flow: Flow, seed: int, *, by_client: bool) -> int:
@@ -361,7 +309,7 @@ class NftDataPath:
         return slot_of(flow.client, port, seed, len(table.slots))
 
     def probe_socket(self, service: str, backend: str, memory: Memory) -> ProbeSocket:
-        return ProbeSocket(PROBE_MARK, _ids(memory).mark(service, backend))
+        return ProbeSocket(PROBE_MARK, ids_of(memory).mark(service, backend))
 
 
 def _diff_target(have: NftReceipt, want: DesiredState | None) -> NftChange:
@@ -375,24 +323,6 @@ def _diff_target(have: NftReceipt, want: DesiredState | None) -> NftChange:
     return NftChange(
         memory=ids,
         transaction=diff_rulesets(target.built.ruleset, built.ruleset),
-        target=_Target(want, numbered, built, ids),
+        target=Target(want, numbered, built, ids),
         known=ids,
     )
-
-
-def _observation(value: Observation | Receipt) -> NftObservation:
-    if not isinstance(value, NftObservation):
-        raise TypeError(f"an observation of another data path: {value!r}")
-    return value
-
-
-def _receipt(value: Receipt) -> NftReceipt:
-    if not isinstance(value, NftReceipt):
-        raise TypeError(f"a receipt of another data path: {value!r}")
-    return value
-
-
-def _ids(value: Memory) -> Ids:
-    if not isinstance(value, Ids):
-        raise TypeError(f"a memory of another data path: {value!r}")
-    return value

@@ -34,7 +34,7 @@ from tula.model.stats import Count
 
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_OBJECT = 1, 4, 7, 10, 13, 19
-_FAMILY_NETDEV = 5
+NETDEV = 5
 _SET_ANONYMOUS, _SET_COUNT = 0x1, 20
 _COUNTER = 1
 """NFT_OBJECT_COUNTER."""
@@ -53,7 +53,7 @@ class NftReader:
     Raises OSError as the kernel refuses, and InterruptedDumpError.
     """
 
-    def __init__(self, family: int = _FAMILY_NETDEV) -> None:
+    def __init__(self, family: int = NETDEV) -> None:
         self._general = struct.pack("=BBH", family, 0, 0)
         self._netlink = NetlinkSocket(NETFILTER)
 

@@ -21,6 +21,7 @@ from tula.dataplane.nft.codec import decode_element
 from tula.dataplane.nft.definition import Definition, definition
 from tula.dataplane.nft.ruleset import (
     TABLE,
+    Chain,
     Elements,
     Foreign,
     Key,
@@ -31,9 +32,9 @@ from tula.dataplane.nft.ruleset import (
     Value,
 )
 from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_map, schema_of
-from tula.dataplane.nft.transaction import Transaction, render_transaction
+from tula.dataplane.nft.transaction import ADMISSION, Transaction, render_transaction
 from tula.kernel.netlink import InterruptedDumpError
-from tula.kernel.nft_reader import NftReader
+from tula.kernel.nft_reader import NETDEV, NftReader
 from tula.kernel.nft_socket import RefusedError
 from tula.kernel.nft_writer import NftWriter, fits_batch
 from tula.model.errors import KernelError, StaleError
@@ -41,6 +42,8 @@ from tula.model.stats import Count
 
 _T = TypeVar("_T")
 _TRIES = 5
+_INET = 1
+"""NFPROTO_INET."""
 
 NFT_TIMEOUT = 120.0
 """Seconds: the first apply of 10,000 services takes more than ten, on a busy machine a minute."""
@@ -93,6 +96,11 @@ class Nftables(Protocol):
         """The counts of some elements of a counting map. Raises KernelError.
 
         At the first that is not there the kernel stops: no further one is in the result.
+        """
+
+    def admitted(self) -> tuple[str, ...] | None:
+        """The digests of the rules of the table ADMISSION, none for a chain that is not Tula's;
+        None where that table is not there. Raises KernelError.
         """
 
     def named_counts(self) -> dict[str, Count]:
@@ -161,6 +169,9 @@ class KernelNftables:
                 for raw in reader.elements_of(TABLE, str(name), keys)
             }
         )
+
+    def admitted(self) -> tuple[str, ...] | None:
+        return self._read(_admitted, _INET)
 
     def named_counts(self) -> dict[str, Count]:
         found = self._read(lambda reader: reader.counters(TABLE))
@@ -261,10 +272,10 @@ class KernelNftables:
             raise
         return process.returncode, stderr
 
-    def _read(self, read: Callable[[NftReader], _T]) -> _T:
+    def _read(self, read: Callable[[NftReader], _T], family: int = NETDEV) -> _T:
         for _ in range(_TRIES):
             try:
-                with NftReader() as reader:
+                with NftReader(family) as reader:
                     return read(reader)
             except InterruptedDumpError:
                 continue
@@ -273,6 +284,14 @@ class KernelNftables:
             except OSError as error:
                 raise KernelError(f"cannot read nftables: {error.strerror}") from error
         raise KernelError("the nftables table changes too fast to be read; try again")
+
+
+def _admitted(reader: NftReader) -> tuple[str, ...] | None:
+    if not reader.has_table(ADMISSION):
+        return None
+    chains, comments = reader.chains(ADMISSION), reader.rule_comments(ADMISSION)
+    ours = {"input": Chain(foreign="hook 1, no device")} == chains
+    return tuple(comments.get("input", ())) if ours else ()
 
 
 def _observe(reader: NftReader) -> Ruleset | None:

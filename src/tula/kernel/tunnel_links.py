@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from tula.dataplane.nft.tunnel_devices import GROUP, LEAVING, TunnelDevice
+from tula.dataplane.nft.tunnel_devices import GROUP, LEAVING, SYNC_DEVICE, TunnelDevice
 from tula.model.config import IPAddress
 
 _INHERIT_TOS = 1
@@ -107,6 +107,7 @@ def _vxlan(link: Any, read: Any) -> TunnelDevice:
     local = read("local") or read("local6")
     anywhere: tuple[IPAddress, ...] = (IPv4Address(0), IPv6Address(0))
     choices = (ip_address(local),) if local else anywhere
+    name = link.get_attr("IFLA_IFNAME")
     devices = [
         TunnelDevice(
             kind="vxlan",
@@ -118,9 +119,9 @@ def _vxlan(link: Any, read: Any) -> TunnelDevice:
             vni=read("id") or 0,
             port=read("port") or 0,
             index=link["index"],
+            called=name if name == SYNC_DEVICE else "",
         )
         for choice in choices
     ]
     # The kernel does not report the family of a device without an address; its name shows it.
-    name = link.get_attr("IFLA_IFNAME")
     return next((device for device in devices if device.name == name), devices[0])

@@ -17,6 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import AsyncGenericNetlinkSocket, GenericNetlinkSocket
 
 from tula.dataplane.nft.tunnel_devices import (
+    ANY_MAC,
     LEAVING,
     TunnelDevice,
     Tunnels,
@@ -225,8 +226,10 @@ def _remove(netlink: Any, names: Iterable[str]) -> None:
 
 def _peer(netlink: Any, verb: str, peer: VxlanPeer, indices: _Indices) -> None:
     with _step(f"{verb} the peer {peer.remote} on {peer.device}", verb):
+        # Several remotes of one MAC: the first copy would be replaced by the next.
+        again = verb == "replace" and peer.mac == ANY_MAC
         netlink.fdb(
-            verb,
+            "append" if again else verb,
             ifindex=indices[peer.device],
             lladdr=peer.mac,
             dst=str(peer.remote),

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tula.dataplane.nft.codec import decode_element, encode_element, encode_key
+from tula.dataplane.nft.definition import key_length
 from tula.dataplane.nft.ruleset import Key, Kind, Value
 
 WRITTEN = [kind for kind in Kind if not kind.dynamic]
 NUMBERS = st.integers(0, 0xFFFFFFFF)
+MACS = st.integers(0, (1 << 48) - 1)
 PORTS = st.integers(0, 0xFFFF)
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-.", min_size=1, max_size=63)
 
@@ -19,6 +21,12 @@ NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-.", min_size=1, max_size=6
 def elements(draw: st.DrawFn) -> tuple[Kind, Key, Value]:
     """An element of any kind that Tula writes."""
     kind = draw(st.sampled_from(WRITTEN))
+    if kind is Kind.SENT_AS:
+        return kind, draw(NUMBERS), draw(MACS)
+    if kind is Kind.LEARNED_AS:
+        return kind, draw(MACS), draw(NUMBERS)
+    if kind is Kind.HASH_CHOICE:
+        return kind, draw(NUMBERS), draw(NUMBERS)
     if kind.is_set:
         return kind, draw(NUMBERS), None
     width = 4 if kind.endswith("4") else 16
@@ -43,7 +51,9 @@ def test_what_is_encoded_is_decoded(element: tuple[Kind, Key, Value]) -> None:
     raw = encode_element(kind, key, value)
     assert decode_element(kind, raw) == (key, value)
     assert (raw.key, raw.key_end) == encode_key(kind, key)
-    assert len(raw.key) % 4 == 0  # fields of a concatenation are padded
+    # Fields of a concatenation are padded.
+    assert len(raw.key) == (6 if kind is Kind.LEARNED_AS else key_length(kind))
+    assert len(raw.key) % 4 == 0 or kind is Kind.LEARNED_AS
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind.dynamic])

@@ -16,7 +16,7 @@ from tula.dataplane.nft.build import build_ruleset
 from tula.dataplane.nft.number import number_state
 from tula.dataplane.nft.ruleset import Kind
 from tula.engine.store import Store
-from tula.kernel.nft_data_path import NftReceipt
+from tula.kernel.nft_values import NftReceipt
 from tula.kernel.nftables import next_generation
 from tula.model.config import (
     Config,

@@ -30,6 +30,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from tula.dataplane.nft.flow_maps import FlowMaps
 from tula.dataplane.nft.ids import backend_id
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.packet_fields import (
@@ -52,12 +53,17 @@ from tula.dataplane.nft.schema import schema_counter
 from tula.dataplane.nft.service_chains import ServiceChains
 from tula.dataplane.nft.shared_chains import (
     COUNTERS,
-    FlowMaps,
     hot_rule,
     inner_lookups,
     no_backend_counter,
     shared_chains,
 )
+from tula.dataplane.nft.shared_flows import (
+    SHARING_COUNTERS,
+    plan_sharing_maps,
+    receiving_chain,
+)
+from tula.dataplane.nft.tunnel_devices import SYNC_DEVICE
 from tula.model.config import Protocol
 from tula.model.desired import NewFlows
 
@@ -119,6 +125,9 @@ def build_ruleset(state: NumberedState, present: Collection[str] = ()) -> BuiltR
     builder.add_ingress()
     builder.add_probes()
     counters = COUNTERS | {schema_counter()}
+    if builder.sharing is not None:
+        builder.chains[ingress_chain(SYNC_DEVICE)] = receiving_chain(builder.sharing, builder.flows)
+        counters |= SHARING_COUNTERS
     counters |= {no_backend_counter(service.name) for service in state.services}
     ruleset = Ruleset(builder.maps, builder.chains, counters)
     maps = builder.scheduler_maps
@@ -172,6 +181,7 @@ class _Builder:
         self.scheduler_maps = SchedulerMaps(state)
         self.maps |= self.scheduler_maps.maps()
         self.accepting = self._add_accepting() if state.connections.enabled else None
+        self.sharing = plan_sharing_maps(state, self._add_map)
 
     def _add_map(self, kind: Kind, elements: Elements) -> MapName:
         sized = kind not in _UNSIZED
@@ -343,6 +353,7 @@ class _Builder:
             closed=closed,
             try_learn=any(service.choice is not NewFlows.HASH for service in services),
             accepting=self.accepting,
+            sharing=self.sharing,
         )
 
     def _one_device(self, forward: str, name: str) -> Rule:

@@ -62,11 +62,15 @@ _TYPES = {
     Kind.PROBE_NEXTHOP6: "type mark : ipv6_addr",
     Kind.PROBE_DEVICE4: "type mark : iface_index",
     Kind.PROBE_DEVICE6: "type mark : iface_index",
+    Kind.SENT_AS: "type mark : ether_addr",
+    Kind.LEARNED_AS: "type ether_addr : mark",
+    Kind.HASH_CHOICE: "type mark : classid",
+    Kind.AS_HASHED: "typeof meta mark . meta priority",
 }
 _NEXTHOPS = (Kind.NEXTHOP4, Kind.NEXTHOP6, Kind.PROBE_NEXTHOP4, Kind.PROBE_NEXTHOP6)
 _NUMBERS = (
     *(Kind.DEVICE4, Kind.DEVICE6, Kind.LARGE_DEVICE4),
-    *(Kind.PROBE_BACKEND, Kind.PROBE_DEVICE4, Kind.PROBE_DEVICE6),
+    *(Kind.PROBE_BACKEND, Kind.PROBE_DEVICE4, Kind.PROBE_DEVICE6, Kind.HASH_CHOICE),
 )
 _RANGES = (
     *(Kind.SERVICE_RANGE4, Kind.ICMP_SERVICE_RANGE4),
@@ -112,13 +116,21 @@ def element_text(kind: Kind, key: Key, value: Value, count: Count | None = None)
         counter = f" counter packets {count.packets} bytes {count.bytes}" if count else ""
         comment = f' comment "{owner}"' if owner else ""
         return f"{text}{counter}{comment} : {_address(address)}"
+    if kind is Kind.SENT_AS and isinstance(value, int):
+        return f"{text} : {_mac_text(value)}"
     return f"{text} : goto {value}" if isinstance(value, str) else f"{text} : {value}"
 
 
 def key_text(kind: Kind, key: Key) -> str:
     """An element's key, as ``delete element`` takes it."""
     if isinstance(key, int):
-        return str(key) if kind.numbered else f"{key:#x}"
+        match kind:
+            case Kind.AS_HASHED:
+                return f"{key:#x} . {key:#x}"
+            case Kind.LEARNED_AS:
+                return _mac_text(key)
+            case _:
+                return str(key) if kind.numbered else f"{key:#x}"
     # The inner fields of an ICMP error have no type: nft takes numbers for them.
     icmp = kind.startswith("icmp")
     fields = ["0x" + key[0].hex() if icmp else _address(key[0]), str(key[1])]
@@ -135,6 +147,15 @@ def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
     """
     if len(raw.key) != key_length(kind) or (raw.key_end and kind not in _RANGES):
         raise ValueError(f"{kind}: no key of Tula's")  # such as "*", which has none
+    match kind:
+        case Kind.AS_HASHED:
+            if raw.key[:4] != raw.key[4:]:
+                raise ValueError(f"{kind}: no backend beside itself")
+            return _native(raw.key[:4]), None
+        case Kind.SENT_AS:
+            return _native(raw.key), int.from_bytes(_bytes(raw.data), "big")
+        case Kind.LEARNED_AS:
+            return int.from_bytes(raw.key, "big"), _native(_bytes(raw.data))
     if kind.is_set:
         return _native(raw.key), None
     if kind.numbered or kind in _NUMBERS:
@@ -163,7 +184,8 @@ def encode_element(kind: Kind, key: Key, value: Value) -> RawElement:
         case None:
             return RawElement(first, b"")
         case int():
-            return RawElement(first, value.to_bytes(4, sys.byteorder))
+            data = value.to_bytes(*((6, "big") if kind is Kind.SENT_AS else (4, sys.byteorder)))
+            return RawElement(first, data)
         case str():
             return RawElement(first, value, last)
         case (hop, owner):
@@ -175,7 +197,10 @@ def encode_key(kind: Kind, key: Key) -> tuple[bytes, bytes]:
     if kind.dynamic:
         raise ValueError(f"{kind}: packets fill it")
     if isinstance(key, int):
-        return key.to_bytes(4, sys.byteorder), b""
+        if kind is Kind.LEARNED_AS:
+            return key.to_bytes(6, "big"), b""
+        number = key.to_bytes(4, sys.byteorder)
+        return number * 2 if kind is Kind.AS_HASHED else number, b""
     fields = key[0] + bytes((key[1], 0, 0, 0))
     if len(key) == 2:
         return fields, b""
@@ -185,6 +210,10 @@ def encode_key(kind: Kind, key: Key) -> tuple[bytes, bytes]:
 
 def _address(packed: bytes) -> str:
     return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
+
+
+def _mac_text(mac: int) -> str:
+    return mac.to_bytes(6, "big").hex(":")
 
 
 def _native(data: bytes) -> int:

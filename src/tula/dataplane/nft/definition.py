@@ -18,12 +18,13 @@ COMPARED = INTERVAL | MAP | TIMEOUT | EVAL | OBJECT
 
 _TYPE_BITS = 6
 _INTEGER, _IPV4, _IPV6, _PROTOCOL, _PORT, _MARK, _DEVICE, _CLASS = 4, 7, 8, 12, 13, 19, 20, 23
+_MAC = 9
 """TYPE_* of nft (include/datatype.h): the kernel keeps them for whoever lists the map."""
 _VERDICT = 0xFFFFFF00
 """NFT_DATA_VERDICT."""
 _VERDICT_LENGTH = 16
 _LENGTHS = {_INTEGER: 4, _IPV4: 4, _IPV6: 16, _PROTOCOL: 4, _PORT: 4, _MARK: 4, _DEVICE: 4}
-_LENGTHS[_CLASS] = 4
+_LENGTHS |= {_CLASS: 4, _MAC: 6}
 
 _DEVICES = (Kind.DEVICE4, Kind.DEVICE6, Kind.LARGE_DEVICE4, Kind.PROBE_DEVICE4, Kind.PROBE_DEVICE6)
 _HOPS4, _HOPS6 = (Kind.NEXTHOP4, Kind.PROBE_NEXTHOP4), (Kind.NEXTHOP6, Kind.PROBE_NEXTHOP6)
@@ -93,7 +94,7 @@ def definition(name: MapName) -> Definition:
 
 @lru_cache
 def key_length(kind: Kind) -> int:
-    """The bytes of a key; each field is padded to a multiple of 4."""
+    """The bytes of a key; each field of several is padded to a multiple of 4."""
     if kind.startswith("icmp") and kind.endswith("6"):  # a field without a name of 16 bytes
         return 12 + sum(_LENGTHS[each] for each in _key_types(kind))
     return sum(_LENGTHS[each] for each in _key_types(kind))
@@ -127,6 +128,10 @@ def _key_types(kind: Kind) -> tuple[int, ...]:
             return (_INTEGER,)
         case Kind.PROBE_BACKEND:
             return (_CLASS,)
+        case Kind.AS_HASHED:
+            return _MARK, _CLASS
+        case Kind.LEARNED_AS:
+            return (_MAC,)
         case _:
             return (_MARK,)
 
@@ -136,11 +141,13 @@ def _data_type(kind: Kind) -> int:
         return 0
     if kind in _DEVICES:
         return _DEVICE
+    if kind in (Kind.SENT_AS, Kind.HASH_CHOICE):
+        return _MAC if kind is Kind.SENT_AS else _CLASS
     if kind in _HOPS4:
         return _IPV4
     if kind in _HOPS6:
         return _IPV6
-    if kind.dynamic or kind in (Kind.SLOTS, Kind.WRR, Kind.PROBE_BACKEND):
+    if kind.dynamic or kind in (Kind.SLOTS, Kind.WRR, Kind.PROBE_BACKEND, Kind.LEARNED_AS):
         return _MARK
     return _VERDICT
 

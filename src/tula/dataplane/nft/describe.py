@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from tula.dataplane.nft.ruleset import FAMILY, TABLE
 from tula.dataplane.nft.transaction import (
+    ADMISSION,
     AddChain,
     AddCounter,
     AddElements,
     AddMap,
     AddRules,
     AddTable,
+    Admit,
+    AdmitNobody,
     DeleteChain,
     DeleteCounter,
     DeleteElements,
@@ -50,6 +53,10 @@ def describe_transaction(transaction: Transaction) -> Iterator[ChangeStep]:
                 entry_of("table", f"{FAMILY} {TABLE}", "add")
             case WakeTable():
                 entry_of("table", f"{FAMILY} {TABLE}", "change").detail = "no longer dormant"
+            case Admit(rules):
+                entry_of("table", f"inet {ADMISSION}", "add").detail = _many(len(rules), "rule")
+            case AdmitNobody():
+                entry_of("table", f"inet {ADMISSION}", "remove")
             case DeleteTable():
                 entry_of("table", f"{FAMILY} {TABLE}", "remove")
             case AddCounter(name):

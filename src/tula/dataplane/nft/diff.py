@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset
 from tula.dataplane.nft.schema import readable_kind
+from tula.dataplane.nft.shared_flows import admission_rules
 from tula.dataplane.nft.transaction import (
     AddChain,
     AddCounter,
@@ -18,6 +19,8 @@ from tula.dataplane.nft.transaction import (
     AddMap,
     AddRules,
     AddTable,
+    Admit,
+    AdmitNobody,
     DeleteChain,
     DeleteCounter,
     DeleteElements,
@@ -30,6 +33,7 @@ from tula.dataplane.nft.transaction import (
     Transaction,
     WakeTable,
 )
+from tula.model.desired import SharedWith
 from tula.model.stats import Count
 
 Counts = Mapping[str, Mapping[Key, Count]]
@@ -104,6 +108,14 @@ def diff_rulesets(
     steps += [DeleteCounter(name) for name in sorted(old.counters - want.counters)]
     steps += [DeleteObject(*each) for each in sorted(old.foreign.objects)]
     return tuple(steps)
+
+
+def diff_admission(have: tuple[str, ...] | None, shared: SharedWith | None) -> Transaction:
+    """The same for the table ADMISSION; ``have`` are the digests of its rules."""
+    if shared is None:
+        return () if have is None else (AdmitNobody(),)
+    rules = admission_rules(shared)
+    return () if have == tuple(rule.digest for rule in rules) else (Admit(rules),)
 
 
 def _place(chain: Chain) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from tula.dataplane.nft.ids import Ids, backend_id, split_id
 from tula.dataplane.nft.lookup3 import slot_of
 from tula.dataplane.nft.numbered import NumberedService
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Ruleset, Value
+from tula.dataplane.nft.tunnel_devices import SYNC_DEVICE
 from tula.dataplane.port import Followed
 from tula.model.desired import NewFlows
 from tula.model.flow import Flow, FlowEntry
@@ -34,7 +35,7 @@ def follow_flow(
     if found.foreign.dormant:
         return Followed(None, None, f"Tula's table in the kernel is dormant: {HOST}")
     wanted = built.ruleset.chains
-    ingress = {name: chain for name, chain in wanted.items() if chain.device}
+    ingress = {n: chain for n, chain in wanted.items() if chain.device not in ("", SYNC_DEVICE)}
     deaf = [c.device for n, c in ingress.items() if not _is_attached(found.chains.get(n), c)]
     if len(deaf) == len(ingress):
         return Followed(None, None, f"Tula has no rules at {', '.join(deaf)}: {HOST}")

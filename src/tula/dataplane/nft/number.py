@@ -69,6 +69,7 @@ def number_state(state: DesiredState, ids: Ids) -> NumberedState:
             for name in state.interfaces
             if name in state.links and not state.links[name].ethernet
         ),
+        shared_with=state.shared_with,
     )
 
 
@@ -81,6 +82,7 @@ def only_weights_moved(old: DesiredState, new: DesiredState) -> bool:
         and old.tunnels is new.tunnels
         and old.seed == new.seed
         and old.marks is new.marks
+        and old.shared_with == new.shared_with
         and len(old.services) == len(new.services)
         and all(
             had is service or _same_but_weights(had, service)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tula.dataplane.nft.tunnel_devices import Tunnels
 from tula.model.config import Connections, IPAddress, PortRange, Protocol
-from tula.model.desired import NewFlows, SlotTable
+from tula.model.desired import NewFlows, SharedWith, SlotTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +113,4 @@ class NumberedState:
     """IPv4 packets of more bytes than this go over ``NumberedHop.big``."""
     headerless: frozenset[str] = frozenset()
     """Those of ``interfaces`` whose packets come without an Ethernet header."""
+    shared_with: SharedWith | None = None

@@ -88,11 +88,19 @@ class Kind(StrEnum):
     PROBE_DEVICE4 = "probe_device4"
     """backend id: index of the interface to that next hop"""
     PROBE_DEVICE6 = "probe_device6"
+    SENT_AS = "sent_as"
+    """backend id: the source MAC that tells other balancers of it"""
+    LEARNED_AS = "learned_as"
+    """that MAC: backend id"""
+    HASH_CHOICE = "hash_choice"
+    """backend id as a mark: backend id as a packet's priority; see PROBE_BACKEND"""
+    AS_HASHED = "as_hashed"
+    """a set: every backend id beside itself, as a mark and as a priority; the key is the id"""
 
     @property
     def is_set(self) -> bool:
         """Whether it is a set: keys without values."""
-        return self in (Kind.ACCEPTS_NEW_FLOWS, Kind.HAS_LARGE_DEVICE4)
+        return self in (Kind.ACCEPTS_NEW_FLOWS, Kind.HAS_LARGE_DEVICE4, Kind.AS_HASHED)
 
     @property
     def counts(self) -> bool:

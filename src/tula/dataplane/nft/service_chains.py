@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from tula.dataplane.nft.flow_maps import FlowMaps
 from tula.dataplane.nft.ids import BACKEND_BITS
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.packet_fields import CLIENT, CLIENT_PORT, INNER, PLAIN_HEADER
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
-from tula.dataplane.nft.shared_chains import FlowMaps, drop_of, lookup_jumps
+from tula.dataplane.nft.shared_chains import drop_of, lookup_jumps
+from tula.dataplane.nft.shared_flows import RESET
 from tula.model.config import Protocol
 from tula.model.desired import NewFlows
 
@@ -48,6 +50,10 @@ class ServiceChains:
             return {name: Chain((*rules, drop_of(service.name)))}
         port = "" if service.by_client else f" . {CLIENT_PORT}"
         choose = self._by_hash(service, f"{CLIENT[self.version]}{port}")
+        sharing = self.flows.sharing
+        if sharing is not None and not sharing.all_flows:
+            # What the hash gives is asked first: a flow that has another backend is an exception.
+            rules = [Rule.of(f"{choose}{sharing.note_choice()}"), *rules, Rule.of(RESET)]
         if service.choice is not NewFlows.HASH and self.flows.tables is not None:
             # New flows only: all other packets have an entry, or go by hash.
             scheduled = self._by_scheduler(service)

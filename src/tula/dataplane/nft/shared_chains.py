@@ -11,8 +11,20 @@ what it finds there at once. Each entry lives that much longer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tula.dataplane.nft.flow_maps import (
+    CLOSING,
+    TABLE_FULL,
+    UNMARK,
+    FlowMaps,
+    closed_entry,
+    forget,
+    forget_closed,
+    refresh,
+    refresh_hot,
+    seconds,
+    stale_rule,
+    then_forward,
+)
 from tula.dataplane.nft.packet_fields import (
     FIRST_FRAGMENT,
     FLOW_KEY,
@@ -27,22 +39,17 @@ from tula.dataplane.nft.packet_fields import (
     unfragmented,
 )
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
-from tula.model.config import Connections, Protocol
+from tula.dataplane.nft.shared_flows import RESET
+from tula.dataplane.nft.sharing_chains import learn_chains, tell_chains
+from tula.model.config import Protocol
 from tula.model.stats import NO_BACKEND
 
-TABLE_FULL = "table_full"
-"""New flows, and fragmented datagrams, that found their table full; flows then go by hash."""
 FRAGMENTS = "fragments"
 """Later fragments that followed the first one of their datagram."""
 ICMP_STEERED = "icmp_steered"
 """ICMP errors that went to the backend of the flow inside."""
 COUNTERS = frozenset({NO_BACKEND, TABLE_FULL, FRAGMENTS, ICMP_STEERED})
 
-CLOSING = 60
-"""Seconds that a connection is kept after its client's FIN or RST, from its last packet on: long
-enough for the answer to a client that has sent all it had to send."""
-HOT = 60
-"""Seconds that a flow stays hot, but at most a quarter of its entry's lifetime."""
 FRAGMENT_LIFE = 30
 """Seconds that later fragments find their backend, as long as Linux reassembles (ipfrag_time)."""
 
@@ -66,26 +73,6 @@ def drop_of(service: str) -> Rule:
     return Rule.of(f"counter name {no_backend_counter(service)} drop")
 
 
-@dataclass(frozen=True, slots=True)
-class FlowMaps:
-    """The maps of one IP version that packets fill; flow tables are None when turned off."""
-
-    version: int
-    settings: Connections
-    forward: Rule
-    fragments: MapName
-    tables: dict[Protocol, MapName] | None
-    hot: dict[Protocol, MapName]
-    closed: MapName | None
-    accepting: MapName | None
-    try_learn: bool
-    """Whether some service chooses for new flows otherwise than by hash."""
-
-    def name(self, part: str) -> str:
-        """The chain of this IP version with that name."""
-        return f"{part}{self.version}"
-
-
 def shared_chains(flows: FlowMaps, by_port: MapName | None) -> dict[str, Chain]:
     """All of them, by name; ``by_port`` is the dispatch by single ports, if there is one."""
     chains = {
@@ -107,16 +94,13 @@ def shared_chains(flows: FlowMaps, by_port: MapName | None) -> dict[str, Chain]:
             flows.name("learn_tcp"): Chain(_learn(flows, Protocol.TCP)),
             flows.name("learn_udp"): Chain(_learn(flows, Protocol.UDP)),
             flows.name("hit_closed"): Chain(_hit_closed(flows)),
-            flows.name("try_forward_icmp"): Chain(
-                (_counted(flows, ICMP_STEERED), Rule.of(_UNMARK))
-            ),
+            flows.name("try_forward_icmp"): Chain((_counted(flows, ICMP_STEERED), Rule.of(UNMARK))),
         }
         if flows.try_learn:
             chains[flows.name("try_learn")] = Chain(_try_learn(flows))
+        if flows.sharing is not None:
+            chains |= tell_chains(flows, flows.sharing) | learn_chains(flows, flows.sharing)
     return chains
-
-
-_UNMARK = "meta mark set 0"
 
 
 def hot_rule(flows: FlowMaps, protocol: Protocol, guard: str) -> Rule:
@@ -129,7 +113,7 @@ def hot_rule(flows: FlowMaps, protocol: Protocol, guard: str) -> Rule:
     no_flags = "@th,104,8 & 0x07 == 0 " if protocol is Protocol.TCP else ""
     match = f"{unfragmented(flows.version, protocol.number)}{guard}{no_flags}"
     key = HOT_KEY[flows.version]
-    return _then_forward(flows, f"{match}meta mark set {key} map @{flows.hot[protocol]}")
+    return then_forward(flows, f"{match}meta mark set {key} map @{flows.hot[protocol]}")
 
 
 def lookup_jumps(flows: FlowMaps, protocols: tuple[Protocol, ...]) -> list[Rule]:
@@ -160,63 +144,27 @@ def inner_lookups(flows: FlowMaps) -> list[Rule]:
     ]
 
 
-def seconds(value: float) -> str:
-    """A time as nft takes it, in whole milliseconds."""
-    return f"{max(1, round(value * 1000))}ms"
-
-
 def _counted(flows: FlowMaps, counter: str) -> Rule:
     return Rule(flows.forward.digest + counter, f"counter name {counter} {flows.forward.text}")
 
 
-def _refresh(flows: FlowMaps, protocol: Protocol, life: float) -> str:
-    """Keeps a flow for that many seconds from now. An existing entry keeps its backend."""
-    assert flows.tables is not None
-    key = FLOW_KEY[flows.version]
-    return f"update @{flows.tables[protocol]} {{ {key} timeout {seconds(life)} : meta mark }}"
-
-
-def _refresh_hot(flows: FlowMaps, protocol: Protocol, life: float) -> str:
-    """Keeps a flow that many seconds from its last packet, and makes it hot."""
-    hot = min(HOT, life / 4)
-    entry = f"{{ {HOT_KEY[flows.version]} timeout {seconds(hot)} : meta mark }}"
-    return f"{_refresh(flows, protocol, life + hot)} add @{flows.hot[protocol]} {entry}"
-
-
-def _forget(flows: FlowMaps, protocol: Protocol) -> str:
-    assert flows.tables is not None
-    hot = f"delete @{flows.hot[protocol]} {{ {HOT_KEY[flows.version]} : meta mark }}"
-    key = FLOW_KEY[flows.version]
-    return f"{hot} delete @{flows.tables[protocol]} {{ {key} : meta mark }}"
-
-
-def _closed_entry(flows: FlowMaps) -> str:
-    return f"{{ {FLOW_KEY[flows.version]} timeout {seconds(CLOSING)} : meta mark }}"
-
-
-def _forget_closed(flows: FlowMaps) -> str:
-    return f"delete @{flows.closed} {{ {FLOW_KEY[flows.version]} : meta mark }}"
-
-
-def _then_forward(flows: FlowMaps, text: str) -> Rule:
-    return Rule(
-        Rule.of(text, flows.forward.digest).digest,
-        f"{text} {flows.forward.text}",
-    )
-
-
-def _stale(flows: FlowMaps, protocol: Protocol) -> Rule:
-    """Only reached when the backend has left: forget the flow, and choose another backend."""
-    return Rule.of(f"{_forget(flows, protocol)} {_UNMARK}")
-
-
 def _hit(flows: FlowMaps, protocol: Protocol, life: float) -> tuple[Rule, ...]:
+    refresh = refresh_hot(flows, protocol, life)
+    # Where the rules end that are only reached when the hot table is full, or the backend has left.
+    ends = (flows.forward, stale_rule(flows, protocol))
+    if flows.sharing is None:
+        return (_if_first_fragment(flows), then_forward(flows, refresh), *ends)
+    # Others are told once for each time that the flow gets hot, and not while that table is full.
+    tell = f"{refresh} goto {flows.name(f'told_{protocol}')}"
+    if flows.sharing.all_flows:
+        return (_if_first_fragment(flows), Rule.of(tell), *ends)
+    known = flows.sharing.as_hashed_match()
     return (
         _if_first_fragment(flows),
-        _then_forward(flows, _refresh_hot(flows, protocol, life)),
-        # Only reached when the hot table is full, or the backend has left.
-        flows.forward,
-        _stale(flows, protocol),
+        then_forward(flows, f"{known}{refresh} {RESET}"),
+        Rule.of(f"{flows.sharing.exception_match()}{RESET} {tell}"),
+        Rule.of(RESET),
+        *ends,
     )
 
 
@@ -231,20 +179,27 @@ def _control_tcp(flows: FlowMaps) -> tuple[Rule, ...]:
     # The client's ACK of the last FIN looks like any other and would keep a closed connection for
     # as long as an open one. So the flow moves to a table of its own, where an ACK keeps it for a
     # short time only.
-    move = f"add @{flows.closed} {_closed_entry(flows)} {_forget(flows, Protocol.TCP)}"
+    move = f"add @{flows.closed} {closed_entry(flows)} {forget(flows, Protocol.TCP)}"
+    tell: tuple[Rule, ...] = ()
+    if flows.sharing is not None:
+        match = flows.sharing.exception_match()
+        tell = (Rule.of(f"{ends} {match}jump {flows.name('tell')}"),)
+        if match:
+            tell += (Rule.of(RESET),)
     return (
         _if_first_fragment(flows),
+        *tell,
         # The client reuses its port, and the backend accepts no new flows: choose another one.
         Rule.of(
             f"tcp flags & (fin|syn|rst|ack) == syn meta mark != @{flows.accepting} "
-            f"{_forget(flows, Protocol.TCP)} {_UNMARK} return"
+            f"{forget(flows, Protocol.TCP)} {UNMARK} return"
         ),
-        _then_forward(flows, f"{ends} {_forget_closed(flows)} {move}"),
+        then_forward(flows, f"{ends} {forget_closed(flows)} {move}"),
         # Only reached when the table of closed connections is full.
-        _then_forward(flows, f"{ends} {_refresh(flows, Protocol.TCP, CLOSING)}"),
+        then_forward(flows, f"{ends} {refresh(flows, Protocol.TCP, CLOSING)}"),
         flows.forward,
-        Rule.of(_forget_closed(flows)),
-        _stale(flows, Protocol.TCP),
+        Rule.of(forget_closed(flows)),
+        stale_rule(flows, Protocol.TCP),
     )
 
 
@@ -252,8 +207,8 @@ def _hit_closed(flows: FlowMaps) -> tuple[Rule, ...]:
     """The last packets of a connection, and the ACKs of a client that only receives."""
     return (
         _if_first_fragment(flows),
-        _then_forward(flows, f"update @{flows.closed} {_closed_entry(flows)}"),
-        Rule.of(_forget_closed(flows)),
+        then_forward(flows, f"update @{flows.closed} {closed_entry(flows)}"),
+        Rule.of(forget_closed(flows)),
     )
 
 
@@ -329,7 +284,10 @@ def _add(flows: FlowMaps, protocol: Protocol, flags: str = "") -> Rule:
     # Adding would not change the backend of an existing entry. But a flow only comes here when it
     # has no entry, or its entry was deleted.
     entry = f"{{ {FLOW_KEY[flows.version]} timeout {seconds(life)} : meta mark }}"
-    return Rule.of(f"{match}add @{table} {entry} goto {flows.name('forward')}")
+    tell = flows.sharing is not None and flows.sharing.all_flows
+    return Rule.of(
+        f"{match}add @{table} {entry} goto {flows.name('tell_new' if tell else 'forward')}"
+    )
 
 
 def _try_learn(flows: FlowMaps) -> tuple[Rule, ...]:

@@ -12,6 +12,9 @@ from tula.model.stats import Count
 PRIORITY = -500
 """Before everything else at ingress that uses the common priorities (nf_tables.h: -200, ...)."""
 
+ADMISSION = "tula_sync"
+"""A table of its own, in the family inet: whose clones are taken, by their outer source address."""
+
 _AT_ONCE = 20000
 """Elements in a command: nft names the whole line in an error, so lines are kept bounded."""
 
@@ -102,6 +105,18 @@ class AddRules:
     rules: tuple[Rule, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The table ADMISSION gets these rules and no others."""
+
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitNobody:
+    """The table ADMISSION goes."""
+
+
 Step = (
     AddTable
     | WakeTable
@@ -118,6 +133,8 @@ Step = (
     | FlushChain
     | DeleteChain
     | AddRules
+    | Admit
+    | AdmitNobody
 )
 Transaction = tuple[Step, ...]
 
@@ -194,3 +211,14 @@ def _render(step: Step) -> Iterator[str]:
         case AddRules(chain, rules):
             for rule in rules:
                 yield f'add rule {where} {chain} {rule.text} comment "{rule.digest}"'
+        case Admit(rules):
+            hook = f"{{ type filter hook input priority {PRIORITY}; policy accept; }}"
+            # Made anew, whatever stands there.
+            yield f"add table inet {ADMISSION}"
+            yield f"delete table inet {ADMISSION}"
+            yield f"add table inet {ADMISSION}"
+            yield f"add chain inet {ADMISSION} input {hook}"
+            for rule in rules:
+                yield f'add rule inet {ADMISSION} input {rule.text} comment "{rule.digest}"'
+        case AdmitNobody():
+            yield f"delete table inet {ADMISSION}"

@@ -18,6 +18,12 @@ LEAVING = GROUP + 1
 """The group of those that are about to go: the kernel removes a group in one go, where devices one
 by one each wait for all packets under way (unregister_netdevice_many, dev.c)."""
 
+SYNC_DEVICE = "tula-sync"
+"""The device by which balancers tell each other of flows; its own name, as people look for it."""
+
+ANY_MAC = "00:00:00:00:00:00"
+"""VXLAN's entry for the destinations that it does not know: each of its ends gets a copy."""
+
 _INDICES = 1 << 30
 """Devices get interface indices from here on: far above those that the kernel gives."""
 
@@ -43,6 +49,8 @@ class TunnelDevice:
     vni: int = 0
     port: int = 0
     index: int = field(default=0, compare=False)
+    called: str = field(default="", compare=False, repr=False)
+    """A name that does not come from what it is."""
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -55,6 +63,8 @@ class TunnelDevice:
     @cached_property
     def name(self) -> str:
         """An interface name of 15 characters, from all that it is."""
+        if self.called:
+            return self.called
         text = repr(replace(self, index=0)).encode()
         digest = b32encode(blake2b(text, digest_size=7).digest()).decode().lower()
         return f"tula{digest[:11]}"

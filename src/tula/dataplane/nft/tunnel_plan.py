@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from tula.dataplane.nft.ids import Ids
+from tula.dataplane.nft.shared_flows import sync_device
 from tula.dataplane.nft.tunnel_devices import TunnelDevice, Tunnels, VxlanNeighbour, VxlanPeer
 from tula.model.config import IPAddress, Tunnel, TunnelSettings
 from tula.model.desired import DesiredBackend, DesiredState, TunnelEndpoints
@@ -113,6 +114,10 @@ def plan_tunnels(state: DesiredState, ids: Ids) -> TunnelPlan:
                 )
                 for version in versions[pair]
             }
+    if state.shared_with is not None:
+        sync, others = sync_device(state.shared_with)
+        numbered.take(sync)
+        peers |= others
     tunnels = Tunnels(numbered.devices, frozenset(peers), frozenset(neighbours))
     return TunnelPlan(found, tunnels)
 
