@@ -22,6 +22,7 @@ from tula.engine.balancer import Balancer
 from tula.engine.control import ApplyOutcome, DaemonFacts
 from tula.engine.follow import trace_now
 from tula.engine.kernel_state import KernelState
+from tula.engine.peer_view import flow_counts
 from tula.engine.rates import RateMeter, Rates
 from tula.engine.reader import Adapters, Reader
 from tula.engine.statistics import (
@@ -355,6 +356,7 @@ class Answers:
             configuration_accepted=facts.accepted_at,
             configuration_refused=facts.refused is not None or bool(facts.deferred),
             configuration_differs=facts.differs_since is not None,
+            balancers=replace(facts.balancers, flows=flow_counts(stats.counters)),
         )
 
 

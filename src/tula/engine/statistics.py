@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tula.engine.peer_facts import BalancerFacts
 from tula.model.health import State
 from tula.model.stats import Count, TableUse
 
@@ -116,3 +117,5 @@ class Statistics:
     """the file was refused or cannot be read, and an older configuration runs"""
     configuration_differs: bool = False
     """the file holds another configuration than the one that runs"""
+    balancers: BalancerFacts = field(default_factory=BalancerFacts)
+    """this balancer among those of its configuration"""

@@ -16,13 +16,16 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from tula.engine.statistics import CycleOutcome, Statistics
+from tula.metrics.peers import peer_metrics
 from tula.model.health import State
-from tula.model.stats import NO_BACKEND, TOO_LARGE
+from tula.model.stats import FLOWS_LEARNED, FLOWS_SENT, NO_BACKEND, TOO_LARGE
 from tula.version import __version__
 
 DROPS = frozenset({NO_BACKEND, TOO_LARGE})
 """The counters of packets that are dropped; the others count packets by an unusual path."""
 
+_FLOWS = frozenset({FLOWS_LEARNED, FLOWS_SENT})
+"""Those have families of their own."""
 _SERVICE, _BACKEND = ["service"], ["service", "backend"]
 
 
@@ -41,6 +44,7 @@ class StatisticsCollector(Collector):
         yield from self._cycles()
         yield from self._data_path()
         yield from self._configuration()
+        yield from peer_metrics(self._statistics.balancers)
 
     def _services(self) -> Iterator[Metric]:
         packets = CounterMetricFamily(
@@ -179,6 +183,8 @@ class StatisticsCollector(Collector):
             "tula_path_packets", "Packets that took an unusual path.", labels=["path"]
         )
         for name, count in sorted(self._statistics.named.items()):
+            if name in _FLOWS:
+                continue
             family = dropped if name in DROPS else passed
             family.add_metric([name], count.packets)
         entries = GaugeMetricFamily(
