@@ -122,23 +122,29 @@ def test_peers_see_what_differs_and_who_is_gone(two: Pair, tmp_path: Path) -> No
 
     # Another configuration: not by a comment, nor by what belongs to one machine.
     own = two.file("own.yaml")
-    own.write_text("# mine\n" + own.read_text() + "metrics: {listen: '127.0.0.1:9420'}\n")
+    metrics = "metrics: {listen: '127.0.0.1:9420'}\n"
+    own.write_text("# mine\n" + own.read_text() + metrics)
     two.tula(1, "apply", "-f", own)
     two.tula(2, "drain", "web/backend-1")
     two.wait_for(configuration_equal=True, overrides_equal=False)
     assert two.peer_of(1)["digest"] != two.peer_of(2)["digest"]
-    two.tula(1, "apply", "-f", two.file("other.yaml", scheduler="rr"))
+    other = two.file("other.yaml", scheduler="rr")
+    other.write_text(other.read_text() + metrics)
+    two.tula(1, "apply", "-f", other)
     two.wait_for(configuration_equal=False, overrides_equal=False)
     differ = ["configurations-differ", "overrides-differ"]
     wait_until(lambda: [sorted(two.told(n)) for n in (1, 2)] == [differ, differ], WITHIN)
     for number in (1, 2):
         shown = two.tula(number, "status", "--check", check=False)
         assert shown.returncode == 1
-        other = f"lb{3 - number}"
-        assert f"{other} runs another configuration" in shown.stdout
-        assert f"{other} has other overrides" in shown.stdout
-    two.tula(1, "rollback")
-    two.tula(1, "drain", "web/backend-1")
+        assert f"lb{3 - number} runs another configuration" in shown.stdout
+        assert f"lb{3 - number} has other overrides" in shown.stdout
+    asked = two.tula(1, "peer", "copy", "lb2", check=False)
+    assert asked.returncode == 1, "nobody was asked"
+    assert "-    scheduler: rr" in asked.stderr
+    assert "tula: this balancer: drain web/backend-1" in asked.stderr
+    two.tula(1, "peer", "copy", "lb2", "--yes")
+    assert "127.0.0.1:9420" in two.tula(1, "configuration").stdout, "what is its own stays"
     equal = ["configurations-equal", "overrides-equal"]
     wait_until(lambda: [sorted(two.told(n)) for n in (1, 2)] == [sorted(differ + equal)] * 2)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tula.cli import peer_copy
 from tula.cli.audit import audited
 from tula.cli.common import (
     FAILED,
@@ -112,6 +113,9 @@ def accept(state_dir: StateDir = STATE_DIR) -> None:
                 print(f"Paste this line on {other}:", file=sys.stderr)
             print(invite(state_dir, me, other, answer=True), flush=True)
     _verify(state_dir, me, other, sys.stderr)
+
+
+app.command()(peer_copy.copy)
 
 
 @app.command(name="list")

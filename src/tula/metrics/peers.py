@@ -46,12 +46,12 @@ def peer_metrics(facts: BalancerFacts) -> Iterator[Metric]:
     for peer in facts.peers:
         up.add_metric([peer.name], int(peer.alive))
         # A peer that is gone has neither: what it said last may long be otherwise.
-        for family, equal in (
+        for gauge, equal in (
             (configuration, peer.configuration_equal),
             (overrides, peer.overrides_equal),
         ):
             if peer.alive and equal is not None:
-                family.add_metric([peer.name], int(equal))
+                gauge.add_metric([peer.name], int(equal))
         if peer.alive and peer.clock is not None:
             clock.add_metric([peer.name], peer.clock)
     yield from (role, sent, learned, up, configuration, overrides, clock)

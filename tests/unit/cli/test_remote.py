@@ -35,6 +35,7 @@ NEEDS = {
     "lab exec": ["lb", "true"],
     "backend instructions": ["-f", "F", "b1"],
     "peer add": ["lb2"],
+    "peer copy": ["lb2"],
     "peer remove": ["lb2"],
     "token create": ["ci", "--scope", "read"],
     "token revoke": ["ci"],
