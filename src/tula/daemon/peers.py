@@ -97,16 +97,18 @@ class PeerWatch:
         share: Callable[[], Awaitable[None]],
         role: Callable[[], OwnRole] = OwnRole,
         every: float = _EVERY,
+        patience: float = _PATIENCE,
     ) -> None:
         """``share`` has the data path tell its flows again; it may raise KernelError. ``role`` is
-        that of this balancer."""
+        that of this balancer. ``patience`` is how long the flows of peers are waited for, in
+        seconds."""
         self.own = OwnPeerView(snapshot, role)
         self.flows_learned: asyncio.Event = asyncio.Event()
         """Set once the flows of all peers that live are known here, or nobody waits any more."""
         self._file = _File(PeerStore(state_dir))
         self._events = events
         self._share = share
-        self._every = every
+        self._every, self._patience = every, patience
         self._states: dict[str, PeerState] = {}
         self._following: dict[str, _Follow] = {}
         self._roles, self._role = Lasting(), role
@@ -272,7 +274,7 @@ class PeerWatch:
         if self.flows_learned.is_set() or not own.ready:
             return
         learned = all(each.learned for each in self._following.values())
-        if learned or time.monotonic() - began > _PATIENCE:
+        if learned or time.monotonic() - began > self._patience:
             self.flows_learned.set()
 
     def _tell(self, name: str, told: Iterable[Told]) -> None:
