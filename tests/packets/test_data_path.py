@@ -24,6 +24,7 @@ from tula.dataplane.port import DataPath, Receipt
 from tula.engine.assemble import Engines, kernel_data_path, vip_owners
 from tula.kernel.announce import KernelAnnouncer
 from tula.kernel.engines import BIRD, KEEPALIVED, FakeEngine
+from tula.kernel.fake import FakeVipRoutes
 from tula.kernel.network import KernelNetwork
 from tula.lab import Lab, LabError, Network, flat, flows, serve_tcp, serve_udp, tcp_flows
 from tula.lab.clients import ask_all
@@ -94,7 +95,9 @@ def site(
     with network.lb.enter():
         path, kernel = IMPLEMENTATIONS[request.param](), KernelNetwork()
         vips = vip_owners(
-            kernel, KernelAnnouncer(), Engines(FakeEngine(KEEPALIVED), FakeEngine(BIRD))
+            kernel,
+            KernelAnnouncer(),
+            Engines(FakeEngine(KEEPALIVED), FakeEngine(BIRD), FakeVipRoutes()),
         )
         host = kernel.view(backend_addresses(config))
         routes = plan_routes(config, host)

@@ -22,7 +22,14 @@ from tula.engine.store import Store
 from tula.kernel.clock import SystemClock
 from tula.kernel.engines import BIRD, KEEPALIVED, FakeEngine
 from tula.kernel.failures import Failures
-from tula.kernel.fake import FakeAnnouncer, FakeNetwork, FakeProbeRoute, FakeSysctls, FakeTunnels
+from tula.kernel.fake import (
+    FakeAnnouncer,
+    FakeNetwork,
+    FakeProbeRoute,
+    FakeSysctls,
+    FakeTunnels,
+    FakeVipRoutes,
+)
 from tula.kernel.fake_nftables import FakeNftables
 from tula.kernel.nft_data_path import NftDataPath
 from tula.kernel.nft_memory import recall_ids
@@ -198,7 +205,9 @@ class FakeMachine:
         self.tunnels = FakeTunnels(self.network, **failing)
         self.probe_route = FakeProbeRoute(**failing)
         self.sysctls = FakeSysctls(**failing)
-        self.engines = Engines(FakeEngine(KEEPALIVED, **failing), FakeEngine(BIRD, **failing))
+        self.engines = Engines(
+            FakeEngine(KEEPALIVED, **failing), FakeEngine(BIRD, **failing), FakeVipRoutes(**failing)
+        )
         self.adapters = Adapters(
             path=NftDataPath(self.nftables, self.tunnels),
             network=self.network,

@@ -25,13 +25,14 @@ class Failures:
         tunnels: Any = _Failing(machine.tunnels, "tunnels", self)
         announcer: Any = _Failing(machine.announcer, "announcer", self)
         keepalived: Any = _Failing(machine.engines.keepalived, "keepalived", self)
+        vip_routes: Any = _Failing(machine.engines.vip_routes, "vip_routes", self)
         bird: Any = _Failing(machine.engines.bird, "bird", self)
         route: Any = _Failing(machine.probe_route, "probe_route", self)
         sysctls: Any = _Failing(machine.sysctls, "sysctls", self)
         return Adapters(
             path=NftDataPath(nftables, tunnels),
             network=network,
-            vips=vip_owners(network, announcer, Engines(keepalived, bird)),
+            vips=vip_owners(network, announcer, Engines(keepalived, bird, vip_routes)),
             probe_route=route,
             sysctls=sysctls,
         )

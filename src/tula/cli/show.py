@@ -133,6 +133,7 @@ def _status_here(state_dir: Path, run_dir: Path, *, rates: bool) -> dict[str, An
             kernel=observe_kernel(balancer, config, statuses),
             rates=meter.note(time.monotonic(), stats.backends),
             no_backend=stats.no_backend,
+            bgp=balancer.bgp_sessions(config),
         )
 
 

@@ -29,6 +29,8 @@ _GRADES = {Grade.GOOD: "green", Grade.NOTE: "yellow", Grade.BAD: "red"}
 _COLOURS = {"up": "green", "down": "red", "draining": "yellow", "disabled": "yellow"}
 _FULL = 40
 """Lines of a table up to which it is whole on any terminal."""
+_UP = "Established"
+"""A BGP session's state when its router hears of VIPs."""
 _SHOWN = 3
 """Groups of a service's backends that are shown in brief: those in one state for one reason."""
 
@@ -214,6 +216,11 @@ def _rest(answer: Json) -> Iterator[str]:
     ]
     if held:
         yield "connections: " + ", ".join(held)
+    for each in answer.get("bgp", ()):  # an older daemon has none
+        routes = each["routes"]
+        told = f", {routes} route{'' if routes == 1 else 's'}" if each["state"] == _UP else ""
+        bfd = f", BFD {each['bfd'].lower()}" if each["bfd"] else ""
+        yield f"bgp: {each['router']} (AS {each['as']}) {each['state'].lower()}{told}{bfd}"
     for name, count in answer["counters"].items():
         if count["packets"]:
             yield f"{name.replace('_', ' ')}: {count['packets']} packets"

@@ -51,6 +51,10 @@ def _warnings(answer: Mapping[str, Any]) -> Iterator[str]:
             until = when(accepted["confirm_until"])
             yield f"the configuration goes back at {until} unless you run tula confirm"
     yield from answer["problems"]
+    for each in answer.get("bgp", ()):  # an older daemon has none
+        if each["state"] != "Established":
+            reason = f": {each['error']}" if each["error"] else ""
+            yield f"no BGP session with {each['router']} (AS {each['as']}){reason}"
     if cycle is not None and cycle["error"]:
         yield f"updating the kernel failed at {when(cycle['time'])}: {cycle['error']}"
     panics = [service["name"] for service in answer["services"] if service["panic"]]

@@ -250,6 +250,7 @@ class Answers:
             kernel=self._look(view),
             rates=rates,
             no_backend=stats.no_backend,
+            bgp=reader.bgp_sessions(view.config),
         )
         return json.dumps(answer).encode()
 

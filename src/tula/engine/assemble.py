@@ -16,8 +16,10 @@ from tula.kernel.nftables import KernelNftables
 from tula.kernel.probe_route import KernelProbeRoute
 from tula.kernel.sysctls import KernelSysctls
 from tula.kernel.tunnels import KernelTunnels
+from tula.kernel.vip_routes import KernelVipRoutes, VipRoutes
 from tula.model.desired import Announce
 from tula.model.host import OwnedAddress
+from tula.vip.bgp import BgpVips
 from tula.vip.external import ExternalVips
 from tula.vip.keepalived import parse_keepalived
 from tula.vip.owner import VipOwners
@@ -28,7 +30,9 @@ from tula.vip.vrrp import VrrpVips
 def kernel_adapters(run_dir: Path) -> Adapters:
     """The machine: the network namespace that the calling thread is in, and the engines whose
     files are below the run directory."""
-    engines = Engines(KernelEngine(KEEPALIVED, run_dir), KernelEngine(BIRD, run_dir))
+    engines = Engines(
+        KernelEngine(KEEPALIVED, run_dir), KernelEngine(BIRD, run_dir), KernelVipRoutes()
+    )
     network = KernelNetwork(engines.addresses)
     return Adapters(
         path=kernel_data_path(),
@@ -50,6 +54,7 @@ class Engines:
 
     keepalived: Engine
     bird: Engine
+    vip_routes: VipRoutes
 
     def addresses(self) -> frozenset[OwnedAddress]:
         """What they may have put on this machine's interfaces."""
@@ -63,5 +68,6 @@ def vip_owners(network: Network, announcer: Announcer, engines: Engines) -> VipO
             Announce.STATIC: StaticVips(network, announcer),
             Announce.EXTERNAL: ExternalVips(),
             Announce.VRRP: VrrpVips(engines.keepalived, network),
+            Announce.BGP: BgpVips(engines.bird, engines.vip_routes),
         }
     )

@@ -236,8 +236,8 @@ class Balancer(Unmonitored):
             host = self._network.view(())
             memory = self._memory()
             path = self._path.diff(self._path.observe_presence(), None, memory)
-            vips = self._vips.diff(host, (), None)
             # Engines first: while this machine hands its VIPs over, their packets still come.
+            vips, _ = self._vips.take(self._vips.diff(host, (), None))
             failures = self._vips.settle(vips)
             failures += [*self._path.commit(path, None).warnings, *self._vips.release(vips)]
             if failures:

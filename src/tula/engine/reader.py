@@ -10,6 +10,7 @@ from tula.engine.store import Remembered, Store
 from tula.kernel.network import Network
 from tula.kernel.probe_route import ProbeRoute
 from tula.kernel.sysctls import Sysctls
+from tula.model.bgp import BgpSessionState
 from tula.model.config import Config, Forwarding, IPAddress
 from tula.model.desired import TunnelEndpoints
 from tula.model.flow import Flow, FlowEntry
@@ -70,6 +71,10 @@ class Reader:
     def host(self) -> HostView:
         """This machine's links and addresses, without routes."""
         return self._network.view(())
+
+    def bgp_sessions(self, config: Config) -> list[BgpSessionState]:
+        """The BGP sessions as the speaker says; none when it does not run."""
+        return self._vips.sessions() if config.high_availability.bgp is not None else []
 
     def endpoints(self, config: Config) -> Mapping[IPAddress, TunnelEndpoints]:
         """Between which addresses the tunnels are, by the backends' endpoints."""

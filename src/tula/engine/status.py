@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from tula.engine.bgp_view import describe_bgp
 from tula.engine.control import DaemonFacts
 from tula.engine.kernel_state import KernelState
 from tula.engine.peer_facts import BalancerFacts
@@ -13,6 +14,7 @@ from tula.engine.peer_view import flow_counts
 from tula.engine.rates import Rate, Rates
 from tula.engine.summary import summarize
 from tula.engine.tunnel_view import Tunnels
+from tula.model.bgp import BgpSessionState
 from tula.model.config import (
     Backend,
     Config,
@@ -39,12 +41,13 @@ def describe_status(
     kernel: KernelState | None = None,
     rates: Rates | None = None,
     no_backend: Mapping[str, Count] | None = None,
+    bgp: Iterable[BgpSessionState] = (),
 ) -> dict[str, Any]:
     """The answer of ``tula status --json``.
 
     ``counts`` are by (service, Backend.key); ``named`` are those of the data path as a whole,
     such as packets that came for a service without a backend, which ``no_backend`` has by service;
-    ``endpoints`` by ``outer_address``.
+    ``endpoints`` by ``outer_address``; ``bgp`` are the sessions that the BGP speaker knows.
 
     The rest is known only to the daemon: ``connections`` of each backend (none where it is not
     named), None while they are not counted; ``panics``: the services whose backends all serve,
@@ -82,6 +85,7 @@ def describe_status(
             table.name: {"entries": table.entries, "size": table.size} for table in tables
         },
         **_balancers(daemon, named),
+        "bgp": describe_bgp(config, bgp),
         "configuration": None if daemon is None else _configuration(daemon),
         "kernel": _kernel(state, daemon),
         "daemon": None if daemon is None else _daemon(daemon),

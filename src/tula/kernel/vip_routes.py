@@ -28,7 +28,7 @@ _NEW_ROUTE, _DELETE_ROUTE, _DESTINATION, _PRIORITY = 24, 25, 1, 6
 _ROUTE_HEAD = struct.Struct("=8BI")  # family, lengths, TOS, table, protocol, scope, type; flags
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class VipRoute:
     """A route to a VIP; the metric says how well it is served."""
 

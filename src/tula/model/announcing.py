@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tula.model.bgp import DesiredBgp
 from tula.model.config import IPAddress
 from tula.model.high_availability import HighAvailability
 
@@ -24,3 +25,5 @@ class Announcing:
     interface: str
     peers: tuple[tuple[str, IPAddress], ...]
     hold_down: float = 3.0
+    bgp: DesiredBgp | None = None
+    """None: without BGP, or where it has no session to make."""

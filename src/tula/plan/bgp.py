@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from tula.model.announce import announced_by
+from tula.model.announcing import Announcing
 from tula.model.bgp import BgpSession, DesiredBgp
 from tula.model.config import Config, IPAddress
 from tula.model.host import HostAddress, HostView
@@ -32,6 +33,13 @@ def bgp_routers(config: Config) -> set[IPAddress]:
     """The destinations whose routes ``plan_bgp`` needs in its HostView."""
     bgp = config.high_availability.bgp
     return {router for router, _ in bgp.routers} if bgp is not None else set()
+
+
+def with_bgp(announcing: Announcing | None, config: Config, host: HostView) -> Announcing | None:
+    """With what BGP is to be."""
+    if announcing is None:
+        return None
+    return replace(announcing, bgp=plan_bgp(config, host).desired)
 
 
 def plan_bgp(config: Config, host: HostView) -> BgpPlan:

@@ -29,6 +29,7 @@ from tula.plan.backend_status import (
     moved_shares,
     without_route,
 )
+from tula.plan.bgp import with_bgp
 from tula.plan.high_availability import plan_announcing, plan_sharing
 from tula.plan.routes import Routes
 from tula.plan.slots import SlotTables
@@ -84,7 +85,7 @@ def plan_desired(
         tunnels=config.tunnels,
         vips=tuple(routes.vips),
         shared_with=plan_sharing(config, host),
-        announcing=plan_announcing(config, host),
+        announcing=with_bgp(plan_announcing(config, host), config, host),
     )
     return Plan(config, statuses, shares, unreachable, effective, state, tables)
 

@@ -19,6 +19,7 @@ from tula.model.desired import Announce, DesiredVip, NextHop, TunnelEndpoints
 from tula.model.host import HostView
 from tula.model.problem import Path, Problem
 from tula.plan.balancer_cautions import balancer_cautions, balancer_problems
+from tula.plan.bgp import bgp_routers, plan_bgp
 from tula.plan.cautions import Caution, down_interface, interfaces_down, plan_cautions
 from tula.plan.high_availability import vips_by
 from tula.plan.tunnels import outer_address
@@ -70,12 +71,13 @@ class Routes:
 
 def backend_addresses(config: Config) -> set[IPAddress]:
     """The destinations whose routes ``plan_routes`` needs in its HostView."""
-    return {
+    backends = {
         address
         for service in config.services
         for backend in service.backends
         for address in backend.addresses
     }
+    return backends | bgp_routers(config)
 
 
 def takes_own_address(config: Config, host: HostView) -> bool:
@@ -123,6 +125,7 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
             _reach_vips(service, foreign, subnets, host, routes, owned)
         if not force:
             routes.refusals += _ssh_problems(service, native, host)
+    routes.problems += plan_bgp(config, host).problems
     routes.vips = _wanted_vips(config, owned)
     routes.problems += balancer_problems(config, host)
     found = plan_cautions(config, host, routes.hops, routes.endpoints)

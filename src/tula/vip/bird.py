@@ -25,7 +25,7 @@ def render_bird(bgp: DesiredBgp) -> str:
     """The whole of bird.conf."""
     parts = [
         "# Made by Tula from high_availability.bgp; what is changed here is overwritten.\n"
-        "log stderr { info, remote, warning, error, auth, fatal, bug };\n"
+        "log stderr { info, warning, error, auth, fatal, bug };\n"
         f"router id {bgp.router_id};\n"
         "timeformat protocol iso long ms;\n",
         _render_filters(bgp),

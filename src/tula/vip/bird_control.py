@@ -17,6 +17,8 @@ from tula.model.bgp import BgpSessionState
 from tula.model.config import IPAddress
 from tula.model.errors import KernelError
 
+CONTROL = "bird.ctl"
+"""The control socket's name, beside BIRD's file."""
 _PROTOCOL = re.compile(r"^(\S+) +BGP +\S+ +(\S+) +(\d{4}-\d\d-\d\d [\d:.]+) *(.*)$")
 """Name, table, state, since, what BGP says; of ``timeformat protocol iso long``."""
 _CHANNEL = re.compile(r"^ +Channel ipv([46])$")

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from tula.dataplane.port import ChangeStep
 from tula.model.announcing import Announcing
+from tula.model.bgp import BgpSessionState
 from tula.model.desired import Announce, DesiredVip
 from tula.model.host import HostView
 
@@ -55,7 +56,8 @@ class VipOwner(Protocol[_C]):
 
     def take(self, change: _C) -> tuple[_C, list[str]]:
         """Puts new VIPs there, without a word to the network; what was done of it, and failures.
-        What would be refused later has to be found here."""
+        What would be refused later has to be found here. Where the network can be told of those
+        that go before their rules do, it is told now."""
 
     def serve(
         self, wanted: Sequence[DesiredVip], served: Mapping[str, bool], standby: bool
@@ -87,6 +89,9 @@ class VipOwner(Protocol[_C]):
 
     def let_go(self) -> list[str]:
         """Starts what waited for it."""
+
+    def sessions(self) -> list[BgpSessionState]:
+        """Its sessions with routers, as they are now."""
 
     def revive(self) -> list[str]:
         """Starts an engine again that has died, where nobody else does. From any thread."""
@@ -120,6 +125,9 @@ class QuietOwner:
         return []
 
     def revive(self) -> list[str]:
+        return []
+
+    def sessions(self) -> list[BgpSessionState]:
         return []
 
 
@@ -211,6 +219,9 @@ class VipOwners:
 
     def revive(self) -> list[str]:
         return [line for owner in self._owners.values() for line in owner.revive()]
+
+    def sessions(self) -> list[BgpSessionState]:
+        return [each for owner in self._owners.values() for each in owner.sessions()]
 
 
 def _announced(wanted: Sequence[DesiredVip], kind: Announce) -> list[DesiredVip]:

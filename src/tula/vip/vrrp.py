@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from tula.kernel.engines import Engine
 from tula.kernel.network import Network
 from tula.model.announcing import Announcing
+from tula.model.bgp import BgpSessionState
 from tula.model.desired import DesiredVip
 from tula.model.errors import KernelError
 from tula.model.high_availability import VipMac
@@ -125,3 +126,6 @@ class VrrpVips:
 
     def revive(self) -> list[str]:
         return self._kept.revive()
+
+    def sessions(self) -> list[BgpSessionState]:
+        return []
