@@ -13,6 +13,7 @@ from tula.model.config import Config, IPAddress, Scheduler
 from tula.model.desired import Announce
 from tula.model.high_availability import Bgp, SharedFlows, Vrrp
 from tula.model.problem import Path, Problem
+from tula.model.wording import describe_duration as _time
 
 _KEY: Path = ("high_availability",)
 _INTERVALS = (0.01, 40.95)
@@ -275,8 +276,3 @@ def _owners(services: list[Merged]) -> dict[IPAddress, str]:
         for vip in service.value.vips if service.has("vip") else ():
             found.setdefault(vip, service.name)
     return found
-
-
-def _time(seconds: float) -> str:
-    milliseconds = round(seconds * 1000, 6)
-    return f"{milliseconds:g}ms" if milliseconds < 1000 else f"{seconds:g}s"

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 
 from tula.model.config import Backend, Config, PortRange, VirtualService
 from tula.model.wording import counted
+from tula.plan.high_availability_changes import describe_high_availability_changes
 
 _NAMED = 4
 """Backends of one service that came, went or changed are named; of more, the number is told."""
@@ -23,8 +24,9 @@ def describe_config_changes(before: Config | None, after: Config) -> tuple[str, 
 
 def _changes(before: Config, after: Config) -> Iterator[str]:
     for each in fields(Config):
-        if each.name != "services":
+        if each.name not in ("services", "high_availability"):
             yield from _setting(each.name, getattr(before, each.name), getattr(after, each.name))
+    yield from describe_high_availability_changes(before, after)
     old = {service.name: service for service in before.services}
     new = {service.name: service for service in after.services}
     for name, service in new.items():

@@ -103,3 +103,12 @@ def test_by_defaults_and_aliases() -> None:
         "    ports: [53]\n", "    ports: [53]\n    health: {type: script, command: *c}\n"
     )
     assert len(problems(HEAD + API + alias, running)) == 2
+
+
+def test_what_several_balancers_do_may_come_from_the_network() -> None:
+    """It names no file, runs nothing that somebody has chosen, and listens to balancers alone."""
+    several = (
+        "load_balancers: {lb1: 10.0.0.2, lb2: 10.0.0.3}\nhigh_availability: {vrrp: {id: 84}}\n"
+    )
+    running = HEAD + API + SERVICE
+    assert problems(running + several, running) == []
