@@ -14,7 +14,11 @@ from tula_package.targets import PREFIX, Target
 from tula_package.tree import File, Tree
 
 MAINTAINER = "The Tula authors <tula@localhost.localdomain>"
-UNITS = ("tula.service", "tula-keepalived.service", "tula-keepalived.path")
+UNITS = (
+    "tula.service",
+    *("tula-keepalived.service", "tula-keepalived.path"),
+    *("tula-bird.service", "tula-bird.path"),
+)
 
 _ENTRY = """\
 #!/{prefix}/bin/python3 -I

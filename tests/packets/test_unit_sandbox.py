@@ -18,7 +18,7 @@ from support.lab_configurations import service_of, write_config
 from support.running import Running
 from support.sandbox import Sandbox
 from support.unit_file import SHIPPED, UnitFile
-from tula.kernel.engines import KEEPALIVED
+from tula.kernel.engines import BIRD, KEEPALIVED
 from tula.lab import Lab, Network, flat, flows, serve_tcp, wait_until
 from tula.lab.process import Process
 
@@ -67,7 +67,7 @@ def test_the_sandbox_knows_every_setting_of_the_unit(unit: UnitFile) -> None:
     assert unit.words("CapabilityBoundingSet") == unit.words("AmbientCapabilities")
 
 
-ENGINES = {"tula-keepalived": KEEPALIVED}
+ENGINES = {"tula-keepalived": KEEPALIVED, "tula-bird": BIRD}
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -103,12 +103,41 @@ def test_keepalived_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
         assert answering(two) == {"backend-1", "backend-2"}
         assert daemon.problems == ""
     (parent, child) = two.lb.processes("keepalived")
-    for pid in (parent, child):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        held = dict(line.split(":\t") for line in lines if ":\t" in line)
-        assert held["Uid"].split()[0] != "0"
-        assert int(held["CapPrm"], 16) & ~0x3000 == 0
+    assert_confined(parent)
+    assert_confined(child)
     assert set(two.vips) <= set(two.lb.addresses()), "without the daemon"
+
+
+def assert_confined(pid: int) -> None:
+    """Not root, and no other capabilities than CAP_NET_ADMIN and CAP_NET_RAW."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    held = dict(line.split(":\t") for line in lines if ":\t" in line)
+    assert held["Uid"].split()[0] != "0"
+    assert int(held["CapPrm"], 16) & ~0x3000 == 0
+
+
+def test_bird_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
+    """As the unit's user; it may listen, open BFD's sockets on an interface, and read the table."""
+    sandbox = Sandbox(two.lb, unit, tmp_path)
+    write_config(
+        sandbox.configuration,
+        {"web": service_of(two, vip=["10.77.0.100", "fd77::100"])},
+        load_balancers={"lb1": "10.9.0.2", "lb2": "10.9.0.3"},
+        high_availability={"bgp": {"as": 65001, "routers": {"10.9.0.201": 65000}}},
+    )
+    with Unit(two, sandbox) as daemon:
+
+        def tries() -> bool:
+            (session,) = daemon.status()["bgp"]
+            return session["bfd"] == "Down" and "refused" in session["error"]
+
+        wait_until(tries, 60, "a session to be tried")
+        table = two.lb.run(["ip", "route", "show", "table", "84"]).stdout.split()
+        assert table == ["blackhole", "10.77.0.100", "proto", "84", "metric", "100"]
+    (pid,) = two.lb.processes("bird")
+    assert_confined(pid)
+    listening = two.lb.run(["ss", "-Hltn"]).stdout
+    assert ":17984 " in listening
 
 
 def test_a_document_is_applied(network: Network, sandbox: Sandbox) -> None:

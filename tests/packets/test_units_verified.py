@@ -16,7 +16,7 @@ pytestmark = pytest.mark.kernel
 
 # Where pip installs it: /usr of the tree is that of all tests.
 DAEMON = SHIPPED.read_text().replace("/usr/bin/tula", "/opt/tula/bin/tula")
-ENGINES = ("tula-keepalived.service",)
+ENGINES = ("tula-keepalived.service", "tula-bird.service")
 TEXTS = {
     NAME: Unit(Path("/var/lib/tula/x y")).text(),
     SHIPPED.name: DAEMON,
