@@ -2,11 +2,12 @@
 
 ::
 
-    client-1 ── router ══ lan ══ lb1, lb2, lb3, backend-1 … -3      (VIPs on lo)
+    client-1 ── router ══ lan ══ lb1, lb2, (lb3), backend-1 …      (VIPs on lo)
 
-The router spreads flows over the balancers by static routes (ECMP); to take one away moves most
-flows to another. Every wait is for connections that have been answered since: what they sent is
-what the others know them by.
+The router spreads flows over the balancers by static routes; to take one away moves its flows, and
+of three most of the others' too. Every wait is for connections that have sent something since, and
+were answered: by what they sent the others know them. What comes in before them and how each part
+works: tests/packets/test_sync_device.py.
 """
 
 from __future__ import annotations
@@ -16,71 +17,148 @@ from typing import Any
 
 import pytest
 
-from support.connections import Connections, serve_connections
-from support.datagrams import Datagrams, serve_datagrams
-from support.in_process import call_tula
-from support.lab_configurations import backends_of, service_of, write_config
-from tula.lab import Cluster, Host, Lab, three
+from support.balancers import MANY, Balancers
+from support.connections import Connections
+from support.datagrams import Datagrams
+from support.packets import FAMILIES, vip_of
+from tula.lab import Cluster, Lab, pair, tcp_flows, three
+from tula.lab.clients import ask_all
 
 pytestmark = pytest.mark.kernel
 
-BGP = {"as": 65001, "routers": {"10.9.0.1": 65000}}
+COUNT = 2000 if MANY else 200
 
 
-class Balancers:
-    """Several balancers with one configuration."""
-
-    def __init__(self, network: Cluster, folder: Path, **keys: Any) -> None:
-        self.network = network
-        self.folder = folder
-        self.keys = keys
-        self.backends: dict[str, Any] = {}
-        for backend in network.backends:
-            serve_connections(backend, 80)
-            serve_datagrams(backend, 80)
-
-    def apply(self, backends: dict[str, Any] | None = None, *lbs: Host) -> None:
-        """Brings them, or some of them, to the configuration with these backends."""
-        self.backends = self.backends if backends is None else backends
-        service = service_of(
-            self.network,
-            protocol=["tcp", "udp"],
-            announce=False,
-            backends=self.backends,
-            **{k: v for k, v in self.keys.items() if k in ("scheduler", "affinity")},
-        )
-        file = write_config(
-            self.folder / "tula.yaml",
-            {"web": service},
-            load_balancers=self.network.balancers,
-            high_availability={"bgp": BGP, "flows": self.keys.get("flows", "moved")},
-        )
-        for lb in lbs or self.network.lbs:
-            call_tula(lb, "apply", "-f", str(file))
-
-    def counted(self, lb: Host, counter: str) -> int:
-        listed = lb.run(["nft", "list", "counter", "netdev", "tula", counter]).stdout
-        return int(listed.split("packets ")[1].split()[0])
+def all_kinds_of_changes(lbs: Balancers, opened: Connections) -> None:
+    """A backend comes, goes down and up, weights change, another drains; after each one every
+    flow sends something. None of them ends a connection."""
+    for weights in (
+        {"b1": 100, "b2": 100, "b3": 100},
+        {"b1": 100, "b2": 100},
+        {"b1": 100, "b2": 100, "b3": 100},
+        {"b1": 30, "b2": 100, "b3": 60},
+        {"b1": 0, "b2": 100, "b3": 60},
+    ):
+        lbs.apply(**weights)
+        opened.wait_for_answers()
 
 
-def test_x(lab: Lab, tmp_path: Path) -> None:
-    network = three(lab)
-    lbs = Balancers(network, tmp_path)
-    one, two, third = network.backends
-    lbs.apply(backends_of(one, two))
-    network.route(*network.lbs)
+def survive(lbs: Balancers) -> tuple[Connections, Datagrams]:
+    """Connections and flows of datagrams through changes, then the first balancer dies."""
+    network = lbs.network
+    first, *rest = network.lbs
+    network.route(*(network.lbs if len(rest) > 1 else [first]))
     with (
-        Connections(network.client, network.vips, 80, 300, 0.2) as opened,
-        Datagrams(network.client, network.vips, 80, 500, 100) as probe,
+        Connections(network.client, network.vips, 80, COUNT, 0.2) as opened,
+        Datagrams(network.client, network.vips, 80, 400, 80) as probe,
     ):
         opened.wait_for_answers()
-        lbs.apply(backends_of(two, third) | backends_of(one, weight=0))
+        all_kinds_of_changes(lbs, opened)
+        network.route(*rest)
         opened.wait_for_answers()
-        for lb in network.lbs:
-            print(lb.name, [lbs.counted(lb, f"flows_{n}") for n in ("sent", "learned", "unknown")])
-            print(call_tula(lb, "status").stdout)
-        network.route(*network.lbs[1:])
-        opened.wait_for_answers()
-    print(opened.found, probe.heard)
+    return opened, probe
+
+
+def started(network: Cluster, folder: Path, **keys: Any) -> Balancers:
+    """All of them serve with two backends of three."""
+    lbs = Balancers(network, folder, **keys)
+    lbs.serve()
+    lbs.apply(b1=100, b2=100)
+    return lbs
+
+
+@pytest.mark.parametrize(
+    ("balancers", "flows", "keys"),
+    [
+        (3, "moved", {}),
+        (3, "all", {"scheduler": "rr"}),
+        *(
+            [
+                (2, "moved", {}),
+                (2, "all", {"scheduler": "rr"}),
+                (3, "moved", {"affinity": "client"}),
+                (3, "moved", {"ports": ["80-90"]}),
+            ]
+            if MANY
+            else []
+        ),
+    ],
+)
+def test_one_balancer_dies_after_changes(
+    lab: Lab, tmp_path: Path, balancers: int, flows: str, keys: dict[str, Any]
+) -> None:
+    network = three(lab) if balancers == 3 else pair(lab, backends=3)
+    lbs = started(network, tmp_path, flows=flows, **keys)
+    opened, probe = survive(lbs)
     assert opened.found.broken == 0, opened.found
-    assert probe.heard.moved == probe.heard.lost == 0, probe.heard
+    assert (probe.heard.moved, probe.heard.lost) == (0, 0), probe.heard
+
+
+def test_flows_that_are_not_shared_break(lab: Lab, tmp_path: Path) -> None:
+    """So that the tests above mean something."""
+    lbs = started(pair(lab, backends=3), tmp_path, flows="none")
+    network = lbs.network
+    first, second = network.lbs
+    network.route(first)
+    with Connections(network.client, network.vips, 80, COUNT, 0.2) as opened:
+        lbs.apply(b1=0, b2=100, b3=100)
+        opened.wait_for_answers()
+        network.route(second)
+        opened.wait_for_answers()
+    assert opened.found.broken > COUNT / 10, opened.found
+    assert first.run(["ip", "link", "show", "tula-sync"], check=False).returncode != 0
+
+
+def test_what_was_opened_just_before_the_death(lab: Lab, tmp_path: Path) -> None:
+    lbs = started(pair(lab), tmp_path, flows="all", scheduler="rr")
+    network = lbs.network
+    first, second = network.lbs
+    for family in FAMILIES:
+        network.route(first)
+        opened = tcp_flows(network.client, vip_of(network, family), 81, 100)
+        network.route(second)
+        names = {flow.source_port: flow.backend for flow in opened}
+        assert ask_all(opened) == names
+        assert set(names.values()) == {"backend-1", "backend-2"}
+
+
+def test_who_comes_back_empty_is_told_all(lab: Lab, tmp_path: Path) -> None:
+    lbs = started(pair(lab, backends=3), tmp_path)
+    network = lbs.network
+    first, second = network.lbs
+    network.route(first)
+    with Connections(network.client, network.vips, 80, COUNT, 0.2) as opened:
+        lbs.apply(b1=0, b2=50, b3=100)
+        opened.wait_for_answers()
+        second.run(["nft", "flush", "ruleset"])
+        second.run(["ip", "link", "del", "tula-sync"])
+        lbs.apply(second)
+        assert lbs.counted(second, "flows_learned") == 0
+        lbs.share_again(first)
+        opened.wait_for_answers()
+        assert lbs.counted(second, "flows_learned") >= COUNT / 4
+        network.route(second)
+        opened.wait_for_answers()
+    assert opened.found.broken == 0, opened.found
+
+
+def test_traffic_goes_on_without_the_device(lab: Lab, tmp_path: Path) -> None:
+    lbs = started(pair(lab, backends=3), tmp_path, flows="all")
+    network = lbs.network
+    network.route(network.lb)
+    for broken in ("set", "tula-sync", "down"), ("del", "tula-sync"):
+        with (
+            Datagrams(network.client, network.vips, 80, 400, 40) as probe,
+            Connections(network.client, network.vips, 80, 40, 0.1) as opened,
+        ):
+            network.lb.run(["ip", "link", *broken])
+            # New flows, and flows that are no longer hot, are cloned to nowhere.
+            for vip in network.vips:
+                for flow in tcp_flows(network.client, vip, 81, 20):
+                    flow.close()
+            opened.wait_for_answers()
+        assert (probe.heard.lost, probe.heard.moved) == (0, 0), probe.heard
+        assert opened.found.broken == 0, opened.found
+        lbs.apply(network.lb)
+        shown = network.lb.run(["ip", "-d", "link", "show", "tula-sync"]).stdout
+        assert "UP" in shown
