@@ -62,7 +62,7 @@ class Site:
         with udp_socket(by, 4, 0) as sender:
             sender.sendto(clone, (address_of(self.told, 4), PORT))
 
-    def tell_and_wait(self, family: int, flags: str, packet: Any) -> None:
+    def tell_and_wait(self, flags: str, packet: Any) -> None:
         """By lb1, for backend-1, with these TCP flags; until it is learned."""
         learned = self.lbs.counted(self.told, "flows_learned")
         packet[TCP].flags = flags
@@ -114,10 +114,10 @@ def test_a_clone_of_a_peer_makes_an_entry(site: Site, family: int) -> None:
 @pytest.mark.parametrize(("family", "end"), [(4, "FA"), (6, "R")])
 def test_the_end_of_a_connection_is_learned_too(site: Site, family: int, end: str) -> None:
     packet, entry = site.packet(family, 1003, TCP), FlowEntry("web", site.key("backend-1"))
-    site.tell_and_wait(family, "R", packet)
+    site.tell_and_wait("R", packet)
     others = site.connections()
     for flags, opened in (("S", 1), ("A", 1), (end, 0), ("A", 0), ("S", 1), (end, 0)):
-        site.tell_and_wait(family, flags, packet)
+        site.tell_and_wait(flags, packet)
         assert site.held(family, 1003, Protocol.TCP) == entry, "its last packets follow it"
         assert site.connections() == others + opened, flags
 
