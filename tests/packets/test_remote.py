@@ -46,6 +46,8 @@ CHANGES = [
     ["weight", WEB, "7"],
     ["weight", WEB, "configured"],
     ["drain", "web/nobody"],
+    ["standby"],
+    ["active"],
 ]
 """Done on the machine first, and then from the other one, from the same beginning."""
 READS = [

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -96,3 +98,57 @@ def test_daemons_and_engines_die(lab: Lab, tmp_path: Path) -> None:
         assert probe.heard.lost == 0, probe.heard
         for lb in network.lbs:
             wait_until(lambda lb=lb: lb.tula("plan").stdout == "nothing to change\n")
+
+
+@pytest.fixture
+def daemons(lab: Lab, tmp_path: Path) -> Iterator[tuple[Cluster, dict[str, Running]]]:
+    """A pair that serves, with health checks."""
+    network = pair_of_servers(lab)
+    check = {"type": "udp", "send": "?", "interval": "300ms", "timeout": "200ms"}
+    service = service_of(network, protocol="udp", ports=[53], health=check)
+    with ExitStack() as stack:
+        made = {}
+        for lb in network.lbs:
+            (tmp_path / lb.name).mkdir()
+            file = configure(network, tmp_path / lb.name / "tula.yaml", services={"dns": service})
+            made[lb.name] = stack.enter_context(Running(lb, file))
+        wait_until(lambda: holders(network))
+        wait_until(lambda: all(each.processes("keepalived") for each in network.lbs))
+        yield network, made
+
+
+def roles(daemons: dict[str, Running]) -> dict[str, str]:
+    return {name: each.status()["role"] for name, each in daemons.items()}
+
+
+def test_standby_hands_over(daemons: tuple[Cluster, dict[str, Running]], lab: Lab) -> None:
+    network, running = daemons
+    first = holders(network)[0]
+    (second,) = set(running) - {first}
+    one, two = lab.hosts[first], lab.hosts[second]
+    wait_until(lambda: roles(running) == {first: "active", second: "standby"})
+    with Datagrams(network.client, network.vips, 53, rate=1000) as probe:
+        done = one.tula("standby")
+        assert "another balancer has the VIPs" in done.stdout
+        assert holders(network) == [second]
+        running[first].stop()
+        running[first].start()
+        assert running[first].status()["standby"], "it lasts"
+        # All stand by: one still has the VIPs.
+        refused = two.tula("standby", "--no-wait", check=False)
+        assert refused.returncode == 0
+        time.sleep(1)
+        assert holders(network) == [second]
+        assert "takes them when another fails" in one.tula("active").stdout
+        # Now the other one stands by, and this one does not.
+        wait_until(lambda: holders(network) == [first])
+        two.tula("active")
+        time.sleep(4)
+        assert holders(network) == [first], "equal priorities move nothing"
+        running[second].stop()
+        assert two.tula("standby").stdout == "stands by\n"
+        assert two.tula("active").stdout == "no longer stands by\n"
+        running[second].start()
+    assert probe.heard.lost == 0, probe.heard
+    kinds = [event["kind"] for event in running[first].client().get("/events")["events"]]
+    assert kinds.count("standby") == kinds.count("active") == 1

@@ -24,6 +24,7 @@ from tula.engine.control import (
     Order,
     Overridden,
     Rollback,
+    Stood,
     find_backend,
 )
 from tula.engine.history import Entry, digest_of
@@ -146,6 +147,13 @@ class FakeControl:
             details=details,
         )
         return json.dumps(view.describe(known)).encode()
+
+    async def stand_by(self, standby: bool, *, by: str = "", dry: bool = False) -> Stood:
+        self._may()
+        if not dry:
+            self.by = by
+            self.done.append(("stand_by", standby))
+        return Stood(standby, True, "active", ("lb2",))
 
     async def share_flows(self) -> None:
         self._may()

@@ -12,7 +12,17 @@ from tula.api.callers import Reader
 from tula.api.document import make_document
 from tula.api.errors import add_handlers
 from tula.api.routes import audit as audit_log
-from tula.api.routes import backends, configuration, events, metrics, own, peer, status, trace
+from tula.api.routes import (
+    backends,
+    configuration,
+    events,
+    metrics,
+    own,
+    peer,
+    standby,
+    status,
+    trace,
+)
 from tula.api.streams import Streams
 from tula.engine.audit import AuditLog
 from tula.engine.callers import GatewayProcesses
@@ -56,7 +66,7 @@ def make_app(
     if audit is not None:
         app.add_middleware(AuditMiddleware, log=audit)
     api = APIRouter(prefix=PREFIX)
-    for noun in (status, events, audit_log, trace, backends, own, configuration, peer):
+    for noun in (status, events, audit_log, trace, backends, own, configuration, peer, standby):
         api.include_router(noun.router)
     api.include_router(own.caller_router)
 

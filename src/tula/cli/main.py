@@ -24,6 +24,7 @@ from tula.cli import (
     peer,
     run,
     show,
+    standby,
     token,
     version,
 )
@@ -83,6 +84,8 @@ for command in (
     asks_daemon(operate.disable),
     asks_daemon(operate.enable),
     asks_daemon(operate.weight),
+    asks_daemon(standby.standby),
+    asks_daemon(standby.active),
     here_only(change.clear),
     here_only(check.schema),
     asks_daemon(version.version),

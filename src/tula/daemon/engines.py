@@ -16,7 +16,7 @@ from tula.vip.owner import VipOwners
 
 HEALTH_LIMIT = 10.0
 """Seconds that the first verdicts on backends are waited for."""
-FLOWS_LIMIT = 5.0
+FLOWS_LIMIT = 9.0
 """Seconds that peers may take to tell their flows, at most."""
 _POLL = 0.1
 _LOOK = 0.5

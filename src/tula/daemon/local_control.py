@@ -37,6 +37,7 @@ from tula.daemon.past_configurations import PastConfigurations
 from tula.daemon.problems import place_problems, read_configuration
 from tula.daemon.readers import MakeAdapters, Readers, is_large_config
 from tula.daemon.snapshot import Snapshot
+from tula.daemon.standing_by import stand_by
 from tula.engine.backend_view import BackendView, view_backend
 from tula.engine.control import (
     ApplyOutcome,
@@ -47,6 +48,7 @@ from tula.engine.control import (
     Order,
     Overridden,
     Rollback,
+    Stood,
     find_backend,
 )
 from tula.engine.history import Entry, digest_of
@@ -128,6 +130,10 @@ class LocalControl:
         if peers is None:
             raise BusyError("the daemon is starting; try again")
         return json.dumps((await peers.own.make()).describe(known)).encode()
+
+    async def stand_by(self, standby: bool, *, by: str = "", dry: bool = False) -> Stood:
+        self._configuration()
+        return await stand_by(self._components, standby, by, dry)
 
     async def share_flows(self) -> None:
         if self._components.peers is not None:

@@ -246,6 +246,10 @@ class ControlLoop:
         if result is not None:
             self._settle(result)
 
+    async def stand_by(self, standby: bool, by: str) -> bool:
+        """See ``Writer.stand_by``."""
+        return await self._in_writer(lambda: self._writer.stand_by(standby, by))
+
     async def share_flows(self) -> None:
         """See ``Control.share_flows``."""
         await self._in_writer(self._writer.share_flows)

@@ -15,7 +15,7 @@ from tula.engine.peer_view import Details, FlowCounts, View, describe_details, d
 from tula.engine.shared_digest import shared_digest
 from tula.kernel.clock import SystemClock
 from tula.model.config import Config, IPAddress
-from tula.plan.high_availability import own_balancer
+from tula.plan.high_availability import own_balancer, plan_role
 from tula.version import __version__
 
 
@@ -25,6 +25,15 @@ class OwnRole:
 
     role: str | None = None
     standby: bool = False
+
+
+def own_role(snapshot: Snapshot) -> OwnRole:
+    """By what the last cycle found on the machine: a VIP that comes or goes makes a cycle."""
+    standby, applied = snapshot.standby is not None, snapshot.applied
+    if applied is None:
+        return OwnRole(None, standby)
+    role = plan_role(applied.config, applied.host, standby=standby)
+    return OwnRole(None if role is None else str(role), standby)
 
 
 class OwnPeerView:

@@ -39,6 +39,7 @@ _LEARNING = 2.0
 """Seconds in which active flows have come, once a peer has begun: each with its next packet."""
 _PATIENCE = 6.0
 """Seconds after which nobody waits for the flows of peers any more."""
+_SHIPPED = 2.0
 _NOT_ADDED = "not added here: tula peer add"
 
 
@@ -123,6 +124,14 @@ class PeerWatch:
         problems = (self._file.problem,) if self._file.problem else ()
         states = tuple(state.facts(name) for state in self._states.values())
         return BalancerFacts(name, role.role, role.standby, self.own.flows, states, problems)
+
+    async def learn_flows(self) -> None:
+        """Returns once the flows of the peers that are heard are here. What they were asked to
+        tell again comes with each flow's next packet, within two seconds for one that is active.
+        """
+        await self.flows_learned.wait()
+        if any(state.alive for state in self._states.values()):
+            await asyncio.sleep(_SHIPPED)
 
     async def share_again(self) -> None:
         """Has our flows told to all peers again; at most once a second, since a peer that comes

@@ -25,6 +25,7 @@ from tula.daemon.large_packets import LargePacketWatch
 from tula.daemon.local_control import LocalControl
 from tula.daemon.loop import ControlLoop
 from tula.daemon.own_changes import follow_events
+from tula.daemon.own_peer_view import own_role
 from tula.daemon.peers import PeerWatch
 from tula.daemon.readers import MakeAdapters
 from tula.daemon.reconciler import Reconciler
@@ -171,13 +172,19 @@ def _assemble(
     )
     wake.append(lambda: loop.trigger(Trigger.HEALTH))
     announcements = Announcements(adapters.network, KernelAnnouncer())
-    engines = BootGate(adapters.vips, lambda: writer.snapshot, checks.findings, events)
     large_packets = LargePacketWatch(KernelLargePackets, KernelSenderTeller())
     state_dir, run_dir, gateways = network
     gateway = Gateway(state_dir, run_dir, events, gateways)
     audit = AuditLog(store.directory, lambda why: events.add(EventKind.AUDIT_FAILED, message=why))
     events.followers.append(follow_events(audit))
-    peers = PeerWatch(state_dir, lambda: loop.snapshot, events, loop.share_flows)
+    peers = PeerWatch(
+        *(state_dir, lambda: loop.snapshot, events, loop.share_flows),
+        lambda: own_role(loop.snapshot),
+    )
+    engines = BootGate(
+        *(adapters.vips, lambda: loop.snapshot, checks.findings, events),
+        peers.learn_flows,
+    )
     components = Components(
         loop,
         checker,

@@ -9,6 +9,7 @@ from tula.config.load import LoadedConfig
 from tula.daemon.configurations import Tentative
 from tula.engine.change import Applied
 from tula.engine.control import Cycle, FileState, Refusal
+from tula.engine.served import Standby
 from tula.engine.statistics import CycleStatistics
 from tula.engine.store import Remembered
 from tula.health.check import Check
@@ -77,6 +78,8 @@ class Snapshot:
     adopted: Mapping[BackendName, Health] = field(default_factory=dict)
     """the backends that were down when the daemon before this one ended"""
     checks: PlannedChecks | None = None
+    standby: Standby | None = None
+    """the operator wants other balancers to have the VIPs"""
     last_cycle: Cycle | None = None
     cycles: CycleStatistics = field(default_factory=CycleStatistics)
 

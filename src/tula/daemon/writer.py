@@ -29,6 +29,7 @@ from tula.engine.event_log import EventLog
 from tula.engine.overrides import OverrideChange
 from tula.engine.statistics import CycleOutcome, CycleStatistics
 from tula.model.errors import KernelError, StateError
+from tula.model.event import EventKind
 from tula.model.health import BackendName, BackendStatus, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
 
@@ -209,6 +210,20 @@ class Writer:
             self._reconciler.shares = moved
             return self.cycle(findings)
 
+    def stand_by(self, standby: bool, by: str) -> bool:
+        """The operator wants other balancers to have the VIPs, or no longer; whether that is news.
+        Raises StateError, and KernelError when it is known on the disk alone; then the next full
+        cycle tells it."""
+        with self._publishing():
+            served, applied = self._balancer.served, self._balancer.applied
+            changed = served.set_standby(standby, by)
+            if changed:
+                self._events.add(EventKind.STANDBY if standby else EventKind.ACTIVE, by=by)
+            failures = [] if applied is None else served.tell(applied.plan)
+            if failures:
+                raise KernelError("; ".join(failures))
+            return changed
+
     def share_flows(self) -> None:
         """See ``Control.share_flows``."""
         with self._publishing():
@@ -217,6 +232,7 @@ class Writer:
     def _start(self) -> None:
         if not self._read:
             self._reconciler.start()
+            self._balancer.served.read()
             self._read = True
 
     def _cycle(self, findings: Findings, compare: bool, offer: Offer | None) -> CycleResult:
@@ -328,6 +344,7 @@ class Writer:
             unsaved=reconciler.unsaved,
             adopted=self._adopted,
             checks=checks,
+            standby=balancer.served.standby,
             last_cycle=self._last,
             cycles=self._cycles,
         )

@@ -47,7 +47,8 @@ class Balancer(Unmonitored):
     ) -> None:
         """``clock`` tells seconds of the boot clock."""
         super().__init__(adapters, store, clock)
-        self._served = Served(adapters.vips, store.directory)
+        self.served = Served(adapters.vips, store.directory)
+        """which services are, and whether the operator wants others to have the VIPs"""
         self.applied: Applied | None = None
         """What the last change of this process left; None when that is not known."""
         self.unsaved = ""
@@ -193,7 +194,7 @@ class Balancer(Unmonitored):
         if receipt.retired or receipt.memory != memory or self.unsaved:
             self._remember_adjusted(applied, receipt)
         # Health has reached the kernel by now; which balancer has the VIPs comes after that.
-        warnings = tuple(self._served.tell(plan))
+        warnings = tuple(self.served.tell(plan))
         return Outcome(Change(change), (), warnings, self.unsaved, committed=committed)
 
     def share_again(self) -> None:
@@ -287,7 +288,7 @@ class Balancer(Unmonitored):
         path = self._path.diff(have, plan.state, self._memory())
         if not lenient and "tunnels" in path.parts:
             self._require_support(config)
-        lacking = self._served.problems(plan)
+        lacking = self.served.problems(plan)
         if lacking and not lenient:
             raise ProblemsError(lacking)
         warnings = tuple(caution.problem for caution in routes.cautions)
@@ -342,7 +343,7 @@ class Balancer(Unmonitored):
         # And VIPs that go do so last: while one is still there, its packets belong to the rules.
         warnings = [
             *self._accept(),
-            *self._served.tell(prepared.plan, again=True),
+            *self.served.tell(prepared.plan, again=True),
             *self._vips.announce(prepared.host),
             *self._vips.release(prepared.change.vips),
             *self._vips.settle(prepared.change.vips),

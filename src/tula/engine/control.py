@@ -165,6 +165,17 @@ class Overridden:
 
 
 @dataclass(frozen=True, slots=True)
+class Stood:
+    """What has come of ``stand_by``. ``role`` is this balancer's at that moment, which an engine
+    changes a little later; ``alive`` are the peers that are heard."""
+
+    standby: bool
+    changed: bool
+    role: str | None = None
+    alive: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """The file's configuration was refused, for these reasons; an older one runs."""
 
@@ -310,6 +321,9 @@ class Control(Protocol):
         dry: bool = False,
     ) -> Overridden:
         """Overrides the configuration's weight (0 to 65535); None: the configuration's again."""
+
+    async def stand_by(self, standby: bool, *, by: str = "", dry: bool = False) -> Stood:
+        """Wants other balancers to have the VIPs, or no longer. It lasts over a restart."""
 
     async def apply(self, source: bytes | None, order: Order) -> ApplyOutcome:
         """Accepts a configuration and brings the kernel to it; None: that of the daemon's file,

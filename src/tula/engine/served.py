@@ -94,7 +94,7 @@ class Served:
         failures: list[str] = []
         if again:
             try:
-                self.standby = self._file.read()
+                self.read()
             except StateError as error:
                 failures.append(str(error))
         now = plan.state.vips, served(plan.config, plan.statuses), self.standby is not None
@@ -103,10 +103,17 @@ class Served:
             self._told = None if failures else now
         return failures
 
-    def set_standby(self, standby: bool, by: str) -> None:
-        """Remembers what the operator said; ``tell`` tells it. Raises StateError."""
+    def read(self) -> Standby | None:
+        """What the operator said last. Raises StateError."""
+        self.standby = self._file.read()
+        return self.standby
+
+    def set_standby(self, standby: bool, by: str) -> bool:
+        """Remembers what the operator says, and whether that is news; ``tell`` tells it. Raises
+        StateError."""
+        before = self._file.read()
         if standby:
             self._file.set(by)
         else:
             self._file.remove()
-        self.standby = self._file.read()
+        return (before is None) != (self.read() is None)

@@ -26,6 +26,15 @@ class SharedFlows(StrEnum):
     NONE = "none"
 
 
+class Role(StrEnum):
+    """What a balancer is among those of its configuration."""
+
+    ACTIVE = "active"
+    """it has the VIPs, or announces them as the others do"""
+    STANDBY = "standby"
+    """another one has them"""
+
+
 @dataclass(frozen=True, slots=True)
 class Vrrp:
     """VIPs by VRRPv3 (RFC 5798): one balancer holds them all, and keepalived decides which."""

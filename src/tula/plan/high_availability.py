@@ -11,7 +11,7 @@ from tula.model.announcing import Announcing
 from tula.model.config import Config, IPAddress
 from tula.model.desired import Announce, SharedWith
 from tula.model.health import BackendName, BackendStatus, State
-from tula.model.high_availability import SharedFlows
+from tula.model.high_availability import Role, SharedFlows
 from tula.model.host import HostView
 
 _SERVE = frozenset({State.UP, State.UNKNOWN})
@@ -68,6 +68,21 @@ def own_balancer(config: Config, host: HostView) -> tuple[str, IPAddress] | None
     vips = {vip for service in config.services for vip in service.vips}
     own = {held.address.ip for held in host.addresses if held.native} - vips
     return next((entry for entry in config.load_balancers if entry[1] in own), None)
+
+
+def plan_role(config: Config, host: HostView, *, standby: bool) -> Role | None:
+    """What this balancer is, by what is there; None where nobody announces.
+
+    With VRRP it is active when it has the VIPs. With BGP alone all are active, but those that the
+    operator has on ``standby``.
+    """
+    if not config.high_availability.enabled or own_balancer(config, host) is None:
+        return None
+    vips = vips_by(config, Announce.VRRP)
+    if vips:
+        there = any(held.address.ip in vips and not held.ours for held in host.addresses)
+        return Role.ACTIVE if there else Role.STANDBY
+    return Role.STANDBY if standby else Role.ACTIVE
 
 
 def plan_sharing(config: Config, host: HostView) -> SharedWith | None:

@@ -42,6 +42,7 @@ NEEDS = {
 }
 """What a command cannot be called without."""
 CALLS = {
+    "active": [["active"]],
     "apply": [["apply", "-f", "DOC/tula.yaml"], ["apply"], ["apply", "--confirm", "60s", "--json"]],
     "audit": [["audit"], ["audit", "-n", "1", "--json"]],
     "configuration": [["configuration"], ["configuration", "--json"]],
@@ -55,6 +56,7 @@ CALLS = {
     "plan": [["plan"], ["plan", "-f", "DOC/tula.yaml", "--exit-code"], ["plan", "-f", "DOC/no"]],
     "reload": [["reload", "--yes"]],
     "rollback": [["rollback"], ["rollback", "1"]],
+    "standby": [["standby", "--no-wait"]],
     "status": [["status"], ["status", "web", "--json"], ["status", "--check"], ["status", "none"]],
     "trace": [
         ["trace", "10.0.0.100:80", "--client", "10.0.0.50:40000"],
