@@ -82,6 +82,11 @@ VXLAN = [
         "nft add rule inet tula_backend answer ip saddr 10.9.0.100 tcp option maxseg size set 1410",
     ),
     fault(
+        "balancer-not-admitted",
+        "nft flush chain inet tula_backend arrive",
+        "nft add rule inet tula_backend arrive udp dport 4789 ip saddr != 10.9.0.9 counter drop",
+    ),
+    fault(
         "vip-missing rp-filter",
         f"ip address del 10.9.0.100/32 dev {DEVICE}",
         "ip address del 10.9.0.100/32 dev lo",

@@ -21,13 +21,13 @@ import pytest
 from support.advertiser import Advertiser, advert
 from support.doctor import Setup
 from support.lab_configurations import service_of
-from tula.lab import Host, Lab, pair
+from tula.lab import Host, Lab, pair, wait_until
 from tula.lab.cluster import Cluster, address_in
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
-_OF_ENGINES = {"engine-not-running", "drift", "peers-unknown"}
-"""Here nobody runs keepalived or the daemon."""
+_OF_ENGINES = {"engine-not-running", "drift", "peers-unknown", "flows-not-taken"}
+"""Here nobody runs keepalived or the daemon, and lb2 has no configuration."""
 _GROUPS = {4: "224.0.0.18", 6: "ff02::12"}
 _ANCHORS = {4: "169.254.84.84", 6: "fe80::5654:54"}
 
@@ -56,6 +56,15 @@ class PairSetup(Setup):
         lab.ready()
         self.apply()
         self.lb2 = network.lbs[1]
+        self.end_keepalived()
+
+    def end_keepalived(self) -> None:
+        """The test says what is advertised and who has the VIPs; lb2 has never had one."""
+        wait_until(lambda: "fd09::100" in self.lb.addresses("eth0"), what="the VIPs")
+        self.lb.kill("keepalived")
+        wait_until(lambda: not self.lb.processes("keepalived"), what="no keepalived")
+        for vip in ("10.9.0.100/32", "fd09::100/128"):
+            self.lb.remove_address("eth0", vip)
 
     def found(self) -> dict[str, dict[str, Any]]:
         """By id, without what every test here would find."""

@@ -71,6 +71,8 @@ def doctor(
             kernel_adapters(run_dir),
             store,
             lambda: _pending_changes(daemon, store, configuration, file is not None, run_dir),
+            lambda: _status(daemon),
+            run_dir,
         )
         report = examine(observed, patience)
     if json:
@@ -127,6 +129,16 @@ def _pending_changes(
     except (ProblemsError, DaemonError, NoDaemonError):
         return None
     return [f"{step['verb']} {step['what']} {step['name']}" for step in steps]
+
+
+def _status(daemon: Client | None) -> dict[str, Any] | None:
+    """What the daemon tells; None where it does not."""
+    from tula.cli.client import DaemonError, NoDaemonError
+
+    try:
+        return dict(daemon.get("/status")) if daemon is not None else None
+    except (DaemonError, NoDaemonError):
+        return None
 
 
 def _as_json(report: Report) -> dict[str, Any]:

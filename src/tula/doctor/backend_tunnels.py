@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tula.agent.commands import (
@@ -16,7 +17,7 @@ from tula.agent.commands import (
 from tula.doctor.backend_state import BackendState
 from tula.doctor.observation import Observation
 from tula.model.backend_setup import Device, ObservedLink, VipAddress
-from tula.model.config import Forwarding
+from tula.model.config import Forwarding, IPAddress
 from tula.model.finding import Finding, Severity
 
 _EQUIVALENT = {
@@ -27,6 +28,7 @@ _EQUIVALENT = {
     "vxlan": {"vxlan"},
 }
 """Types of device that decapsulate the same packets."""
+_GATE = re.compile(r"\budp dport (\d+)\b.* (ip6?) saddr != (\{[^}]*\}|\S+)")
 _KEYS = ("remote", "local", "id", "port", "local6")
 
 
@@ -167,12 +169,20 @@ def _strict_interfaces(observed: Observation, state: BackendState, ipv4: bool) -
             )  # fmt: skip
 
 
-def check_filter(_observed: Observation, state: BackendState) -> Iterator[Finding]:
+def check_filter(observed: Observation, state: BackendState) -> Iterator[Finding]:
     """The table that clamps the MSS and accepts tunnels only from balancers, as join makes it."""
     if not state.want.filter or not any(end.loose_rp_filter for end in state.want.devices):
         return
     have = state.facts.filter
     load = (str(make_filter(state.want.filter)),)
+    for name, address in _unadmitted(observed, state):
+        yield Finding(
+            "balancer-not-admitted", Severity.ERROR, name,
+            f"the table inet tula_backend drops tunnel packets of the balancer {name} ({address}): "
+            "it is from before that was in load_balancers",
+            "load the table, or run tula backend join",
+            commands=load,
+        )  # fmt: skip
     if not have:
         yield Finding(
             "mss-not-clamped", Severity.WARNING, "nftables",
@@ -197,3 +207,23 @@ def check_filter(_observed: Observation, state: BackendState) -> Iterator[Findin
             "load the table, or run tula backend join",
             commands=load,
         )  # fmt: skip
+
+
+def _unadmitted(observed: Observation, state: BackendState) -> Iterator[tuple[str, IPAddress]]:
+    """The balancers that the table should admit and does not, where it admits only some."""
+    have, want = (_sources(text) for text in (state.facts.filter, state.want.filter))
+    for name, address in observed.config.load_balancers:
+        text = str(address)
+        if any(
+            text in wanted and text not in have.get(port, wanted) for port, wanted in want.items()
+        ):
+            yield name, address
+
+
+def _sources(table: str) -> dict[tuple[str, str], set[str]]:
+    """Who may send, by UDP port and family, in the text of a table (see ``agent.filter``)."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for line in table.splitlines():
+        if gate := _GATE.search(line):
+            found.setdefault((gate[1], gate[2]), set()).update(re.findall(r"[0-9a-f.:]+", gate[3]))
+    return found

@@ -5,15 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from tula.doctor.engine_state import EngineState, observe_engine
 from tula.kernel.base_chains import read_own_chains
+from tula.kernel.engines import BIRD, KEEPALIVED, KernelEngine
+from tula.kernel.vip_routes import KernelVipRoutes, VipTable
+from tula.model.bgp import BgpSessionState
 from tula.model.chain import BaseChain
 from tula.model.config import Config, IPAddress
 from tula.model.desired import Announce, SharedWith
+from tula.model.errors import KernelError
 from tula.model.high_availability import Vrrp
 from tula.model.host import HostView
 from tula.plan.high_availability import own_balancer, plan_sharing, vips_by, vrrp_interface
+from tula.vip.bird_control import BirdControl
 
 _LEAST, _MOST = 1.0, 3.0
 """Seconds for which adverts are listened for."""
@@ -44,6 +51,16 @@ class Cluster:
     chains: Sequence[BaseChain] = field(default=(), repr=False)
     """Others' chains that see what this machine sends and what is for it."""
     status: Mapping[str, Any] | None = field(default=None, repr=False)
+    engines: Sequence[EngineState] = ()
+    sessions: Sequence[BgpSessionState] = ()
+    """Those of BGP; none where BIRD does not answer."""
+    vip_table: VipTable | None = None
+    """The VIPs that BIRD learns; None without BGP."""
+
+    def peer(self, name: str) -> Mapping[str, Any] | None:
+        """What the daemon knows of another balancer; None: nothing."""
+        peers = (self.status or {}).get("peers") or ()
+        return next((peer for peer in peers if peer.get("name") == name), None)
 
     @property
     def names(self) -> Mapping[IPAddress, str]:
@@ -68,20 +85,37 @@ class Cluster:
 
 
 def observe_cluster(
-    config: Config, host: HostView, status: Callable[[], Mapping[str, Any] | None]
+    config: Config,
+    host: HostView,
+    status: Callable[[], Mapping[str, Any] | None],
+    run_dir: Path,
 ) -> Cluster | None:
-    """None on a machine that is not one of several balancers. Raises KernelError."""
-    own = own_balancer(config, host)
-    if not config.high_availability.enabled or own is None:
+    """None on a machine that is not one of several balancers. Raises KernelError.
+
+    ``run_dir`` has the engines' files."""
+    own, settings = own_balancer(config, host), config.high_availability
+    if not settings.enabled or own is None:
         return None
     interface = vrrp_interface(config, host)
+    vips = vips_by(config, Announce.VRRP)
+    programs = [*([KEEPALIVED] if vips else []), *([BIRD] if settings.bgp is not None else [])]
     return Cluster(
         *own,
         tuple(entry for entry in config.load_balancers if entry[0] != own[0]),
         interface=interface if interface in host.links else "",
-        vrrp=config.high_availability.vrrp,
-        vips=vips_by(config, Announce.VRRP),
+        vrrp=settings.vrrp if vips else None,
+        vips=vips,
         shared_with=plan_sharing(config, host),
         chains=read_own_chains(),
         status=status(),
+        engines=[observe_engine(KernelEngine(program, run_dir)) for program in programs],
+        sessions=_sessions(run_dir) if settings.bgp is not None else (),
+        vip_table=KernelVipRoutes().read() if settings.bgp is not None else None,
     )
+
+
+def _sessions(run_dir: Path) -> Sequence[BgpSessionState]:
+    try:
+        return BirdControl(run_dir / BIRD.name / "bird.ctl").sessions()
+    except KernelError:
+        return ()  # that it does not run is found by its process

@@ -16,10 +16,12 @@ _PROTOCOLS = {4: "ARP", 6: "neighbour discovery"}
 
 
 def requests_for_backends(observed: Observation) -> Iterator[NeighbourRequest]:
-    """For the MACs of all backends and load balancers that are on-link."""
+    """For the MACs of all backends, load balancers and BGP routers that are on-link."""
     config = observed.config
     addresses = {a for service in config.services for b in service.backends for a in b.addresses}
     addresses |= {address for _, address in config.load_balancers} - observed.addresses
+    if observed.cluster is not None and (bgp := config.high_availability.bgp) is not None:
+        addresses |= {router for router, _ in bgp.routers}
     for address in sorted(addresses, key=str):
         route = observed.host.routes.get(address)
         if route is not None and _is_on_link(route):

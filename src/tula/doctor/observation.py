@@ -37,6 +37,7 @@ UNUSED_ADDRESSES: Mapping[int, IPAddress] = {
 """Documentation addresses (RFC 5737, RFC 3849): a backend's reply to one of them shows where its
 default route leads."""
 
+RUN_DIR = Path("/run/tula")
 _STATISTICS = {4: "arp_cache", 6: "ndisc_cache"}
 _FAMILIES = {4: "ipv4", 6: "ipv6"}
 
@@ -139,8 +140,12 @@ def observe_machine(
     store: Store,
     pending: PendingChanges,
     status: DaemonStatus = lambda: None,
+    run_dir: Path = RUN_DIR,
 ) -> Observation:
-    """Reads the machine; changes nothing. Raises KernelError and StateError."""
+    """Reads the machine; changes nothing. Raises KernelError and StateError.
+
+    ``run_dir`` has the files of the engines that announce VIPs.
+    """
     host = kernel.network.view(_destinations(config))
     routes = plan_routes(config, host, force=True)
     stats = Reader(kernel, store).stats()
@@ -165,7 +170,7 @@ def observe_machine(
         chains=read_base_chains(),
         probe_needs=_probe_needs(config, host, routes),
         sysctls=_read_sysctls(host, kernel.sysctls),
-        cluster=observe_cluster(config, host, status),
+        cluster=observe_cluster(config, host, status, run_dir),
     )
 
 

@@ -35,7 +35,10 @@ from tula.doctor.balancer import (
     check_source_addresses,
     check_support,
 )
+from tula.doctor.bgp import check_routers, check_vip_table
 from tula.doctor.chains import check_chains, check_programs, dropped_at_egress
+from tula.doctor.engines import check_engines, check_priorities
+from tula.doctor.flows import check_flows, requests_for_peers
 from tula.doctor.neighbours import (
     check_arp_senders,
     check_resolution,
@@ -48,6 +51,7 @@ from tula.doctor.observation import Observation
 from tula.doctor.own_filters import check_own_filters
 from tula.doctor.packets import ECHO
 from tula.doctor.path_mtu import check_path_mtu, smaller_requests
+from tula.doctor.peers import check_peers
 from tula.doctor.reachability import vip_answers
 from tula.doctor.requests import Exchange, Request, Responses, TunnelPath
 from tula.doctor.serving import check_target, over_path_requests
@@ -89,6 +93,12 @@ _BALANCER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
 CLUSTER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
     ("VRRP's adverts, from whom and to whom", check_adverts),
     ("who has the VIPs of VRRP", check_vrrp_vips),
+    ("engines that announce VIPs", check_engines),
+    ("VRRP's priorities", check_priorities),
+    ("routers: BGP's sessions, BFD, routes that they were told", check_routers),
+    ("the table of VIPs for BGP", check_vip_table),
+    ("whether flows are told and taken", check_flows),
+    ("the other balancers: configuration, overrides, health, clock, version", check_peers),
     ("what this machine's rules drop of what balancers tell each other", check_own_filters),
 )
 _BACKEND_CHECKS: Sequence[tuple[str, BackendCheck]] = (
@@ -210,7 +220,8 @@ def exchange(
     session = Exchange(sockets, observed.config.tunnels, observed.addresses, patience)
     session.send((), [*requests_for_vips(observed), *requests_for_backends(observed)])
     targets = limit_targets(plan_targets(observed, session.responses.macs))
-    session.send(first_requests(targets), [*requests_for_vips(observed)])
+    first = [*first_requests(targets), *requests_for_peers(observed)]
+    session.send(first, [*requests_for_vips(observed)])
     session.send(_follow_ups(observed, targets, session.responses))
     session.listen(max(_LISTEN, observed.cluster.listening if observed.cluster else 0.0))
     return session.responses, targets

@@ -20,7 +20,8 @@ from tula.model.host import OwnedAddress
 SERVICES, STANDBY = "services", "standby"
 """The files whose numbers are added to the priority."""
 
-_BASE = 150
+BASE = 150
+"""The priority of a balancer that serves nothing."""
 _SHARE = 100
 _STANDBY = -149
 """Below every balancer that does not stand by, and above 0, which would be FAULT: if all stand
@@ -81,7 +82,7 @@ def render_keepalived(
             directory=directory,
             interface=interface,
             id=vrrp.id,
-            base=_BASE,
+            base=BASE,
             interval=vrrp.interval,
             hold_down=announcing.hold_down,
             address=announcing.address,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
+from pathlib import Path
 
 import pytest
 
@@ -70,9 +71,9 @@ def test_an_advert(version: int) -> None:
 
 
 def test_a_machine_that_is_no_balancer_of_a_cluster() -> None:
-    assert observe_cluster(make_config(), HOST, dict) is None
+    assert observe_cluster(make_config(), HOST, dict, Path()) is None
     alone = replace(CONFIG, load_balancers=(("lb2", PEER),))
-    assert observe_cluster(alone, HOST, dict) is None
+    assert observe_cluster(alone, HOST, dict, Path()) is None
     checks = {what for what, _ in CLUSTER_CHECKS}
     assert not checks & {what for what, _ in balancer_checks(replace(observed(), cluster=None))}
     assert checks <= {what for what, _ in balancer_checks(observed())}
