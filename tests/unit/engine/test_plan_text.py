@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from support.builders import make_backend, make_config, make_service
+from tula.dataplane.nft.describe import describe_transaction
+from tula.dataplane.nft.transaction import Admit
 from tula.dataplane.port import ChangeStep
 from tula.engine.plan_text import describe_plan
 from tula.plan.config_changes import describe_config_changes
@@ -30,6 +32,15 @@ def test_a_change() -> None:
     changes = describe_config_changes(WEB, other)
     assert describe_plan(changes, other, INSIDE) == changes
     assert changes == ("~ service web: + backend b2, - backend b1",)
+
+
+def test_a_second_table_is_not_the_table() -> None:
+    """What lets balancers alone tell of flows comes with high_availability, and may be missing
+    while everything is forwarded."""
+    senders = [*describe_transaction((Admit(()),))]
+    changes = ("+ high_availability.vrrp: id 84",)
+    assert describe_plan(changes, WEB, senders) == changes
+    assert describe_plan((), WEB, senders) == ("~ kernel: filter inet tula_sync is missing",)
 
 
 def test_a_kernel_that_differs() -> None:

@@ -54,9 +54,9 @@ def describe_transaction(transaction: Transaction) -> Iterator[ChangeStep]:
             case WakeTable():
                 entry_of("table", f"{FAMILY} {TABLE}", "change").detail = "no longer dormant"
             case Admit(rules):
-                entry_of("table", f"inet {ADMISSION}", "add").detail = _many(len(rules), "rule")
+                entry_of("filter", f"inet {ADMISSION}", "add").detail = _many(len(rules), "rule")
             case AdmitNobody():
-                entry_of("table", f"inet {ADMISSION}", "remove")
+                entry_of("filter", f"inet {ADMISSION}", "remove")
             case DeleteTable():
                 entry_of("table", f"{FAMILY} {TABLE}", "remove")
             case AddCounter(name):
