@@ -15,13 +15,17 @@ ENGINES := keepalived bird:bird2 /usr/lib/frr/bgpd:frr
 IN_DEBIAN := scripts/as-root scripts/in-debian
 BEGIN := scripts/system-packages make
 
-.PHONY: help demo test test-vm test-packages test-debian13 test-fresh soak check bench format package golden clean .packages .engines
+.PHONY: help demo demo-pair test test-vm test-packages test-debian13 test-fresh soak check bench format package golden clean .packages .engines
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.runtime ## a network of namespaces, real traffic, Direct Server Return explained
 	@scripts/as-root $(BIN)/tula lab demo
+
+demo-pair: $(VENV)/.runtime ## several balancers, by VRRP and by BGP: one dies while downloads run
+	scripts/system-packages keepalived bird:bird2
+	@scripts/as-root $(BIN)/tula lab demo --pair
 
 test: $(VENV)/.dev check .packages .engines ## everything: check, then the kernel and packets (needs root)
 	scripts/packet-tests
@@ -55,7 +59,9 @@ soak: $(VENV)/.dev .packages .engines ## what takes long: changes for minutes, h
 		tests/packets/test_full_table.py tests/packets/test_apply_under_load.py \
 		tests/api/test_openapi.py tests/api/test_ownership.py \
 		tests/api/test_killed_writes.py \
-		tests/packets/test_flush.py tests/packets/test_operators_day.py
+		tests/packets/test_flush.py tests/packets/test_operators_day.py \
+		tests/packets/test_failover_pair.py tests/packets/test_failover_three.py \
+		tests/packets/test_failover_many.py
 	TULA_SOAK=1 scripts/vm --left .vm/left -s
 	scripts/as-root $(BIN)/python bench/probes.py --kind http --soak $(or $(TULA_SOAK_SECONDS),3600)
 
@@ -73,6 +79,7 @@ bench: $(VENV)/.runtime .engines ## all figures of docs/benchmarks.md; with BESI
 	scripts/as-root $(BIN)/python bench/adjust.py
 	scripts/as-root $(BIN)/python bench/health.py
 	scripts/as-root $(BIN)/python bench/failover.py
+	scripts/as-root $(BIN)/python bench/failover_pair.py
 	scripts/as-root $(BIN)/python bench/probes.py
 	scripts/as-root $(BIN)/python bench/held.py
 	scripts/as-root $(BIN)/python bench/api.py

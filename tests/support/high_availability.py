@@ -47,12 +47,26 @@ class Balancers:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            stack.push(self._show_logs)
             for lb in self.cluster.lbs:
-                made = Running(lb, self.write(lb))
-                self.daemons[lb.name] = stack.enter_context(made)
+                self.daemons[lb.name] = made = Running(lb, self.write(lb))
+                stack.callback(made.kill)
+            self.start()
             self.wait_until_serving()
             self._stack = stack.pop_all()
         return self
+
+    def start(self) -> None:
+        """All daemons, at the same time."""
+        for daemon in self.daemons.values():
+            daemon.spawn()
+        for daemon in self.daemons.values():
+            daemon.wait_until_it_answers()
+
+    def _show_logs(self, *what: object) -> None:
+        if what[1] is not None:
+            for name, daemon in self.daemons.items():
+                print(f"{name}:\n{daemon.log}")
 
     def __exit__(
         self,
@@ -90,6 +104,15 @@ class Balancers:
         """Another one."""
         active = self.active
         return next(lb for lb in self.cluster.lbs if lb is not active)
+
+    def settle(self) -> list[Host]:
+        """Wait until one balancer has the VIPs and the engine runs on all; returns the one."""
+        wait_until(self._settled, 60, "one holder of the VIPs, keepalived on all")
+        return self.holders()
+
+    def _settled(self) -> bool:
+        running = all(lb.is_on and lb.processes("keepalived") for lb in self.cluster.lbs)
+        return running and len(self.holders()) == 1
 
     def _one_holder(self) -> list[Host]:
         found = self.holders()
