@@ -19,6 +19,7 @@ from tula.cli.main import app
 from tula.lab import remove_named, wait_until
 from tula.lab.demo import run
 from tula.lab.demo.meter import Bytes
+from tula.lab.demo.pair_panel import ClusterView, Row, show
 from tula.lab.demo.panel import headings, line, panel
 from tula.lab.demo.view import BackendView, View
 
@@ -42,7 +43,7 @@ class Demo:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=280,
             check=False,
         )
         assert done.returncode == status, done.stdout
@@ -126,6 +127,25 @@ def test_a_kept_demo_can_be_explored_until_it_is_taken_down(demo: Demo) -> None:
     assert "no demo network is up" in demo.run("exec", "lb", "true", status=1)
 
 
+def test_any_balancer_may_die_in_the_demo_of_several(demo: Demo) -> None:
+    told = demo.run("demo", "--pair", "--fast", "--plain")
+    assert "\x1b" not in told
+    assert not re.search(r"[ \t]+$", told, re.MULTILINE)
+    assert max(map(len, told.splitlines())) <= 80
+    assert "✗" not in told
+    for claim in (
+        r"none of \d+ downloads broke when (lb[12]) died",
+        r"(lb[12]) took over from (?!\1)lb[12]",
+        r"lb[12] came back as the standby, and none of the downloads broke",
+        r"the router used lb1, lb2, lb3",
+        r"none of \d+ downloads broke when lb2 died",
+        r"the router has routes to the others, not to lb2",
+        r"over IPv4 and IPv6, none failed",
+    ):
+        assert re.search(f"✓ .*{claim}", told), claim
+    demo.assert_gone()
+
+
 @pytest.mark.parametrize(
     ("command", "until", "status"),
     [
@@ -181,6 +201,12 @@ def test_what_did_not_hold_is_told_and_fails(monkeypatch: pytest.MonkeyPatch) ->
     assert result.output == "tula: did not hold: the sky is blue\n"
 
 
+def test_a_network_that_goes_is_not_kept() -> None:
+    result = CliRunner().invoke(app, ["lab", "demo", "--pair", "--keep"])
+    assert result.exit_code == 2
+    assert "--keep and --pair do not go together" in result.output
+
+
 def view(scale: int) -> View:
     states = {"backend-1": 100, "backend-2": 0, "backend-3": 100, "backend-4": None}
     return View(
@@ -212,3 +238,29 @@ def test_the_panel_fits(width: int, scale: int) -> None:
     assert "…" not in console.export_text()
     lines = [*headings(view(scale)).splitlines(), line(view(scale))]
     assert max(map(len, lines)) <= 80
+
+
+def cluster_view(scale: int) -> ClusterView:
+    states = {"lb1": "dead", "lb2": "announces", "lb3": "standby"}
+    return ClusterView(
+        12.0,
+        [Row(name, state, scale * 4e5, scale * 9000) for name, state in states.items()],
+        [Row("backend-1", "", scale * 4e5, scale * 900), Row("backend-2", "weight 0", 0.0, scale)],
+        8_000_000,
+        scale * 100,
+        scale * 1000,
+        scale * 9,
+        scale,
+    )
+
+
+@pytest.mark.parametrize("scale", [0, 1, 99])
+@pytest.mark.parametrize("width", [72, 80, 100])
+def test_the_panel_of_several_balancers_fits(width: int, scale: int) -> None:
+    console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    shown = show(cluster_view(scale))
+    console.print(shown.panel(width))
+    rows = console.export_text(clear=False).splitlines()
+    assert [len(row) for row in rows] == [width] * 8
+    assert "…" not in console.export_text()
+    assert max(map(len, [*shown.headings.splitlines(), shown.line])) <= 80

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tula.cli.common import FAILED, INTERRUPTED, fail
+from tula.cli.common import FAILED, INTERRUPTED, WRONG, fail
 from tula.cli.remote import here_only
 from tula.model.wording import counted
 
@@ -33,12 +33,18 @@ def demo(
     plain: Annotated[
         bool, typer.Option("--plain", help="Plain lines of text, as without a terminal.")
     ] = False,
+    pair: Annotated[
+        bool,
+        typer.Option("--pair", help="Several balancers instead: one of them dies, nothing breaks."),
+    ] = False,
 ) -> None:
     """Show Direct Server Return with real traffic, in a minute."""
+    if pair and keep:
+        fail(WRONG, "tula: --keep and --pair do not go together: the networks of --pair go")
     with _errors():
-        from tula.lab.demo.run import run_demo
+        from tula.lab.demo.run import run_demo, run_pair_demo
 
-        broken = run_demo(keep, plain, fast)
+        broken = run_pair_demo(plain, fast) if pair else run_demo(keep, plain, fast)
     if broken:
         fail(FAILED, *(f"tula: did not hold: {claim}" for claim in broken))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from itertools import pairwise
 
 from tula.lab.host import Host
@@ -47,15 +48,17 @@ class Cluster(Network):
 
 
 def address_in(prefix: str, host: Host) -> str:
-    """The host's address that begins so."""
-    return next(text for text in host.addresses("eth0") if text.startswith(prefix))
+    """The address of its own, not a VIP, that begins so."""
+    return next(text for text in host.card()[0] if text.startswith(prefix))
 
 
 def _all_addresses(host: Host) -> set[str]:
-    """With link-local ones, which are next hops of IPv6 routes."""
-    with host.netlink() as socket:
-        index = host.index("eth0")
-        return {str(entry.get("address")) for entry in socket.get_addr(index=index)}
+    """With the link-local one, made of the MAC (RFC 4291): next hops of IPv6 routes are such."""
+    addresses, mac = host.card()
+    octets = bytearray.fromhex(mac.replace(":", ""))
+    octets[0] ^= 2
+    own = b"\xfe\x80" + bytes(6) + bytes(octets[:3]) + b"\xff\xfe" + bytes(octets[3:])
+    return {*addresses, str(IPv6Address(own))}
 
 
 def pair(

@@ -162,6 +162,12 @@ class Interfaces:
         for route in routes:
             self.add_route(*route)
 
+    def card(self, ifname: str = "eth0") -> tuple[tuple[str, ...], str]:
+        """The addresses without prefix length that the interface came with, and its MAC then:
+        known of a machine without power too."""
+        _, addresses, mac = self._cards[ifname]
+        return tuple(address.partition("/")[0] for address in addresses), mac
+
     def addresses(self, ifname: str | None = None) -> list[str]:
         """Addresses without prefix length, of one interface or of all, but 127.0.0.1, ::1 and
         link-local ones; those for the machine's own traffic first, VIPs of scope host last.

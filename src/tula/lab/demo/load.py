@@ -31,9 +31,10 @@ class Load:
     only grow: readers in other threads see a prefix.
     """
 
-    def __init__(self, clients: list[Host], vips: tuple[str, ...]) -> None:
-        """Describe it; entering it starts the traffic, from all clients to all VIPs."""
-        self._clients, self._vips = clients, vips
+    def __init__(self, clients: list[Host], vips: tuple[str, ...], size: int = SIZE) -> None:
+        """Describe it; entering it starts the traffic, from all clients to all VIPs: downloads of
+        ``size`` bytes."""
+        self._clients, self._vips, self._size = clients, vips, size
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="demo-load", daemon=True)
         self._running: dict[int, Request] = {}
@@ -95,7 +96,7 @@ class Load:
 
     async def _download_on(self, number: int) -> None:
         """One client that downloads until it is stopped."""
-        await asyncio.sleep(number / DOWNLOADS * SIZE / RATE)  # spread evenly from the start
+        await asyncio.sleep(number / DOWNLOADS * self._size / RATE)  # spread evenly from the start
         for client, vip in self._targets(number):
             if self._stopping:
                 return
@@ -103,7 +104,7 @@ class Load:
                 request = self._running[number] = Request(client, vip)
                 try:
                     with request.open(socket.SOCK_STREAM) as opened:
-                        await download(request, opened, SIZE, RATE)
+                        await download(request, opened, self._size, RATE)
                     self.downloads.append(request)
                     break
                 except BROKEN:

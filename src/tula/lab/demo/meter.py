@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from tula.lab.demo.stage import Stage
 from tula.lab.host import Host
 
 _WINDOW = 2.0
@@ -47,29 +46,36 @@ class Reading:
 
 
 class Meter:
-    """Reads eth0 of every client, backend and the balancer; use it in a ``with`` block.
+    """Reads eth0 of these hosts; use it in a ``with`` block.
 
     A file opened under /proc/net keeps its namespace, so reading does not have to enter it.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, hosts: Sequence[Host]) -> None:
         """Describe it; entering it opens the files, and counting starts at 0."""
-        network = stage.network
-        self._hosts: list[Host] = [network.lb, *network.clients, *stage.backends]
+        self._hosts = hosts
         self._files: dict[str, io.FileIO] = {}
+        self._before: dict[str, Bytes] = {}
+        """By host, what its earlier interfaces have carried."""
+        self._last: dict[str, Bytes] = {}
         self._stack = ExitStack()
         self._recent: deque[Reading] = deque()
 
     def __enter__(self) -> Self:
         for host in self._hosts:
-            with host.enter():
-                opened = io.FileIO("/proc/thread-self/net/dev")
-            self._files[host.name] = self._stack.enter_context(opened)
+            self.open(host)
         self._start = self._read()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def open(self, host: Host) -> None:
+        """Read a host from its namespace; again after it has got another one by a boot."""
+        with host.enter():
+            opened = io.FileIO("/proc/thread-self/net/dev")
+        self._before[host.name] = self._last.get(host.name, Bytes(0, 0))
+        self._files[host.name] = self._stack.enter_context(opened)
 
     def total(self) -> Reading:
         """Bytes since the start."""
@@ -84,14 +90,19 @@ class Meter:
         return now - self._recent[0]
 
     def _read(self) -> Reading:
-        return Reading(time.monotonic(), {name: _eth0(f) for name, f in self._files.items()})
+        for name, file in list(self._files.items()):
+            before, now = self._before[name], _eth0(file)
+            if now is not None:
+                self._last[name] = Bytes(before.into + now.into, before.out + now.out)
+        return Reading(time.monotonic(), dict(self._last))
 
 
-def _eth0(file: io.FileIO) -> Bytes:
+def _eth0(file: io.FileIO) -> Bytes | None:
+    """None without the interface: its host is dead."""
     file.seek(0)
     for line in file.readall().decode().splitlines():
         name, _, counts = line.partition(":")
         if name.strip() == "eth0":
             fields = counts.split()
             return Bytes(int(fields[0]), int(fields[8]))
-    return Bytes(0, 0)
+    return None

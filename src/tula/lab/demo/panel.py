@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from rich.box import ROUNDED
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -14,6 +17,19 @@ REQUESTS, ANSWERS, CHANGED, WRONG = "cyan", "green", "yellow", "bold red"
 """Colours, the same everywhere."""
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+class Shown(NamedTuple):
+    """A moment of the traffic: for a terminal, by its width, and as a line under headings."""
+
+    panel: Callable[[int], RenderableType]
+    headings: str
+    line: str
+
+
+def show(view: View) -> Shown:
+    """What the screen shows of it."""
+    return Shown(lambda width: panel(view, width), headings(view), line(view))
 
 
 def megabytes(count: float) -> str:

@@ -11,11 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from tula.lab.demo.pair_stage import build_pair, build_three, require_engines
+from tula.lab.demo.pair_story import PairStory
 from tula.lab.demo.pictures import bytes_table
 from tula.lab.demo.screen import Screen
 from tula.lab.demo.stage import NAME, Stage, build_stage, first_weights
 from tula.lab.demo.story import Claims, Story
-from tula.lab.guard import LabError
+from tula.lab.guard import LabError, require_root
 from tula.lab.kept import exists
 from tula.lab.lab import Lab
 from tula.lab.process import processes_in
@@ -53,8 +55,34 @@ def run_demo(keep: bool, plain: bool, fast: bool) -> list[str]:
         show_next_steps(screen, stage)
     else:
         screen.say(
-            f"To explore the network yourself: [bold]{program()} lab demo --keep[/]", seconds=0
+            f"To explore the network yourself: [bold]{program()} lab demo --keep[/]\n"
+            f"Two balancers, then three, and one dies: [bold]{program()} lab demo --pair[/]",
+            seconds=0,
         )
+    return claims.broken
+
+
+def run_pair_demo(plain: bool, fast: bool) -> list[str]:
+    """The demo of several balancers, in two networks; returns the claims that did not hold."""
+    screen, claims = Screen(plain, fast), Claims()
+    with _orderly_end():
+        require_root()
+        require_engines()
+        screen.say(
+            "[bold]Tula: any balancer may die.[/] Real traffic in networks of namespaces on this "
+            "machine; the machine's own network is not touched.",
+            seconds=1,
+        )
+        story = PairStory(screen, claims)
+        with Lab() as lab:
+            stage = build_pair(lab)
+            before = stage.config()
+            story.tell_pair(stage)
+        with Lab() as lab:
+            story.tell_three(build_three(lab), before)
+    screen.console.print()
+    for claim in claims.all:
+        screen.verdict(*claim)
     return claims.broken
 
 

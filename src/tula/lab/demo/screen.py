@@ -17,8 +17,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from tula.lab.demo.panel import ANSWERS, WRONG, headings, line, panel
-from tula.lab.demo.view import View
+from tula.lab.demo.panel import ANSWERS, WRONG, Shown
 
 _WORDS_A_SECOND = 5.5
 _NARROW, _WIDE = 72, 100
@@ -52,7 +51,7 @@ class Screen:
             no_color=None if self.animated else True,
             force_terminal=None if self.animated else False,
         )
-        self._view: Callable[[], View] | None = None
+        self._view: Callable[[], Shown] | None = None
         self._headed = False
 
     def chapter(self, number: int, of: int, title: str) -> None:
@@ -115,7 +114,7 @@ class Screen:
             self.console.print(Text(" " * indent).append(shown) if shown else "", no_wrap=True)
 
     @contextmanager
-    def live(self, view: Callable[[], View]) -> Iterator[None]:
+    def live(self, view: Callable[[], Shown]) -> Iterator[None]:
         """Show the traffic below the text, for the duration of the block."""
         self._view = view
         self._headed = False
@@ -125,7 +124,7 @@ class Screen:
         width = self.console.width
         with Live(
             console=self.console,
-            get_renderable=lambda: panel(view(), width),
+            get_renderable=lambda: view().panel(width),
             refresh_per_second=6,
             vertical_overflow="crop",
         ):
@@ -139,8 +138,8 @@ class Screen:
             if not self.animated and self._view is not None:
                 self._line(self._view())
 
-    def _line(self, view: View) -> None:
+    def _line(self, shown: Shown) -> None:
         if not self._headed:
-            self.draw(headings(view))
+            self.draw(shown.headings)
             self._headed = True
-        self.draw(line(view))
+        self.draw(shown.line)

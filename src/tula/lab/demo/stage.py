@@ -56,6 +56,11 @@ class Stage:
         return [*self.network.backends, *self.far]
 
     @property
+    def hosts(self) -> list[Host]:
+        """Those whose traffic is counted."""
+        return [self.network.lb, *self.network.clients, *self.backends]
+
+    @property
     def vips(self) -> tuple[str, ...]:
         """Those in the configuration."""
         return (*self.network.vips, *(FAR_VIPS if self.tunnel else ()))
@@ -90,15 +95,10 @@ def build_stage(lab: Lab) -> Stage:
     but not in the configuration yet."""
     network = routed(lab, clients=2, backends=4)
     far = _build_far(lab, network)
-    servers = [_start_server(backend, network.vips) for backend in network.backends]
-    servers += [_start_server(backend, FAR_VIPS) for backend in far]
+    servers = [start_server(backend, network.vips) for backend in network.backends]
+    servers += [start_server(backend, FAR_VIPS) for backend in far]
     for backend, server in zip([*network.backends, *far], servers, strict=True):
-        # Frames of 1,500 bytes, as on a real link: aggregates of 64 kB would need fewer
-        # acknowledgements and make the balancer's share look smaller than it is.
-        set_offload(backend, tso=False, gso=False)
-        # A server whose client is gone retransmits for seconds, not for a quarter of an hour.
-        backend.write_sysctl("net.ipv4.tcp_retries2", 4)
-        _await_ready(backend, server)
+        await_ready(backend, server)
     directory = network.lb.directory
     directory.mkdir(parents=True, exist_ok=True)
     return Stage(network, directory / "tula.yaml", servers, far=far)
@@ -125,17 +125,24 @@ def _build_far(lab: Lab, network: Network) -> list[Host]:
     return hosts
 
 
-def _start_server(backend: Host, vips: tuple[str, ...]) -> Process:
+def start_server(backend: Host, vips: tuple[str, ...]) -> Process:
+    """A web server and one of UDP; ``await_ready`` waits for both."""
     command = [sys.executable, "-m", "tula.lab.server", backend.name, *vips]
     command += [f"--http={PORT}", f"--udp={PORT}"]
     return backend.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def _await_ready(backend: Host, server: Process) -> None:
+def await_ready(backend: Host, server: Process) -> None:
+    """Until it serves; and have the backend send as a real one does."""
     assert server.stdout is not None
     line = server.stdout.readline()
     if line != "ready\n":
         raise LabError(f"the server on {backend.name} did not start: {line.strip()}")
+    # Frames of 1,500 bytes, as on a real link: aggregates of 64 kB would need fewer
+    # acknowledgements and make the balancer's share look smaller than it is.
+    set_offload(backend, tso=False, gso=False)
+    # A server whose client is gone retransmits for seconds, not for a quarter of an hour.
+    backend.write_sysctl("net.ipv4.tcp_retries2", 4)
 
 
 def render_config(weights: Mapping[str, int], tunnel: str = "") -> str:

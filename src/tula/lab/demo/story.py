@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tula.lab.demo.frames import watch_request, watch_tunnel
 from tula.lab.demo.load import Load
 from tula.lab.demo.meter import Meter, Reading
-from tula.lab.demo.panel import ANSWERS, CHANGED, REQUESTS, percent
+from tula.lab.demo.panel import ANSWERS, CHANGED, REQUESTS, percent, show
 from tula.lab.demo.pictures import FAR_NETWORK, NETWORK, exchange_table, tunnel_table
 from tula.lab.demo.screen import Screen
 from tula.lab.demo.stage import (
@@ -77,9 +77,9 @@ class Story:
         self._one_request()
         self._far()
         stage = self._stage
-        with Meter(stage) as meter, Load(stage.network.clients, stage.vips) as load:
+        with Meter(stage.hosts) as meter, Load(stage.network.clients, stage.vips) as load:
             watch = Viewer(self._stage, load, meter)
-            with self._screen.live(watch.view):
+            with self._screen.live(lambda: show(watch.view())):
                 self._many(watch)
                 self._drain(load)
                 self._add(load)
