@@ -51,8 +51,8 @@ class Heard:
     moved: int
     """How many answers came from another backend than the one before, in the same flow."""
     silence: dict[str, float]
-    """By VIP: the longest time in seconds from the sending of a datagram that was answered to
-    that of the next that was, when some between them were lost. 0 without a loss."""
+    """By VIP: the longest time in seconds, of any of its flows, from the sending of a datagram that
+    was answered to that of the next that was, when some between them were lost; else 0."""
     backends: dict[str, list[str]]
     """By VIP: who answered."""
     seconds: float
@@ -209,24 +209,25 @@ class _Probe:
         }
 
     def _silence(self) -> dict[str, float]:
-        """The longest of each VIP; one without any answer after a loss lasts until the end."""
-        longest = dict.fromkeys(self._vips, 0.0)
-        last: dict[str, float] = {}
-        losing: set[str] = set()
+        """The longest of each VIP's flows; one without any answer after a loss lasts until the
+        end."""
+        longest = [0.0] * len(self._flows)
+        last: dict[int, float] = {}
+        losing: set[int] = set()
         end = self._times[-1]
         for number, (sent, count) in enumerate(zip(self._times, self._answers, strict=True)):
-            vip = self._vips[number % len(self._flows) % len(self._vips)]
-            since = last.setdefault(vip, sent)
+            flow = number % len(self._flows)
+            since = last.setdefault(flow, sent)
             if not count:
-                losing.add(vip)
+                losing.add(flow)
                 continue
-            if vip in losing:
-                losing.remove(vip)
-                longest[vip] = max(longest[vip], sent - since)
-            last[vip] = sent
-        for vip in losing:
-            longest[vip] = max(longest[vip], end - last[vip])
-        return longest
+            if flow in losing:
+                losing.remove(flow)
+                longest[flow] = max(longest[flow], sent - since)
+            last[flow] = sent
+        for flow in losing:
+            longest[flow] = max(longest[flow], end - last[flow])
+        return {vip: max(longest[n :: len(self._vips)]) for n, vip in enumerate(self._vips)}
 
     def _send(self) -> None:
         number = len(self._answers)

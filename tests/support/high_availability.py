@@ -105,6 +105,13 @@ class Balancers:
         active = self.active
         return next(lb for lb in self.cluster.lbs if lb is not active)
 
+    def taking(self) -> list[Host]:
+        """The balancers that packets for the VIPs are meant to reach."""
+        if "bgp" not in self._top["high_availability"]:
+            return self.holders()
+        names = self.cluster.routes(self.cluster.vips[0])
+        return [lb for lb in self.cluster.lbs if lb.name in names]
+
     def settle(self) -> list[Host]:
         """Wait until one balancer has the VIPs and the engine runs on all; returns the one."""
         wait_until(self._settled, 60, "one holder of the VIPs, keepalived on all")
