@@ -114,6 +114,15 @@ def test_the_daemons_end_moves_nothing_and_a_failover_needs_none(balancers: Bala
     assert standby.processes("keepalived") == engines[standby.name], "found again, left alone"
 
 
+def test_standby_and_active_again(balancers: Balancers) -> None:
+    active, standby = balancers.active, balancers.standby
+    with Sending(balancers):
+        active.tula("standby")
+        wait_until(lambda: balancers.holders() == [standby], what="the VIPs at the other one")
+        active.tula("active")
+    assert balancers.settle() == [standby], "equal again: nothing moves back"
+
+
 def test_reboot_of_the_standby(balancers: Balancers) -> None:
     active, standby = balancers.active, balancers.standby
     with Sending(balancers):
