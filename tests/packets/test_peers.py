@@ -34,13 +34,15 @@ class Pair:
     daemons: tuple[Running, Running]
     folder: Path
 
-    def tula(self, number: int, *words: object, path: str = "", check: bool = True) -> Completed:
+    def tula(
+        self, number: int, *words: object, path: str = "", pasted: str = "", check: bool = True
+    ) -> Completed:
         """A command on lb1 or lb2; ``path`` is where programs are found before others."""
         host = self.network.lbs[number - 1]
         env = host.environment()
         env["PATH"] = f"{path}:{env['PATH']}" if path else env["PATH"]
         command = [sys.executable, "-m", "tula", *map(str, words)]
-        return host.run(command, check=check, env=env)
+        return host.run(command, check=check, env=env, input=pasted)
 
     def peer_of(self, number: int) -> dict[str, Any]:
         """What lb1 or lb2 knows of the other one."""
@@ -164,3 +166,29 @@ def test_peers_see_what_differs_and_who_is_gone(two: Pair, tmp_path: Path) -> No
     two.tula(2, "peer", "remove", "lb1")
     wait_until(lambda: "does not know our token" in (two.peer_of(1)["why"] or ""), WITHIN)
     assert two.peer_of(2)["added"] is False
+
+    # Again, by pasting: the tokens are new, and work at once.
+    assert "sha256:" in two.tula(1, "peer", "list").stdout
+    invited = two.tula(1, "peer", "add", "lb2")
+    assert "On lb2, run: tula peer accept, and paste this line:" in invited.stderr
+    answered = two.tula(2, "peer", "accept", pasted=invited.stdout)
+    assert "lb1 answers at https://10.9.0.2:8420" in answered.stderr
+    ended = two.tula(1, "peer", "accept", pasted=answered.stdout)
+    assert (ended.stdout, "lb2 answers at" in ended.stderr) == ("", True)
+    two.wait_for(alive=True, hears_us=True)
+    for number, line, wrong in (
+        (1, answered.stdout.replace(" lb2 ", " lb7 "), "no balancer 'lb7' in load_balancers"),
+        (2, answered.stdout, "lb2 is this balancer"),
+        (1, "tula-peer-answer lb1", "this is no line of tula peer"),
+        (1, "", "nothing was pasted"),
+    ):
+        refused = two.tula(number, "peer", "accept", pasted=line, check=False)
+        assert (refused.returncode, wrong in refused.stderr) == (2, True), refused
+    text = two.tula(1, "configuration").stdout
+    (two.folder / "silent.yaml").write_text(text.replace("0.0.0.0:8420", "127.0.0.1:8420"))
+    two.tula(1, "apply", "-f", two.folder / "silent.yaml")
+    refused = two.tula(1, "peer", "add", "lb2", check=False)
+    assert refused.returncode == 2
+    assert 'set api: {listen: "10.9.0.2:8420"}' in refused.stderr
+    two.tula(1, "rollback")
+    two.wait_for(alive=True, configuration_equal=True)

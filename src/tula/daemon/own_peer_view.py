@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tula.config.load import LoadedConfig
 from tula.daemon.snapshot import Snapshot
+from tula.engine.assemble import RULESET_SCHEMA
 from tula.engine.history import digest_of
 from tula.engine.peer_view import Details, FlowCounts, View, describe_details, digest_of_details
 from tula.engine.shared_digest import shared_digest
@@ -83,6 +84,7 @@ class OwnPeerView:
         return View(
             name=name,
             version=__version__,
+            schema=RULESET_SCHEMA,
             start=self.start,
             boot=self._boot,
             time=time.time(),

@@ -16,11 +16,11 @@ from tula.engine.shared_digest import describe_override, overrides_digest
 from tula.model.config import Config
 from tula.model.health import BackendName, BackendStatus, Override, State
 from tula.model.stats import FLOWS_LEARNED, FLOWS_SENT, Count
+from tula.plan.high_availability import served
 from tula.version import __version__
 
 SHOWN = 20
 """Backends that are named of those that two balancers see otherwise."""
-_COUNT = frozenset({State.UP, State.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +56,17 @@ def describe_details(
 ) -> Details:
     """How services and backends stand here."""
     states: dict[str, str] = {}
-    served = total = 0
+    total = 0
     for service in config.services:
-        up = 0
         for backend in service.backends:
             status = statuses.get((service.name, backend.name))
             state = State.UNKNOWN if status is None else status.state
-            up += state in _COUNT
             total += 1
             if state is not State.UP:
                 states[f"{service.name}/{backend.name}"] = str(state)
-        served += up >= service.policy.announce_while
+    here = sum(served(config, statuses).values())
     return Details(
-        *(len(config.services), served, total, states),
+        *(len(config.services), here, total, states),
         {"/".join(name): describe_override(each) for name, each in overrides.items()},
         overrides_digest(overrides),
     )
