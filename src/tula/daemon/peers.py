@@ -31,7 +31,7 @@ ASK, SHARE = "/peer", "/peer/flows"
 _EVERY = 1.0
 """Seconds between questions."""
 _SOON = 0.1
-"""The same before this balancer has its tables."""
+"""The same while somebody may wait for the flows of peers."""
 _TIMEOUT = 2.0
 _SHARING = 10.0
 """Seconds that a peer may take to begin telling its flows: its writer may be at something long."""
@@ -39,7 +39,6 @@ _LEARNING = 2.0
 """Seconds in which active flows have come, once a peer has begun: each with its next packet."""
 _PATIENCE = 6.0
 """Seconds after which nobody waits for the flows of peers any more."""
-_SHIPPED = 2.0
 _NOT_ADDED = "not added here: tula peer add"
 
 
@@ -52,7 +51,8 @@ class _Follow:
     state: PeerState
     thread: ThreadPoolExecutor
     task: asyncio.Task[None] | None = None
-    learned: bool = False
+    learned: float | None = None
+    """from when on its flows are known here (time.monotonic); None: it has not begun"""
 
     async def end(self) -> None:
         if self.task is not None:
@@ -130,8 +130,6 @@ class PeerWatch:
         tell again comes with each flow's next packet, within two seconds for one that is active.
         """
         await self.flows_learned.wait()
-        if any(state.alive for state in self._states.values()):
-            await asyncio.sleep(_SHIPPED)
 
     async def share_again(self) -> None:
         """Has our flows told to all peers again; at most once a second, since a peer that comes
@@ -155,7 +153,8 @@ class PeerWatch:
                 self.own.hears = {name: state.alive for name, state in self._states.items()}
                 await self._judge(own)
                 self._settle(began, own)
-                await asyncio.sleep(self._every if own.ready else min(self._every, _SOON))
+                soon = not self.flows_learned.is_set()
+                await asyncio.sleep(min(self._every, _SOON) if soon else self._every)
         finally:
             following, self._following = self._following, {}
             for each in following.values():
@@ -228,7 +227,7 @@ class PeerWatch:
         state = what.state
         if not state.alive or state.view is None or not self._ready:
             return
-        if not what.learned:
+        if what.learned is None:
             what.learned = await self._learn(what)
         if state.owed and state.view.ready:
             try:
@@ -243,17 +242,18 @@ class PeerWatch:
     def _ready(self) -> bool:
         return self._own_view is not None and self._own_view.ready
 
-    async def _learn(self, what: _Follow) -> bool:
+    async def _learn(self, what: _Follow) -> float | None:
+        """Has it tell its flows, and says from when on they are here; None: ask again."""
         loop = asyncio.get_running_loop()
         try:
             answer = await loop.run_in_executor(
                 what.thread, lambda: what.client.ask("POST", SHARE, timeout=_SHARING)
             )
         except PeerError:
-            return False
-        if answer.status < 300:
-            await asyncio.sleep(_LEARNING)
-        return answer.status < 300 or answer.status == 404  # a version that shares no flows
+            return None
+        if answer.status == 404:  # a version that shares no flows
+            return answer.heard
+        return answer.heard + _LEARNING if answer.status < 300 else None
 
     async def _judge(self, own: View) -> None:
         now, known = time.monotonic(), await self.own.known()
@@ -282,8 +282,11 @@ class PeerWatch:
         """Decides whether somebody still has to wait for the flows of peers."""
         if self.flows_learned.is_set() or not own.ready:
             return
-        learned = all(each.learned for each in self._following.values())
-        if learned or time.monotonic() - began > self._patience:
+        now = time.monotonic()
+        learned = all(
+            each.learned is not None and each.learned <= now for each in self._following.values()
+        )
+        if learned or now - began > self._patience:
             self.flows_learned.set()
 
     def _tell(self, name: str, told: Iterable[Told]) -> None:

@@ -10,7 +10,7 @@ from tula.engine.reader import Adapters
 from tula.kernel.announce import Announcer, KernelAnnouncer
 from tula.kernel.engines import BIRD, KEEPALIVED, Engine, KernelEngine
 from tula.kernel.network import KernelNetwork, Network
-from tula.kernel.nft_data_path import NftDataPath
+from tula.kernel.nft_data_path import FORM, NftDataPath
 from tula.kernel.nft_guard import KernelGuard
 from tula.kernel.nftables import KernelNftables
 from tula.kernel.probe_route import KernelProbeRoute
@@ -25,6 +25,9 @@ from tula.vip.keepalived import parse_keepalived
 from tula.vip.owner import VipOwners
 from tula.vip.static import StaticVips
 from tula.vip.vrrp import VrrpVips
+
+RULESET_SCHEMA = FORM
+"""The number of the form that the data path gives its tables; a newer Tula reads older ones."""
 
 
 def kernel_adapters(run_dir: Path) -> Adapters:

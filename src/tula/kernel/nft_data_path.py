@@ -20,6 +20,7 @@ from tula.dataplane.nft.own_stack import Guarded, guarded
 from tula.dataplane.nft.recover import recover_ids, renamed_services
 from tula.dataplane.nft.retired import leaving_counts, leaving_marks, names_of
 from tula.dataplane.nft.ruleset import FAMILY, TABLE, Key, MapName, Ruleset
+from tula.dataplane.nft.schema import SCHEMA
 from tula.dataplane.nft.tell_again import tells_again
 from tula.dataplane.nft.transaction import ADMISSION, Transaction, in_turn
 from tula.dataplane.nft.tunnel_devices import Tunnels
@@ -56,6 +57,9 @@ from tula.model.flow import Flow, FlowEntry
 from tula.model.health import ProbeSocket
 from tula.model.problem import Problem
 from tula.model.stats import BackendKey, Count, Stats
+
+FORM = SCHEMA
+"""The number of the form of its tables."""
 
 
 class NftDataPath:
