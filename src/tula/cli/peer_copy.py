@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,23 @@ def copy(
         with daemon_errors(lambda: f"the configuration of {source.name}"):
             insist(apply, yes)
         print(f"{target.name}: has the configuration of {source.name}")
+        _tell_file(target)
     for change in changes:
         with daemon_errors():
             insist(change.send, yes)
         print(change.line)
+
+
+def _tell_file(target: _End) -> None:
+    """Says whether the file that the next reload takes holds another configuration now."""
+    with daemon_errors():
+        found = target.daemon.get("/status")["configuration"]
+    if found["source"] == "file" and found["file_differs"]:
+        print(
+            f"{target.name}: {found['file']} differs from what runs now; write that there, too: "
+            "tula configuration shows it",
+            file=sys.stderr,
+        )
 
 
 def _peer(state_dir: Path, name: str) -> Client:
