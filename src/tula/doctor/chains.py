@@ -137,16 +137,30 @@ def check_programs(observed: Observation, _: Responses) -> Iterator[Finding]:
 
 def drops_packet(chain: BaseChain, sample: SamplePacket) -> Drops:
     """Whether such a packet is dropped in the chain, by a rule or the policy."""
-    found, ended = _walk(chain.rules, chain, sample, _MAX_DEPTH)
-    if ended or not chain.drops:
-        return found
-    return Drops.YES if found is Drops.NO else found
+    walk = _walk(chain.rules, chain, sample, _MAX_DEPTH, some_pass=False)
+    if walk.ended or not chain.drops:
+        return walk.drops
+    return Drops.YES if walk.drops is Drops.NO and not walk.some_pass else Drops.MAYBE
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """What rules do: ``ended``: none of the packets go on behind them; ``some_pass``: some may have
+    left them before a later rule could drop them."""
+
+    drops: Drops
+    ended: bool
+    some_pass: bool
 
 
 def _walk(
-    rules: Sequence[ChainRule], chain: BaseChain, sample: SamplePacket, depth: int
-) -> tuple[Drops, bool]:
-    """What the rules do, and whether none of the packets go on behind them."""
+    rules: Sequence[ChainRule],
+    chain: BaseChain,
+    sample: SamplePacket,
+    depth: int,
+    *,
+    some_pass: bool,
+) -> _Walk:
     worst = Drops.NO
     for rule in rules:
         fits = fits_rule(rule, sample)
@@ -154,26 +168,29 @@ def _walk(
             continue
         sure = fits is True
         if rule.verdict == "drop":
-            if sure and worst is Drops.NO:
-                return Drops.YES, True
+            if sure and worst is Drops.NO and not some_pass:
+                return _Walk(Drops.YES, True, False)
             worst = Drops.MAYBE
             if sure:
-                return worst, True
+                return _Walk(worst, True, some_pass)
         elif rule.verdict in ("jump", "goto") and depth:
-            inner, ended = _walk(chain.others.get(rule.chain, ()), chain, sample, depth - 1)
-            if inner is not Drops.NO:
-                if sure and ended and inner is Drops.YES and worst is Drops.NO:
-                    return Drops.YES, True
+            others = chain.others.get(rule.chain, ())
+            inner = _walk(others, chain, sample, depth - 1, some_pass=some_pass)
+            if inner.drops is not Drops.NO:
+                if sure and inner.ended and inner.drops is Drops.YES and worst is Drops.NO:
+                    return _Walk(Drops.YES, True, False)
                 worst = Drops.MAYBE
-            if sure and (ended or rule.verdict == "goto"):
-                return worst, ended
+            if sure and (inner.ended or rule.verdict == "goto"):
+                return _Walk(worst, inner.ended, inner.some_pass)
+            # An uncertain goto leaves this chain, as an accept does.
+            some_pass |= inner.some_pass or (not sure and (inner.ended or rule.verdict == "goto"))
         elif sure and rule.verdict == "accept":
-            return worst, True
+            return _Walk(worst, True, some_pass)
         elif sure and rule.verdict == "return":
-            return worst, False
-        elif rule.verdict in ("accept", "return", "vmap") and chain.drops:
-            worst = Drops.MAYBE  # some get past the policy
-    return worst, False
+            return _Walk(worst, False, some_pass)
+        elif rule.verdict in ("accept", "return", "vmap"):
+            some_pass = True
+    return _Walk(worst, False, some_pass)
 
 
 def fits_rule(rule: ChainRule, sample: SamplePacket) -> bool | None:

@@ -43,6 +43,21 @@ CASES = [
     ("with more", chain(ChainRule((TO_VIP,), partial=True, verdict=DROP)), Drops.MAYBE),
     ("accepted before", chain(ChainRule((TO_VIP,), verdict=ACCEPT), drops=True), Drops.NO),
     ("some accepted", chain(ChainRule((OF_ONE,), verdict=ACCEPT), drops=True), Drops.MAYBE),
+    (
+        "some accepted before all are dropped",
+        chain(ChainRule((OF_ONE,), verdict=ACCEPT), ChainRule(verdict=DROP)),
+        Drops.MAYBE,
+    ),
+    ("some accepted, and no more", chain(ChainRule((OF_ONE,), verdict=ACCEPT)), Drops.NO),
+    (
+        "some accepted by a jump",
+        chain(
+            ChainRule((OF_ONE,), False, "jump", "known"),
+            ChainRule(verdict=DROP),
+            known=(ChainRule(verdict=ACCEPT),),
+        ),
+        Drops.MAYBE,
+    ),
     ("counted", chain(ChainRule((TO_VIP,))), Drops.NO),
     (
         "by a jump",
