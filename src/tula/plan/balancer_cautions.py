@@ -8,6 +8,7 @@ from tula.model.config import Config, IPAddress
 from tula.model.desired import Announce
 from tula.model.host import HostView
 from tula.model.problem import Problem
+from tula.model.wording import named
 from tula.plan.cautions import Caution
 from tula.plan.high_availability import own_balancer, plan_sharing, vips_by
 
@@ -22,14 +23,19 @@ def balancer_problems(config: Config, host: HostView) -> Iterator[Problem]:
     if not settings.enabled:
         return
     if config.load_balancers and own_balancer(config, host) is None:
-        own = [held.address.ip for held in host.addresses if held.native]
-        shown = [str(each) for each in own if not (each.is_loopback or each.is_link_local)]
+        here = [held.address.ip for held in host.addresses if held.native]
+        shown = [str(each) for each in here if not (each.is_loopback or each.is_link_local)]
         has = ", ".join(shown[:_SHOWN]) + (", …" if len(shown) > _SHOWN else "")
         message = (
             f"none of them is an address of this machine, which has {has or 'none'}; list this "
             "machine, or correct its address"
         )
         yield Problem(("load_balancers",), message, on_key=True)
+    held = {held.address.ip for held in host.addresses if held.native}
+    own = [name for name, address in config.load_balancers if address in held]
+    if len(own) > 1:
+        message = f"{named(own)} are addresses of this machine, which is one balancer; list it once"
+        yield Problem(("load_balancers", own[1]), message)
     vrrp = settings.vrrp
     if vrrp is not None and vrrp.interface and vrrp.interface not in host.links:
         known = ", ".join(sorted(name for name in host.links if name != "lo"))

@@ -173,6 +173,17 @@ def test_a_machine_that_is_no_balancer() -> None:
     ).problems
 
 
+def test_a_machine_that_is_two_balancers() -> None:
+    second = ("lb3", ip_address("10.1.0.2"))
+    config = pair(VRRP)
+    config = replace(config, load_balancers=(*config.load_balancers, second))
+    (problem,) = plan_routes(config, make_host(config)).problems
+    assert (problem.dotted, problem.message) == (
+        "load_balancers.lb3",
+        "lb1 and lb3 are addresses of this machine, which is one balancer; list it once",
+    )
+
+
 def test_adverts_on_an_interface_that_is_missing() -> None:
     config = pair(HighAvailability(vrrp=Vrrp(84, "eth9")))
     (problem,) = plan_routes(config, make_host(config)).problems
