@@ -11,8 +11,10 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ import pytest
 from support.datagrams import Datagrams, serve_datagrams
 from support.lab_configurations import service_of, write_config
 from support.running import Running
-from tula.lab import Cluster, Host, Lab, pair, wait_until
+from tula.lab import Capture, Cluster, Host, Lab, hold, many_vips, pair, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -104,7 +106,7 @@ def test_daemons_and_engines_die(lab: Lab, tmp_path: Path) -> None:
 def daemons(lab: Lab, tmp_path: Path) -> Iterator[tuple[Cluster, dict[str, Running]]]:
     """A pair that serves, with health checks."""
     network = pair_of_servers(lab)
-    check = {"type": "udp", "send": "?", "interval": "300ms", "timeout": "200ms"}
+    check = {"type": "icmp", "interval": "300ms", "timeout": "200ms"}
     service = service_of(network, protocol="udp", ports=[53], health=check)
     with ExitStack() as stack:
         made = {}
@@ -152,3 +154,83 @@ def test_standby_hands_over(daemons: tuple[Cluster, dict[str, Running]], lab: La
     assert probe.heard.lost == 0, probe.heard
     kinds = [event["kind"] for event in running[first].client().get("/events")["events"]]
     assert kinds.count("standby") == kinds.count("active") == 1
+
+
+def test_who_serves_less_hands_over(daemons: tuple[Cluster, dict[str, Running]], lab: Lab) -> None:
+    """One balancer alone sees all backends down; it is never FAULT, and comes back."""
+    network, running = daemons
+    first = holders(network)[0]
+    (second,) = set(running) - {first}
+    one = lab.hosts[first]
+    wait_until(lambda: set(running[first].states().values()) == {"up"})
+    wait_until(lambda: set(running[second].states().values()) == {"up"})
+    one.run(
+        ["nft", "-f", "-"],
+        input="table inet blind { chain input { type filter hook input priority -10;"
+        " icmp type echo-reply drop\n icmpv6 type echo-reply drop\n }\n}\n",
+    )
+    wait_until(lambda: set(running[first].states().values()) == {"down"}, 30)
+    wait_until(lambda: holders(network) == [second], 30)
+    one.run(["nft", "delete", "table", "inet", "blind"])
+    wait_until(lambda: set(running[first].states().values()) == {"up"}, 30)
+    # All backends of both: equal views, and nothing moves.
+    assert holders(network) == [second]
+    assert "FAULT" not in Path(running[first].run_dir, "keepalived/keepalived.log").read_text()
+
+
+def test_from_tula_itself_to_keepalived_and_back(lab: Lab, tmp_path: Path) -> None:
+    """The same VIPs, while datagrams come."""
+    network = pair_of_servers(lab)
+    lb = network.lb
+    service = service_of(network, protocol="udp", ports=[53])
+    alone = write_config(tmp_path / "alone.yaml", {"dns": service})
+    many = configure(network, tmp_path / "tula.yaml")
+    lb.tula("apply", "-f", alone)
+    with Datagrams(network.client, network.vips, 53, rate=1000) as probe:
+        lb.tula("apply", "-f", many)
+        wait_until(lambda: network.lb.name in holders(network))
+        assert "~ engine keepalived" not in lb.tula("plan").stdout
+        lb.tula("apply", "-f", alone)
+        assert holders(network) == [lb.name]
+    assert probe.heard.lost == 0, probe.heard
+    shown = lb.run(["ip", "-json", "address", "show", "dev", "eth0"]).stdout
+    assert shown.count(network.vips[0]) >= 1
+    assert lb.tula("plan", "--exit-code").stdout == "nothing to change\n"
+    assert lb.processes("keepalived") == []
+
+
+def test_a_vip_more_is_a_reload(lab: Lab, tmp_path: Path) -> None:
+    network = pair(lab, vips=())
+    vips = many_vips(60, 20)
+    for backend in network.backends:
+        hold(backend, "10.9.100.0/22", "fd09::a:0/112")
+        serve_datagrams(backend, 53)
+    keys = {"protocol": "udp", "ports": [53]}
+    few = {"dns": service_of(network, **keys, vip=[vips[0], *vips[2:]])}
+    more = {"dns": service_of(network, **keys, vip=vips)}
+    before = configure(network, tmp_path / "few.yaml", services=few)
+    after = configure(network, tmp_path / "more.yaml", services=more)
+    for lb in network.lbs:
+        lb.tula("apply", "-f", before)
+    wait_until(lambda: holders(network, vips[-1]))
+    active = lab.hosts[holders(network, vips[-1])[0]]
+    (other,) = set(network.lbs) - {active}
+    old = [vips[0], *vips[2:]]
+    time.sleep(3)  # the second announcements are over
+    with (
+        Datagrams(network.client, old, 53, rate=2000) as probe,
+        Capture(other, "eth0") as heard,
+    ):
+        active.tula("apply", "-f", after)
+        wait_until(lambda: holders(network, vips[1]))
+        # Adverts of one that has a VIP more are understood by the other: nobody takes over.
+        time.sleep(1)
+        assert holders(network, vips[0]) == [active.name]
+        assert holders(network, vips[1]) == [active.name]
+        other.tula("apply", "-f", after)
+    assert probe.heard.lost == 0, probe.heard
+    frames = heard.frames(outgoing=False)
+    arp = [frame for frame in frames if frame[12:14] == b"\x08\x06"]
+    told = Counter(frame[38:42] for frame in arp if frame[28:32] == frame[38:42])
+    assert ip_address(vips[1]).packed in told
+    assert max(told.values()) <= 2, "those that were there are told again, once"

@@ -12,7 +12,7 @@ def removal_commands(adapters: Adapters, store: Store) -> list[Command]:
 
     Settings that somebody else changed since are left out. Raises KernelError and StateError.
     """
-    commands = [*adapters.path.removal(adapters.path.observe_presence())]
+    commands = [*adapters.vips.removal(), *adapters.path.removal(adapters.path.observe_presence())]
     for owned in adapters.network.view(()).owned:
         prefix = f"{owned.address}/{owned.address.max_prefixlen}"
         commands.append(Command(("ip", "address", "del", prefix, "dev", owned.interface)))

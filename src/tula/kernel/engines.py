@@ -109,6 +109,9 @@ class Engine(Protocol):
     def runs(self) -> bool:
         """Whether it runs, by that configuration file."""
 
+    def pid(self) -> int | None:
+        """Its process, while it runs."""
+
     def start(self) -> None:
         """Starts it where systemd does not."""
 
@@ -197,8 +200,11 @@ class KernelEngine:
         self.write(self._program.file, text)
 
     def runs(self) -> bool:
+        return self.pid() is not None
+
+    def pid(self) -> int | None:
         self._reap()
-        return self._pid() is not None
+        return self._pid()
 
     def start(self) -> None:
         if self.kept or self.runs():
@@ -361,6 +367,9 @@ class FakeEngine:
 
     def runs(self) -> bool:
         return self.alive
+
+    def pid(self) -> int | None:
+        return 4711 if self.alive else None
 
     @fallible("engine.start")
     def start(self) -> None:

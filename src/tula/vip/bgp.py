@@ -15,6 +15,7 @@ from tula.kernel.engines import Engine
 from tula.kernel.vip_routes import TABLE, VipRoute, VipRoutes, VipTable
 from tula.model.announcing import Announcing
 from tula.model.bgp import BgpSessionState
+from tula.model.command import Command, command
 from tula.model.config import IPAddress
 from tula.model.desired import DesiredVip
 from tula.model.errors import KernelError
@@ -169,6 +170,19 @@ class BgpVips:
 
     def revive(self) -> list[str]:
         return self._kept.revive()
+
+    def removal(self) -> list[Command]:
+        routes = _sorted(self._routes.read().routes)
+        return [
+            *self._kept.removal(),
+            *(
+                command(
+                    f"ip -{route.vip.version} route del blackhole {route.vip} table {TABLE} "
+                    f"proto {TABLE} metric {route.metric}"
+                )
+                for route in routes
+            ),
+        ]
 
     def sessions(self) -> list[BgpSessionState]:
         """As BIRD says; none when it does not run."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tula.dataplane.port import ChangeStep
 from tula.kernel.engines import Engine
+from tula.model.command import Command
 from tula.model.errors import KernelError
 
 
@@ -110,6 +111,15 @@ class GeneratedEngine:
             except KernelError as error:
                 return [str(error)]
         return []
+
+    def removal(self) -> list[Command]:
+        """Its file first, or systemd would start it again. Raises KernelError."""
+        engine = self.engine
+        if engine.read() is None:
+            return []
+        commands = [Command(("rm", "-f", str(engine.place)))]
+        pid = engine.pid()
+        return [*commands, Command(("kill", str(pid)))] if pid is not None else commands
 
     def revive(self) -> list[str]:
         """Starts the engine that has died, where systemd does not; why it could not be."""

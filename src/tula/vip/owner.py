@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from tula.dataplane.port import ChangeStep
 from tula.model.announcing import Announcing
 from tula.model.bgp import BgpSessionState
+from tula.model.command import Command
 from tula.model.desired import Announce, DesiredVip
 from tula.model.host import HostView
 
@@ -96,6 +97,9 @@ class VipOwner(Protocol[_C]):
     def revive(self) -> list[str]:
         """Starts an engine again that has died, where nobody else does. From any thread."""
 
+    def removal(self) -> list[Command]:
+        """What ends an engine on a machine that no longer has Tula."""
+
 
 class QuietOwner:
     """The calls that an owner without an engine has nothing to do for."""
@@ -125,6 +129,9 @@ class QuietOwner:
         return []
 
     def revive(self) -> list[str]:
+        return []
+
+    def removal(self) -> list[Command]:
         return []
 
     def sessions(self) -> list[BgpSessionState]:
@@ -219,6 +226,9 @@ class VipOwners:
 
     def revive(self) -> list[str]:
         return [line for owner in self._owners.values() for line in owner.revive()]
+
+    def removal(self) -> list[Command]:
+        return [each for owner in self._owners.values() for each in owner.removal()]
 
     def sessions(self) -> list[BgpSessionState]:
         return [each for owner in self._owners.values() for each in owner.sessions()]

@@ -9,10 +9,11 @@ from tula.kernel.engines import Engine
 from tula.kernel.network import Network
 from tula.model.announcing import Announcing
 from tula.model.bgp import BgpSessionState
+from tula.model.command import Command
 from tula.model.desired import DesiredVip
 from tula.model.errors import KernelError
 from tula.model.high_availability import VipMac
-from tula.model.host import HostView
+from tula.model.host import HostView, OwnedAddress
 from tula.vip.generated import EngineChange, GeneratedEngine
 from tula.vip.keepalived import (
     SERVICES,
@@ -36,10 +37,7 @@ class VrrpVips:
         if not wanted:
             return []
         if announcing is None:
-            return [
-                "this machine has none of the addresses of load_balancers, so nobody here may "
-                "hold VIPs by VRRP; add it there"
-            ]
+            return ["this machine has none of the addresses of load_balancers; add it there"]
         missing = self._engine.missing()
         if missing:
             return [f"vrrp: {missing}"]
@@ -108,11 +106,13 @@ class VrrpVips:
         if not ends or failures:
             return failures
         # It takes its addresses along; one that was killed does not.
-        for owned in sorted(left, key=str):
-            try:
-                self._network.remove_address(owned)
-            except KernelError as error:
-                failures.append(str(error))
+        try:
+            for held in self._network.view(()).addresses:
+                owned = OwnedAddress(held.address.ip, held.interface)
+                if owned in left and not held.ours:
+                    self._network.remove_address(owned)
+        except KernelError as error:
+            failures.append(str(error))
         return failures
 
     def undo(self, change: EngineChange) -> None:
@@ -126,6 +126,9 @@ class VrrpVips:
 
     def revive(self) -> list[str]:
         return self._kept.revive()
+
+    def removal(self) -> list[Command]:
+        return self._kept.removal()
 
     def sessions(self) -> list[BgpSessionState]:
         return []
