@@ -34,6 +34,10 @@ from support.fake_control import FakeControl
 from tula.api.app import make_app
 from tula.api.problems import MEDIA_TYPE
 from tula.api.status_bodies import StatusBody
+from tula.daemon.everywhere.assemble import make_everywhere
+from tula.daemon.everywhere.members import LocalMember
+from tula.engine.everywhere import Members
+from tula.engine.history import digest_of
 
 SOAK = bool(os.environ.get("TULA_SOAK"))
 DOCUMENT = make_app(FakeControl()).openapi()
@@ -85,6 +89,18 @@ def test_every_answer_is_declared(method: str, path: str) -> None:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiDaemon]:
     made = ApiDaemon(tmp_path_factory.mktemp("api"), TEXTS[0])
+    everywhere = make_everywhere(
+        *(made.control, made.loop, made.daemon.writer, made.daemon.store, made.daemon.events),
+        *(made.watch, lambda _: "lb1"),
+    )
+
+    async def alone(order: Any, **_: Any) -> Members:
+        """All balancers, which are this one."""
+        member = LocalMember(everywhere.participant, order, everywhere._carry)
+        return Members("lb1", {"lb1": member})
+
+    everywhere._members = alone  # type: ignore[method-assign]
+    made.control.everywhere = everywhere
     with made.served():
         yield made
 
@@ -107,8 +123,17 @@ TEXTS = [
 
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 SESSION = requests.Session()
-NAMES = {"service": "web", "backend": "b0", "name": "b0"}
+NAMES = {"service": "web", "backend": "b0", "name": "b0", "change": "0123456789abcdef"}
+_PEER = {"coordinator": "lb2", "how": "apply everywhere", "by": "ann@lb2", "yes": True}
+_CHANGE = "/api/v1/everywhere/changes/{change}"
 QUERIES: dict[str, list[dict[str, Any]]] = {
+    f"{_CHANGE}/prepare": [{**_PEER, "seconds": 60}],
+    f"{_CHANGE}/hold": [{"coordinator": "lb2", "seconds": 60}],
+    f"{_CHANGE}/confirm": [{**_PEER, "digest": "0" * 64}],
+    f"{_CHANGE}/adopt": [_PEER],
+    f"{_CHANGE}/abort": [{"coordinator": "lb2", "why": "one refused"}],
+    "/api/v1/everywhere/rollback": [{}, {"number": 1}, {"dry_run": True}],
+    "/api/v1/everywhere/confirm": [{"dry_run": True}, {}],
     "/api/v1/trace": [{"vip": "10.0.0.100", "port": 80, "client": "10.0.0.9", "client_port": 1}],
     "/api/v1/diff": [{}, {"number": 1}, {"number": 10**6}],
     "/api/v1/rollback": [{}, {"number": 1}, {"dry_run": True}],
@@ -118,8 +143,10 @@ QUERIES: dict[str, list[dict[str, Any]]] = {
 def sensible(operation: Any) -> Iterator[schemathesis.Case]:
     """What a person would ask."""
     names = {each.name: NAMES[each.name] for each in operation.path_parameters}
-    takes_text = operation.path in ("/api/v1/apply", "/api/v1/plan")
+    takes_text = operation.path.endswith(("/apply", "/plan", "/prepare", "/adopt"))
     matches = ("*", '"0"') if any(h.name == "If-Match" for h in operation.headers) else ("*",)
+    if operation.path.endswith("/adopt"):
+        matches = (f'"{digest_of(TEXTS[0].encode())}"', *matches)
     usual: list[dict[str, Any]] = [{"force": True}, {"dry_run": True}]
     for text in TEXTS if takes_text else [""]:
         for query in QUERIES.get(operation.path, usual):
@@ -135,12 +162,20 @@ def sensible(operation: Any) -> Iterator[schemathesis.Case]:
 
 def prepare(daemon: ApiDaemon, path: str) -> None:
     """Has the daemon be in a state in which there is something to do."""
-    reload, confirm = path.endswith("/reload"), path.endswith("/confirm")
+    reload, confirm = path.endswith("/reload"), path == "/api/v1/confirm"
     with daemon.client() as client:
         for text in (TEXTS[1], TEXTS[3] if reload else TEXTS[0]):
             query = {"force": "true", **({"confirm": "600"} if confirm else {})}
             kind = {"Content-Type": "application/yaml"}
             assert client.post("/apply", content=text, headers=kind, params=query).is_success
+        if path == "/api/v1/everywhere/confirm":
+            waits = {"confirm": "600"}
+            done = client.post("/everywhere/apply", content=TEXTS[0], headers=kind, params=waits)
+            assert done.is_success, done.text
+        elif path.startswith(_CHANGE) and not path.endswith(("/prepare", "/adopt")):
+            given: Any = {**_PEER, "seconds": "600"}
+            verb = path.removeprefix("/api/v1").format(**NAMES).rpartition("/")[0] + "/prepare"
+            client.post(verb, content=TEXTS[0], headers=kind | {"If-Match": "*"}, params=given)
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)

@@ -46,13 +46,20 @@ App = Callable[[Message, Any, Any], Awaitable[None]]
 class ControlScene:
     """A daemon on fakes, and what it is asked by."""
 
-    def __init__(self, directory: Path, text: str | None = None) -> None:
-        """``text`` is what its file holds."""
+    def __init__(
+        self,
+        directory: Path,
+        text: str | None = None,
+        clock: Callable[[], float] = lambda: 1000.0,
+    ) -> None:
+        """``text`` is what its file holds; ``clock`` stands still unless a test has another."""
         self.path = directory / "tula.yaml"
         self.path.write_text(render_config(CONFIG) if text is None else text)
-        self.daemon = FakeDaemon(directory / "state", CONFIG)
+        self.daemon = FakeDaemon(directory / "state", CONFIG, clock=clock)
         checker, supervisor = FakeChecker(), Supervisor(self.daemon.events)
         checks, watch = Checks(checker), FileWatch(self.path)  # type: ignore[arg-type]
+        self.watch = watch
+        self.tell_problems: Callable[[], tuple[str, ...]] = tuple
         machine = self.daemon.machine
         self.loop = ControlLoop(
             *(self.daemon.writer, checks, self.daemon.kernel_events, watch, machine.sysctls),
@@ -68,6 +75,7 @@ class ControlScene:
             peers=PeerWatch(
                 directory, lambda: self.loop.snapshot, self.daemon.events, self.loop.share_flows
             ),
+            problems=lambda: self.tell_problems(),
         )
         self.control = LocalControl(components, lambda: machine.adapters, self.daemon.store)
 

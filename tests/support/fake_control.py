@@ -85,6 +85,7 @@ class FakeControl:
     text: str = 'interfaces: [eth0]\nservices: {}\nheaders: {Cookie: "secret"}\n'
     error: Exception | None = None
     done: list[tuple[object, ...]] = field(default_factory=list)
+    everywhere: Any = None
 
     def _may(self) -> None:
         if self.error is not None:
@@ -266,7 +267,7 @@ class FakeControl:
         return self.digest
 
     async def rollback(
-        self, number: int | None, by: str, *, match: Match = None, dry: bool = False
+        self, number: int | str | None, by: str, *, match: Match = None, dry: bool = False
     ) -> Rollback:
         self._may()
         self._require(match)

@@ -14,8 +14,10 @@ from tula.api.errors import add_handlers
 from tula.api.routes import audit as audit_log
 from tula.api.routes import (
     backends,
+    changes,
     configuration,
     events,
+    everywhere,
     metrics,
     own,
     peer,
@@ -66,7 +68,19 @@ def make_app(
     if audit is not None:
         app.add_middleware(AuditMiddleware, log=audit)
     api = APIRouter(prefix=PREFIX)
-    for noun in (status, events, audit_log, trace, backends, own, configuration, peer, standby):
+    for noun in (
+        status,
+        events,
+        audit_log,
+        trace,
+        backends,
+        own,
+        configuration,
+        peer,
+        standby,
+        everywhere,
+        changes,
+    ):
         api.include_router(noun.router)
     api.include_router(own.caller_router)
 

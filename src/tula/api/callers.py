@@ -94,8 +94,20 @@ def caller_of(request: Request) -> Caller:
     return Caller(name, grant.scope, request.headers.get(FROM, ""), grant.backend)
 
 
+def on_behalf(by: Caller, given: str) -> str:
+    """Who wants a change: the caller, or whom another balancer names as the one who asked there."""
+    return given if by.scope is Scope.PEER and given else by.who
+
+
+def require_no_peer(by: Caller) -> None:
+    """A change of all balancers is not asked on: raises HTTPException."""
+    if by.scope is Scope.PEER:
+        raise HTTPException(403, "a balancer changes this one alone: it asks the others itself")
+
+
 Reader = Annotated[Caller, requires(Scope.READ)]
 Operator = Annotated[Caller, requires(Scope.OPERATE)]
 Configurer = Annotated[Caller, requires(Scope.CONFIGURE)]
+Peer = Annotated[Caller, requires(Scope.PEER)]
 Anybody = Annotated[Caller, requires(Scope.BACKEND)]
 BackendReader = Annotated[Caller, requires(Scope.READ, own=True)]

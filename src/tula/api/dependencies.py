@@ -7,7 +7,8 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Header, HTTPException, Path, Query, Request
 
-from tula.engine.control import Control, Match
+from tula.engine.control import Control, Match, RefusedError
+from tula.engine.everywhere import JointControl
 from tula.model.health import BackendName
 
 _TAGS = re.compile(r'\s*(W/)?"([!#-~]*)"\s*')
@@ -59,5 +60,27 @@ DryRun = Annotated[
 Force = Annotated[
     bool, Query(description="Also what takes the last backend that serves, or much more.")
 ]
+By = Annotated[
+    str,
+    Query(
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="Who asked for it, from another balancer.",
+    ),
+]
+Reachable = Annotated[
+    bool, Query(description="Go on without balancers that do not answer; told under `machines`.")
+]
+
+
+async def everywhere_of(request: Request) -> JointControl:
+    """The daemon behind this app, as one of several balancers. Raises RefusedError."""
+    control = cast(Control, request.app.state.control)
+    if control.everywhere is None:
+        raise RefusedError(("this daemon is not one of several balancers",))
+    return control.everywhere
+
+
+AllBalancers = Annotated[JointControl, Depends(everywhere_of)]
 Daemon = Annotated[Control, Depends(control_of)]
 PathBackend = Annotated[BackendName, Depends(backend_of)]

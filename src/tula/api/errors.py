@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,6 +20,7 @@ from tula.engine.control import (
     RefusedError,
     SourceError,
 )
+from tula.engine.everywhere import JointError, MemberError, Result, Trouble
 from tula.model.errors import KernelError, StateError
 
 
@@ -52,6 +53,16 @@ def add_handlers(app: FastAPI) -> None:
     async def refused(_: Request, error: RefusedError) -> JSONResponse:
         return answer_errors(422, ({"message": line} for line in error.lines), kind=Kind.REFUSED)
 
+    @app.exception_handler(JointError)
+    async def joint(_: Request, error: JointError) -> JSONResponse:
+        status, kind = _JOINT[error.trouble]
+        return answer_errors(status, _by_machine(error), kind=kind)
+
+    @app.exception_handler(MemberError)
+    async def member(_: Request, error: MemberError) -> JSONResponse:
+        status, kind = _JOINT[error.trouble]
+        return answer_errors(status, error.errors, kind=kind)
+
     @app.exception_handler(BusyError)
     async def busy(_: Request, error: BusyError) -> JSONResponse:
         return answer_errors(503, [{"message": str(error)}], {"Retry-After": "1"})
@@ -73,6 +84,33 @@ def add_handlers(app: FastAPI) -> None:
     async def unforeseen(_: Request, error: Exception) -> JSONResponse:
         # What it was goes to the log, with its traceback; Starlette raises it again for that.
         return answer_errors(500, [{"message": f"internal error: {type(error).__name__}"}])
+
+
+_JOINT: Mapping[Trouble, tuple[int, Kind | None]] = {
+    Trouble.UNREACHABLE: (409, Kind.UNREACHABLE),
+    Trouble.CONFIGURATION: (422, Kind.CONFIGURATION),
+    Trouble.REFUSED: (422, Kind.REFUSED),
+    Trouble.NO_SUCH_BACKEND: (404, Kind.NO_SUCH_BACKEND),
+    Trouble.LOSS: (409, Kind.LOSS),
+    Trouble.SOURCE: (409, Kind.SOURCE),
+    Trouble.ANOTHER: (409, Kind.ANOTHER),
+    Trouble.LOST: (409, Kind.NOTHING_TO_CONFIRM),
+    Trouble.FAILED: (500, None),
+}
+
+
+def _by_machine(error: JointError) -> Iterator[Error]:
+    """What each machine said; where something was changed, also that it was taken back."""
+    for told in error.machines:
+        for each in told.errors:
+            yield {
+                **each,
+                "message": f"{told.machine}: {each['message']}",
+                "machine": told.machine,
+            }
+    for told in error.machines:
+        if told.result is Result.TAKEN_BACK:
+            yield {"message": f"{told.machine}: has taken it back", "machine": told.machine}
 
 
 def _invalid(error: Mapping[str, Any]) -> Error:

@@ -32,6 +32,10 @@ class Kind(StrEnum):
     SOURCE = "source"
     """somebody else owns the configuration"""
     REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    """a balancer that was meant does not answer"""
+    ANOTHER = "another-configuration"
+    """another configuration runs on a balancer than when it was asked first"""
     CONFIGURATION = "configuration"
     """the configuration has problems"""
 
@@ -47,13 +51,16 @@ _TITLES = {
     Kind.NOTHING_TO_CONFIRM: "Nothing to confirm",
     Kind.SOURCE: "The configuration has another owner",
     Kind.REFUSED: "Refused",
+    Kind.UNREACHABLE: "A balancer does not answer",
+    Kind.ANOTHER: "Another configuration runs",
     Kind.CONFIGURATION: "The configuration has problems",
 }
 
 
 class ErrorBody(BaseModel):
     """One error. `line`, `column` and `path` are those of a configuration, `file` is one of several
-    that it is in, and `near` are names that may be meant."""
+    that it is in, and `near` are names that may be meant. `machine` is the balancer that it is
+    about, where all were asked."""
 
     message: str
     path: str | None = None
@@ -61,6 +68,7 @@ class ErrorBody(BaseModel):
     column: int | None = None
     file: str | None = None
     near: list[str] | None = None
+    machine: str | None = None
 
 
 class ProblemBody(BaseModel):

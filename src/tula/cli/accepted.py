@@ -3,6 +3,7 @@ were accepted."""
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,14 @@ from tula.cli.common import (
     problems,
 )
 from tula.cli.daemon import daemon_errors, daemon_of, require_daemon
+from tula.cli.everywhere import (
+    Everywhere,
+    JsonToo,
+    Reachable,
+    change_everywhere,
+    configuration_line,
+    only_everywhere,
+)
 from tula.cli.remote import chosen_server
 
 if TYPE_CHECKING:
@@ -45,9 +54,35 @@ Number = Annotated[
 ]
 
 
-def confirm(state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
+What = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[N|DIGEST]",
+        help="As tula history numbers it, or its digest or the beginning of it. "
+        "[default: the last]",
+        show_default=False,
+    ),
+]
+
+
+def confirm(
+    everywhere: Everywhere = False,
+    json: JsonToo = False,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
     """Keep the configuration that tula apply --confirm has put in force."""
+    only_everywhere(everywhere, json=json)
     daemon = require_daemon(run_dir)
+    if everywhere:
+        change_everywhere(
+            lambda _: dict(daemon.everywhere("POST", "/confirm")),
+            True,
+            as_json=json,
+            line=configuration_line,
+            repair="tula status tells what is left; it is driven on by itself",
+        )
+        return
     with daemon_errors():
         daemon.send("POST", "/confirm")
     print("confirmed")
@@ -114,27 +149,38 @@ def diff(number: Number = None, state_dir: StateDir = STATE_DIR, run_dir: RunDir
 
 
 def rollback(
-    number: Number = None,
+    number: What = None,
     write: Annotated[
         bool, typer.Option("--write", help="Also write it to the daemon's file.")
     ] = False,
+    everywhere: Everywhere = False,
+    reachable: Reachable = False,
+    json: JsonToo = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
     """Go back to an accepted configuration; drains and weights stay as they are."""
+    what = _what(number)
+    only_everywhere(everywhere, reachable=reachable, json=json)
+    if everywhere:
+        if write:
+            fail(WRONG, "tula: --write is for this machine's file; leave it out, or --everywhere")
+        _rollback_everywhere(require_daemon(run_dir), what, reachable, json)
+        return
     if write and (server := chosen_server()) is not None:
         fail(WRONG, f"tula: --write is for the machine that has the file; run it on {server.host}")
     daemon = daemon_of(run_dir, state_dir)
     if daemon is None:
         if write:
             fail(WRONG, "tula: --write needs the daemon, whose file it is, and none is running")
-        _rollback_offline(open_store(state_dir), run_dir, number)
+        _rollback_offline(open_store(state_dir), run_dir, what)
         return
     store = open_store(state_dir)
     if write:
         _require_writable(daemon, store)
     with daemon_errors():
-        path = "/rollback" if number is None else f"/rollback?number={number}"
+        key = "number" if isinstance(what, int) else "digest"
+        path = "/rollback" if what is None else f"/rollback?{key}={what}"
         done = daemon.send("POST", path)
     print(f"configuration {done['number']} runs" + ("" if done["changed"] else ", as it did"))
     if write and done["file_differs"]:
@@ -145,6 +191,37 @@ def rollback(
             "writes it",
             file=sys.stderr,
         )
+
+
+def _what(given: str | None) -> int | str | None:
+    """A number of the history, or a digest or the beginning of one."""
+    if given is None:
+        return None
+    found: int | str = given
+    if re.fullmatch("[1-9][0-9]{0,6}", given):
+        found = int(given)
+    elif not re.fullmatch("[0-9a-fA-F]{8,64}", given):
+        fail(
+            WRONG,
+            f"tula: {given!r} is neither a number of tula history nor a digest of 8 digits or more",
+        )
+    return found
+
+
+def _rollback_everywhere(
+    daemon: Client, what: int | str | None, reachable: bool, as_json: bool
+) -> None:
+    key = "number" if isinstance(what, int) else "digest"
+
+    change_everywhere(
+        lambda _: dict(
+            daemon.everywhere("POST", "/rollback", query={"reachable": reachable, key: what})
+        ),
+        True,
+        as_json=as_json,
+        line=configuration_line,
+        repair="tula status tells what is left; it is driven on by itself",
+    )
 
 
 def _require_writable(daemon: Client, store: Store) -> None:
@@ -203,7 +280,7 @@ def _replace(path: Path, text: bytes) -> None:
             raise
 
 
-def _rollback_offline(store: Store, run_dir: Path, number: int | None) -> None:
+def _rollback_offline(store: Store, run_dir: Path, number: int | str | None) -> None:
     from tula.config.load import ConfigError, describe, parse_config
     from tula.engine.offline import prepare_acceptance
 
@@ -230,7 +307,7 @@ def _rollback_offline(store: Store, run_dir: Path, number: int | None) -> None:
     print(f"{name} runs; the file that it was applied from may differ", file=sys.stderr)
 
 
-def _past(store: Store, number: int | None, running: bytes) -> tuple[Entry, bytes]:
+def _past(store: Store, number: int | str | None, running: bytes) -> tuple[Entry, bytes]:
     """An entry of the history and its text; exit status 2 if there is none."""
     from tula.engine.history import digest_of, find_entry
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tula.cli.accepting import Wish, apply_by, apply_everywhere, plan_by, require_expected
 from tula.cli.audit import audited, configuration_digest
 from tula.cli.changes_text import Shows, show_changes
 from tula.cli.common import (
@@ -37,19 +37,14 @@ from tula.cli.common import (
     warn,
 )
 from tula.cli.daemon import (
-    daemon_errors,
     daemon_of,
-    insist,
-    placed,
-    replaced_meanwhile,
     require_daemon,
 )
+from tula.cli.everywhere import Everywhere, Reachable, only_everywhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from tula.cli.client import Client
     from tula.config.load import LoadedConfig
     from tula.engine.balancer import Balancer
     from tula.engine.change import Change, Outcome
@@ -94,7 +89,7 @@ def plan(
     show = Shows(json, verbose)
     daemon = daemon_of(run_dir)
     if daemon is not None:
-        changed = _plan_by(daemon, file, force, show)
+        changed = plan_by(daemon, file, force, show)
         if changed and exit_code:
             raise typer.Exit(DIFFERENT)
         return
@@ -119,6 +114,8 @@ def apply(
     file: MaybeFile = None,
     confirm: ConfirmIn = None,
     replaces: Replaces = None,
+    everywhere: Everywhere = False,
+    reachable: Reachable = False,
     yes: Yes = False,
     verbose: Verbose = False,
     force: Force = False,
@@ -133,9 +130,14 @@ def apply(
     seconds = _confirm_in(confirm)
     if replaces is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", replaces):
         fail(WRONG, f"tula: --replaces: {replaces!r} is no digest; give 8 of its digits or more")
-    daemon = daemon_of(run_dir, state_dir)
+    only_everywhere(everywhere, reachable=reachable)
+    daemon = require_daemon(run_dir) if everywhere else daemon_of(run_dir, state_dir)
     if daemon is not None:
-        _apply_by(daemon, file, _Wish(force, yes, seconds, replaces), Shows(json, verbose))
+        wish = Wish(force, yes, seconds, replaces)
+        if everywhere:
+            apply_everywhere(daemon, file, wish, reachable, json)
+        else:
+            apply_by(daemon, file, wish, Shows(json, verbose))
         return
     if seconds is not None:
         fail(
@@ -152,7 +154,7 @@ def apply(
         from tula.engine.history import digest_of
 
         with errors():
-            _require_expected(digest_of(store.configuration() or b""), replaces)
+            require_expected(digest_of(store.configuration() or b""), replaces)
     with errors():
         losses, record = prepare_acceptance(store, configuration, caller(), "apply")
     if losses and not yes:
@@ -196,8 +198,8 @@ def reload(
     run_dir: RunDir = RUN_DIR,
 ) -> None:
     """Have the daemon accept what its file holds now; if refused, the old one goes on."""
-    wish = _Wish(force, yes, _confirm_in(confirm))
-    _apply_by(require_daemon(run_dir), None, wish, Shows(json, verbose))
+    wish = Wish(force, yes, _confirm_in(confirm))
+    apply_by(require_daemon(run_dir), None, wish, Shows(json, verbose))
 
 
 def _confirm_in(text: str | None) -> float | None:
@@ -252,117 +254,6 @@ def show_commands(commands: Sequence[Command], as_json: bool) -> None:
         print(each)
     if not commands:
         print("# Nothing to remove.")
-
-
-def _read(file: Path) -> bytes:
-    """The file's content for the daemon, which parses it and names its problems."""
-    from tula.config.errors import BrokenError
-    from tula.config.parts import read_text
-
-    try:
-        return read_text(file)
-    except BrokenError as error:
-        fail(WRONG, f"{file}: {error.message}")
-
-
-def _plan_by(daemon: Client, file: Path | None, force: bool, show: Shows) -> bool:
-    """Has the daemon compare, which knows the backends' health; whether anything would change."""
-    source = None if file is None else _read(file)
-
-    def name() -> str:
-        return str(file) if file is not None else _file_of(daemon)
-
-    with daemon_errors(name):
-        outcome = daemon.plan(source, force)
-    _warn(outcome, name)
-    show_changes(
-        *(outcome["changed"], outcome.get("summary"), outcome["steps"], show),
-        "nothing to change",
-    )
-    return bool(outcome["changed"])
-
-
-class _Wish(NamedTuple):
-    """The options of apply and reload; ``confirm`` in seconds."""
-
-    force: bool
-    yes: bool
-    confirm: float | None
-    replaces: str | None = None
-
-
-def _apply_by(daemon: Client, file: Path | None, wish: _Wish, show: Shows) -> None:
-    """Has the daemon accept a file's configuration, by default its own, and shows what it did."""
-    source = None if file is None else _read(file)
-
-    def name() -> str:
-        return str(file) if file is not None else _file_of(daemon)
-
-    def send(yes: bool, instead: str | None) -> dict[str, Any]:
-        answer = daemon.apply(source, instead, force=wish.force, yes=yes, confirm=wish.confirm)
-        return dict(answer)
-
-    def ask(yes: bool) -> dict[str, Any]:
-        from tula.cli.client import DaemonError
-
-        # Whatever the daemon's own file holds is meant, unless a question about it was answered.
-        bound = source is not None or wish.replaces is not None or yes is not wish.yes
-        try:
-            return send(yes, before if bound else None)
-        except DaemonError as error:
-            if not error.outdated:
-                raise
-        runs = daemon.digest()
-        if source is None or sha256(source).hexdigest() != runs:
-            replaced_meanwhile(daemon, runs)
-        # Somebody had the very same accepted, such as tula run --watch.
-        return send(yes, runs)
-
-    with daemon_errors(name):
-        before = _expected(daemon, wish.replaces)
-        outcome = insist(ask, wish.yes)
-    _warn(outcome, name)
-    show_changes(
-        *(outcome["changed"], outcome.get("summary"), outcome["steps"], show),
-        "nothing changed",
-    )
-    if wish.confirm is not None:
-        print(f"goes back in {wish.confirm:g}s unless you run tula confirm", file=sys.stderr)
-
-
-def _expected(daemon: Client, replaces: str | None) -> str | None:
-    """The digest of the configuration that is to be replaced: of what runs now, if the user names
-    no other by its digest or the beginning of that."""
-    runs = daemon.digest()
-    if replaces is None:
-        return runs
-    if runs is None:
-        fail(FAILED, "tula: --replaces: this daemon is too old to compare; restart it")
-    _require_expected(runs, replaces)
-    return runs
-
-
-def _require_expected(runs: str, replaces: str) -> None:
-    if not runs.startswith(replaces.lower()):
-        fail(
-            FAILED,
-            f"tula: --replaces: another configuration runs, {runs[:12]}; tula history tells who "
-            "had it accepted, tula diff what it changed",
-        )
-
-
-def _file_of(daemon: Client) -> str:
-    """The name of the daemon's file."""
-    with daemon_errors():
-        return str(daemon.get("/status")["daemon"]["configuration"]["path"])
-
-
-def _warn(outcome: dict[str, Any], name: Callable[[], str]) -> None:
-    """Prints the warnings; ``name`` tells what the configuration's file is called."""
-    if outcome["warnings"]:
-        told = name()
-        for warning in outcome["warnings"]:
-            print("warning: " + placed(warning).describe(told), file=sys.stderr)
 
 
 def _show(change: Change, after: Config, changes: Sequence[str], show: Shows, nothing: str) -> None:

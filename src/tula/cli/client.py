@@ -11,7 +11,7 @@ import json
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
@@ -23,6 +23,8 @@ _READING = 30.0
 """The same for what changes nothing: a monitor waits for it."""
 _TIMEOUT = 120.0
 """Seconds without a byte; a first apply of a large configuration takes some ten."""
+_EVERYWHERE = 240.0
+"""The same for a change on all balancers, of which some may be slow and some away."""
 _NOT_FOUND, _CONFLICT, _OUTDATED = 404, 409, 412
 _NONE: Mapping[str, str] = {}
 _ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
@@ -135,6 +137,8 @@ class Client:
     way: Way
     patience: float = _READING
     """Seconds without a byte, for what changes nothing."""
+    change_patience: float = _TIMEOUT
+    """The same for what changes something."""
 
     def get(self, path: str, **query: object) -> Any:
         """The answer's JSON; parameters that are None are left out."""
@@ -191,6 +195,25 @@ class Client:
         more = {} if instead is None else {"If-Match": f'"{instead}"'}
         return self._ask("POST", path + query, source, "application/yaml", more)
 
+    def everywhere(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        source: bytes | None = None,
+        instead: str | None = None,
+        query: Mapping[str, str | bool | float | None] = _NONE,
+    ) -> Any:
+        """A change on all balancers, with JSON or a configuration; ``instead`` as in ``apply``.
+        Parameters that are None or false are left out."""
+        more = {} if instead is None else {"If-Match": f'"{instead}"'}
+        data, kind = source, "application/yaml"
+        if body is not None:
+            data, kind = json.dumps(body).encode(), "application/json"
+        asked = replace(self, change_patience=_EVERYWHERE)
+        return asked._ask(method, f"/everywhere{path}{_query(**query)}", data, kind, more)
+
     def _ask(
         self,
         method: str,
@@ -209,7 +232,7 @@ class Client:
         kind: str = "",
         more: Mapping[str, str] = _NONE,
     ) -> Answer:
-        timeout = self.patience if method == "GET" else _TIMEOUT
+        timeout = self.patience if method == "GET" else self.change_patience
         connection = self.way.open(timeout)
         headers = {**self.way.headers, **more}
         if body is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,14 @@ from tula.cli.common import (
 )
 from tula.cli.completion import complete_backends
 from tula.cli.daemon import daemon_errors, daemon_of, insist, require_daemon
+from tula.cli.everywhere import (
+    Everywhere,
+    JsonToo,
+    Reachable,
+    change_everywhere,
+    only_everywhere,
+    override_line,
+)
 from tula.cli.override_text import Over, View, describe_override, drain_progress
 from tula.model.wording import describe_duration
 
@@ -66,12 +75,17 @@ def drain(
         bool, typer.Option("--wait", help="Return when no connections are left.")
     ] = False,
     yes: Yes = False,
+    everywhere: Everywhere = False,
+    reachable: Reachable = False,
+    json: JsonToo = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
     """Stop sending new connections to a backend; existing ones continue."""
     seconds = None if deadline is None else duration(deadline, "--deadline")
     service, backend = names_of(target)
+    if wait and everywhere:
+        fail(WRONG, "tula: --wait waits for one balancer's connections; leave out --everywhere")
     if (wait or seconds is not None) and daemon_of(run_dir, state_dir) is None:
         option = "--deadline" if seconds is not None else "--wait"
         fail(
@@ -79,29 +93,51 @@ def drain(
             f"tula: {option} needs the daemon, which watches the drain, and none is running; "
             f"draining without {option} works",
         )
-    _override("POST", "drain", target, {"deadline": seconds}, state_dir, run_dir, yes)
+    way = _Way(state_dir, run_dir, everywhere, reachable, json)
+    _override("POST", "drain", target, {"deadline": seconds}, way, yes)
     if wait:
         _wait(service, backend, run_dir)
 
 
-def undrain(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
+def undrain(
+    target: Target,
+    everywhere: Everywhere = False,
+    reachable: Reachable = False,
+    json: JsonToo = False,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
     """End a drain: the backend gets new connections again."""
-    _override("POST", "undrain", target, None, state_dir, run_dir)
+    _override(
+        "POST", "undrain", target, None, _Way(state_dir, run_dir, everywhere, reachable, json)
+    )
 
 
 def disable(
     target: Target,
     yes: Yes = False,
+    everywhere: Everywhere = False,
+    reachable: Reachable = False,
+    json: JsonToo = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
     """Take a backend out of service at once: its connections are reset."""
-    _override("POST", "disable", target, None, state_dir, run_dir, yes)
+    way = _Way(state_dir, run_dir, everywhere, reachable, json)
+    _override("POST", "disable", target, None, way, yes)
 
 
-def enable(target: Target, state_dir: StateDir = STATE_DIR, run_dir: RunDir = RUN_DIR) -> None:
+def enable(
+    target: Target,
+    everywhere: Everywhere = False,
+    reachable: Reachable = False,
+    json: JsonToo = False,
+    state_dir: StateDir = STATE_DIR,
+    run_dir: RunDir = RUN_DIR,
+) -> None:
     """End a disable: the backend serves again if it is up."""
-    _override("POST", "enable", target, None, state_dir, run_dir)
+    way = _Way(state_dir, run_dir, everywhere, reachable, json)
+    _override("POST", "enable", target, None, way)
 
 
 def weight(
@@ -113,6 +149,9 @@ def weight(
         ),
     ],
     yes: Yes = False,
+    everywhere: Everywhere = False,
+    reachable: Reachable = False,
+    json: JsonToo = False,
     state_dir: StateDir = STATE_DIR,
     run_dir: RunDir = RUN_DIR,
 ) -> None:
@@ -122,7 +161,8 @@ def weight(
         number = int(value) if value.isascii() and value.isdecimal() and len(value) < 6 else -1
         if not 0 <= number <= 65535:
             fail(WRONG, f"tula: invalid weight {value!r}; give 0 to 65535, or configured")
-    _override("PUT", "weight", target, {"weight": number}, state_dir, run_dir, yes)
+    way = _Way(state_dir, run_dir, everywhere, reachable, json)
+    _override("PUT", "weight", target, {"weight": number}, way, yes)
 
 
 def names_of(target: str) -> tuple[str, str]:
@@ -178,22 +218,60 @@ def offline_override(
     return before, view()
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Where a command is carried out."""
+
+    state_dir: Path
+    run_dir: Path
+    everywhere: bool
+    reachable: bool
+    json: bool
+
+
+def _override_everywhere(
+    method: str, verb: str, target: str, body: Any, way: _Way, yes: bool
+) -> None:
+    from tula.cli.client import backend_path
+
+    daemon, path = require_daemon(way.run_dir), backend_path(*names_of(target), verb)
+    given = body or {}
+    deadline = given.get("deadline")
+    shown = None if deadline is None else describe_duration(deadline)
+
+    def ask(sure: bool) -> dict[str, Any]:
+        force = sure and verb in ("drain", "disable", "weight")
+        query = {"force": force, "reachable": way.reachable}
+        return dict(daemon.everywhere(method, path, body, query=query))
+
+    change_everywhere(
+        ask,
+        yes,
+        as_json=way.json,
+        line=override_line(verb, target, shown, given.get("weight")),
+        repair="when all answer, give the same command again",
+    )
+
+
 def _override(
     method: str,
     verb: str,
     target: str,
     body: Any,
-    state_dir: Path,
-    run_dir: Path,
+    way: _Way,
     yes: bool = True,
 ) -> None:
     """Changes an override, and says what has come of it."""
     name = names_of(target)
-    daemon = daemon_of(run_dir, state_dir)
+    only_everywhere(way.everywhere, reachable=way.reachable, json=way.json)
+    if way.everywhere:
+        _override_everywhere(method, verb, target, body, way, yes)
+        return
+    daemon = daemon_of(way.run_dir, way.state_dir)
     before: View | None
     after: View | None
     if daemon is None:
-        before, after = offline_override(state_dir, run_dir, name, verb, body, yes)
+        before, after = offline_override(way.state_dir, way.run_dir, name, verb, body, yes)
     else:
         from tula.cli.client import backend_path
 

@@ -13,8 +13,17 @@ from dataclasses import dataclass, replace
 
 from tula.config.load import ConfigError, LoadedConfig, parse_config
 from tula.daemon.ownership import source_of
-from tula.engine.control import ConditionError, FileState, Match, Order, Refusal
+from tula.engine.control import (
+    ConditionError,
+    FileState,
+    Match,
+    NothingToConfirmError,
+    Order,
+    Refusal,
+    RefusedError,
+)
 from tula.engine.event_log import EventLog
+from tula.engine.everywhere import Joint
 from tula.engine.history import Record, digest_of
 from tula.engine.store import Store
 from tula.kernel.clock import boot_time
@@ -34,6 +43,8 @@ class Tentative:
     """The running configuration waits for confirmation; ``before`` comes back otherwise.
 
     ``until`` is in seconds of the boot clock, the other times are in seconds since the epoch.
+    Of a change on all balancers (``joint``) it is some seconds after ``asks``, by the boot clock,
+    when this one begins to ask what was decided.
     """
 
     before: LoadedConfig
@@ -41,6 +52,8 @@ class Tentative:
     until: float
     until_wall: float
     record: Record
+    joint: Joint | None = None
+    asks: float = 0.0
 
 
 class Configurations:
@@ -133,10 +146,7 @@ class Configurations:
         if order.confirm is not None and running is not None:
             kept = running if before is None else before.before
             accepted_at = self.accepted_at if before is None else before.accepted_at
-            until = self._wall() + order.confirm
-            self.tentative = Tentative(
-                kept, accepted_at, self._clock() + order.confirm, until, record
-            )
+            self.tentative = self._wait(Tentative(kept, accepted_at, 0, 0, record), order)
         if before is not None or self.tentative is not None:
             self._mark(waits=self.tentative is not None)
         self.running, self.accepted_at = configuration, self._wall()
@@ -149,6 +159,57 @@ class Configurations:
         summary = "no other content" if same else _few(record.changes) or "no other meaning"
         services = counted(len(configuration.config.services), "service")
         self._events.add(kind, message=f"{services}; {what}", evidence=summary, by=order.by)
+
+    def _wait(self, tentative: Tentative, order: Order) -> Tentative:
+        seconds, joint = order.confirm or 0.0, order.joint
+        grace = 0.0 if joint is None else joint.grace
+        now, wall = self._clock() + seconds, self._wall() + seconds
+        return replace(tentative, until=now + grace, until_wall=wall + grace, joint=joint, asks=now)
+
+    def hold(self, joint: Joint, seconds: float) -> str:
+        """What waits for a change on all balancers does so for ``seconds`` at least, for this
+        coordinator's decision. The digest of what comes back otherwise. Raises
+        NothingToConfirmError."""
+        tentative = self.tentative
+        if tentative is None or tentative.joint is None or tentative.joint.id != joint.id:
+            raise NothingToConfirmError
+        longer = self._wait(tentative, Order(confirm=seconds, joint=joint))
+        if longer.asks < tentative.asks:
+            times = tentative.asks, tentative.until, tentative.until_wall
+            longer = replace(longer, asks=times[0], until=times[1], until_wall=times[2])
+        self.tentative = longer
+        return digest_of(tentative.before.source.encode())
+
+    def require(self, order: Order) -> None:
+        """Raises ConditionError for the order's match, and RefusedError for one that would have to
+        go back and cannot."""
+        self.require_match(order.match)
+        if order.confirm is not None and self.running is None:
+            raise RefusedError(
+                ("there is no configuration to go back to; apply without --confirm",)
+            )
+        if order.joint is not None and self.tentative is not None:
+            raise RefusedError(
+                (
+                    "another configuration waits for confirmation here: tula confirm, or tula "
+                    "rollback",
+                )
+            )
+
+    def require_confirmable(self, match: Match, change: str) -> None:
+        """Raises ConditionError for the match, NothingToConfirmError if nothing waits, and
+        RefusedError if that is part of another change on all balancers than this one (empty:
+        none)."""
+        self.require_match(match)
+        if self.tentative is None:
+            raise NothingToConfirmError
+        joint = self.tentative.joint
+        if joint is None and change:
+            raise NothingToConfirmError
+        if joint is not None and joint.id != change:
+            raise RefusedError(
+                ("this configuration waits on all balancers: tula confirm --everywhere",)
+            )
 
     def confirmed(self, by: str) -> None:
         """What waited for confirmation is accepted."""

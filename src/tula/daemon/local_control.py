@@ -51,6 +51,7 @@ from tula.engine.control import (
     Stood,
     find_backend,
 )
+from tula.engine.everywhere import JointControl
 from tula.engine.history import Entry, digest_of
 from tula.engine.overrides import OverrideChange, override_change
 from tula.engine.peer_facts import BalancerFacts
@@ -90,6 +91,7 @@ class LocalControl:
         self._own_views = OwnViews()
         self._probes = ProbeTable()
         self._readers = Readers(make_adapters, self._view)
+        self.everywhere: JointControl | None = None
         self._past = PastConfigurations(store, components.loop, components.watch)
 
     def close(self) -> None:
@@ -230,7 +232,7 @@ class LocalControl:
             if isinstance(found, str):
                 return ApplyOutcome(problems=(PlacedProblem(found),))
             text = found
-        sent = source is not None and order.how == "apply"
+        sent = source is not None and order.how.startswith("apply")
         offer = await asyncio.to_thread(read_configuration, text, running, sent)
         if not isinstance(offer, LoadedConfig):
             return ApplyOutcome(problems=offer)
@@ -245,7 +247,7 @@ class LocalControl:
         return await self._components.loop.confirm(by, match, dry=dry)
 
     async def rollback(
-        self, number: int | None, by: str, *, match: Match = None, dry: bool = False
+        self, number: int | str | None, by: str, *, match: Match = None, dry: bool = False
     ) -> Rollback:
         order = Order(by, force=True, yes=True, match=match, dry=dry)
         return await self._past.rollback(number, order, self._configuration(), self.apply)

@@ -110,7 +110,7 @@ class ControlLoop:
         for fileno in self._events.filenos():
             loop.add_reader(fileno, self._hear)
         try:
-            await self._in_writer(self._writer.start)
+            await self.in_writer(self._writer.start)
             await self.look_at_file()
             running = self.snapshot.configuration
             if running is None or (self._follow_file and source_of(running) is Source.FILE):
@@ -150,7 +150,7 @@ class ControlLoop:
             if isinstance(found, str):
                 return ApplyOutcome(problems=(PlacedProblem(found),))
             text = found
-        sent = source is not None and order.how == "apply"
+        sent = source is not None and order.how.startswith("apply")
         offer = await asyncio.to_thread(read_configuration, text, self.snapshot.configuration, sent)
         if not isinstance(offer, LoadedConfig):
             await self._refuse(offer, order, source)
@@ -161,7 +161,7 @@ class ControlLoop:
         findings, before = self._checks.findings(), self.snapshot.configuration
         waited = self.snapshot.tentative is not None and order.confirm is None
         try:
-            change, result = await self._in_writer(
+            change, result = await self.in_writer(
                 lambda: self._writer.apply(offer, findings, order)
             )
         except ProblemsError as error:
@@ -184,7 +184,7 @@ class ControlLoop:
         self, problems: tuple[PlacedProblem, ...], order: Order, source: bytes | None
     ) -> None:
         file = str(self._watch.path) if source is None else "the given configuration"
-        await self._in_writer(
+        await self.in_writer(
             lambda: self._writer.refuse(problems, file, order.by, keep=source is None)
         )
 
@@ -193,29 +193,27 @@ class ControlLoop:
         running = self.snapshot.configuration
         order = await asyncio.to_thread(bound, order, offer, running, self._watch)
         findings = self._checks.findings()
-        await self._in_writer(lambda: self._writer.check(offer, findings, order))
+        await self.in_writer(lambda: self._writer.check(offer, findings, order))
 
     async def preview(
         self, backend: BackendName, change: OverrideChange, *, yes: bool
     ) -> tuple[Override, BackendStatus | None]:
         """See ``Writer.preview``."""
         findings = self._checks.findings()
-        return await self._in_writer(
+        return await self.in_writer(
             lambda: self._writer.preview(backend, change, findings, yes=yes)
         )
 
     async def confirm(self, by: str, match: Match = None, *, dry: bool = False) -> str:
         """Accepts what waits for confirmation; see ``Control.confirm``."""
-        return await self._in_writer(lambda: self._writer.confirm(by, match, dry=dry))
+        return await self.in_writer(lambda: self._writer.confirm(by, match, dry=dry))
 
-    async def go_back(self, by: str, match: Match = None) -> bool:
+    async def go_back(self, by: str, match: Match = None, why: str = "rolled back") -> bool:
         """Gives up what waits for confirmation; whether anything did."""
         if self.snapshot.tentative is None:
             return False
         findings = self._checks.findings()
-        result = await self._in_writer(
-            lambda: self._writer.go_back(findings, "rolled back", by, match)
-        )
+        result = await self.in_writer(lambda: self._writer.go_back(findings, why, by, match))
         if result is None:
             return False
         self._settle(result)
@@ -232,7 +230,7 @@ class ControlLoop:
         tried again.
         """
         findings = self._checks.findings()
-        result = await self._in_writer(
+        result = await self.in_writer(
             lambda: self._writer.override(backend, change, findings, by=by, yes=yes)
         )
         self._settle(result)
@@ -242,19 +240,19 @@ class ControlLoop:
     async def count(self, connections: Connections | None) -> None:
         """Has the writer act on a count of connections."""
         findings = self._checks.findings()
-        result = await self._in_writer(lambda: self._writer.count(connections, findings))
+        result = await self.in_writer(lambda: self._writer.count(connections, findings))
         if result is not None:
             self._settle(result)
 
     async def stand_by(self, standby: bool, by: str) -> bool:
         """See ``Writer.stand_by``."""
-        return await self._in_writer(lambda: self._writer.stand_by(standby, by))
+        return await self.in_writer(lambda: self._writer.stand_by(standby, by))
 
     async def share_flows(self) -> None:
         """See ``Control.share_flows``."""
-        await self._in_writer(self._writer.share_flows)
+        await self.in_writer(self._writer.share_flows)
 
-    async def _in_writer(self, work: Callable[[], _T]) -> _T:
+    async def in_writer(self, work: Callable[[], _T]) -> _T:
         """Runs a piece of the writer's work when those before it have ended, and follows it."""
         async with self._turn:
             self._busy_since = time.monotonic()
@@ -281,7 +279,7 @@ class ControlLoop:
         offer, self._offer = self._offer, None
         compare = any(trigger.compares for trigger in triggers)
         findings, decided = self._checks.findings(), self._checks.take_decided()
-        result = await self._in_writer(
+        result = await self.in_writer(
             lambda: self._writer.cycle(findings, compare=compare, offer=offer, decided=decided)
         )
         if result.error and self._offer is None:
@@ -311,9 +309,9 @@ class ControlLoop:
         """What the file holds, or why that cannot be had; tells how it stands to what runs."""
         found, file = await asyncio.to_thread(self._watch.read), str(self._watch.path)
         if isinstance(found, str):
-            await self._in_writer(lambda: self._writer.found_file(None, file, found))
+            await self.in_writer(lambda: self._writer.found_file(None, file, found))
         else:
-            await self._in_writer(lambda: self._writer.found_file(found, file))
+            await self.in_writer(lambda: self._writer.found_file(found, file))
         return found
 
     def _settle(self, result: CycleResult, *, rest: bool = True) -> None:

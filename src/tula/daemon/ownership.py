@@ -30,7 +30,7 @@ def require_owner(new: LoadedConfig, running: LoadedConfig | None, order: Order)
         )
     if not order.network:
         return
-    if source is Source.FILE:
+    if source is Source.FILE and not order.peer:
         raise SourceError(
             "the configuration comes from the file on the machine (api: source: file); change it "
             "there, or have the file say source: api"

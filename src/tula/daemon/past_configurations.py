@@ -44,7 +44,7 @@ class PastConfigurations:
         return await asyncio.to_thread(compare)
 
     async def rollback(
-        self, number: int | None, order: Order, running: LoadedConfig, apply: Apply
+        self, number: int | str | None, order: Order, running: LoadedConfig, apply: Apply
     ) -> Rollback:
         """Goes back, by ``apply``. What was accepted once, SSH port and all, may come back without
         a question: the order says so."""
@@ -85,7 +85,7 @@ class PastConfigurations:
             digest,
         )
 
-    def _entry(self, number: int | None, running: str) -> Entry:
+    def _entry(self, number: int | str | None, running: str) -> Entry:
         try:
             return find_entry(self._store.history(), number, digest_of(running.encode()))
         except LookupError as error:

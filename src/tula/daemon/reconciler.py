@@ -22,7 +22,6 @@ from tula.engine.control import (
     Match,
     NothingToConfirmError,
     Order,
-    RefusedError,
 )
 from tula.engine.differences import describe_differences
 from tula.engine.event_log import EventLog, state_events
@@ -191,21 +190,17 @@ class Reconciler:
         Raises ConditionError, SourceError, ProblemsError for what only the local file may give,
         LossError when it must be asked for, and RefusedError.
         """
-        self.configurations.require_match(order.match)
+        self.configurations.require(order)
         require_owner(configuration, self.configuration, order)
         statuses = self._stand(configuration, findings)
         if not order.yes:
             self._require_no_loss(configuration, statuses)
-        if order.confirm is not None and self.configuration is None:
-            raise RefusedError(
-                ("there is no configuration to go back to; apply without --confirm",)
-            )
         return statuses
 
-    def confirm(self, by: str, match: Match = None, *, dry: bool = False) -> str:
-        """Accepts the configuration that waits for it, and returns its digest. Raises
-        ConditionError, NothingToConfirmError, and StateError; then it still waits."""
-        self.configurations.require_match(match)
+    def confirm(self, by: str, match: Match = None, *, dry: bool = False, change: str = "") -> str:
+        """Accepts the configuration that waits for it, and returns its digest. Raises as
+        ``require_confirmable`` does, and StateError; then it still waits."""
+        self.configurations.require_confirmable(match, change)
         tentative, running = self.configurations.tentative, self.configuration
         if tentative is None or running is None:
             raise NothingToConfirmError

@@ -19,6 +19,8 @@ from tula.daemon.components import Components
 from tula.daemon.connection_counts import LIMIT, ConnectionCounter
 from tula.daemon.drift import DriftDetector
 from tula.daemon.engines import BootGate
+from tula.daemon.everywhere.assemble import make_everywhere, name_by_addresses
+from tula.daemon.everywhere.service import Everywhere
 from tula.daemon.gateway import Gateway
 from tula.daemon.journal import is_journal, prefix_level
 from tula.daemon.large_packets import LargePacketWatch
@@ -103,6 +105,7 @@ def run(
                 )
             finally:
                 daemon.gateway.close()
+                daemon.everywhere.close()
                 daemon.components.loop.close()
                 daemon.writer.end(daemon.components.checks.findings())
                 daemon.control.close()
@@ -130,6 +133,7 @@ class _Daemon:
     peers: PeerWatch
     gateways: GatewayProcesses
     audit: AuditLog
+    everywhere: Everywhere
 
 
 def _assemble(
@@ -194,10 +198,18 @@ def _assemble(
         supervisor,
         lambda: large_packets.counters,
         lambda: gateway.facts,
-        lambda: (*peers.facts.problems, *((audit.problem,) if audit.problem else ())),
+        lambda: (
+            *peers.facts.problems,
+            *((audit.problem,) if audit.problem else ()),
+            *everywhere.problems(),
+        ),
         peers,
     )
     control = LocalControl(components, make_adapters, store)
+    everywhere = make_everywhere(
+        *(control, loop, writer, store, events, file), name_by_addresses(adapters.network)
+    )
+    control.everywhere = everywhere
     loop.followers += [announcements.follow, large_packets.follow, gateway.follow]
     return _Daemon(
         balancer,
@@ -212,6 +224,7 @@ def _assemble(
         peers,
         gateways,
         audit,
+        everywhere,
     )
 
 
@@ -283,6 +296,7 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
         parts.supervisor.keep("large-packets", daemon.large_packets.run),
         parts.supervisor.keep("gateway", daemon.gateway.run),
         parts.supervisor.keep("peers", daemon.peers.run),
+        parts.supervisor.keep("everywhere", daemon.everywhere.run),
     ]
     watchdog = watchdog_interval()
     if watchdog is not None:

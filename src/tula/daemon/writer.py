@@ -26,6 +26,7 @@ from tula.engine.balancer import Balancer
 from tula.engine.change import Change
 from tula.engine.control import Cycle, LossError, Match, Order, SourceError
 from tula.engine.event_log import EventLog
+from tula.engine.everywhere import Joint
 from tula.engine.overrides import OverrideChange
 from tula.engine.statistics import CycleOutcome, CycleStatistics
 from tula.model.errors import KernelError, StateError
@@ -131,13 +132,19 @@ class Writer:
         look at the kernel. Changes nothing."""
         self._reconciler.check(configuration, findings, order)
 
-    def confirm(self, by: str, match: Match = None, *, dry: bool = False) -> str:
-        """Accepts what waits for confirmation, and returns its digest. Raises ConditionError,
-        NothingToConfirmError, and StateError; then it still waits."""
+    def confirm(self, by: str, match: Match = None, *, dry: bool = False, change: str = "") -> str:
+        """Accepts what waits for confirmation, of a ``change`` on all balancers or alone, and
+        returns its digest. Raises ConditionError, RefusedError, NothingToConfirmError, and
+        StateError; then it still waits."""
         if dry:
-            return self._reconciler.confirm(by, match, dry=True)
+            return self._reconciler.confirm(by, match, dry=True, change=change)
         with self._publishing():
-            return self._reconciler.confirm(by, match)
+            return self._reconciler.confirm(by, match, change=change)
+
+    def hold(self, joint: Joint, seconds: float) -> str:
+        """See ``Configurations.hold``."""
+        with self._publishing():
+            return self._reconciler.configurations.hold(joint, seconds)
 
     def go_back(
         self, findings: Findings, why: str, by: str, match: Match = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tula.engine.backend_view import BackendView
+from tula.engine.everywhere import Joint, JointControl
 from tula.engine.history import Entry
 from tula.engine.peer_facts import BalancerFacts
 from tula.engine.statistics import CycleOutcome
@@ -115,8 +116,9 @@ class Order:
     checked and nothing changed.
 
     ``network``: it is new content from the network, which ``api: source`` and what comes only from
-    the local file hold for. ``from_file``: it is what the daemon's ``file`` holds. ``known`` is
-    what that file has of what comes only from it.
+    the local file hold for; the former not when it is a ``peer`` that sends it. ``from_file``: it
+    is what the daemon's ``file`` holds. ``known`` is what that file has of what comes only from it.
+    ``joint``: it is a part of a change on all balancers, which alone may confirm it.
     """
 
     by: str = ""
@@ -131,6 +133,8 @@ class Order:
     from_file: bool = False
     file: str = ""
     known: frozenset[Any] = frozenset()
+    peer: bool = False
+    joint: Joint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +252,14 @@ class DaemonFacts:
 class Control(Protocol):
     """The running daemon. ``by`` is who asks for a change. With ``dry``, a change is checked, and
     refused for the same reasons, and nothing is changed: what is returned is what would be.
+    ``everywhere`` has what is asked of all balancers; None where there is no such thing.
 
     Every method may raise BusyError. Those that change something return when it is on the disk
     and in the kernel; they raise KernelError or StateError when that failed. What is on the disk
     by then is tried again.
     """
+
+    everywhere: JointControl | None
 
     async def status(self) -> bytes:
         """The JSON that ``tula status --json`` prints, by ``describe_status``."""
@@ -338,10 +345,11 @@ class Control(Protocol):
         NothingToConfirmError."""
 
     async def rollback(
-        self, number: int | None, by: str, *, match: Match = None, dry: bool = False
+        self, number: int | str | None, by: str, *, match: Match = None, dry: bool = False
     ) -> Rollback:
-        """Goes back to an accepted configuration, by default the one before. Raises RefusedError
-        if there is none. What waits for confirmation is given up."""
+        """Goes back to an accepted configuration, by its number, its digest or the beginning of
+        that, by default the one before. Raises RefusedError if there is none. What waits for
+        confirmation is given up."""
 
     async def history(self) -> tuple[Entry, ...]:
         """The accepted configurations, the oldest first; the last one is in force."""

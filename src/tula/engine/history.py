@@ -53,14 +53,21 @@ def digest_of(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def find_entry(entries: Sequence[Entry], number: int | None, running: str) -> Entry:
-    """The entry of that number; None: the latest one that holds another configuration than the
-    running one, which has the digest ``running``. Raises LookupError, in words for the user."""
+def find_entry(entries: Sequence[Entry], number: int | str | None, running: str) -> Entry:
+    """The entry of that number, or the latest whose digest begins with that text; None: the latest
+    one that holds another configuration than the running one, which has the digest ``running``.
+    Raises LookupError, in words for the user."""
     if number is None:
         for entry in reversed(entries):
             if entry.digest != running:
                 return entry
         raise LookupError("no other configuration was accepted here before")
+    if isinstance(number, str):
+        found = [entry for entry in entries if entry.digest.startswith(number.lower())]
+        if len({entry.digest for entry in found}) > 1:
+            raise LookupError(f"several accepted configurations begin with {number}; give more")
+        if found:
+            return found[-1]
     for entry in entries:
         if entry.number == number:
             return entry

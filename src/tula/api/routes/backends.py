@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from tula.api.callers import Operator, Reader
-from tula.api.dependencies import Daemon, DryRun, Force, PathBackend
+from tula.api.callers import Operator, Reader, on_behalf
+from tula.api.dependencies import By, Daemon, DryRun, Force, PathBackend
 from tula.api.problems import answers
 from tula.engine.backend_view import describe_backend
 from tula.engine.control import Overridden
@@ -100,19 +100,23 @@ async def drain(
     body: DrainBody | None = None,
     force: Force = False,
     dry_run: DryRun = False,
+    asked_by: By = "",
 ) -> DoneBody:
     """Stop new connections; existing ones go on, until the deadline if one is given."""
     deadline = body.deadline if body is not None else None
-    done = await control.drain(name, deadline, by=by.who, yes=force, dry=dry_run)
+    who = on_behalf(by, asked_by)
+    done = await control.drain(name, deadline, by=who, yes=force, dry=dry_run)
     return _done(name, done, dry_run)
 
 
 @router.post("/undrain")
 async def undrain(
-    control: Daemon, name: PathBackend, by: Operator, dry_run: DryRun = False
+    control: Daemon, name: PathBackend, by: Operator, dry_run: DryRun = False, asked_by: By = ""
 ) -> DoneBody:
     """Take drain back."""
-    return _done(name, await control.undrain(name, by=by.who, dry=dry_run), dry_run)
+    return _done(
+        name, await control.undrain(name, by=on_behalf(by, asked_by), dry=dry_run), dry_run
+    )
 
 
 @router.post("/disable", responses=_LOSS)
@@ -122,17 +126,24 @@ async def disable(
     by: Operator,
     force: Force = False,
     dry_run: DryRun = False,
+    asked_by: By = "",
 ) -> DoneBody:
     """Stop all traffic: existing connections move to other backends, which reset them."""
-    return _done(name, await control.disable(name, by=by.who, yes=force, dry=dry_run), dry_run)
+    return _done(
+        name,
+        await control.disable(name, by=on_behalf(by, asked_by), yes=force, dry=dry_run),
+        dry_run,
+    )
 
 
 @router.post("/enable")
 async def enable(
-    control: Daemon, name: PathBackend, by: Operator, dry_run: DryRun = False
+    control: Daemon, name: PathBackend, by: Operator, dry_run: DryRun = False, asked_by: By = ""
 ) -> DoneBody:
     """Take disable back."""
-    return _done(name, await control.enable(name, by=by.who, dry=dry_run), dry_run)
+    who = on_behalf(by, asked_by)
+    done = await control.enable(name, by=who, dry=dry_run)
+    return _done(name, done, dry_run)
 
 
 @router.put("/weight", responses=_LOSS)
@@ -143,7 +154,10 @@ async def weight(
     by: Operator,
     force: Force = False,
     dry_run: DryRun = False,
+    asked_by: By = "",
 ) -> DoneBody:
     """Override the configuration's weight, until it is taken back."""
-    done = await control.set_weight(name, body.weight, by=by.who, yes=force, dry=dry_run)
+    done = await control.set_weight(
+        name, body.weight, by=on_behalf(by, asked_by), yes=force, dry=dry_run
+    )
     return _done(name, done, dry_run)

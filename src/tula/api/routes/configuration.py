@@ -28,6 +28,13 @@ Confirm = Annotated[
     Query(ge=1, le=86400, allow_inf_nan=False, description="Seconds to confirm in."),
 ]
 Number = Annotated[int | None, Query(ge=1, le=10**9)]
+Digest = Annotated[
+    str | None,
+    Query(
+        pattern="^[0-9a-fA-F]{8,64}$",
+        description="Of the configuration, or its beginning; instead of a number.",
+    ),
+]
 
 
 class StepBody(BaseModel):
@@ -108,7 +115,7 @@ _INVALID = answers(
 )
 
 
-def _yaml_body(required: bool) -> dict[str, Any]:
+def yaml_body(required: bool) -> dict[str, Any]:
     content = {kind: {"schema": _DOCUMENT} for kind in YAML}
     return {"requestBody": {"required": required, "content": content}}
 
@@ -141,7 +148,7 @@ async def configuration(control: Daemon, by: Reader) -> Response:
     "/plan",
     response_class=JSONResponse,
     responses={200: {"model": ChangeBody}, **_INVALID, **answers(413, 415)},
-    openapi_extra=_yaml_body(required=False),
+    openapi_extra=yaml_body(required=False),
 )
 async def plan(
     request: Request,
@@ -154,9 +161,9 @@ async def plan(
     differences between the kernel and the running configuration, or with `file` that of the
     daemon's file. Changes nothing.
     """
-    body = await _body(request)
+    body = await body_of(request)
     if body:
-        _require_yaml(request)
+        require_yaml(request)
     return _answer(await control.plan(body or None, force, file=file), dry_run=True)
 
 
@@ -175,7 +182,7 @@ async def plan(
             s428="New content from the network needs `If-Match`.",
         ),
     },
-    openapi_extra=_yaml_body(required=True),
+    openapi_extra=yaml_body(required=True),
 )
 async def apply(
     request: Request,
@@ -194,7 +201,7 @@ async def apply(
     `If-Match` must be given, the running configuration must say `api: source: api`, and what runs
     programs or names files must be as it runs or as in the machine's own file.
     """
-    _require_yaml(request)
+    require_yaml(request)
     network = _from_network(by)
     if network and "if-match" not in request.headers:
         raise HTTPException(
@@ -212,7 +219,7 @@ async def apply(
         dry=dry_run,
         network=network,
     )
-    return _answer(await control.apply(await _body(request), order), dry_run)
+    return _answer(await control.apply(await body_of(request), order), dry_run)
 
 
 @router.post(
@@ -261,11 +268,12 @@ async def rollback(
     match: IfMatch,
     response: Response,
     number: Number = None,
+    digest: Digest = None,
     dry_run: DryRun = False,
 ) -> RollbackBody:
     """Goes back to an accepted configuration, by default the one before. What waits for
     confirmation is given up. Drains and weights stay as they are."""
-    done = await control.rollback(number, by.who, match=match, dry=dry_run)
+    done = await control.rollback(number or digest, by.who, match=match, dry=dry_run)
     if not dry_run:
         response.headers["ETag"] = f'"{done.digest}"'
     return RollbackBody(
@@ -312,14 +320,14 @@ def _insists(yes: bool | None, force: bool) -> bool:
     return force if yes is None else yes
 
 
-def _require_yaml(request: Request) -> None:
+def require_yaml(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in YAML:
         # A browser sends this kind only after it asked, so no other site's form can.
         raise HTTPException(415, "send the configuration's text as application/yaml")
 
 
-async def _body(request: Request) -> bytes:
+async def body_of(request: Request) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
