@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from support.connections import Connections, serve_connections
 from support.datagrams import Datagrams, serve_datagrams
 from support.in_process import call_tula
 from support.lab_configurations import service_of, write_config
@@ -61,7 +62,9 @@ class Site:
             path = folder / "tula.yaml"
             path.write_text(self.configuration().read_text())
             self._daemons[lb.name] = Running(lb, path)
-            self._daemons[lb.name].start()
+            self._daemons[lb.name].spawn()
+        for daemon in self._daemons.values():
+            daemon.wait_until_it_answers()
 
     def stop(self, lb: Host) -> None:
         """One of them; BIRD goes on."""
@@ -79,8 +82,8 @@ class Site:
         """The path of one."""
         service = service_of(
             self.network,
-            ports=[53],
-            protocol=["udp"],
+            ports=[53, 81],
+            protocol=["tcp", "udp"],
             health={
                 **{
                     "type": "tcp",
@@ -129,6 +132,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for backend in network.backends:
             prepare_backend(backend, LATER)
             serve_datagrams(backend, 53)
+            serve_connections(backend, 81)
             serve_tcp(backend, [80])
         router = BgpRouter(network)
         router.start()
@@ -214,16 +218,26 @@ def test_another_router_resets_no_session(site: Site) -> None:
     wait_until(lambda: site.since(lb) == before, SOON, "the new router is gone")
 
 
-def test_a_dead_port_is_noticed(site: Site) -> None:
-    """By BFD: the routes go long before the hold time ends (9 s)."""
-    lb = site.network.lbs[0]
+def test_a_port_dies_after_a_backend_was_drained(site: Site) -> None:
+    """By BFD the routes go long before the hold time ends (9 s), and the connections that the hash
+    would now send elsewhere go on by the other balancers."""
+    client, vips, lbs = site.network.client, site.network.vips, site.network.lbs
     site.announce("lb1", "lb2", "lb3")
-    with Datagrams(site.network.client, site.network.vips, 53, RATE, flows=60) as probe:
-        lb.set_silent("eth0")
-        site.announce("lb2", "lb3")
-        lb.set_silent("eth0", silent=False)
-        site.announce("lb1", "lb2", "lb3")
+    with Connections(client, vips, 81, count=300, period=0.2) as opened:
+        for lb in lbs:
+            call_tula(lb, "drain", "dns/backend-1")
+        opened.wait_for_answers()
+        with Datagrams(client, vips, 53, RATE, flows=60) as probe:
+            lbs[0].set_silent("eth0")
+            site.announce("lb2", "lb3")
+            lbs[0].set_silent("eth0", silent=False)
+            site.announce("lb1", "lb2", "lb3")
+        opened.wait_for_answers()
     assert probe.heard.longest < 9, probe.heard
+    assert opened.found.broken == 0, opened.found
+    assert len(opened.found.backends) == 3, opened.found
+    for lb in lbs:
+        call_tula(lb, "undrain", "dns/backend-1")
 
 
 def test_nothing_is_left_after_clear(site: Site) -> None:
