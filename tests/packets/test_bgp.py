@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,15 @@ class Site:
             path.write_text(self.configuration().read_text())
             self._daemons[lb.name] = Running(lb, path)
             self._daemons[lb.name].spawn()
+        for daemon in self._daemons.values():
+            daemon.wait_until_it_answers()
+
+    def restart(self) -> None:
+        """Kills all daemons, and starts them again."""
+        for daemon in self._daemons.values():
+            daemon.kill()
+        for daemon in self._daemons.values():
+            daemon.spawn()
         for daemon in self._daemons.values():
             daemon.wait_until_it_answers()
 
@@ -168,6 +178,35 @@ def test_bird_killed(site: Site) -> None:
         site.announce("lb1", "lb2", "lb3")
     assert probe.heard.lost == 0, probe.heard
     assert site.bird(lb) != before
+
+
+def test_all_daemons_killed(site: Site) -> None:
+    """Nothing of what is announced changes, without them and when they are back."""
+    network = site.network
+    site.announce("lb1", "lb2", "lb3")
+    birds = [site.bird(lb) for lb in network.lbs]
+    command = ["ip", "monitor", "route"]
+    with Datagrams(network.client, network.vips, 53, RATE, flows=60) as probe:
+        moves = network.gateway.popen(command, stdout=subprocess.PIPE)
+        site.restart()
+        for lb in network.lbs:
+            wait_until(lambda lb=lb: _up(site.sessions(lb)), SOON, f"both sessions of {lb.name}")
+        moves.terminate()
+        assert "77" not in moves.communicate(timeout=SOON)[0]
+    assert probe.heard.lost == 0, probe.heard
+    assert [site.bird(lb) for lb in network.lbs] == birds
+
+
+def test_routes_that_somebody_deletes_come_back(site: Site) -> None:
+    lb = site.network.lbs[0]
+    site.announce("lb1", "lb2", "lb3")
+    with Datagrams(site.network.client, site.network.vips, 53, RATE, flows=60) as probe:
+        for family in ("-4", "-6"):
+            lb.run(["ip", family, "route", "flush", "table", "84"])
+        shown = partial(lb.run, ["ip", "route", "show", "table", "84"])
+        wait_until(lambda: shown().stdout, SOON, "the route")
+        site.announce("lb1", "lb2", "lb3")
+    assert probe.heard.lost == 0, probe.heard
 
 
 def test_a_balancer_that_sees_too_few_backends_withdraws(site: Site) -> None:
