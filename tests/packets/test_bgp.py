@@ -180,6 +180,17 @@ def test_bird_killed(site: Site) -> None:
     assert site.bird(lb) != before
 
 
+def test_standby_and_active(site: Site) -> None:
+    lb = site.network.lbs[1]
+    site.announce("lb1", "lb2", "lb3")
+    with Datagrams(site.network.client, site.network.vips, 53, RATE, flows=60) as probe:
+        call_tula(lb, "standby")
+        site.announce("lb1", "lb3")
+        call_tula(lb, "active")
+        site.announce("lb1", "lb2", "lb3")
+    assert probe.heard.lost == 0, probe.heard
+
+
 def test_all_daemons_killed(site: Site) -> None:
     """Nothing of what is announced changes, without them and when they are back."""
     network = site.network

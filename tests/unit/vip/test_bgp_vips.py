@@ -168,6 +168,16 @@ def test_nothing_is_left() -> None:
     assert not scene.vips.diff(HOST, (), None)
 
 
+def test_a_machine_without_tula_can_remove_the_routes() -> None:
+    scene = Scene()
+    assert scene.vips.removal() == []
+    scene.apply(WEB_VIP, DNS_VIP)
+    assert [str(each) for each in scene.vips.removal()][-2:] == [
+        "ip -4 route del blackhole 10.77.0.1 table 84 proto 84 metric 100",
+        "ip -6 route del blackhole fd77::2 table 84 proto 84 metric 100",
+    ]
+
+
 def test_another_router_is_told_to_bird_and_moves_no_route() -> None:
     scene = Scene()
     scene.apply(WEB_VIP)
