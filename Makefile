@@ -75,6 +75,7 @@ check: $(VENV)/.dev ## the quick part: lint, types, directions, unit tests, gold
 bench: $(VENV)/.runtime .engines ## all figures of docs/benchmarks.md; with BESIDE=CHECKOUT, another commit in the same run
 	bench/get-nftlb $(VENV)/nftlb
 	scripts/as-root $(BIN)/python bench/packets.py --svg docs/packets.svg $(BESIDE:%=--beside %)
+	scripts/as-root $(BIN)/python bench/flows.py
 	scripts/as-root $(BIN)/python bench/scale.py $(BESIDE:%=--beside %)
 	scripts/as-root $(BIN)/python bench/adjust.py
 	scripts/as-root $(BIN)/python bench/health.py

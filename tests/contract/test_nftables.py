@@ -37,8 +37,9 @@ from tula.dataplane.nft.transaction import (
     Step,
     in_turn,
 )
+from tula.kernel.nft_table import NewerTableError
 from tula.kernel.nft_writer import fits_batch
-from tula.kernel.nftables import NewerTableError, Nftables
+from tula.kernel.nftables import Nftables
 from tula.model.config import Config, PortRange, Protocol, Tunnel
 from tula.model.errors import KernelError
 from tula.model.monitor import HealthMonitor, TcpProbe

@@ -20,8 +20,8 @@ import pytest
 from support.balancers import MANY, Balancers
 from support.connections import Connections
 from support.datagrams import Datagrams
-from support.packets import FAMILIES, vip_of
-from tula.lab import Cluster, Lab, pair, tcp_flows, three
+from support.packets import FAMILIES, udp_socket, vip_of
+from tula.lab import Cluster, Lab, pair, tcp_flows, three, wait_until
 from tula.lab.clients import ask_all
 
 pytestmark = pytest.mark.kernel
@@ -92,6 +92,58 @@ def test_one_balancer_dies_after_changes(
     opened, probe = survive(lbs)
     assert opened.found.broken == 0, opened.found
     assert (probe.heard.moved, probe.heard.lost) == (0, 0), probe.heard
+
+
+@pytest.mark.parametrize(
+    "tunnel",
+    [
+        pytest.param("vxlan", marks=pytest.mark.link_kinds("vxlan")),
+        pytest.param("ipip", marks=pytest.mark.link_kinds("sit", "ipip", "vxlan")),
+    ],
+)
+def test_flows_to_backends_in_tunnels_survive_too(lab: Lab, tmp_path: Path, tunnel: str) -> None:
+    lbs = Balancers(pair(lab, backends=3, far=True), tmp_path, tunnel=tunnel)
+    lbs.slots = 251  # the least: a VM that is emulated has other things to do
+    network = lbs.network
+    first, second = network.lbs
+    lbs.serve()
+    lbs.apply(b1=100, b2=100, b3=0)
+    lbs.prepare()
+    network.route(first)
+    with (
+        Connections(network.client, network.vips, 80, COUNT // 4, 0.5) as opened,
+        Datagrams(network.client, network.vips, 80, 50, 20) as probe,
+    ):
+        lbs.apply(b1=0, b2=50, b3=100)
+        opened.wait_for_answers()
+        assert lbs.counted(second, "flows_learned") > COUNT / 20
+        network.route(second)
+        opened.wait_for_answers()
+    assert opened.found.broken == 0, opened.found
+    assert (probe.heard.moved, probe.heard.lost) == (0, 0), probe.heard
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+def test_large_packets_tell_in_fragments_or_leave_it_to_small_ones(
+    lab: Lab, tmp_path: Path, outer: int
+) -> None:
+    """With the headers around it the clone is larger than the link takes: IPv4 has fragments."""
+    lbs = Balancers(pair(lab), tmp_path, flows="all")
+    lbs.outer = outer
+    network = lbs.network
+    first, second = network.lbs
+    lbs.apply(b1=100, b2=100)
+    network.route(first)
+    for number, vip in enumerate(network.vips, 1):
+        with udp_socket(network.client, 6 if ":" in vip else 4, 0) as sender:
+            room = 1500 - (48 if ":" in vip else 28)
+            for size, told in ((room, outer == 4), (room, outer == 4), (1, True)):
+                sender.sendto(bytes(size), (vip, 80))
+                wait_until(lambda n=number: lbs.counted(first, "flows_sent") >= n)
+                if told:
+                    wait_until(lambda n=number: lbs.counted(second, "flows_learned") >= n)
+                else:
+                    assert lbs.counted(second, "flows_learned") == number - 1
 
 
 def test_flows_that_are_not_shared_break(lab: Lab, tmp_path: Path) -> None:

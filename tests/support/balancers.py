@@ -31,6 +31,8 @@ class Balancers:
         self.tunnel = tunnel
         self.keys = keys
         self.slots = 4093
+        self.outer = 4
+        """The IP version of the balancers' own addresses."""
         self.backends: dict[str, Any] = {}
         self.of = {lb.name: InProcess(lb) for lb in network.lbs}
 
@@ -52,7 +54,7 @@ class Balancers:
         return write_config(
             self.folder / "tula.yaml",
             {"web": {**web, "announce": False, "backends": self.backends, **to, **self.keys}},
-            load_balancers=self.network.balancers,
+            load_balancers={lb.name: address_of(lb, self.outer) for lb in self.network.lbs},
             high_availability={"bgp": BGP, "flows": self.flows},
             maglev={"slots": self.slots},
         )

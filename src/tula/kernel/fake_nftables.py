@@ -34,7 +34,7 @@ from tula.dataplane.nft.transaction import (
     WakeTable,
 )
 from tula.kernel.failures import Failures, fallible
-from tula.kernel.nftables import require_known_schema
+from tula.kernel.nft_table import require_known_schema
 from tula.model.errors import KernelError, StaleError
 from tula.model.stats import Count
 

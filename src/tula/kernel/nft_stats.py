@@ -9,7 +9,8 @@ from tula.dataplane.nft.recover import MapCounts, counts_by_id
 from tula.dataplane.nft.retired import names_of
 from tula.dataplane.nft.ruleset import MapName
 from tula.dataplane.nft.shared_chains import service_without_backend
-from tula.kernel.nftables import NewerTableError, Nftables
+from tula.kernel.nft_table import NewerTableError
+from tula.kernel.nftables import Nftables
 from tula.model.stats import NO_BACKEND, BackendKey, Count, Stats, TableUse
 
 

@@ -11,31 +11,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import IO, NamedTuple, Protocol, TypeVar, cast
+from typing import IO, Protocol, TypeVar
 
-from tula.dataplane.nft.codec import decode_element
-from tula.dataplane.nft.definition import Definition, definition
 from tula.dataplane.nft.ruleset import (
     TABLE,
-    Chain,
-    Elements,
-    Foreign,
     Key,
-    Kind,
     MapName,
-    Rule,
     Ruleset,
-    Value,
 )
-from tula.dataplane.nft.schema import SCHEMA, is_schema, readable_map, schema_of
-from tula.dataplane.nft.transaction import ADMISSION, Transaction, render_transaction
+from tula.dataplane.nft.schema import is_schema
+from tula.dataplane.nft.transaction import Transaction, render_transaction
 from tula.kernel.netlink import InterruptedDumpError
 from tula.kernel.nft_reader import NETDEV, NftReader
 from tula.kernel.nft_socket import RefusedError
+from tula.kernel.nft_table import (
+    read_admitted,
+    read_connections,
+    read_counts,
+    read_entries,
+    read_ruleset,
+)
 from tula.kernel.nft_writer import NftWriter, fits_batch
 from tula.model.errors import KernelError, StaleError
 from tula.model.stats import Count
@@ -49,24 +46,6 @@ NFT_TIMEOUT = 120.0
 """Seconds: the first apply of 10,000 services takes more than ten, on a busy machine a minute."""
 _KILLED = 5.0
 """Seconds in which a program that was killed is gone, unless the kernel holds it."""
-
-
-class NewerTableError(KernelError):
-    """A newer Tula made the table, and this one could only misread it."""
-
-    def __init__(self, schema: int) -> None:
-        super().__init__(
-            f"the table netdev {TABLE} is of a newer Tula (schema {schema}, this one knows "
-            f"{SCHEMA}) and is left as it is; run that Tula, or have this one start afresh "
-            "after tula clear, which ends connections"
-        )
-
-
-def require_known_schema(counters: Iterable[str]) -> None:
-    """Raises NewerTableError for the counters of a table that is newer."""
-    schema = schema_of(counters)
-    if schema > SCHEMA:
-        raise NewerTableError(schema)
 
 
 def next_generation(generation: int) -> int:
@@ -156,10 +135,10 @@ class KernelNftables:
         return self._read(lambda reader: reader.has_table(TABLE))
 
     def observe(self) -> Ruleset | None:
-        return self._read(_observe)
+        return self._read(read_ruleset)
 
     def counts(self) -> dict[str, dict[Key, Count]]:
-        return self._read(_counts)
+        return self._read(read_counts)
 
     def counts_of(self, name: MapName, marks: Sequence[int]) -> dict[int, Count]:
         keys = [mark.to_bytes(4, sys.byteorder) for mark in marks]
@@ -171,18 +150,18 @@ class KernelNftables:
         )
 
     def admitted(self) -> tuple[str, ...] | None:
-        return self._read(_admitted, _INET)
+        return self._read(read_admitted, _INET)
 
     def named_counts(self) -> dict[str, Count]:
         found = self._read(lambda reader: reader.counters(TABLE))
         return {name: count for name, count in found.items() if not is_schema(name)}
 
     def entries(self) -> dict[str, int | None]:
-        return self._read(_entries)
+        return self._read(read_entries)
 
     def connections(self, limit_seconds: float) -> dict[int, int] | None:
         deadline = time.monotonic() + limit_seconds
-        return self._read(lambda reader: _connections(reader, deadline))
+        return self._read(lambda reader: read_connections(reader, deadline))
 
     def mark_of(self, name: MapName, key: bytes) -> int | None:
         raw = self._read(lambda reader: reader.element(TABLE, str(name), key))
@@ -284,118 +263,6 @@ class KernelNftables:
             except OSError as error:
                 raise KernelError(f"cannot read nftables: {error.strerror}") from error
         raise KernelError("the nftables table changes too fast to be read; try again")
-
-
-def _admitted(reader: NftReader) -> tuple[str, ...] | None:
-    if not reader.has_table(ADMISSION):
-        return None
-    chains, comments = reader.chains(ADMISSION), reader.rule_comments(ADMISSION)
-    ours = {"input": Chain(foreign="hook 1, no device")} == chains
-    return tuple(comments.get("input", ())) if ours else ()
-
-
-def _observe(reader: NftReader) -> Ruleset | None:
-    if not reader.has_table(TABLE):
-        return None
-    counters, objects = reader.objects(TABLE)
-    require_known_schema(counters)
-    chains = reader.chains(TABLE)
-    comments = reader.rule_comments(TABLE)
-    maps: dict[str, Elements] = {}
-    counts: dict[str, dict[Key, Count]] = {}
-    unreadable: set[str] = set()
-    found = reader.maps(TABLE)
-    ours = _ours(found)
-    for text, name in ours.items():
-        read = _elements(reader, text, name.kind)
-        maps[text] = read.elements
-        if name.kind.counts:
-            counts[text] = read.counts
-        if not read.whole:
-            unreadable.add(text)
-    return Ruleset(
-        maps=maps,
-        chains={
-            name: replace(chain, rules=tuple(map(Rule, comments.get(name, ()))))
-            for name, chain in chains.items()
-        },
-        counters=frozenset(counters),
-        foreign=Foreign(
-            frozenset(found.keys() - ours.keys()),
-            frozenset(unreadable),
-            frozenset(objects),
-            reader.is_dormant(TABLE),
-        ),
-        counts=counts,
-    )
-
-
-def _ours(found: Mapping[str, Definition]) -> dict[str, MapName]:
-    """The maps with a name and a definition of Tula's, by name."""
-    parsed = ((name, readable_map(name)) for name in found)
-    return {
-        text: name
-        for text, name in parsed
-        if name is not None and definition(name).fits(found[text])
-    }
-
-
-class _Read(NamedTuple):
-    """The elements that can be read, what they counted, and whether those are all."""
-
-    elements: Elements
-    counts: dict[Key, Count]
-    whole: bool = True
-
-
-def _elements(reader: NftReader, name: str, kind: Kind) -> _Read:
-    if kind.dynamic:
-        return _Read({}, {})  # filled by packets; a large one takes the kernel minutes to dump
-    if kind.numbered:
-        with suppress(ValueError):  # something else among them: one by one
-            return _Read(cast(Elements, reader.number_pairs(TABLE, name)), {})
-    decoded: dict[Key, Value] = {}
-    counts: dict[Key, Count] = {}
-    whole = True
-    for raw in reader.elements(TABLE, name):
-        try:
-            key, value = decode_element(kind, raw)
-        except ValueError:
-            whole = False
-        else:
-            decoded[key] = value
-            if kind.counts:
-                counts[key] = raw.count or Count()
-    return _Read(decoded, counts, whole)
-
-
-def _counts(reader: NftReader) -> dict[str, dict[Key, Count]]:
-    found: dict[str, dict[Key, Count]] = {}
-    if not reader.has_table(TABLE):
-        return found
-    require_known_schema(reader.counters(TABLE))
-    for text, name in _ours(reader.maps(TABLE)).items():
-        if name.kind.counts:
-            found[text] = _elements(reader, text, name.kind).counts
-    return found
-
-
-def _connections(reader: NftReader, deadline: float) -> dict[int, int] | None:
-    total: Counter[int] = Counter()
-    if not reader.has_table(TABLE):
-        return {}
-    for text, name in _ours(reader.maps(TABLE)).items():
-        if name.kind.flows:
-            counted = reader.marks_held(TABLE, text, deadline)
-            if counted is None:
-                return None
-            total.update(counted)
-    return dict(total)
-
-
-def _entries(reader: NftReader) -> dict[str, int | None]:
-    ours = _ours(reader.maps(TABLE))
-    return {name: count for name, count in reader.entries(TABLE).items() if name in ours}
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:

@@ -24,6 +24,7 @@ from tula.dataplane.nft.flow_maps import (
     seconds,
     stale_rule,
     then_forward,
+    with_hot,
 )
 from tula.dataplane.nft.packet_fields import (
     FIRST_FRAGMENT,
@@ -149,20 +150,24 @@ def _counted(flows: FlowMaps, counter: str) -> Rule:
 
 
 def _hit(flows: FlowMaps, protocol: Protocol, life: float) -> tuple[Rule, ...]:
-    refresh = refresh_hot(flows, protocol, life)
+    sharing, keep_hot = flows.sharing, refresh_hot(flows, protocol, life)
     # Where the rules end that are only reached when the hot table is full, or the backend has left.
     ends = (flows.forward, stale_rule(flows, protocol))
-    if flows.sharing is None:
-        return (_if_first_fragment(flows), then_forward(flows, refresh), *ends)
+    if sharing is None:
+        return (_if_first_fragment(flows), then_forward(flows, keep_hot), *ends)
+    # A flow that its large packet cannot tell of does not get hot: its next small one does.
+    keep = f"meta length > {sharing.largest} {refresh(flows, protocol, with_hot(life))}"
     # Others are told once for each time that the flow gets hot, and not while that table is full.
-    tell = f"{refresh} goto {flows.name(f'told_{protocol}')}"
-    if flows.sharing.all_flows:
-        return (_if_first_fragment(flows), Rule.of(tell), *ends)
-    known = flows.sharing.as_hashed_match()
+    tell = f"{keep_hot} goto {flows.name(f'told_{protocol}')}"
+    if sharing.all_flows:
+        too_large = (then_forward(flows, keep),) if sharing.largest else ()
+        return (_if_first_fragment(flows), *too_large, Rule.of(tell), *ends)
+    too_large = (then_forward(flows, f"{keep} {RESET}"),) if sharing.largest else ()
     return (
         _if_first_fragment(flows),
-        then_forward(flows, f"{known}{refresh} {RESET}"),
-        Rule.of(f"{flows.sharing.exception_match()}{RESET} {tell}"),
+        then_forward(flows, f"{sharing.as_hashed_match()}{keep_hot} {RESET}"),
+        *too_large,
+        Rule.of(f"{sharing.exception_match()}{RESET} {tell}"),
         Rule.of(RESET),
         *ends,
     )

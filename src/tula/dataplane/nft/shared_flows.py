@@ -48,6 +48,10 @@ _LOCAL = 0x02 << 40
 """The first byte of a MAC that nobody was given (IEEE 802, locally administered)."""
 _MTU = 1500
 """Says nothing of clones: a packet that is forwarded at ingress is not held against it."""
+_LARGEST = _MTU - 70
+"""Of a packet that fits into an IPv6 packet of 1500 bytes, with the headers of IPv6, UDP, VXLAN and
+Ethernet. Over IPv4 a larger clone travels in fragments; over IPv6 the kernel drops it (ip6_fragment
+refuses what no local socket has sent)."""
 
 RESET = "meta priority set none"
 
@@ -61,6 +65,8 @@ class Sharing:
     learned_as: MapName
     hash_choice: MapName | None
     as_hashed: MapName | None
+    largest: int = 0
+    """Bytes of the largest packet that may be cloned; 0: any."""
 
     @property
     def all_flows(self) -> bool:
@@ -107,6 +113,7 @@ def plan_sharing_maps(
         learned_as=add_map(Kind.LEARNED_AS, learned),
         hash_choice=None if shared.all_flows else add_map(Kind.HASH_CHOICE, ids),
         as_hashed=None if shared.all_flows else add_map(Kind.AS_HASHED, dict.fromkeys(ids)),
+        largest=_LARGEST if shared.local.version == 6 else 0,
     )
 
 
