@@ -24,6 +24,7 @@ from tula.cli.common import (
     config_of,
     errors,
     fail,
+    kernel_adapters,
     open_balancer,
     open_store,
     print_json,
@@ -33,6 +34,7 @@ from tula.cli.daemon import daemon_errors, daemon_of
 
 if TYPE_CHECKING:
     from tula.engine.balancer import Balancer
+    from tula.engine.peer_facts import BalancerFacts
     from tula.model.config import Config, IPAddress
     from tula.model.health import BackendName, BackendStatus
 
@@ -134,7 +136,26 @@ def _status_here(state_dir: Path, run_dir: Path, *, rates: bool) -> dict[str, An
             rates=meter.note(time.monotonic(), stats.backends),
             no_backend=stats.no_backend,
             bgp=balancer.bgp_sessions(config),
+            balancers=_balancers_here(config, state_dir, run_dir),
         )
+
+
+def _balancers_here(config: Config, state_dir: Path, run_dir: Path) -> BalancerFacts:
+    """Which balancer this is and its role, by what the machine has: engines need no daemon. Of the
+    others nobody knows without one."""
+    from tula.engine.peer_facts import BalancerFacts
+    from tula.engine.served import StandbyFile
+    from tula.plan.high_availability import own_balancer, plan_role
+
+    if not config.high_availability.enabled:
+        return BalancerFacts()
+    host = kernel_adapters(run_dir).network.view(())
+    own = own_balancer(config, host)
+    standby = StandbyFile(state_dir).read() is not None
+    role = plan_role(config, host, standby=standby)
+    return BalancerFacts(
+        "" if own is None else own[0], None if role is None else str(role), standby
+    )
 
 
 def _connections(balancer: Balancer, config: Config) -> dict[BackendName, int] | None:

@@ -42,6 +42,7 @@ def describe_status(
     rates: Rates | None = None,
     no_backend: Mapping[str, Count] | None = None,
     bgp: Iterable[BgpSessionState] = (),
+    balancers: BalancerFacts | None = None,
 ) -> dict[str, Any]:
     """The answer of ``tula status --json``.
 
@@ -84,7 +85,7 @@ def describe_status(
         "connections": {
             table.name: {"entries": table.entries, "size": table.size} for table in tables
         },
-        **_balancers(daemon, named),
+        **_balancers(balancers if daemon is None else daemon.balancers, named),
         "bgp": describe_bgp(config, bgp),
         "configuration": None if daemon is None else _configuration(daemon),
         "kernel": _kernel(state, daemon),
@@ -95,9 +96,8 @@ def describe_status(
     return answer | {"summary": {"fine": summary.fine, "text": summary.text}}
 
 
-def _balancers(facts: DaemonFacts | None, named: Mapping[str, Count]) -> dict[str, Any]:
-    found = BalancerFacts() if facts is None else facts.balancers
-    return replace(found, flows=flow_counts(named)).describe()
+def _balancers(found: BalancerFacts | None, named: Mapping[str, Count]) -> dict[str, Any]:
+    return replace(found or BalancerFacts(), flows=flow_counts(named)).describe()
 
 
 def _service(service: VirtualService, total: Count) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from tula.cli import status_text, status_warnings
 from tula.cli.doctor_text import report_lines
 from tula.cli.events import event_lines
 from tula.cli.terminal import Column, Row, Screen, number, screen_of, table_lines
+from tula.engine.peer_facts import BalancerFacts, PeerFacts
+from tula.engine.peer_view import Otherwise
 from tula.engine.summary import summarize
 
 WIDTHS = [80, 140]
@@ -155,3 +158,56 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not screen_of().colours
     assert Screen(colours=True).paint("x", "red") == "\x1b[31mx\x1b[0m"
     assert Screen().paint("x", "red", bold=True) == "x"
+
+
+PEER = PeerFacts("lb2", "10.0.0.3", version="1.2", role="standby", services=3, served=3)
+WELL = replace(
+    PEER, alive=True, heard=5.0, since=1.0, configuration_equal=True, overrides_equal=True
+)
+
+
+def with_peers(*peers: PeerFacts, role: str | None = "active") -> dict[str, Any]:
+    """A small status with other balancers."""
+    return small_status() | BalancerFacts("lb1", role, peers=peers).describe()
+
+
+def test_a_pair_that_is_well_is_a_line(show: Callable[..., Shown]) -> None:
+    (head, *table), _ = show(with_peers(WELL), 140)
+    assert "; active; lb2 answers" in head
+    at = next(n for n, line in enumerate(table) if line.startswith("PEER"))
+    assert table[at + 1].split() == ["lb2", "up", "standby", "1.2", "same", "same", "3/3"]
+    assert not any(line.startswith("  lb2:") for line in table)
+    bare, _ = show(with_peers(role=None), 140)
+    assert not any("PEER" in line for line in bare)
+    assert "active" not in bare[0]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_is_wrong_with_a_peer_is_told(show: Callable[..., Shown], width: int) -> None:
+    seen = tuple(Otherwise(f"web/b{n}", "up", "down") for n in range(9))
+    wrong = replace(
+        WELL,
+        configuration_equal=False,
+        overrides_equal=False,
+        digest="0123456789abcdef",
+        otherwise=seen,
+        clock=-7.0,
+        hears_us=False,
+    )
+    gone = replace(PEER, name="lb3", alive=False, heard=1.0, since=1.0, why="nobody listens")
+    answer = with_peers(wrong, gone, replace(PEER, name="lb4", added=False))
+    (head, *table), _ = show(answer, width)
+    assert head.startswith("PROBLEM")
+    for part in ("lb2 runs another configuration", "lb2 has other overrides", "lb4 is not asked"):
+        assert part in head
+    assert "lb3 is not heard since" in head
+    text = " ".join(line.strip() for line in table)
+    for part in (
+        *("lb2: it does not hear this balancer", "its clock is -7.0 s away"),
+        *("tula peer copy lb2", "it sees web/b0 down (here up)", "and 4 more otherwise"),
+        "lb3: nobody listens",
+    ):
+        assert part in text
+    assert max(map(len, table)) <= width
+    unknown = summarize(with_peers(replace(PEER, alive=False, added=False)))
+    assert unknown.fine == summarize(small_status()).fine, "it may never have been meant"

@@ -17,11 +17,14 @@ from support.builders import make_backend, make_config, make_service
 from support.configurations import render_config
 from support.other_balancer import TOKEN, OtherBalancer
 from tula.config.load import parse_config
+from tula.daemon.own_peer_view import OwnRole
 from tula.daemon.peers import PeerWatch
 from tula.daemon.snapshot import Snapshot
 from tula.engine.event_log import EventLog
 from tula.engine.peer_client import PeerClient, PeerError
 from tula.engine.peers import Peer, PeerStore
+from tula.model.event import EventKind
+from tula.model.high_availability import HighAvailability, Vrrp
 from tula.model.host import HostAddress, HostView
 
 NAMES = {"lb1": "10.0.0.2", "lb2": "10.0.0.3", "lb3": "10.0.0.4"}
@@ -40,11 +43,19 @@ READY = Snapshot(configuration=CONFIG, applied=SimpleNamespace(host=HOST))  # ty
 class Scene:
     """lb1, which asks the others."""
 
-    def __init__(self, folder: Path, patience: float = 60.0) -> None:
+    def __init__(
+        self, folder: Path, patience: float = 60.0, role: Callable[[], OwnRole] = OwnRole
+    ) -> None:
         self.folder, self.snapshot, self.shared = folder, READY, 0
         self.store, self.events = PeerStore(folder), EventLog()
         self.watch = PeerWatch(
-            folder, lambda: self.snapshot, self.events, self._share, every=0.05, patience=patience
+            folder,
+            lambda: self.snapshot,
+            self.events,
+            self._share,
+            role,
+            every=0.05,
+            patience=patience,
         )
 
     async def _share(self) -> None:
@@ -184,6 +195,40 @@ def test_who_is_no_peer_is_said_to_be_none(
         asyncio.run(main())
     if fingerprint is not None:
         assert other.seen == [], "the token was not sent"
+
+
+def test_two_that_hold_the_vips_are_told_of_and_so_is_none(tmp_path: Path) -> None:
+    one, other = OtherBalancer(role="active"), OtherBalancer(role="standby")
+    vrrp = HighAvailability(vrrp=Vrrp(84))
+    snapshot = replace(
+        READY, configuration=replace(CONFIG, config=replace(CONFIG.config, high_availability=vrrp))
+    )
+    roles = ["standby"]
+    scene = Scene(tmp_path, role=lambda: OwnRole(roles[0]))
+    scene.snapshot = snapshot
+    scene.watch._roles.after = 0.1
+
+    def told() -> list[str]:
+        wanted = (EventKind.ROLES_WRONG, EventKind.ROLES_RIGHT)
+        return [each.message for each in scene.events.events if each.kind in wanted]
+
+    async def main() -> None:
+        async with scene.running():
+            scene.store.put(first)
+            await until(lambda: scene.watch.facts.peers and scene.peer("lb2")[0])
+            roles[0] = "active"
+            asked = len(one.seen)
+            await until(lambda: len(one.seen) > asked + 5)
+            assert told() == [], "lb3 is not heard: who knows"
+            scene.store.put(second)
+            await until(lambda: told() == ["2 balancers hold the VIPs of VRRP"])
+            one.view["role"] = "standby"
+            await until(lambda: told()[1:] == ["one balancer holds the VIPs of VRRP"])
+            roles[0] = "standby"
+            await until(lambda: told()[2:] == ["no balancers hold the VIPs of VRRP"])
+
+    with one.served(tmp_path) as first, other.served(tmp_path, "lb3") as second:
+        asyncio.run(main())
 
 
 def test_a_damaged_file_is_a_problem(tmp_path: Path) -> None:
