@@ -126,9 +126,13 @@ class Site:
         """The process id of a balancer's BIRD."""
         return int((lb.directory / "run/bird/bird.pid").read_text())
 
+    def status(self, lb: Host) -> dict[str, Any]:
+        """What a daemon says."""
+        return self._daemons[lb.name].status()
+
     def sessions(self, lb: Host) -> dict[str, dict[str, Any]]:
         """What status says of them, by router."""
-        return {each["router"]: each for each in self._daemons[lb.name].status()["bgp"]}
+        return {each["router"]: each for each in self.status(lb)["bgp"]}
 
     def since(self, lb: Host) -> dict[str, float]:
         """Since when each session is as it is."""
@@ -158,6 +162,9 @@ def test_all_announce_and_say_so(site: Site) -> None:
     site.announce("lb1", "lb2", "lb3")
     for lb in site.network.lbs:
         wait_until(lambda lb=lb: _up(site.sessions(lb)), SOON, f"both sessions of {lb.name}")
+        status = site.status(lb)
+        assert status["kernel"]["in_sync"], status["kernel"]
+        assert status["problems"] == []
 
 
 def _up(sessions: Mapping[str, Mapping[str, Any]]) -> bool:

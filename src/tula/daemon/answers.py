@@ -19,6 +19,7 @@ from tula.daemon.outcomes import describe_outcome
 from tula.daemon.problems import describe_problem, place_problems
 from tula.daemon.snapshot import Connections
 from tula.engine.balancer import Balancer
+from tula.engine.bgp_view import router_sessions
 from tula.engine.control import ApplyOutcome, DaemonFacts
 from tula.engine.follow import trace_now
 from tula.engine.kernel_state import KernelState
@@ -343,7 +344,8 @@ class Answers:
         return Balancer(self._kernel, _Published(view.remembered, accepted), lambda: view.now)
 
     def _statistics(self, view: View) -> Statistics:
-        stats, facts = self._stats(self._reader(view), view), view.facts
+        reader = self._reader(view)
+        stats, facts = self._stats(reader, view), view.facts
         self._rates_of(view, stats)
         counts = stats.backends
         return Statistics(
@@ -358,6 +360,7 @@ class Answers:
             configuration_refused=facts.refused is not None or bool(facts.deferred),
             configuration_differs=facts.differs_since is not None,
             balancers=replace(facts.balancers, flows=flow_counts(stats.counters)),
+            bgp=router_sessions(view.config, reader.bgp_sessions(view.config)),
         )
 
 

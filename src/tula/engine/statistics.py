@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tula.engine.peer_facts import BalancerFacts
+from tula.model.bgp import BgpSessionState
 from tula.model.health import State
 from tula.model.stats import Count, TableUse
 
@@ -119,3 +120,5 @@ class Statistics:
     """the file holds another configuration than the one that runs"""
     balancers: BalancerFacts = field(default_factory=BalancerFacts)
     """this balancer among those of its configuration"""
+    bgp: tuple[BgpSessionState, ...] = ()
+    """the session with each router"""

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from tula.engine.statistics import CycleOutcome, Statistics
+from tula.metrics.bgp import bgp_metrics
 from tula.metrics.peers import peer_metrics
 from tula.model.health import State
 from tula.model.stats import FLOWS_LEARNED, FLOWS_SENT, NO_BACKEND, TOO_LARGE
@@ -45,6 +46,7 @@ class StatisticsCollector(Collector):
         yield from self._data_path()
         yield from self._configuration()
         yield from peer_metrics(self._statistics.balancers)
+        yield from bgp_metrics(self._statistics.bgp)
 
     def _services(self) -> Iterator[Metric]:
         packets = CounterMetricFamily(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from tula.engine.statistics import (
@@ -15,6 +17,7 @@ from tula.engine.statistics import (
     Statistics,
 )
 from tula.metrics.render import render_metrics
+from tula.model.bgp import BgpSessionState
 from tula.model.health import State
 from tula.model.stats import Count, TableUse
 from tula.version import __version__
@@ -128,3 +131,14 @@ def test_a_daemon_that_has_nothing_yet() -> None:
 
 def test_scrapes_do_not_add_up() -> None:
     assert render_metrics(FULL) == render_metrics(FULL)
+
+
+def test_bgp_sessions() -> None:
+    up = BgpSessionState(ip_address("10.0.0.1"), "Established", routes=2, versions=(4,), bfd="Up")
+    down = BgpSessionState(ip_address("2001:db8::1"), "Active", bfd="Down")
+    found = samples(Statistics(bgp=(up, down)))
+    for router, session, bfd, routes in (("10.0.0.1", 1, 1, 2), ("2001:db8::1", 0, 0, 0)):
+        labels = (("router", router),)
+        assert found["tula_bgp_session_up", labels] == session
+        assert found["tula_bgp_bfd_up", labels] == bfd
+        assert found["tula_bgp_routes", labels] == routes
