@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -234,3 +235,35 @@ def test_a_vip_more_is_a_reload(lab: Lab, tmp_path: Path) -> None:
     told = Counter(frame[38:42] for frame in arp if frame[28:32] == frame[38:42])
     assert ip_address(vips[1]).packed in told
     assert max(told.values()) <= 2, "those that were there are told again, once"
+
+
+def test_a_virtual_mac_moves_with_the_vips(lab: Lab, tmp_path: Path) -> None:
+    """Neighbours have nothing to learn. Both balancers take frames for it, and forward them."""
+    network = pair_of_servers(lab)
+    file = configure(network, tmp_path / "tula.yaml", mac="virtual")
+    for lb in network.lbs:
+        lb.tula("apply", "-f", file)
+
+    def active() -> list[Host]:
+        vip = network.vips[0]
+        return [lb for lb in network.lbs if vip in lb.addresses()]
+
+    (first,) = wait_until(active)
+    other = next(lb for lb in network.lbs if lb is not first)
+    time.sleep(1)
+    with Datagrams(network.client, network.vips, 53, rate=1000) as probe:
+        time.sleep(1)
+        for version, vip in zip((4, 6), network.vips, strict=True):
+            shown = network.gateway.run(["ip", f"-{version}", "neigh", "show", vip]).stdout
+            assert re.search("00:00:5e:00:0[12]:54", shown), shown
+        # The switch floods: the other balancer has them, too.
+        first.set_cable("eth0", plugged=False)
+        wait_until(lambda: active() == [first, other] or active() == [other])
+        time.sleep(1)
+    assert probe.heard.lost == 0, probe.heard
+    for lb in network.lbs:
+        fdb = lb.run(["bridge", "fdb", "show", "dev", "eth0"]).stdout
+        assert "00:00:5e:00:01:54" in fdb
+        assert lb.tula("plan", "-f", file, "--exit-code").stdout == "nothing to change\n"
+        lb.tula("clear")
+        assert "00:00:5e:00:01:54" not in lb.run(["bridge", "fdb", "show", "dev", "eth0"]).stdout

@@ -29,6 +29,7 @@ class FakeNetwork:
     host: HostView
     refuse: set[str] = field(default_factory=set)
     resolved: set[tuple[int, IPAddress]] = field(default_factory=set)
+    admitted: set[tuple[str, bytes]] = field(default_factory=set)
     failures: Failures = field(default_factory=Failures)
 
     @fallible("network.view")
@@ -53,6 +54,10 @@ class FakeNetwork:
     @fallible("network.resolve")
     def resolve(self, neighbours: Iterable[tuple[int, IPAddress]]) -> None:
         self.resolved.update(neighbours)
+
+    @fallible("network.admit")
+    def admit(self, interface: str, mac: bytes, *, on: bool) -> None:
+        (self.admitted.add if on else self.admitted.discard)((interface, mac))
 
     @fallible("network.remove_address")
     def remove_address(self, owned: OwnedAddress) -> None:

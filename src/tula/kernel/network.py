@@ -26,6 +26,8 @@ Neighbour = tuple[int, IPAddress]
 """The index of an interface, and an address on its link."""
 
 _USE = 0x01
+_SELF, _PERMANENT = 0x02, 0x80
+"""NTF_SELF, NUD_PERMANENT."""
 _LINK_SCOPE_HOST = 254
 _FOREVER = 0xFFFFFFFF
 _FLAG_NODAD = 0x02
@@ -54,6 +56,10 @@ class Network(Protocol):
 
     def remove_address(self, owned: OwnedAddress) -> None:
         """Removes a VIP that Tula added; does nothing if it is gone. Raises KernelError."""
+
+    def admit(self, interface: str, mac: bytes, *, on: bool) -> None:
+        """Has the interface's card take frames for this MAC address, too, or no longer. Does
+        nothing where that is so, or the interface is gone. Raises KernelError."""
 
     def resolve(self, neighbours: Iterable[Neighbour]) -> None:
         """Has the kernel resolve the MACs that it does not know. Raises KernelError."""
@@ -89,6 +95,25 @@ class KernelNetwork:
 
     def remove_address(self, owned: OwnedAddress) -> None:
         self._change("del", owned, {errno.EADDRNOTAVAIL, errno.ENODEV})
+
+    def admit(self, interface: str, mac: bytes, *, on: bool) -> None:
+        try:
+            with IPRoute() as netlink:
+                for index in netlink.link_lookup(ifname=interface):
+                    # dev_uc_add_excl (net/core/rtnetlink.c, ndo_dflt_fdb_add).
+                    netlink.fdb(
+                        "add" if on else "del",
+                        ifindex=index,
+                        lladdr=mac.hex(":"),
+                        flags=_SELF,
+                        state=_PERMANENT,
+                    )
+        except (NetlinkError, OSError) as error:
+            code = getattr(error, "code", None)
+            if code != (errno.EEXIST if on else errno.ENOENT):
+                raise KernelError(
+                    f"{interface} does not take frames for {mac.hex(':')}: {_reason(error)}"
+                ) from error
 
     def resolve(self, neighbours: Iterable[Neighbour]) -> None:
         try:

@@ -64,6 +64,12 @@ class Vrrp:
         ),
     ] = VipMac.OWN
 
+    @property
+    def virtual_macs(self) -> tuple[bytes, bytes]:
+        """The virtual MAC addresses for IPv4 and IPv6 (RFC 5798, section 7.3)."""
+        first, second = (bytes((0, 0, 0x5E, 0, kind, self.id)) for kind in (1, 2))
+        return first, second
+
 
 @dataclass(frozen=True, slots=True)
 class Bgp:

@@ -29,6 +29,8 @@ by, one still has the VIPs."""
 _REFRESH = 60
 """Seconds between announcements, for switches that forget."""
 
+_DEVICE, _OTHER = "tula-vrrp", "tula-vrrpx"
+
 _HEAD = """\
 # Written by Tula, and replaced by it: changes here are lost.
 global_defs {{
@@ -41,6 +43,7 @@ global_defs {{
     vrrp_garp_lower_prio_delay 1
     vrrp_garp_master_refresh {refresh}
     vrrp_garp_master_refresh_repeat 1
+    vmac_addr_prefix {other}
 }}
 track_file services {{
     file {directory}/services
@@ -60,7 +63,7 @@ vrrp_instance tula {{
     unicast_src_ip {address}
 """
 _VIP = re.compile(
-    r"^ {8}([0-9a-f.:]+)/(?:32|128)(?: dev (\S+))? (?:scope host|preferred_lft 0)", re.M
+    r"^ {8}([0-9a-f.:]+)/(?:32|128)(?: dev (\S+)|( use_vmac)|) (?:scope host|preferred_lft 0)", re.M
 )
 _VIRTUAL = re.compile(r"^    use_vmac (\S+)$", re.M)
 _ANCHORS = {4: "169.254.84.{id}", 6: "fe80::5654:{id:x}"}
@@ -79,6 +82,7 @@ def render_keepalived(
         _HEAD.format(
             name=announcing.name,
             refresh=_REFRESH,
+            other=_OTHER,
             directory=directory,
             interface=interface,
             id=vrrp.id,
@@ -97,24 +101,36 @@ def render_keepalived(
     # Without a weight, a card that goes would make all VIPs nobody's where all balancers lack it.
     lines += _block("track_interface", [f"{name} weight -40" for name in others])
     lines += _block("virtual_ipaddress", [_anchor(announcing, vrrp)])
-    own = vrrp.mac is VipMac.OWN
-    lines += _block("virtual_ipaddress_excluded", [_vip(vip, own=own) for vip in vips])
+    version = announcing.address.version if vrrp.mac is VipMac.VIRTUAL else None
+    lines += _block("virtual_ipaddress_excluded", [_vip(vip, version) for vip in vips])
     return "".join((*lines, "}\n"))
 
 
 def parse_keepalived(text: str) -> frozenset[OwnedAddress]:
     """The addresses of a rendered file, where keepalived puts them."""
-    virtual = _VIRTUAL.search(text)
-    device = virtual[1] if virtual else ""
+    found = _VIRTUAL.search(text)
+    device = found[1] if found else ""
+    other = f"{_OTHER}.{device.removeprefix(_DEVICE)}"
     return frozenset(
-        OwnedAddress(ip_address(address), interface or device)
-        for address, interface in _VIP.findall(text)
+        OwnedAddress(ip_address(address), interface or (other if second else device))
+        for address, interface, second in _VIP.findall(text)
     )
 
 
 def virtual_device(vrrp: Vrrp) -> str:
     """The device that has the virtual MAC address, on the balancer that has the VIPs."""
-    return f"tula-vrrp{vrrp.id}"
+    return f"{_DEVICE}{vrrp.id}"
+
+
+def parse_virtual_macs(text: str) -> tuple[str, tuple[bytes, ...]] | None:
+    """The interface and the virtual MAC addresses of a rendered file, if it has any."""
+    if _VIRTUAL.search(text) is None:
+        return None
+    interface, number = (
+        next(line.split()[1] for line in text.splitlines() if line.split()[:1] == [key])
+        for key in ("interface", "virtual_router_id")
+    )
+    return interface, Vrrp(int(number)).virtual_macs
 
 
 def render_services(services: Collection[str], served: Mapping[str, bool]) -> str:
@@ -138,10 +154,15 @@ def _anchor(announcing: Announcing, vrrp: Vrrp) -> str:
     return f"{_ANCHORS[version].format(id=vrrp.id)}/{prefix} dev lo {options} no_track"
 
 
-def _vip(vip: DesiredVip, *, own: bool) -> str:
-    """As Tula itself adds one: never a source address, no duplicate address detection. Without a
-    device, keepalived puts it on that with the virtual MAC address."""
-    device = f" dev {vip.interface}" if own else ""
+def _vip(vip: DesiredVip, virtual: int | None) -> str:
+    """As Tula itself adds one: never a source address, no duplicate address detection.
+
+    With a virtual MAC address, keepalived puts those of the instance's IP version ``virtual`` on
+    its device, and others on a second one, that of their version.
+    """
+    device = f" dev {vip.interface}"
+    if virtual is not None:
+        device = "" if vip.address.version == virtual else " use_vmac"
     if vip.address.version == 4:
         return f"{vip.address}/32{device} scope host no_track"
     return f"{vip.address}/128{device} preferred_lft 0 noprefixroute no_track"

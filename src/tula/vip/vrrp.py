@@ -19,6 +19,7 @@ from tula.vip.keepalived import (
     SERVICES,
     STANDBY,
     parse_keepalived,
+    parse_virtual_macs,
     render_keepalived,
     render_services,
     render_standby,
@@ -32,6 +33,8 @@ class VrrpVips:
         self._engine = engine
         self._network = network
         self._kept = GeneratedEngine(engine)
+        self._virtual: tuple[str, tuple[bytes, ...]] | None = None
+        """Where frames for the virtual MAC address are to be taken, by the last ``diff``."""
 
     def unsupported(self, wanted: Sequence[DesiredVip], announcing: Announcing | None) -> list[str]:
         if not wanted:
@@ -60,8 +63,9 @@ class VrrpVips:
     ) -> EngineChange:
         if self.unsupported(wanted, announcing):
             return EngineChange()
-        directory = self._engine.place.parent
-        return self._kept.diff(render_keepalived(wanted, announcing, directory))
+        text = render_keepalived(wanted, announcing, self._engine.place.parent)
+        self._virtual = parse_virtual_macs(text or "")
+        return self._kept.diff(text)
 
     def take(self, change: EngineChange) -> tuple[EngineChange, list[str]]:
         refused = self._kept.take(change)
@@ -74,6 +78,9 @@ class VrrpVips:
             return []
         services = {name for vip in wanted for name in vip.services}
         failures = []
+        if self._virtual is not None:
+            # Not for keepalived's device to do: that is there on the active balancer alone.
+            failures += self._admit(*self._virtual, on=True)
         for name, text in (
             (SERVICES, render_services(services, served)),
             (STANDBY, render_standby(standby)),
@@ -99,10 +106,13 @@ class VrrpVips:
     def settle(self, change: EngineChange) -> list[str]:
         ends = bool(change) and change.text is None
         try:
-            left = parse_keepalived(self._engine.read() or "") if ends else ()
+            have = self._engine.read() or "" if change else ""
         except KernelError as error:
             return [str(error)]
         failures = self._kept.settle(change)
+        virtual, left = parse_virtual_macs(have), parse_keepalived(have)
+        if virtual is not None and virtual != parse_virtual_macs(change.text or ""):
+            failures += self._admit(*virtual, on=False)
         if not ends or failures:
             return failures
         # It takes its addresses along; one that was killed does not.
@@ -114,6 +124,14 @@ class VrrpVips:
         except KernelError as error:
             failures.append(str(error))
         return failures
+
+    def _admit(self, interface: str, macs: tuple[bytes, ...], *, on: bool) -> list[str]:
+        try:
+            for mac in macs:
+                self._network.admit(interface, mac, on=on)
+        except KernelError as error:
+            return [str(error)]
+        return []
 
     def undo(self, change: EngineChange) -> None:
         """Nothing was put in place yet."""

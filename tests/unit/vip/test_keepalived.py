@@ -14,6 +14,7 @@ from tula.model.high_availability import HighAvailability, VipMac, Vrrp
 from tula.model.host import OwnedAddress
 from tula.vip.keepalived import (
     parse_keepalived,
+    parse_virtual_macs,
     render_keepalived,
     render_services,
     render_standby,
@@ -45,6 +46,7 @@ global_defs {
     vrrp_garp_lower_prio_delay 1
     vrrp_garp_master_refresh 60
     vrrp_garp_master_refresh_repeat 1
+    vmac_addr_prefix tula-vrrpx
 }
 track_file services {
     file /run/tula/keepalived/services
@@ -102,11 +104,16 @@ def test_an_instance_of_ipv6() -> None:
 
 def test_with_a_virtual_mac_vips_are_on_its_device() -> None:
     virtual = HighAvailability(vrrp=Vrrp(7, mac=VipMac.VIRTUAL))
-    text = render_keepalived(VIPS[:1], replace(PAIR, settings=virtual), PLACE)
+    text = render_keepalived([VIPS[0], VIPS[2]], replace(PAIR, settings=virtual), PLACE)
     assert text is not None
     assert "    use_vmac tula-vrrp7\n    vmac_xmit_base\n" in text
     assert "        10.0.0.100/32 scope host no_track\n" in text
+    assert "        fd00::100/128 use_vmac preferred_lft 0 noprefixroute no_track\n" in text
     assert OwnedAddress(VIPS[0].address, "tula-vrrp7") in parse_keepalived(text)
+    assert OwnedAddress(VIPS[2].address, "tula-vrrpx.7") in parse_keepalived(text)
+    macs = (bytes.fromhex("00005e000107"), bytes.fromhex("00005e000207"))
+    assert parse_virtual_macs(text) == ("eth0", macs)
+    assert parse_virtual_macs(TEXT) is None
 
 
 @pytest.mark.parametrize(

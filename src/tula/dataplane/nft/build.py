@@ -64,6 +64,7 @@ from tula.dataplane.nft.shared_flows import (
     receiving_chain,
 )
 from tula.dataplane.nft.tunnel_devices import SYNC_DEVICE
+from tula.dataplane.nft.virtual_mac import admit_virtual_macs
 from tula.model.config import Protocol
 from tula.model.desired import NewFlows
 
@@ -293,6 +294,8 @@ class _Builder:
         for interface in state.interfaces:
             headerless = interface in state.headerless
             rules = self.any_frame.rules() if headerless else self.ethernet.rules(tagged)
+            if interface in state.virtual_macs:
+                rules = admit_virtual_macs(rules, state.virtual_macs[interface])
             self.chains[ingress_chain(interface)] = Chain(rules, interface)
 
     def add_probes(self) -> None:

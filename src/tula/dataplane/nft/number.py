@@ -14,6 +14,7 @@ from tula.dataplane.nft.numbered import (
     NumberedTable,
 )
 from tula.dataplane.nft.tunnel_plan import TunnelPlan, has_own_hop, hop_address, plan_tunnels
+from tula.dataplane.nft.virtual_mac import virtual_macs
 from tula.model.desired import DesiredBackend, DesiredService, DesiredState, SlotTable
 
 _Tables = Mapping[int, NumberedTable]
@@ -64,6 +65,7 @@ def number_state(state: DesiredState, ids: Ids) -> NumberedState:
         seed=state.seed,
         tunnels=plan.tunnels,
         big_above=plan.big_above,
+        virtual_macs=virtual_macs(state),
         headerless=frozenset(
             name
             for name in state.interfaces
@@ -83,6 +85,7 @@ def only_weights_moved(old: DesiredState, new: DesiredState) -> bool:
         and old.seed == new.seed
         and old.marks is new.marks
         and old.shared_with == new.shared_with
+        and old.announcing == new.announcing
         and len(old.services) == len(new.services)
         and all(
             had is service or _same_but_weights(had, service)

@@ -113,4 +113,6 @@ class NumberedState:
     """IPv4 packets of more bytes than this go over ``NumberedHop.big``."""
     headerless: frozenset[str] = frozenset()
     """Those of ``interfaces`` whose packets come without an Ethernet header."""
+    virtual_macs: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    """VRRP's virtual MAC addresses by the interface where frames for them arrive."""
     shared_with: SharedWith | None = None
