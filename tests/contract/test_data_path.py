@@ -178,15 +178,28 @@ def test_a_commit_on_another_revision_does_nothing_and_says_so(subject: Subject)
     assert path.observe() == found
 
 
-def test_a_receipt_is_enough_when_only_weights_moved(subject: Subject) -> None:
-    path, plan = subject.path, subject.plan(WEB)
+@pytest.mark.parametrize(
+    "config",
+    [WEB, make_shared(WEB), make_shared(WEB, SharedFlows.ALL)],
+    ids=["alone", "exceptions-shared", "all-shared"],
+)
+def test_a_receipt_is_enough_when_only_weights_moved(subject: Subject, config: Config) -> None:
+    path, plan = subject.path, subject.plan(config)
     receipt = subject.bring(plan)
-    for statuses in ({("web", "b0"): DOWN}, {("web", "b0"): DOWN, ("dns", "b1"): DOWN}, {}):
-        plan = adjust_plan(plan, statuses or {("web", "b0"): UP}, NO_SHARES)
+    nobody = {("web", backend.name): DOWN for backend in B}
+    some: tuple[dict[BackendName, BackendStatus], ...] = (
+        {("web", "b0"): DOWN},
+        {("web", "b0"): DOWN, ("dns", "b1"): DOWN},
+        nobody,
+        dict.fromkeys([*nobody, ("dns", "b1")], UP),
+    )
+    for statuses in some:
+        plan = adjust_plan(plan, statuses, NO_SHARES)
         change = path.diff(receipt, plan.state, receipt.memory)
         assert change
         receipt = path.commit(change, receipt.revision)
         assert receipt.revision == path.observe().revision
+        assert receipt.revision in receipt.own
         assert subject.settled(plan, receipt), "an observation agrees"
 
 

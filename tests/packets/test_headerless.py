@@ -79,8 +79,8 @@ def test_they_are_served_like_others(lab: Lab, tmp_path: Path, kind: str) -> Non
     network = flat(lab, clients=1)
     client, lb = network.client, network.lb
     for backend in network.backends:
-        serve_tcp(backend, [80, 8005])
-        serve_udp(backend, [80, 8005])
+        serve_tcp(backend, [80, 8001, 8005])
+        serve_udp(backend, [80, 8001, 8005])
     lb.forwarding()
     for name in ("all", "eth0"):
         lb.write_sysctl(f"net/ipv4/conf/{name}/rp_filter", 0)
@@ -99,3 +99,22 @@ def test_they_are_served_like_others(lab: Lab, tmp_path: Path, kind: str) -> Non
                     assert flows(client, vip, 80, 30, protocol) == first
                 assert ASK[protocol](client, vip, 8005).startswith("backend-")
         assert call_tula(lb, "apply", "-f", configuration).stdout == "nothing changed\n"
+        # Nowhere to put the source MAC that tells others of a flow: they are not told, and that is
+        # all. A MAC written all the same would stand in the IP header.
+        others = write_config(
+            tmp_path / "pair.yaml",
+            {"web": service},
+            ("eth0", "tun0"),
+            load_balancers={"lb1": lb.addresses("eth0")[0], "lb2": "10.9.0.3"},
+            high_availability={
+                "bgp": {"as": 65001, "routers": {"10.9.0.1": 65000}},
+                "flows": "all",
+            },
+        )
+        call_tula(lb, "apply", "-f", others)
+        for family in FAMILIES:
+            vip = vip_of(network, family)
+            for protocol in PROTOCOLS:
+                assert len(set(flows(client, vip, 8001, 30, protocol).values())) == 3
+        sent = lb.run(["nft", "list", "counter", "netdev", "tula", "flows_sent"]).stdout
+        assert "packets 0 " in sent
