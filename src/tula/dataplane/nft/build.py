@@ -18,7 +18,8 @@ A packet's path, at the ingress of a listed interface::
       └─ forward4: to nexthop4[mark], counted there; the kernel finds the MAC address
          forward_by_size4 instead, where tunnels have a second device for large packets
 
-The packets of health checks have a chain of their own: see ``probe_chain``.
+The packets of health checks have a chain of their own: see ``probe_chain``. Where other balancers
+must know flows, this path has more rules, none of them before a hot flow's: see ``shared_flows``.
 
 Rules depend on services alone; backends only change the content of maps.
 """
