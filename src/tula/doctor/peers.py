@@ -11,11 +11,14 @@ from tula.doctor.observation import Observation
 from tula.doctor.requests import Responses
 from tula.model.config import Forwarding
 from tula.model.finding import HERE, Finding, Severity
+from tula.model.health import State
 from tula.model.wording import named
 from tula.version import __version__
 
 _CLOCKS = 2.0
 """Seconds by which clocks may differ."""
+
+_OPERATORS = {str(State.DRAINING), str(State.DISABLED)}
 
 Peer = Mapping[str, Any]
 """As status has it."""
@@ -73,9 +76,12 @@ def _differences(observed: Observation, name: str, peer: Peer) -> Iterator[Findi
             "apply the same one on all balancers: tula apply --everywhere",
         )  # fmt: skip
     if peer.get("overrides_equal") is False:
+        listed = peer.get("seen_otherwise") or ()
+        others = [str(each["backend"]) for each in listed if _by_operator(each)]
         yield Finding(
             "overrides-differ", Severity.ERROR, name,
-            f"backends are drained, disabled or weighted otherwise on {name}",
+            f"backends are drained, disabled or weighted otherwise on {name}"
+            + (f", such as {named(others)}" if others else ""),
             "compare tula status on both, and repeat the command with --everywhere",
         )  # fmt: skip
     yield from _otherwise(observed, name, peer)
@@ -96,9 +102,15 @@ def _differences(observed: Observation, name: str, peer: Peer) -> Iterator[Findi
         )  # fmt: skip
 
 
+def _by_operator(otherwise: Mapping[str, Any]) -> bool:
+    """Whether it differs by what somebody said, not by health."""
+    return bool({otherwise["here"], otherwise["there"]} & _OPERATORS)
+
+
 def _otherwise(observed: Observation, name: str, peer: Peer) -> Iterator[Finding]:
     """Backends that one balancer reaches and another does not."""
-    seen = peer.get("seen_otherwise") or ()
+    listed = peer.get("seen_otherwise") or ()
+    seen = [each for each in listed if not _by_operator(each)]
     if not seen:
         return
     services = {service.name: service for service in observed.config.services}
@@ -107,7 +119,7 @@ def _otherwise(observed: Observation, name: str, peer: Peer) -> Iterator[Finding
         service = services.get(str(each["backend"]).partition("/")[0])
         tunnelled |= service is not None and service.forwarding is Forwarding.L3
     shown = [f"{each['backend']} ({each['here']} here, {each['there']} there)" for each in seen]
-    more = (peer.get("seen_otherwise_total") or 0) - len(seen)
+    more = (peer.get("seen_otherwise_total") or 0) - len(listed)
     yield Finding(
         "health-differs", Severity.WARNING, name,
         f"{name} sees backends otherwise: {named(shown)}" + (f", and {more} more" * (more > 0)),

@@ -89,6 +89,15 @@ OTHERWISE = [{"backend": "web/b0", "here": "down", "there": "up"}]
         ({"configuration_equal": False}, ["configurations-differ"], "(abc)"),
         ({"configuration_equal": None, "overrides_equal": None}, [], ""),
         ({"overrides_equal": False}, ["overrides-differ"], ""),
+        (
+            {
+                "overrides_equal": False,
+                "seen_otherwise": [{"backend": "web/b0", "here": "draining", "there": "up"}],
+                "seen_otherwise_total": 1,
+            },
+            ["overrides-differ"],
+            "such as web/b0",
+        ),
         ({"clock": -2.5}, ["clocks-differ"], "2 s behind this"),
         ({"clock": 1.9}, [], ""),
         ({"version": "0.0.1"}, ["versions-differ"], "0.0.1"),
