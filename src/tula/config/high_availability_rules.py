@@ -188,9 +188,6 @@ def _balancers(config: Config, services: list[Merged], positions: Positions) -> 
                 "high_availability all must be of one family; give one such address of each"
             )
             yield Problem(path, message)
-        if each.is_link_local:
-            message = f"{each} is link-local, so it says nothing without an interface"
-            yield Problem(path, f"{message}; give another address of that machine")
         if each in owners:
             message = f"{each} is a VIP of service {owners[each]!r}, which moves"
             yield Problem(path, f"{message}; give the machine's own address")

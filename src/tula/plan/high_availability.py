@@ -89,10 +89,10 @@ def plan_sharing(config: Config, host: HostView) -> SharedWith | None:
     """Who must know the flows of this machine; None where nobody must, or it is no balancer of
     this configuration."""
     settings = config.high_availability
-    own = own_balancer(config, host)
-    if not settings.enabled or settings.flows is SharedFlows.NONE or own is None:
+    if not settings.enabled or settings.flows is SharedFlows.NONE:
         return None
-    if not config.connections.enabled:
+    own = own_balancer(config, host)
+    if own is None or not config.connections.enabled:
         return None
     name, local = own
     peers = tuple(address for other, address in config.load_balancers if other != name)
@@ -104,8 +104,10 @@ def plan_sharing(config: Config, host: HostView) -> SharedWith | None:
 def plan_announcing(config: Config, host: HostView) -> Announcing | None:
     """What the engines must know; None where there are none, or this machine is no balancer of
     this configuration."""
+    if not config.high_availability.enabled:
+        return None
     own = own_balancer(config, host)
-    if not config.high_availability.enabled or own is None:
+    if own is None:
         return None
     name, address = own
     interface = next(held.interface for held in host.addresses if held.address.ip == address)

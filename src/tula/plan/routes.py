@@ -140,7 +140,7 @@ def _native(config: Config, host: HostView) -> set[IPAddress]:
     """The addresses that the machine has by itself. VIPs by VRRP are on whichever balancer is
     active: that they are here says nothing."""
     held = {held.address.ip for held in host.addresses if held.native}
-    return held - vips_by(config, Announce.VRRP)
+    return held - vips_by(config, Announce.VRRP) if config.high_availability.vrrp else held
 
 
 def _wanted_vips(config: Config, owned: Mapping[IPAddress, str]) -> list[DesiredVip]:
