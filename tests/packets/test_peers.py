@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from support.in_process import call_tula
 from support.lab_configurations import service_of, write_config
 from support.running import Running
 from tula.lab import Cluster, Lab, pair, serve_tcp, wait_until
@@ -192,3 +193,27 @@ def test_peers_see_what_differs_and_who_is_gone(two: Pair, tmp_path: Path) -> No
     assert 'set api: {listen: "10.9.0.2:8420"}' in refused.stderr
     two.tula(1, "rollback")
     two.wait_for(alive=True, configuration_equal=True)
+
+
+def test_a_change_on_both(two: Pair, tmp_path: Path) -> None:
+    if not two.peer_of(1)["added"]:
+        two.tula(1, "peer", "add", "lb2", "--ssh", path=fake_ssh(two, tmp_path))
+    two.wait_for(alive=True, hears_us=True)
+
+    def tula(number: int, *words: str | Path, check: bool = True) -> Completed:
+        return call_tula(two.network.lbs[number - 1], *words, check=check)
+
+    file = two.file("everywhere.yaml", scheduler="source-hash")
+    done = tula(1, "apply", "-f", file, "--everywhere")
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == ["lb1", "lb2"]
+    assert [tula(n, "configuration").stdout for n in (1, 2)] == [file.read_text()] * 2
+    assert "apply everywhere by root@lb1" in tula(2, "history").stdout
+    own = two.file("listens.yaml", scheduler="source-hash")
+    own.write_text(own.read_text() + "metrics: {listen: '127.0.0.1:9421'}\n")
+    refused = tula(1, "apply", "-f", own, "--everywhere", check=False)
+    assert (refused.returncode, "lb2: what listens on" in refused.stderr) == (2, True), refused
+    assert tula(1, "configuration").stdout == file.read_text(), "nothing has changed"
+    tula(2, "drain", "web/backend-1", "--everywhere")
+    assert {d.states()["web/backend-1"] for d in two.daemons} == {"draining"}
+    tula(2, "undrain", "web/backend-1", "--everywhere")
+    two.wait_for(configuration_equal=True, overrides_equal=True)
