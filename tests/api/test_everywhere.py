@@ -116,6 +116,9 @@ def test_confirmed_on_all_by_another_one(three: Balancers) -> None:
     assert results(waits) == {"lb1": "waits", "lb2": "waits", "lb3": "waits"}
     assert [three[name].running for name in three.of] == [text] * 3
     assert [three[name].accepted for name in three.of] == [before] * 3
+    assert [each.status["configuration"]["confirm_everywhere"] for each in three.of.values()] == [
+        True
+    ] * 3
     alone = three["lb2"].client.post("/confirm")
     assert alone.status_code == 422
     assert "tula confirm --everywhere" in messages(alone)

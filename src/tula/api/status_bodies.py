@@ -137,6 +137,7 @@ class StatusConfigurationBody(BaseModel):
     file_differs: bool
     file_differs_since: float | None
     confirm_until: float | None
+    confirm_everywhere: bool
 
 
 class KernelBody(BaseModel):

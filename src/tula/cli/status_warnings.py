@@ -49,7 +49,8 @@ def _warnings(answer: Mapping[str, Any]) -> Iterator[str]:
             )
         if accepted.get("confirm_until") is not None:
             until = when(accepted["confirm_until"])
-            yield f"the configuration goes back at {until} unless you run tula confirm"
+            where = " --everywhere" if accepted.get("confirm_everywhere") else ""
+            yield f"the configuration goes back at {until} unless you run tula confirm{where}"
     yield from answer["problems"]
     for each in answer.get("bgp", ()):  # an older daemon has none
         if each["state"] != "Established":

@@ -382,6 +382,7 @@ class LocalControl:
             source=str(source_of(snapshot.configuration)),
             differs_since=None if deferred else snapshot.file.differs_since,
             confirm_until=None if tentative is None else tentative.until_wall,
+            confirm_everywhere=tentative is not None and tentative.joint is not None,
             problems=waiting + snapshot.problems + network.problems + self._components.problems(),
             network=network,
             digest=self._digest_of(snapshot.configuration),

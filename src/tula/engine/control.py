@@ -240,6 +240,8 @@ class DaemonFacts:
     """since when the file has held another configuration than the one that runs"""
     confirm_until: float | None = None
     """when the configuration before comes back, unless this one is confirmed"""
+    confirm_everywhere: bool = False
+    """it waits on all balancers"""
     problems: tuple[str, ...] = ()
     digest: str | None = None
     """SHA-256 of the accepted configuration's text"""

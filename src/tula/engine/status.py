@@ -189,6 +189,7 @@ def _configuration(facts: DaemonFacts) -> dict[str, Any]:
         or bool(facts.deferred),
         "file_differs_since": facts.differs_since,
         "confirm_until": facts.confirm_until,
+        "confirm_everywhere": facts.confirm_everywhere,
     }
 
 

@@ -118,6 +118,7 @@ def test_what_is_answered(daemon: FakeDaemon) -> None:
         "file_differs": False,
         "file_differs_since": None,
         "confirm_until": None,
+        "confirm_everywhere": False,
     }
     assert b"tula_service_packets_total" in answers.answer(MetricsRequest(), view)  # type: ignore[operator]
     assert isinstance(answers.answer(TraceRequest(FLOW, None), view), Trace)
