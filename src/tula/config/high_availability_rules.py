@@ -72,6 +72,8 @@ def high_availability_warnings(
         )
         yield Problem((*_KEY, "bgp", "bfd"), message)
     yield from _heard(config)
+    if settings.flows is not SharedFlows.NONE and config.connections.enabled:
+        yield from _large_clones(config)
     yield from _forgotten_flows(config, services, positions)
     yield from _announce_while(services, enabled=True)
 
@@ -231,6 +233,19 @@ def _heard(config: Config) -> Iterator[Problem]:
     else:
         message = "balancers cannot see that others have another configuration, or are gone"
         yield Problem(_KEY, f"{message}; {fix}", on_key=True)
+
+
+def _large_clones(config: Config) -> Iterator[Problem]:
+    """What the kernel does not fragment on the way: a VXLAN over IPv6."""
+    for name, address in config.load_balancers:
+        if address.version == 6:
+            message = (
+                "between IPv6 addresses no packet of more than 1430 bytes tells the other "
+                "balancers of its flow (MTU 1500)"
+            )
+            fix = "give IPv4 addresses if the balancers have some"
+            yield Problem(("load_balancers", name), f"{message}; {fix}")
+            return
 
 
 def _forgotten_flows(

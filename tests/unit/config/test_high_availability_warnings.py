@@ -61,11 +61,6 @@ def test_a_pair_has_none() -> None:
             'load_balancers, and hear nothing; give api: {listen: "0.0.0.0:8420"}',
         ),
         (
-            "load_balancers: {lb1: '2001:db8::2', lb2: '2001:db8::3'}\n" + API + VRRP,
-            "3:15: api.listen: the others ask how this balancer is by its address in "
-            'load_balancers, and hear nothing; give api: {listen: "[::]:8420"}',
-        ),
-        (
             PAIR + API + "high_availability: {vrrp: {id: 84}, flows: all}\n"
             "connections: {enabled: false}\n",
             "4:44: high_availability.flows: this has no effect: it needs the connection table, "
@@ -75,6 +70,21 @@ def test_a_pair_has_none() -> None:
 )
 def test_of_the_whole(text: str, warning: str) -> None:
     assert warnings(text + WEB) == [warning]
+
+
+def test_balancers_by_ipv6() -> None:
+    six = "load_balancers: {lb1: '2001:db8::2', lb2: '2001:db8::3'}\n"
+    large = (
+        "2:23: load_balancers.lb1: between IPv6 addresses no packet of more than 1430 bytes tells "
+        "the other balancers of its flow (MTU 1500); give IPv4 addresses if the balancers have some"
+    )
+    deaf = (
+        "3:15: api.listen: the others ask how this balancer is by its address in "
+        'load_balancers, and hear nothing; give api: {listen: "[::]:8420"}'
+    )
+    assert warnings(six + API + VRRP + WEB) == [large, deaf]
+    none = "high_availability: {vrrp: {id: 84}, flows: none}\n"
+    assert warnings(six + API.replace("0.0.0.0", "[::]") + none + WEB) == []
 
 
 @pytest.mark.parametrize("flows", ["moved", "none", "all"])
