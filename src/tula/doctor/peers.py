@@ -73,7 +73,8 @@ def _differences(observed: Observation, name: str, peer: Peer) -> Iterator[Findi
             "configurations-differ", Severity.ERROR, name,
             f"{name} runs another configuration ({str(peer.get('digest'))[:12]}){waits}: flows go "
             "to other backends when it takes over",
-            "apply the same one on all balancers: tula apply --everywhere",
+            f"on the one that is wrong, take the other's: tula peer copy {name} here; or apply the "
+            "same one on all: tula apply --everywhere",
         )  # fmt: skip
     if peer.get("overrides_equal") is False:
         listed = peer.get("seen_otherwise") or ()
@@ -82,7 +83,7 @@ def _differences(observed: Observation, name: str, peer: Peer) -> Iterator[Findi
             "overrides-differ", Severity.ERROR, name,
             f"backends are drained, disabled or weighted otherwise on {name}"
             + (f", such as {named(others)}" if others else ""),
-            "compare tula status on both, and repeat the command with --everywhere",
+            f"repeat the command with --everywhere, or take {name}'s: tula peer copy {name}",
         )  # fmt: skip
     yield from _otherwise(observed, name, peer)
     clock = peer.get("clock")
