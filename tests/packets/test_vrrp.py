@@ -51,7 +51,8 @@ def holders(network: Cluster, vip: str = "") -> list[str]:
 
 def pid_of(host: Host) -> int:
     path = Path(host.environment()["TULA_RUN_DIR"], "keepalived/keepalived.pid")
-    return int(path.read_text()) if path.exists() else 0
+    text = path.read_text().strip() if path.exists() else ""
+    return int(text or 0)  # it may be just being written
 
 
 def pair_of_servers(lab: Lab) -> Cluster:
@@ -146,7 +147,7 @@ def test_standby_hands_over(daemons: tuple[Cluster, dict[str, Running]], lab: La
         # Now the other one stands by, and this one does not.
         wait_until(lambda: holders(network) == [first])
         two.tula("active")
-        time.sleep(4)
+        time.sleep(2.5)  # the hold-down is over
         assert holders(network) == [first], "equal priorities move nothing"
         running[second].stop()
         assert two.tula("standby").stdout == "stands by\n"

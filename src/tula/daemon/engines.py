@@ -70,7 +70,7 @@ class BootGate:
             await asyncio.sleep(_LOOK)
 
     async def _wait(self) -> None:
-        while not self._applied():
+        while not self._ready():
             await asyncio.sleep(_POLL)
         if not self._has_engines():
             return
@@ -84,8 +84,13 @@ class BootGate:
             except (OSError, TimeoutError):
                 return  # without them: somebody has to announce
 
-    def _applied(self) -> bool:
-        return self._snapshot().applied is not None
+    def _ready(self) -> bool:
+        """Whether the kernel has the configuration. At boot the interface with this machine's
+        address may come late; before, it is no balancer of any."""
+        snapshot = self._snapshot()
+        if snapshot.applied is None or snapshot.configuration is None:
+            return False
+        return not snapshot.configuration.config.high_availability.enabled or self._has_engines()
 
     def _has_engines(self) -> bool:
         applied = self._snapshot().applied
