@@ -194,6 +194,20 @@ def test_peers_see_what_differs_and_who_is_gone(two: Pair, tmp_path: Path) -> No
     two.tula(1, "rollback")
     two.wait_for(alive=True, configuration_equal=True)
 
+    # The other way, as another balancer: lb2's source is its file, which its own user sees to.
+    two.tula(1, "apply", "-f", other)
+    two.tula(1, "weight", "web/backend-2", "7")
+    given = two.tula(1, "peer", "copy", "lb2", "--give", "--yes")
+    assert given.stdout.splitlines() == [
+        "lb2: has the configuration of this balancer",
+        "lb2: weight web/backend-2 7",
+    ]
+    assert "lb2: " in given.stderr, "its file differs now"
+    two.wait_for(configuration_equal=True, overrides_equal=True)
+    nothing = two.tula(1, "peer", "copy", "lb2")
+    assert nothing.stdout == "lb2 has the same configuration and the same overrides\n"
+    assert "127.0.0.1:9420" not in two.tula(2, "configuration").stdout
+
 
 def test_a_change_on_both(two: Pair, tmp_path: Path) -> None:
     if not two.peer_of(1)["added"]:

@@ -218,6 +218,7 @@ async def apply(
         match=match,
         dry=dry_run,
         network=network,
+        peer=by.scope is Scope.PEER,
     )
     return _answer(await control.apply(await body_of(request), order), dry_run)
 
