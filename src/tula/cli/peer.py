@@ -146,13 +146,13 @@ def list_peers(json: Json = False, state_dir: StateDir = STATE_DIR) -> None:
 @here_only
 def remove(name: Name, json: Json = False, state_dir: StateDir = STATE_DIR) -> None:
     """Forget a balancer's token, and revoke the one by which it asks here."""
-    from tula.engine.peers import TOKEN_PREFIX, PeerStore
+    from tula.engine.peers import PeerStore, token_name
     from tula.engine.tokens import TokenError, TokenStore
 
     with audited(state_dir, "peer-remove", name), errors():
         known = PeerStore(state_dir).remove(name)
         try:
-            TokenStore(state_dir).revoke(TOKEN_PREFIX + name)
+            TokenStore(state_dir).revoke(token_name(name))
         except TokenError:
             if not known:
                 names = ", ".join(peer.name for peer in PeerStore(state_dir).peers())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tula.cli.common import FAILED, WRONG, applied_config, caller, errors, fail, open_store
 from tula.engine.peer_client import PeerClient, PeerError
 from tula.engine.peer_view import NoViewError, View, parse_view, same_configuration
-from tula.engine.peers import TOKEN_PREFIX, Line, Peer, PeerStore
+from tula.engine.peers import Line, Peer, PeerStore, token_name
 
 if TYPE_CHECKING:
     from tula.config.load import LoadedConfig
@@ -110,7 +110,7 @@ def invite(state_dir: Path, me: Balancer, name: str, *, answer: bool = False) ->
     from tula.engine.tokens import TokenStore
 
     grant = Grant(Scope.PEER)
-    secret, _ = TokenStore(state_dir).create(TOKEN_PREFIX + name, grant, None, caller(), anew=True)
+    secret, _ = TokenStore(state_dir).create(token_name(name), grant, None, caller(), anew=True)
     return Line(Peer(me.name, me.url, me.fingerprint, secret), name, answer)
 
 
@@ -133,12 +133,16 @@ def ask_by_ssh(destination: str, line: Line, *, sudo: bool) -> str:
     found = next((t for t in done.stdout.splitlines() if t.startswith("tula-peer-answer ")), "")
     if not found:
         if done.returncode == _SSH:
-            fail(FAILED, f"tula: ssh to {destination} failed; nothing was added")
+            fail(FAILED, _again(f"ssh to {destination} failed"))
         hint = "" if sudo else "; if that takes root there: --sudo, or --to root@HOST"
-        fail(FAILED, f"tula: tula peer accept on {destination} failed (see above){hint}")
+        fail(FAILED, _again(f"tula peer accept on {destination} failed (see above){hint}"))
     if done.returncode:
         print(f"tula: {destination} cannot ask this balancer yet (see above)", file=sys.stderr)
     return found
+
+
+def _again(what: str) -> str:
+    return f"tula: {what}; put that right and do this again: tokens made before count no more"
 
 
 def ask_peer(state_dir: Path, me: Balancer, name: str) -> Iterator[str]:

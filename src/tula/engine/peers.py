@@ -18,14 +18,17 @@ from tula.kernel.directory import Directory, describe_error
 from tula.model.errors import StateError
 
 PEERS, LOCK = "peers.json", "peers.lock"
-TOKEN_PREFIX = "peer-"
-"""The token by which a peer asks here is called so, with the peer's name: ``peer-lb2``."""
 _NAME = re.compile(r"[a-z0-9-]{1,63}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _VERSION = 1
 _WAIT = 10.0
 """Seconds that a command waits for another that changes peers."""
 _LINE = "tula-peer-"
+
+
+def token_name(name: str) -> str:
+    """What the token is called by which that peer asks here: ``peer-lb2``."""
+    return f"peer-{name}"[:63]  # as long as a token's name may be
 
 
 class LineError(Exception):
