@@ -203,7 +203,7 @@ def test_from_tula_itself_to_keepalived_and_back(lab: Lab, tmp_path: Path) -> No
 
 def test_a_vip_more_is_a_reload(lab: Lab, tmp_path: Path) -> None:
     network = pair(lab, vips=())
-    vips = many_vips(60, 20)
+    vips = many_vips(500 if os.environ.get("TULA_SOAK") else 60, 20)
     for backend in network.backends:
         hold(backend, "10.9.100.0/22", "fd09::a:0/112")
         serve_datagrams(backend, 53)
