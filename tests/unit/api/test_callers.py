@@ -55,7 +55,10 @@ def test_every_route_takes_one_scope() -> None:
     assert {path for path, scopes in found.items() if len(scopes) != 1} == set()
     sees = {path for path, scopes in found.items() if scopes == [Scope.READ]}
     # Who asks is told to whoever has a token; how this balancer stands to the others, to those.
-    more = {("/caller", "GET"), ("/peer", "GET")}
+    more = {
+        *{("/caller", "GET"), ("/peer", "GET")},
+        ("/everywhere/changes/{change}", "GET"),
+    }
     assert {path for path in found if "GET" in path} - sees == more
     changing = {path for path in found if "GET" not in path} - sees
     assert {path[0].rpartition("/")[2] for path in sees - changing if "GET" not in path} == {"plan"}
@@ -72,6 +75,14 @@ def test_openapi_names_the_scopes() -> None:
     assert document["paths"][f"{BACKEND_PATH}/drain"]["post"]["security"] == [
         {"token": ["operate"]}
     ]
+
+
+def test_everybody_is_asked_for_a_token_before_anything_else() -> None:
+    """Whether this is one of several balancers is told to nobody who may not know."""
+    for route in routes(make_app(FakeControl())):
+        if "/everywhere" in route.path:
+            first = route.dependant.dependencies[0]
+            assert needed_scope(first.call) is not None, route.path
 
 
 BACKEND_PATH = "/api/v1/services/{service}/backends/{backend}"
@@ -143,7 +154,7 @@ def test_a_backend_may_ask_nothing_else(control: FakeControl) -> None:
     backend = client(control, "backend:b1")
     asked = 0
     for path, operations in make_app(control).openapi()["paths"].items():
-        given = {"service": "web", "backend": "b1", "name": "b2"}
+        given = {"service": "web", "backend": "b1", "name": "b2", "change": "0" * 16}
         for method in operations:
             status = 200 if path == "/api/v1/caller" else 403
             assert backend.request(method, path.format(**given)).status_code == status, path

@@ -228,10 +228,10 @@ async def enable_everywhere(
 
 @router.put(f"{_BACKEND}/weight", responses=_WRONG)
 async def weight_everywhere(
+    by: Operator,
     everywhere: AllBalancers,
     name: PathBackend,
     body: WeightBody,
-    by: Operator,
     force: Force = False,
     reachable: Reachable = False,
     dry_run: DryRun = False,
