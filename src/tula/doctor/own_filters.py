@@ -71,6 +71,8 @@ def plan_traffic(observed: Observation, cluster: Cluster) -> Iterator[Traffic]:
             yield Traffic("VRRP's adverts", VRRP, None, *ends, cluster.interface, via)
         if cluster.shared_with is not None:
             yield Traffic("flows", _UDP, settings.port, *ends, *place, serious=False)
+        for port in sorted(_asked_at(observed, cluster)):
+            yield Traffic("the API's requests", _TCP, port, *ends, *place, serious=False)
     if settings.bgp is None or not settings.bgp.bfd:
         return
     for router, _ in settings.bgp.routers:
@@ -82,13 +84,28 @@ def plan_traffic(observed: Observation, cluster: Cluster) -> Iterator[Traffic]:
         yield Traffic("BFD", _UDP, port, router, str(router), route.source, *place)
 
 
+def _asked_at(observed: Observation, cluster: Cluster) -> set[int]:
+    """The TCP ports at which other balancers ask this one."""
+    listen = observed.config.api.listen
+    return {
+        each.port
+        for each in listen
+        if each.address == cluster.address
+        or (
+            each.address.is_unspecified
+            and (each.address.version == 6 or cluster.address.version == 4)
+        )
+    }
+
+
 def check_own_filters(observed: Observation, _: Responses) -> Iterator[Finding]:
     """Chains of others that drop them, by rules that can be read completely."""
     cluster = observed.cluster
     if cluster is None:
         return
     for traffic in plan_traffic(observed, cluster):
-        for incoming in (True, False):
+        # What is connected by this machine is its own business: it says when it gets no answer.
+        for incoming in (True,) if traffic.protocol == _TCP else (True, False):
             sample = traffic.sample(incoming=incoming)
             for chain in _seen_by(cluster, sample, incoming=incoming):
                 if drops_packet(chain, sample) is Drops.YES:

@@ -30,7 +30,8 @@ from tula.model.finding import Finding, Severity
 
 _OTHER_CAUSES = (
     "no tunnel device there; one of another type, key, id or MAC; rp_filter there (all, or the "
-    "device's own); a filter that does not know this balancer's address; or a missing VIP"
+    "device's own); a filter that does not know this balancer's address (tula backend join there "
+    "again, if it was added to load_balancers later); or a missing VIP"
 )
 
 

@@ -15,6 +15,7 @@ from tula.doctor.chains import Drops, SamplePacket, drops_packet
 from tula.doctor.cluster import Cluster, observe_cluster
 from tula.doctor.neighbours import check_vip_owners
 from tula.doctor.observation import Observation
+from tula.doctor.own_filters import check_own_filters
 from tula.doctor.packets import ip
 from tula.doctor.requests import Responses
 from tula.doctor.run import CLUSTER_CHECKS, balancer_checks
@@ -22,7 +23,8 @@ from tula.doctor.vrrp import check_adverts, check_vrrp_vips
 from tula.model.chain import CT_STATE, BaseChain, ChainRule, Match
 from tula.model.config import IPAddress
 from tula.model.high_availability import HighAvailability, VipMac, Vrrp
-from tula.model.host import HostAddress
+from tula.model.host import HostAddress, Route
+from tula.model.listening import ApiSettings, Endpoint
 from tula.plan.routes import plan_routes
 
 OWN, PEER, VIP = ip_address("10.0.0.2"), ip_address("10.0.0.3"), ip_address("10.0.0.100")
@@ -165,3 +167,28 @@ def test_what_a_rule_accepts_before_a_policy_of_drop(
     rules = (ChainRule((match,), verdict="accept"),)
     chain = BaseChain("inet", "guard", "in", "input", (), 0, True, rules)
     assert drops_packet(chain, sample) is wanted
+
+
+@pytest.mark.parametrize(
+    ("listen", "rules", "wanted"),
+    [
+        ((), (), {"IP protocol 112"}),
+        (("0.0.0.0",), (), {"IP protocol 112", "tcp port 8420"}),
+        (("10.0.0.2",), (), {"IP protocol 112", "tcp port 8420"}),
+        (("127.0.0.1", "10.1.0.2"), (), {"IP protocol 112"}),
+        (("::",), (ChainRule((FROM_ETH0,), verdict="accept"),), set()),
+    ],
+)
+def test_own_rules(listen: tuple[str, ...], rules: tuple[ChainRule, ...], wanted: set[str]) -> None:
+    """A usual firewall: what is known may pass, and what a policy of drop leaves."""
+    known = ChainRule((TO_KNOWN,), verdict="accept")
+    chain = BaseChain("inet", "guard", "in", "input", (), 0, True, (known, *rules))
+    output = replace(chain, hook="output", rules=(ChainRule(verdict="accept"),))
+    machine = observed(cluster=replace(CLUSTER, chains=[chain, output]))
+    api = ApiSettings(tuple(Endpoint(ip_address(text), 8420) for text in listen))
+    routes = {**HOST.routes, PEER: Route("unicast", "eth0", source=OWN)}
+    host = replace(machine.host, routes=routes)
+    config = replace(CONFIG, api=api)
+    found = list(check_own_filters(replace(machine, config=config, host=host), Responses()))
+    assert {f.evidence.split(", ")[1] for f in found} == wanted
+    assert {f.id for f in found} <= {"peer-filtered"}
