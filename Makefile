@@ -60,6 +60,7 @@ soak: $(VENV)/.dev .packages .engines ## what takes long: changes for minutes, h
 		tests/api/test_openapi.py tests/api/test_ownership.py \
 		tests/api/test_killed_writes.py \
 		tests/packets/test_flush.py tests/packets/test_operators_day.py \
+		tests/packets/test_shared_flows.py tests/packets/test_beside_ipvs.py \
 		tests/packets/test_failover_pair.py tests/packets/test_failover_three.py \
 		tests/packets/test_failover_many.py
 	TULA_SOAK=1 scripts/vm --left .vm/left -s

@@ -328,8 +328,12 @@ def test_who_came_back_is_told_again(subject: Subject) -> None:
     left = path.commit(path.diff(again, moved.state, again.memory), again.revision)
     assert left.revision == path.observe().revision, "it goes on from there"
     assert left.revision in left.own
+    assert left.tells_again, "other flows are exceptions now"
+    told = path.share_again(left)
+    assert not told.tells_again
+    assert told.own > left.own, "both changes are its own"
     subject.others()
-    assert path.share_again(left).revision is None, "somebody else has changed something"
+    assert path.share_again(told).revision is None, "somebody else has changed something"
 
 
 def test_a_change_is_told_to_people(subject: Subject) -> None:

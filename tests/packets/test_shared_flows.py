@@ -105,21 +105,21 @@ def test_one_balancer_dies_after_changes(
     ],
 )
 def test_flows_to_backends_in_tunnels_survive_too(lab: Lab, tmp_path: Path, tunnel: str) -> None:
-    lbs = Balancers(pair(lab, backends=3, far=True), tmp_path, tunnel=tunnel)
+    lbs = Balancers(pair(lab, far=True), tmp_path, tunnel=tunnel)
     lbs.slots = 251  # the least: a VM that is emulated has other things to do
     network = lbs.network
     first, second = network.lbs
     lbs.serve()
-    lbs.apply(b1=100, b2=100, b3=0)
+    lbs.apply(b1=100, b2=0)
     lbs.prepare()
     network.route(first)
     with (
         Connections(network.client, network.vips, 80, FAR, 1.0) as opened,
         Datagrams(network.client, network.vips, 80, 20, 8) as probe,
     ):
-        lbs.apply(b1=0, b2=50, b3=100)
+        lbs.apply(b1=0, b2=100)
         opened.wait_for_answers()
-        assert lbs.counted(second, "flows_learned") > FAR / 5
+        assert lbs.counted(second, "flows_learned") >= FAR
         network.route(second)
         opened.wait_for_answers()
     assert opened.found.broken == 0, opened.found

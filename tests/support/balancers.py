@@ -81,10 +81,8 @@ class Balancers:
 
     def share_again(self, lb: Host) -> None:
         """What its daemon does when another balancer has come back."""
-        balancer = self.of[lb.name].balancer
-        assert balancer.applied is not None
         with lb.enter():
-            balancer._path.share_again(balancer.applied.receipt)
+            self.of[lb.name].balancer.share_again()
 
     def counted(self, lb: Host, counter: str) -> int:
         """A named counter's packets."""

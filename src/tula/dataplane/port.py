@@ -109,6 +109,11 @@ class Receipt(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """What could not be cleaned up afterwards; the next observation finds it again."""
 
+    @property
+    def tells_again(self) -> bool:
+        """Whether other balancers must know flows by now that they did not have to know before:
+        ``share_again`` is called with it, once everything more urgent is done."""
+
 
 class DataPath(Protocol):
     """One network namespace's. Methods raise KernelError for what the kernel refuses."""

@@ -194,7 +194,7 @@ class Balancer(Unmonitored):
         if receipt.retired or receipt.memory != memory or self.unsaved:
             self._remember_adjusted(applied, receipt)
         # Health has reached the kernel by now; which balancer has the VIPs comes after that.
-        warnings = tuple(self.served.tell(plan))
+        warnings = (*self.served.tell(plan), *self._tell_again())
         return Outcome(Change(change), (), warnings, self.unsaved, committed=committed)
 
     def share_again(self) -> None:
@@ -202,6 +202,15 @@ class Balancer(Unmonitored):
         if self.applied is not None:
             receipt = self._path.share_again(self.applied.receipt)
             self.applied = replace(self.applied, receipt=receipt)
+
+    def _tell_again(self) -> list[str]:
+        """After a change, and last: it takes longer than a change of health. Returns warnings."""
+        try:
+            if self.applied is not None and self.applied.receipt.tells_again:
+                self.share_again()
+        except KernelError as error:
+            return [f"other balancers hear of some flows a minute late: {error}"]
+        return []
 
     def _remember_adjusted(self, applied: Applied, receipt: Receipt) -> None:
         try:
@@ -353,7 +362,7 @@ class Balancer(Unmonitored):
         return Outcome(
             prepared.change,
             prepared.problems,
-            tuple(warnings),
+            (*warnings, *self._tell_again()),
             self.unsaved,
             committed=committed,
             incomplete=prepared.incomplete,

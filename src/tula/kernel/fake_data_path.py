@@ -104,6 +104,7 @@ class FakeReceipt:
     state: DesiredState | None
     retired: Mapping[BackendKey, Count] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    tells_again: bool = False
 
 
 @dataclass
@@ -185,7 +186,10 @@ class FakeDataPath:
             self.revision += 1
             return FakeReceipt(None, frozenset(), change.memory, change.after, retired)
         own = frozenset({self.revision})
-        return FakeReceipt(self.revision, own, change.memory, change.after, retired)
+        tells = change.after is not None and change.after.shared_with is not None
+        return FakeReceipt(
+            self.revision, own, change.memory, change.after, retired, tells_again=tells
+        )
 
     @fallible("path.share_again")
     def share_again(self, left: Receipt) -> FakeReceipt:
@@ -196,8 +200,9 @@ class FakeDataPath:
         self.revision += 1
         if self.interrupted or left.revision != self.revision - 1:
             self.revision += self.interrupted
-            return replace(left, revision=None, own=frozenset())
-        return replace(left, revision=self.revision, own=frozenset({self.revision}))
+            return replace(left, revision=None, tells_again=False)
+        own = left.own | {self.revision}
+        return replace(left, revision=self.revision, own=own, tells_again=False)
 
     def drifted(self, left: Receipt, found: Observation) -> bool:
         assert isinstance(left, FakeReceipt)

@@ -184,13 +184,6 @@ class NftDataPath:
                     self._guard.bring(held or Guarded(), 0)
             raise
         # Done it is: what follows only cleans up, and who observes finds what is left.
-        if change.target is not None and tells_again(
-            change.target.state.shared_with, change.transaction, change.tunnels
-        ):
-            try:
-                revision = self._run_any(change.target.tell_again, revision, own)
-            except KernelError as error:
-                warnings.append(f"other balancers hear of some flows a minute late: {error}")
         if gone:
             # No rule names it: what the kernel keeps of it, no packet sees.
             with suppress(KernelError):
@@ -207,6 +200,8 @@ class NftDataPath:
             retired=count_by_name(retired, change.known),
             warnings=tuple(warnings),
             target=change.target,
+            tells_again=change.target is not None
+            and tells_again(change.target.state.shared_with, change.transaction, change.tunnels),
         )
 
     def _run_any(
@@ -263,9 +258,9 @@ class NftDataPath:
         target = receipt.target
         if target is None or target.state.shared_with is None:
             return receipt
-        own = set[Revision]()
+        own = set(receipt.own)
         revision = self._run_any(target.tell_again, receipt.revision, own)
-        return replace(receipt, revision=revision, own=frozenset(own))
+        return replace(receipt, revision=revision, own=frozenset(own), tells_again=False)
 
     def drifted(self, left: Receipt, found: Observation) -> bool:
         target, now = receipt_of(left).target, observation_of(found)

@@ -124,6 +124,7 @@ class NftReceipt:
     retired: Mapping[BackendKey, Count] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     target: Target | None = None
+    tells_again: bool = False
 
 
 def observation_of(value: Observation | Receipt) -> NftObservation:

@@ -3,8 +3,8 @@
 Hot packets pass the rules that tell (``shared_flows``). With the hot tables empty every active flow
 takes the longer way with its next packet, and is told.
 
-In a transaction of its own, after the one that it is for: to empty tables of 100,000 flows takes
-as long as hundreds of changes of health, which must not wait for it.
+In a transaction of its own, some time after the one that it is for: to empty tables of 100,000
+flows takes as long as a thousand changes of health, which must not wait for it.
 """
 
 from __future__ import annotations
