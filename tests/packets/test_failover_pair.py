@@ -189,7 +189,9 @@ def test_both_have_the_vips_and_the_router_cannot_decide(balancers: Balancers) -
         lb.run(["nft", "-f", "-"], input=deaf % "meta l4proto vrrp")
     wait_until(lambda: len(balancers.holders()) == 2, what="both have the VIPs")
     before = [lb.counters() for lb in lbs]
-    with Connections(balancers.cluster.client, vips, TCP, COUNT, period=0.1) as opened:
+    with Connections(
+        balancers.cluster.client, vips, TCP, COUNT, period=0.5 if SOAK else 0.1
+    ) as opened:
         for lb in itertools.islice(itertools.cycle(lbs), FLIPS):
             announce(lb, vips)
             time.sleep(1 / 16)
