@@ -17,7 +17,11 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+from scapy.layers.inet import IP, in4_chksum
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
+from support.advertiser import advert
 from support.connections import Connections
 from support.datagrams import Datagrams
 from support.high_availability import TCP, UDP, Balancers
@@ -201,3 +205,33 @@ def test_both_have_the_vips_and_the_router_cannot_decide(balancers: Balancers) -
         assert (lb.counters() - then).rx_packets > COUNT, f"{lb.name} got its part"
     for lb in lbs:
         lb.run(["nft", "delete", "table", "inet", "deaf"])
+
+
+@pytest.mark.parametrize(
+    ("source", "hops", "moves"),
+    [
+        ("backend", 255, False),  # a stranger in the LAN
+        ("peer", 254, False),  # somebody elsewhere, whose packet a router has passed on
+        ("peer", 255, True),  # who may take any address in the LAN; and that these adverts are good
+    ],
+)
+def test_adverts_of_others(balancers: Balancers, source: str, hops: int, moves: bool) -> None:
+    active, standby, stranger = balancers.active, balancers.standby, balancers.cluster.backends[0]
+    of = balancers.cluster.balancers
+    to = of[active.name]
+    packet = forged(of[standby.name] if source == "peer" else "10.9.0.11", to, hops)
+    frame = bytes(Ether(src=stranger.mac(), dst=active.mac(), type=0x0800) / packet)
+    left, end = False, time.monotonic() + (20.0 if moves else 1.5)
+    while time.monotonic() < end and not left:
+        send_frame(stranger, "eth0", frame)
+        time.sleep(0.02)
+        left = active not in balancers.holders()
+    assert left == moves
+
+
+def forged(source: str, to: str, hops: int) -> IP:
+    """An advert of the highest priority, with the address that adverts name here."""
+    body = bytearray(advert(priority=255))
+    address = IP(src=source, dst=to, ttl=hops, proto=112)
+    body[6:8] = in4_chksum(112, address, bytes(body)).to_bytes(2)
+    return address / Raw(bytes(body))

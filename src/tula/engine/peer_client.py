@@ -17,11 +17,14 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tula.engine.peers import Peer
+from tula.model.wording import printable
 
 PREFIX = "/api/v1"
 _NONE: Mapping[str, str] = {}
 _LARGEST = 32 << 20
 """Bytes of an answer: a configuration has 16 MiB at most."""
+_TOLD = 1000
+"""Characters of a reason that are passed on."""
 
 
 class PeerError(Exception):
@@ -40,7 +43,7 @@ class PeerAnswer(NamedTuple):
     def json(self) -> Any:
         """The body as JSON. Raises PeerError."""
         try:
-            return json.loads(self.body)
+            return json.loads(self.body, parse_constant=_refuse)
         except (ValueError, RecursionError):
             raise PeerError("what answers there is not Tula's daemon") from None
 
@@ -52,7 +55,12 @@ class PeerAnswer(NamedTuple):
             messages = [str(each["message"]) for each in json.loads(self.body)["errors"][:3]]
         except (LookupError, ValueError, TypeError, RecursionError):
             messages = []
-        return "; ".join(messages) or f"it answered with status {self.status}"
+        return printable("; ".join(messages), _TOLD) or f"it answered with status {self.status}"
+
+
+def _refuse(constant: str) -> None:
+    """NaN and Infinity are no JSON (RFC 8259), and could not be passed on as such."""
+    raise ValueError(constant)
 
 
 class PeerClient:
@@ -134,7 +142,8 @@ class PeerClient:
             return f"no TLS there ({(error.reason or 'no handshake').replace('_', ' ').lower()})"
         if isinstance(error, OSError):
             return str(error.strerror or error)
-        return str(error) or "it ended before it answered"
+        # What it says may be in it: it is shown on terminals.
+        return printable(str(error), _TOLD) or "it ended before it answered"
 
 
 class _UntrustedError(OSError):

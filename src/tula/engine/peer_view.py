@@ -16,11 +16,14 @@ from tula.engine.shared_digest import describe_override, overrides_digest
 from tula.model.config import Config
 from tula.model.health import BackendName, BackendStatus, Override, State
 from tula.model.stats import FLOWS_LEARNED, FLOWS_SENT, Count
+from tula.model.wording import printable
 from tula.plan.high_availability import served
 from tula.version import __version__
 
 SHOWN = 20
 """Backends that are named of those that two balancers see otherwise."""
+_LONGEST = 200
+"""Characters of a text; "service/backend" has 127."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,35 +160,35 @@ def parse_view(data: Any, before: View | None = None) -> View:
     NoViewError."""
     try:
         return _parse(data, before)
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise NoViewError(f"its answer is none of a balancer: {error!r}") from None
 
 
 def _parse(data: Any, before: View | None) -> View:
     configuration = data.get("configuration") or {}
     flows = data.get("flows") or {}
-    digest, details = str(data.get("details_digest") or ""), data.get("details")
+    digest, details = _text(data.get("details_digest")), data.get("details")
     if details is not None:
         found: Details | None = _parse_details(details)
     else:
         found = before.details if before is not None and before.details_digest == digest else None
-    schema, time = data.get("schema"), data.get("time")
+    time = data.get("time")
     return View(
-        name=str(data.get("name") or ""),
-        version=str(data.get("version") or ""),
-        schema=None if schema is None else int(schema),
-        start=str(data["start"]),
-        boot=str(data.get("boot") or ""),
-        time=None if time is None else float(time),
+        name=_text(data.get("name")),
+        version=_text(data.get("version")),
+        schema=_count(data.get("schema")),
+        start=_text(data["start"]),
+        boot=_text(data.get("boot")),
+        time=None if time is None else _time(time),
         ready=bool(data.get("ready", True)),
-        digest=str(configuration.get("digest") or ""),
-        shared_digest=str(configuration.get("shared_digest") or ""),
+        digest=_text(configuration.get("digest")),
+        shared_digest=_text(configuration.get("shared_digest")),
         tentative=bool(configuration.get("tentative", False)),
-        overrides_digest=str(data.get("overrides_digest") or ""),
-        role=None if data.get("role") is None else str(data["role"]),
+        overrides_digest=_text(data.get("overrides_digest")),
+        role=None if data.get("role") is None else _text(data["role"]),
         standby=bool(data.get("standby", False)),
         flows=FlowCounts(_count(flows.get("sent")), _count(flows.get("learned"))),
-        hears={str(p["name"]): bool(p["alive"]) for p in data.get("peers") or ()},
+        hears={_text(p["name"]): bool(p["alive"]) for p in data.get("peers") or ()},
         details_digest=digest,
         details=found,
     )
@@ -193,12 +196,12 @@ def _parse(data: Any, before: View | None) -> View:
 
 def _parse_details(data: Any) -> Details:
     return Details(
-        int(data.get("services") or 0),
-        int(data.get("served") or 0),
-        int(data.get("backends") or 0),
-        {str(name): str(state) for name, state in (data.get("states") or {}).items()},
+        _count(data.get("services")) or 0,
+        _count(data.get("served")) or 0,
+        _count(data.get("backends")) or 0,
+        {_text(name): _text(state) for name, state in (data.get("states") or {}).items()},
         {
-            str(name): {
+            _text(name): {
                 "drain": bool(each.get("drain", False)),
                 "disable": bool(each.get("disable", False)),
                 "weight": _count(each.get("weight")),
@@ -208,8 +211,25 @@ def _parse_details(data: Any) -> Details:
     )
 
 
+def _text(value: Any) -> str:
+    """What a peer may say in words: it is shown on terminals, and goes into JSON."""
+    return printable(str(value or ""), _LONGEST)
+
+
 def _count(value: Any) -> int | None:
-    return None if value is None else int(value)
+    if value is None:
+        return None
+    found = int(value)
+    if not 0 <= found < 1 << 64:
+        raise ValueError("no count")
+    return found
+
+
+def _time(value: Any) -> float:
+    found = float(value)
+    if not 0 <= found < 1e11:  # nor is it NaN, which JSON has no word for
+        raise ValueError("no time")
+    return found
 
 
 def same_configuration(own: View, other: View) -> bool | None:

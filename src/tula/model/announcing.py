@@ -16,7 +16,8 @@ class Announcing:
     ``name`` and ``address`` are this machine's in ``load_balancers``, ``peers`` the others;
     ``interface`` holds the address. ``hold_down``: for so long (seconds) a better balancer waits
     before it takes VIPs from one that serves fewer services, since two that see the same do not
-    see it at the same moment.
+    see it at the same moment. ``near``: those peers that are in a subnet of this machine's, whose
+    packets no router has passed on.
     """
 
     settings: HighAvailability
@@ -25,5 +26,6 @@ class Announcing:
     interface: str
     peers: tuple[tuple[str, IPAddress], ...]
     hold_down: float = 3.0
+    near: frozenset[IPAddress] = frozenset()
     bgp: DesiredBgp | None = None
     """None: without BGP, or where it has no session to make."""

@@ -33,3 +33,9 @@ def describe_duration(seconds: float) -> str:
     if left or not parts:
         parts.append(f"{left:g}s")
     return "".join(parts)
+
+
+def printable(text: str, most: int) -> str:
+    """At most so many characters of what somebody else said, without those that a terminal obeys
+    and those that no file can hold."""
+    return "".join(char if char.isprintable() else "?" for char in text[:most])

@@ -112,8 +112,12 @@ def plan_announcing(config: Config, host: HostView) -> Announcing | None:
     name, address = own
     interface = next(held.interface for held in host.addresses if held.address.ip == address)
     peers = tuple(entry for entry in config.load_balancers if entry[0] != name)
+    subnets = [held.address.network for held in host.addresses if held.interface == interface]
+    near = frozenset(peer for _, peer in peers if any(peer in subnet for subnet in subnets))
     return Announcing(
-        config.high_availability, name, address, interface, peers, plan_hold_down(config)
+        *(config.high_availability, name, address, interface, peers),
+        hold_down=plan_hold_down(config),
+        near=near,
     )
 
 

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from pathlib import PurePath
 
 from tula.model.announcing import Announcing
+from tula.model.config import IPAddress
 from tula.model.desired import DesiredVip
 from tula.model.high_availability import VipMac, Vrrp
 from tula.model.host import OwnedAddress
@@ -93,7 +94,7 @@ def render_keepalived(
         )
     ]
     if announcing.peers:
-        lines += _block("unicast_peer", [str(address) for _, address in announcing.peers])
+        lines += _block("unicast_peer", [_peer(announcing, each) for _, each in announcing.peers])
     lines += _block("track_file", [SERVICES, STANDBY])
     if vrrp.mac is VipMac.VIRTUAL:
         lines += [f"    use_vmac {virtual_device(vrrp)}\n", "    vmac_xmit_base\n"]
@@ -143,6 +144,13 @@ def render_services(services: Collection[str], served: Mapping[str, bool]) -> st
 def render_standby(standby: bool) -> str:
     """The content of STANDBY."""
     return f"{_STANDBY if standby else 0}\n"
+
+
+def _peer(announcing: Announcing, address: IPAddress) -> str:
+    """VRRPv3 has no authentication. A hop limit of 255 says that no router passed the advert on
+    (RFC 5798, 5.1.1.3): nobody elsewhere takes the VIPs with a balancer's address as his source.
+    keepalived does not ask for it by itself from unicast peers."""
+    return f"{address} min_ttl 255" if address in announcing.near else str(address)
 
 
 def _anchor(announcing: Announcing, vrrp: Vrrp) -> str:

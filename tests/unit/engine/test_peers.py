@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from dataclasses import replace
+from http.client import HTTPMessage
 from pathlib import Path
 
 import pytest
 
 from support.builders import make_backend, make_config, make_service
+from tula.engine.peer_client import PeerAnswer, PeerError
 from tula.engine.peer_view import (
     Details,
     NoViewError,
@@ -134,6 +137,40 @@ def test_another_version_is_understood() -> None:
     for wrong in (None, [], {}, {"start": 1, "peers": [7]}, {"start": "s", "time": "noon"}):
         with pytest.raises(NoViewError):
             parse_view(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"time": float("nan")},
+        {"time": float("inf")},
+        {"time": 10**400},
+        {"schema": float("inf")},
+        {"schema": 10**400},
+        {"flows": {"sent": -1}},
+        {"details": {"services": float("nan")}},
+    ],
+)
+def test_numbers_that_no_balancer_tells(wrong: dict[str, object]) -> None:
+    """Status could not be JSON with them."""
+    with pytest.raises(NoViewError):
+        parse_view({"start": "s", **wrong})
+
+
+def test_nothing_that_a_peer_says_is_obeyed_by_a_terminal() -> None:
+    evil = "\x1b[2J\x1b]0;lb1\x07\ud800"
+    details = {"states": {f"web/{evil}": evil}, "overrides": {f"web/{evil}": {}}}
+    said = {"start": evil, "version": evil * 1000, "role": evil, "name": evil, "details": details}
+    found = parse_view({**said, "configuration": {"digest": evil}})
+    assert found.name == found.role == found.digest == "?[2J?]0;lb1??"
+    assert len(found.version) == 200
+    assert found.details is not None
+    assert dict(found.details.states) == {f"web/{found.name}": found.name}
+    headers = HTTPMessage()
+    body = json.dumps({"errors": [{"message": f"no {evil}"}]}).encode()
+    assert PeerAnswer(500, headers, body, 0.0, 0.0).refusal() == f"no {found.name}"
+    with pytest.raises(PeerError):
+        PeerAnswer(200, headers, b'{"time": NaN}', 0.0, 0.0).json()
 
 
 def test_what_is_equal_and_what_cannot_be_told() -> None:

@@ -28,6 +28,7 @@ PAIR = Announcing(
     interface="eth0",
     peers=(("lb2", ip_address("10.0.0.3")),),
     hold_down=3.0,
+    near=frozenset({ip_address("10.0.0.3")}),
 )
 VIPS = [
     DesiredVip(ip_address("10.0.0.100"), "eth0", ("web",)),
@@ -65,7 +66,7 @@ vrrp_instance tula {
     preempt_delay 3
     unicast_src_ip 10.0.0.2
     unicast_peer {
-        10.0.0.3
+        10.0.0.3 min_ttl 255
     }
     track_file {
         services
@@ -92,6 +93,11 @@ def test_both_families_in_one_instance() -> None:
         OwnedAddress(ip_address("169.254.84.84"), "lo"),
         *(OwnedAddress(vip.address, vip.interface) for vip in VIPS),
     }
+
+
+def test_adverts_of_a_peer_behind_a_router_have_passed_it() -> None:
+    text = render_keepalived(VIPS, replace(PAIR, near=frozenset()), PLACE)
+    assert text == TEXT.replace(" min_ttl 255", "")
 
 
 def test_an_instance_of_ipv6() -> None:

@@ -33,12 +33,15 @@ from tula.engine.everywhere import (
 from tula.engine.peer_client import PeerAnswer, PeerClient, PeerError
 from tula.engine.peers import Peer
 from tula.model.errors import KernelError, StateError
+from tula.model.wording import printable
 from tula.plan.everywhere import Standing
 
 ASK, PREPARE, KEEP, TAKE_BACK, KNOW = 30.0, 60.0, 30.0, 10.0, 3.0
 """Seconds for an answer: to a dry run, of a large configuration too; to take it; to keep it; to
 take it back; what is known of a change."""
 _CONNECT = 5.0
+_LONGEST = 1000
+"""Characters of what another balancer says in one text."""
 _CHANGES = "/everywhere/changes"
 _YAML = {"Content-Type": "application/yaml"}
 _JSON = {"Content-Type": "application/json"}
@@ -215,15 +218,23 @@ def _refusal(answer: PeerAnswer) -> MemberError:
         return trouble(Trouble.ANOTHER, _another(str(answer.headers.get("ETag", "")).strip('"')))
     if answer.status == 401:
         return trouble(Trouble.REFUSED, answer.refusal())
-    with suppress(LookupError, ValueError, TypeError, RecursionError):
-        found = json.loads(answer.body)
-        errors = [dict(error) for error in found["errors"]]
+    with suppress(PeerError, LookupError, ValueError, TypeError):
+        found = answer.json()
+        errors = [_plain(error) for error in found["errors"]]
         if errors and all("message" in error for error in errors):
             kind = _kind(answer.status, str(found.get("type") or ""))
             if answer.status == 404 and kind is not Trouble.NO_SUCH_BACKEND:
                 return trouble(kind, "its version of Tula knows no --everywhere: upgrade it")
             return MemberError(kind, errors)
     return trouble(Trouble.FAILED, answer.refusal())
+
+
+def _plain(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a terminal would obey."""
+    return {
+        str(key): printable(value, _LONGEST) if isinstance(value, str) else value
+        for key, value in dict(error).items()
+    }
 
 
 def _kind(status: int, uri: str) -> Trouble:
