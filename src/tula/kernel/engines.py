@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tula.kernel.directory import Directory
+from tula.kernel.engine_log import bound_log, open_log
 from tula.kernel.failures import Failures, fallible
 from tula.model.errors import KernelError
 
@@ -140,6 +141,10 @@ class KernelEngine:
         return self._files.path / self._program.file
 
     @property
+    def _log(self) -> Path:
+        return self._files.path / f"{self._program.name}.log"
+
+    @property
     def kept(self) -> bool:
         wanted = f"{self._program.unit}.path"
         return (
@@ -200,6 +205,7 @@ class KernelEngine:
         self.write(self._program.file, text)
 
     def runs(self) -> bool:
+        bound_log(self._log)
         return self.pid() is not None
 
     def pid(self) -> int | None:
@@ -217,11 +223,7 @@ class KernelEngine:
                     "started by that user's tula run"
                 )
             self._end_rest()
-            log = os.open(
-                self._files.path / f"{self._program.name}.log",
-                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC,
-                _MODE,
-            )
+            log = open_log(self._log)
             try:
                 self._child = subprocess.Popen(
                     self._command(self._program.run, self._program.file),
@@ -239,7 +241,7 @@ class KernelEngine:
         end = time.monotonic() + _START_LIMIT
         while self._pid() is None and time.monotonic() < end:
             if self._child.poll() is not None:
-                told = (self.read(f"{self._program.name}.log") or "").strip().splitlines()[-2:]
+                told = (self.read(self._log.name) or "").strip().splitlines()[-2:]
                 raise KernelError(f"{self._program.name} ended at once: {'; '.join(told)}")
             time.sleep(_POLL)
 
