@@ -226,7 +226,8 @@ class Participant:
         if reply is Reply.BUSY and seat.waits:
             raise RefusedError(
                 (
-                    "another change on all balancers waits here: tula confirm --everywhere, or "
+                    f"another change on all balancers, by {seat.coordinator}, is under way or "
+                    "waits; try again in a moment, and if it waits: tula confirm --everywhere, or "
                     "tula rollback --everywhere",
                 )
             )
