@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Protocol
 
 from tula.kernel.directory import Directory
 from tula.kernel.engine_log import bound_log, open_log
+from tula.kernel.engine_process import environment, find_engine, program_path
 from tula.kernel.failures import Failures, fallible
 from tula.model.errors import KernelError
 
@@ -154,7 +154,7 @@ class KernelEngine:
         )
 
     def missing(self) -> str:
-        if shutil.which(self._program.run[0], path=_path()) is not None:
+        if shutil.which(self._program.run[0], path=program_path()) is not None:
             return ""
         return (
             f"{self._program.name} is not installed here; install it: "
@@ -186,7 +186,7 @@ class KernelEngine:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 timeout=_CHECK_LIMIT,
-                env=_environment(),
+                env=environment(),
                 cwd="/",
                 check=False,
             )
@@ -223,6 +223,8 @@ class KernelEngine:
                     "started by that user's tula run"
                 )
             self._end_rest()
+            if self._adopt():
+                return
             log = open_log(self._log)
             try:
                 self._child = subprocess.Popen(
@@ -230,7 +232,7 @@ class KernelEngine:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=_environment(),
+                    env=environment(),
                     cwd="/",
                     start_new_session=True,
                 )
@@ -313,6 +315,14 @@ class KernelEngine:
                 self._signal(signal.SIGKILL, name)
                 self._files.remove(name)
 
+    def _adopt(self) -> bool:
+        """One that runs without its pid file would run beside the new one, and never be ended."""
+        pid = find_engine(self._program.name, self.place, self._files.path.stat().st_uid)
+        if pid is not None:
+            self.write(self._program.pid_file, f"{pid}\n")
+            self.reload()
+        return pid is not None
+
     def _reap(self) -> None:
         if self._child is not None and self._child.poll() is not None:
             self._child = None
@@ -387,13 +397,3 @@ class FakeEngine:
         self.calls.append("stop")
         self.files.pop(self.program.file, None)
         self.alive = False
-
-
-def _path() -> str:
-    """Where programs are: a user's PATH lacks the directories of system programs."""
-    return os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-
-
-def _environment() -> Mapping[str, str]:
-    """What an engine gets: nothing of what systemd told the daemon of itself."""
-    return {"PATH": _path(), "LC_ALL": "C.UTF-8"}
