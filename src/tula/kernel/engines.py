@@ -3,7 +3,7 @@
 An engine runs by a generated file in a directory of its own below the run directory, and never
 depends on Tula once it runs. Two ways to run it: by systemd, whose ``.path`` unit starts the
 engine's service when the file comes; then Tula only writes the file, and signals the process that
-the engine's pid file names. Or, without these units, as a session of its own that outlives whoever
+the engine's pid file names. Or, without systemd, as a session of its own that outlives whoever
 started it, and is found again by the pid file.
 """
 
@@ -24,11 +24,11 @@ from tula.kernel.directory import Directory
 from tula.kernel.engine_log import bound_log, open_log
 from tula.kernel.engine_process import environment, find_engine, program_path
 from tula.kernel.failures import Failures, fallible
+from tula.kernel.systemd import own_service, systemd_runs
 from tula.model.errors import KernelError
 
 _RUN_DIR = Path("/run/tula")
 """Where the path units look for files."""
-_SYSTEMD = Path("/run/systemd/system")
 _UNITS = Path("/etc/systemd/system")
 _CHECK_LIMIT = 20.0
 _STOP_LIMIT = 5.0
@@ -148,9 +148,7 @@ class KernelEngine:
     def kept(self) -> bool:
         wanted = f"{self._program.unit}.path"
         return (
-            self._run_dir == _RUN_DIR
-            and _SYSTEMD.is_dir()
-            and any(_UNITS.glob(f"*.wants/{wanted}"))
+            self._run_dir == _RUN_DIR and systemd_runs() and any(_UNITS.glob(f"*.wants/{wanted}"))
         )
 
     def missing(self) -> str:
@@ -215,6 +213,11 @@ class KernelEngine:
     def start(self) -> None:
         if self.kept or self.runs():
             return
+        if self._run_dir == _RUN_DIR and (service := own_service()):
+            raise KernelError(
+                f"{self._program.name} is not started, for it would end with {service}: let systemd "
+                f"do it: systemctl enable --now {self._program.unit}.path"
+            )
         try:
             if os.geteuid() != self._files.path.stat().st_uid:
                 # As root it would obey a file that another user may write.
