@@ -62,7 +62,8 @@ soak: $(VENV)/.dev .packages .engines ## what takes long: changes for minutes, h
 		tests/packets/test_flush.py tests/packets/test_operators_day.py \
 		tests/packets/test_shared_flows.py tests/packets/test_beside_ipvs.py \
 		tests/packets/test_failover_pair.py tests/packets/test_failover_three.py \
-		tests/packets/test_failover_many.py
+		tests/packets/test_failover_many.py tests/packets/test_vrrp.py \
+		tests/packets/test_busy_machine.py tests/packets/test_upgrade_pair.py
 	TULA_SOAK=1 scripts/vm --left .vm/left -s
 	scripts/as-root $(BIN)/python bench/probes.py --kind http --soak $(or $(TULA_SOAK_SECONDS),3600)
 

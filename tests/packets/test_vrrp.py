@@ -234,6 +234,7 @@ def test_a_vip_more_is_a_reload(lab: Lab, tmp_path: Path) -> None:
     frames = heard.frames(outgoing=False)
     arp = [frame for frame in frames if frame[12:14] == b"\x08\x06"]
     told = Counter(frame[38:42] for frame in arp if frame[28:32] == frame[38:42])
+    print(f"a VIP more, to {len(old)}: {probe.heard}; {sum(told.values())} gratuitous ARPs")
     assert ip_address(vips[1]).packed in told
     assert max(told.values()) <= 2, "those that were there are told again, once"
 
