@@ -146,10 +146,8 @@ class KernelEngine:
 
     @property
     def kept(self) -> bool:
-        wanted = f"{self._program.unit}.path"
-        return (
-            self._run_dir == _RUN_DIR and systemd_runs() and any(_UNITS.glob(f"*.wants/{wanted}"))
-        )
+        wants = _UNITS.glob(f"*.wants/{self._program.unit}.path")
+        return self._run_dir == _RUN_DIR and systemd_runs() and any(wants)
 
     def missing(self) -> str:
         if shutil.which(self._program.run[0], path=program_path()) is not None:
@@ -301,9 +299,8 @@ class KernelEngine:
         pid = self._pid(name)
         if pid is not None:
             try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                return
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
             except OSError as error:
                 raise self._error("signal", error) from error
 
