@@ -213,8 +213,8 @@ class KernelEngine:
             return
         if self._run_dir == _RUN_DIR and (service := own_service()):
             raise KernelError(
-                f"{self._program.name} is not started, for it would end with {service}: let systemd "
-                f"do it: systemctl enable --now {self._program.unit}.path"
+                f"{self._program.name} is not started, for it would end with {service}: let "
+                f"systemd do it: systemctl enable --now {self._program.unit}.path"
             )
         try:
             if os.geteuid() != self._files.path.stat().st_uid:
