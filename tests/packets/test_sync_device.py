@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -54,12 +55,15 @@ class Site:
         ends = {"src": address_of(network.client, family), "dst": vip_of(network, family)}
         return header(**ends) / layer(sport=port, dport=80)
 
-    def tell(self, by: Host, name: str, packet: Any, service: str = "web") -> None:
-        """One clone from a host, as a flow of this backend's."""
+    def tell(
+        self, by: Host, name: str, packet: Any, service: str = "web", address: str = ""
+    ) -> None:
+        """One clone from a host, as a flow of this backend's; by another ``address`` of its."""
         mac = shared_mac(service, self.key(name)).to_bytes(6, "big").hex(":")
         frame = Ether(src=mac, dst=self.told.mac()) / packet
         clone = bytes(VXLAN(vni=VNI, flags="Instance") / frame)
-        with udp_socket(by, 4, 0) as sender:
+        with udp_socket(by, 4, 0, address) as sender:
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
             sender.sendto(clone, (address_of(self.told, 4), PORT))
 
     def tell_and_wait(self, flags: str, packet: Any) -> None:
@@ -130,8 +134,13 @@ def test_what_others_send_is_not_taken(site: Site) -> None:
         for family in FAMILIES:
             site.tell(stranger, "backend-1", site.packet(family, 1005, UDP))
             site.tell(stranger, "backend-1", site.packet(family, 1006, TCP))
+    # By a peer's address: who is beyond a router shows it by the hops.
+    forged = address_of(network.lb, 4)
+    network.client.add_address("lo", f"{forged}/32")
+    site.tell(network.client, "backend-1", site.packet(4, 1005, UDP), address=forged)
+    site.tell(network.client, "backend-1", site.packet(4, 1006, TCP), address=forged)
     listed = ["nft", "list", "chain", "inet", "tula_sync", "input"]
-    wait_until(lambda: "packets 8 " in site.told.run(listed).stdout)
+    wait_until(lambda: "packets 10 " in site.told.run(listed).stdout)
     for family in FAMILIES:
         assert site.held(family, 1005, Protocol.UDP) is None
         assert site.held(family, 1006, Protocol.TCP) is None

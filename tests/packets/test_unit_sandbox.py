@@ -77,7 +77,7 @@ def test_engines_get_no_more_than_the_daemon(unit: UnitFile, name: str) -> None:
     kept = (MADE | LEFT) - {"StateDirectory", "RuntimeDirectory", "RemoveIPC", "ProtectProc"}
     assert {key: engine.words(key) for key in kept} == {key: unit.words(key) for key in kept}
     settings = {"ExecStart", "Restart", "RestartSec", "KillMode", "TimeoutStopSec", "Type"}
-    more = {"ExecReload", "OOMScoreAdjust", "RuntimeDirectory"}
+    more = {"ExecReload", "OOMScoreAdjust", "Nice", "RuntimeDirectory"}
     assert set(engine.sections["Service"]) == kept | settings | more
     program = ENGINES[name]
     place = f"/run/tula/{program.name}"

@@ -150,6 +150,8 @@ class SharedWith:
     peers: tuple[IPAddress, ...]
     port: int
     all_flows: bool = False
+    near: frozenset[IPAddress] = frozenset()
+    """Those peers that are in a subnet of this machine's: no router is between."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ services are served here, and who must know its flows. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
 
 from tula.model.announce import announced_by
@@ -98,7 +98,8 @@ def plan_sharing(config: Config, host: HostView) -> SharedWith | None:
     peers = tuple(address for other, address in config.load_balancers if other != name)
     if not peers:
         return None
-    return SharedWith(local, peers, settings.port, settings.flows is SharedFlows.ALL)
+    every = settings.flows is SharedFlows.ALL
+    return SharedWith(local, peers, settings.port, every, _near(peers, local, host))
 
 
 def plan_announcing(config: Config, host: HostView) -> Announcing | None:
@@ -112,13 +113,19 @@ def plan_announcing(config: Config, host: HostView) -> Announcing | None:
     name, address = own
     interface = next(held.interface for held in host.addresses if held.address.ip == address)
     peers = tuple(entry for entry in config.load_balancers if entry[0] != name)
-    subnets = [held.address.network for held in host.addresses if held.interface == interface]
-    near = frozenset(peer for _, peer in peers if any(peer in subnet for subnet in subnets))
+    near = _near((peer for _, peer in peers), address, host)
     return Announcing(
         *(config.high_availability, name, address, interface, peers),
         hold_down=plan_hold_down(config),
         near=near,
     )
+
+
+def _near(peers: Iterable[IPAddress], own: IPAddress, host: HostView) -> frozenset[IPAddress]:
+    """Those peers that are in a subnet of the interface with this machine's own address."""
+    on = {held.interface for held in host.addresses if held.address.ip == own}
+    subnets = [held.address.network for held in host.addresses if held.interface in on]
+    return frozenset(peer for peer in peers if any(peer in subnet for subnet in subnets))
 
 
 def plan_hold_down(config: Config) -> float:

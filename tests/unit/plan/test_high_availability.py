@@ -111,9 +111,11 @@ def test_where_adverts_are_sent() -> None:
 def test_who_must_know_flows() -> None:
     config = pair(VRRP)
     host = make_host(config)
-    assert plan_sharing(config, host) == SharedWith(LB1, (LB2,), 4790)
+    assert plan_sharing(config, host) == SharedWith(LB1, (LB2,), 4790, near=frozenset({LB2}))
     every = replace(VRRP, flows=SharedFlows.ALL, port=5000)
-    assert plan_sharing(pair(every), host) == SharedWith(LB1, (LB2,), 5000, all_flows=True)
+    assert plan_sharing(pair(every), host) == SharedWith(
+        LB1, (LB2,), 5000, all_flows=True, near=frozenset({LB2})
+    )
     assert plan_sharing(pair(replace(VRRP, flows=SharedFlows.NONE)), host) is None
     assert plan_sharing(pair(HighAvailability()), host) is None
     assert plan_sharing(replace(config, load_balancers=(("lb1", LB1),)), host) is None

@@ -48,6 +48,10 @@ _LOCAL = 0x02 << 40
 """The first byte of a MAC that nobody was given (IEEE 802, locally administered)."""
 _MTU = 1500
 """Says nothing of clones: a packet that is forwarded at ingress is not held against it."""
+_HOPS = 255
+"""The hops that a clone may take when it is sent: all, so that the receiver sees how many it
+took."""
+_HOP_LIMIT = {4: "ip ttl", 6: "ip6 hoplimit"}
 _LARGEST = _MTU - 70
 """Of a packet that fits into an IPv6 packet of 1500 bytes, with the headers of IPv6, UDP, VXLAN and
 Ethernet. Over IPv4 a larger clone travels in fragments; over IPv6 the kernel drops it (ip6_fragment
@@ -150,6 +154,7 @@ def sync_device(shared: SharedWith) -> tuple[TunnelDevice, frozenset[VxlanPeer]]
         shared.local,
         None,
         _MTU,
+        ttl=_HOPS,
         fragments=True,
         vni=VNI,
         port=shared.port,
@@ -159,19 +164,17 @@ def sync_device(shared: SharedWith) -> tuple[TunnelDevice, frozenset[VxlanPeer]]
 
 
 def admission_rules(shared: SharedWith) -> tuple[Rule, ...]:
-    """The rules of ADMISSION: clones from peers alone. VXLAN itself takes them from anybody."""
+    """The rules of ADMISSION: clones from peers alone. VXLAN itself takes them from anybody.
+
+    Those of peers in a subnet of this machine's have passed no router: whoever forges their
+    address from elsewhere cannot say so (GTSM, RFC 5082).
+    """
     clone = f"udp dport {shared.port}"
-    peers = {
-        version: ", ".join(
-            str(peer) for peer in sorted(shared.peers, key=int) if peer.version == version
-        )
-        for version in VERSIONS
-    }
-    return (
-        *(
-            Rule.of(f"{clone} {IP[version]} saddr {{ {listed} }} accept")
-            for version, listed in peers.items()
-            if listed
-        ),
-        Rule.of(f"{clone} counter drop"),
-    )
+    rules = []
+    for version in VERSIONS:
+        peers = [peer for peer in sorted(shared.peers, key=int) if peer.version == version]
+        for near, hops in ((True, f"{_HOP_LIMIT[version]} {_HOPS} "), (False, "")):
+            listed = ", ".join(str(peer) for peer in peers if (peer in shared.near) is near)
+            if listed:
+                rules.append(Rule.of(f"{clone} {IP[version]} saddr {{ {listed} }} {hops}accept"))
+    return (*rules, Rule.of(f"{clone} counter drop"))
