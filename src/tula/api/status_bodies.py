@@ -126,6 +126,20 @@ class StatusPeerBody(BaseModel):
     clock: float | None = Field(description="Seconds that its clock is ahead.")
 
 
+class BgpSessionBody(BaseModel):
+    """The BGP session to one router, in BIRD's words; `since` is in seconds since the epoch,
+    `routes` how many it was told of, `versions` the IP versions that it takes."""
+
+    router: str
+    as_number: int = Field(alias="as")
+    state: str
+    since: float | None
+    routes: int
+    versions: list[int]
+    bfd: str
+    error: str
+
+
 class StatusConfigurationBody(BaseModel):
     """The running configuration. Times are in seconds since the epoch; `digest` is the SHA-256 of
     its text, and its ETag; `file_differs`: the daemon's file holds another one."""
@@ -223,6 +237,7 @@ class StatusBody(BaseModel):
     standby: bool = Field(description="The operator wants it to be.")
     flows: FlowCountsBody
     peers: list[StatusPeerBody]
+    bgp: list[BgpSessionBody]
     configuration: StatusConfigurationBody | None
     kernel: KernelBody
     daemon: DaemonBody | None

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from support.builders import make_config, make_service
+from tula.api.status_bodies import BgpSessionBody
 from tula.engine.bgp_view import describe_bgp
 from tula.model.bgp import BgpSessionState
 from tula.model.high_availability import Bgp, HighAvailability
@@ -19,7 +20,8 @@ def test_each_router_has_one() -> None:
     bgp = Bgp(65001, ((FIRST, 65000), (SECOND, 65010)))
     config = replace(config, high_availability=HighAvailability(bgp=bgp))
     up = BgpSessionState(FIRST, "Established", 12.5, 2, (4, 6), "Up")
-    assert describe_bgp(config, (BgpSessionState(STRANGER, "Active"), up)) == [
+    told = describe_bgp(config, (BgpSessionState(STRANGER, "Active"), up))
+    assert told == [
         {
             **{"router": "10.0.0.1", "as": 65000, "state": "Established", "since": 12.5},
             **{"routes": 2, "versions": [4, 6], "bfd": "Up", "error": ""},
@@ -29,3 +31,5 @@ def test_each_router_has_one() -> None:
             **{"routes": 0, "versions": [], "bfd": "", "error": ""},
         },
     ]
+    declared = [BgpSessionBody.model_validate(session) for session in told]
+    assert [body.model_dump(by_alias=True) for body in declared] == told
