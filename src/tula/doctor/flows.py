@@ -23,13 +23,14 @@ _EVIDENT = 20
 
 
 def requests_for_peers(observed: Observation) -> Iterator[Request]:
-    """A packet as clones are, which is answered only where nobody takes them."""
+    """A packet as clones are, which is answered only where nobody takes them. Peers take clones
+    from their own subnet with all hops left alone."""
     cluster = observed.cluster
     shared = cluster.shared_with if cluster is not None else None
     for peer in shared.peers if shared is not None else ():
         assert shared is not None
         yield Request(
-            UDP, shared.local, peer, port=shared.port, payload=_PROBE, awaited=False
+            UDP, shared.local, peer, port=shared.port, payload=_PROBE, ttl=255, awaited=False
         )  # fmt: skip
 
 

@@ -38,10 +38,12 @@ def rst(source: IPAddress, target: IPAddress, port: int, number: int) -> bytes:
     return ip(source, target, 6, _tcp(source, target, port, number, 0x04), number)
 
 
-def datagram(source: IPAddress, target: IPAddress, port: int, payload: bytes, number: int) -> bytes:
-    """UDP (RFC 768)."""
+def datagram(
+    source: IPAddress, target: IPAddress, port: int, payload: bytes, number: int, ttl: int = 0
+) -> bytes:
+    """UDP (RFC 768); ``ttl`` as for ``ip``."""
     body = udp(source, target, source_port(number), port, payload)
-    return ip(source, target, 17, body, number)
+    return ip(source, target, 17, body, number, ttl=ttl)
 
 
 def echo(source: IPAddress, target: IPAddress, number: int, size: int = 0) -> bytes:
@@ -111,15 +113,20 @@ def ip(
     payload: bytes,
     number: int,
     fragments: bool = False,
+    ttl: int = 0,
 ) -> bytes:
-    """A payload behind an IPv4 or IPv6 header, with "don't fragment" unless ``fragments``."""
+    """A payload behind an IPv4 or IPv6 header, with "don't fragment" unless ``fragments``.
+
+    ``ttl``: the hop limit, an ordinary one if it is 0.
+    """
+    ttl = ttl or _TTL
     if target.version == 4:
         head = struct.pack(
             "!BBHHHBBH", 0x45, 0, 20 + len(payload), number & 0xFFFF,
-            0 if fragments else _DF, _TTL, protocol, 0,
+            0 if fragments else _DF, ttl, protocol, 0,
         )  # fmt: skip
         return _summed(head + source.packed + target.packed, 10) + payload
-    head = struct.pack("!IHBB", 6 << 28 | number & 0xFFFFF, len(payload), protocol, _TTL)
+    head = struct.pack("!IHBB", 6 << 28 | number & 0xFFFFF, len(payload), protocol, ttl)
     return head + source.packed + target.packed + payload
 
 

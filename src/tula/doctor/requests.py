@@ -56,7 +56,7 @@ Path = L2Path | TunnelPath | None
 @dataclass(frozen=True, slots=True)
 class Request:
     """One packet that asks for a reply. ``awaited``: no reply means something, so it is sent
-    again and waited for."""
+    again and waited for. ``ttl``: a datagram's hop limit, an ordinary one if it is 0."""
 
     kind: str
     source: IPAddress
@@ -65,6 +65,7 @@ class Request:
     port: int = 0
     size: int = 0
     payload: bytes = b""
+    ttl: int = 0
     awaited: bool = field(default=True, compare=False)
 
 
@@ -228,7 +229,8 @@ class Exchange:
         if request.kind == packets.TCP:
             return packets.syn(source, destination, request.port, number)
         if request.kind == packets.UDP:
-            return packets.datagram(source, destination, request.port, request.payload, number)
+            ends = (source, destination, request.port)
+            return packets.datagram(*ends, request.payload, number, request.ttl)
         return packets.echo(source, destination, number, request.size)
 
     def _take(self, heard: Iterable[ReceivedPacket]) -> None:
