@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
 from hypothesis import strategies as st
 
+from tula.model.admission import Limits, Refusal
 from tula.model.config import (
     Affinity,
     Backend,
@@ -18,6 +19,7 @@ from tula.model.config import (
     IPAddress,
     MaglevSettings,
     MarkRange,
+    OnDown,
     PortRange,
     Protocol,
     Scheduler,
@@ -106,13 +108,25 @@ def _service(service: VirtualService) -> list[str]:
         f"scheduler: {service.scheduler}",
         f"affinity: {service.affinity}",
         f"announce: {_flow(announce)}",
+        f"minimum: {service.minimum}",
+        f"on_down: {service.on_down}",
+        f"refuse: {service.refuse}",
+        *([f"allow: {_flow([str(p) for p in service.allow])}"] if service.allow else []),
+        *([f"deny: {_flow([str(p) for p in service.deny])}"] if service.deny else []),
+        *_limits(service.limits),
         "backends:" if service.backends else "backends: {}",
         *(
-            f"  {b.name}: {{address: {_flow([str(a) for a in b.addresses])}, weight: {b.weight}}}"
+            f"  {b.name}: {{address: {_flow([str(a) for a in b.addresses])}, weight: {b.weight}, "
+            f"backup: {b.backup or 'false'}}}"
             for b in service.backends
         ),
         *_health(service),
     ]
+
+
+def _limits(limits: Limits) -> list[str]:
+    given = {f.name: getattr(limits, f.name) for f in fields(limits)}
+    return [f"limits: {_flow({key: value for key, value in given.items() if value})}"]
 
 
 def _health(service: VirtualService) -> list[str]:
@@ -153,6 +167,15 @@ def _flow(value: object) -> str:
 NAMES = st.from_regex(r"[a-z0-9-]{1,63}", fullmatch=True)
 PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
 SECONDS = st.integers(1, 10**8).map(lambda ms: ms / 1000)
+
+
+PREFIXES = st.lists(
+    st.sampled_from(
+        [ip_network("192.0.2.0/24"), ip_network("203.0.113.7"), ip_network("2001::/16")]
+    ),
+    max_size=2,
+    unique=True,
+).map(tuple)
 
 
 @st.composite
@@ -232,7 +255,9 @@ def valid_services(
     for backend, server in zip(names, servers, strict=False):
         families = draw(both.filter(lambda have: set(have) >= set(versions)))
         addresses = tuple(_server(version, server) for version in families)
-        backends.append(Backend(backend, addresses, draw(st.integers(0, 65535))))
+        backends.append(
+            Backend(backend, addresses, draw(st.integers(0, 65535)), draw(st.integers(0, 255)))
+        )
     ports = draw(service_ports())
     health = tuple(draw(st.lists(monitors(ports), max_size=2)))
     policy = st.builds(
@@ -254,6 +279,12 @@ def valid_services(
         affinity=draw(st.sampled_from(Affinity)),
         tunnel=draw(st.sampled_from(Tunnel)),
         announce=draw(st.sampled_from(announce)),
+        minimum=draw(st.integers(1, 65535)),
+        on_down=draw(st.sampled_from(OnDown)),
+        refuse=draw(st.sampled_from(Refusal)),
+        allow=draw(PREFIXES),
+        deny=draw(PREFIXES),
+        limits=Limits(draw(st.none() | st.integers(1, 10**6)), draw(st.none() | st.integers(1, 9))),
         health=health,
         policy=draw(policy),
     )

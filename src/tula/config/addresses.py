@@ -9,9 +9,13 @@ from ipaddress import IPv4Address, IPv6Address
 from tula.config.errors import shown
 from tula.config.scalars import as_bool, invalid, read_int
 from tula.config.tree import Plain
+from tula.model.admission import IPNetwork
 from tula.model.config import IPAddress, PortRange
 from tula.model.listening import Endpoint
+from tula.model.setting import Integer
 
+LEVELS = Integer(1, 255)
+"""Of backups."""
 NAME = r"[a-z0-9-]{1,63}"
 INTERFACE = r"[A-Za-z0-9._@+-]{1,15}"
 """The kernel allows more; what nft, sysctl paths or a shell would misread is left out."""
@@ -42,6 +46,34 @@ def read_address(value: object) -> IPAddress:
     if kind := _unusable(address):
         raise invalid(f"{address} is {kind}; give the address of one machine")
     return address
+
+
+def read_prefix(value: object) -> IPNetwork:
+    """An address or a prefix, IPv4 or IPv6, whose bits beyond its length are 0."""
+    if isinstance(value, str) and "/" not in value:
+        return ipaddress.ip_network(read_address(value))
+    if not isinstance(value, str):
+        raise invalid(f"expected a prefix such as 10.0.0.0/8; got {shown(value)}")
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        pass
+    try:
+        found = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        message = f"{shown(value)} is not a prefix; give one such as 10.0.0.0/8 or 2001:db8::/32"
+        raise invalid(message) from None
+    raise invalid(f"{shown(value)} has bits beyond its length; write {found}")
+
+
+def read_backup(value: object) -> int:
+    """The level of a backup: 0 for false, 1 for true."""
+    boolean = as_bool(value)
+    if boolean is not None:
+        return int(boolean)
+    if not isinstance(value, Plain) or not value.lstrip("+-").isdigit():
+        raise invalid(f"expected true, false or a level from 1 to 255; got {shown(value)}")
+    return read_int(value, LEVELS.low, LEVELS.high)
 
 
 def read_name(value: object) -> str:

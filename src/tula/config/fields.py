@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from enum import StrEnum
 from functools import lru_cache
+from types import UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import (
@@ -26,14 +27,17 @@ from pydantic import Field as Key
 
 from tula.config.addresses import (
     INTERFACE,
+    LEVELS,
     NAME,
     as_port_list,
     read_address,
     read_announce,
+    read_backup,
     read_endpoint,
     read_interface,
     read_name,
     read_ports,
+    read_prefix,
 )
 from tula.config.errors import shown
 from tula.config.scalars import (
@@ -49,6 +53,7 @@ from tula.config.scalars import (
     read_text,
     word_reader,
 )
+from tula.model.admission import IPNetwork
 from tula.model.config import IPAddress, PortRange
 from tula.model.listening import Endpoint
 from tula.model.setting import Duration, Form, Integer, OneOf, Setting
@@ -201,9 +206,15 @@ def _type(declared: Declared) -> Any:
     part = section_of(hint)
     if part is not None:
         words = declared.key.split("_")
-        return section(f"{''.join(map(str.capitalize, words))}Model", part)
+        whole = section(f"{''.join(map(str.capitalize, words))}Model", part)
+        return Annotated[whole, _alone(setting.alone)] if setting.alone else whole
     reader, schema = _single(hint, declared)
     return Annotated[hint, PlainValidator(reader), WithJsonSchema(schema)]
+
+
+def _alone(key: str) -> BeforeValidator:
+    """A value alone stands for a map with that key."""
+    return BeforeValidator(lambda value: value if isinstance(value, dict) else {key: value})
 
 
 def _single(hint: Any, declared: Declared) -> tuple[Any, Schema]:
@@ -217,6 +228,8 @@ def _single(hint: Any, declared: Declared) -> tuple[Any, Schema]:
         case OneOf():
             called = values.called or declared.key
             return word_reader(values.words, called), {"enum": list(values.words)}
+    if get_origin(hint) is UnionType and type(None) in get_args(hint):
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
     if hint is bool:
         return read_bool, {"type": "boolean"}
     if hint is str:
@@ -327,6 +340,18 @@ FORMS: dict[Form, Any] = {
     ],
     Form.HTTP_HEADERS: Annotated[
         dict[_HeaderName, _Text], BeforeValidator(_read_headers_map), AfterValidator(_pairs)
+    ],
+    Form.NAME: Name,
+    Form.BACKUP: Annotated[
+        int,
+        PlainValidator(read_backup),
+        WithJsonSchema({"anyOf": [{"type": "boolean"}, _integer(LEVELS)]}),
+    ],
+    Form.PREFIXES: Annotated[
+        list[Annotated[IPNetwork, PlainValidator(read_prefix)]],
+        one_or_many("a list of prefixes such as [10.0.0.0/8, 192.0.2.7]"),
+        AfterValidator(tuple),
+        _one_or_list({"type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"}, True),
     ],
     Form.FILE: Annotated[
         str, PlainValidator(read_file), WithJsonSchema({"type": "string", "pattern": "^/.*[^/]$"})

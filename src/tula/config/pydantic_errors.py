@@ -18,7 +18,7 @@ from tula.config.models import (
 )
 from tula.config.scalars import INVALID
 from tula.config.tree import Positions, Value
-from tula.model.config import Config
+from tula.model.config import Config, VirtualService
 from tula.model.problem import Path, Problem
 
 _MODELS: dict[Path, type[BaseModel]] = {
@@ -40,7 +40,9 @@ def _sections(cls: type, path: Path = ()) -> Iterator[tuple[Path, type]]:
             yield from _sections(part, (*path, declared.key))
 
 
-_SECTIONS: dict[Path, type] = dict(_sections(Config))
+_SECTIONS: dict[Path, type] = dict(
+    (*_sections(Config), *_sections(VirtualService, ("services", "*")))
+)
 
 _EXPECTED: dict[Path, str] = {
     ("interfaces",): "a list of interfaces such as [eth0]",
@@ -60,6 +62,8 @@ _EXPECTED: dict[Path, str] = {
     ("services", "*"): "a map with vip, ports, forwarding and backends",
     ("services", "*", "backends"): "a map of backends by name, {} for none",
     ("services", "*", "backends", "*"): "a map such as {address: 10.0.0.11, weight: 100}",
+    ("services", "*", "persistence"): "a time such as 5m, or a map such as {timeout: 5m}",
+    ("services", "*", "limits"): "a map such as {new_per_second: 1000, per_client: 20}",
     ("services", "*", "health"): "a health check such as {type: tcp}",
     ("services", "*", "health", "headers"): "a map of headers such as {X-Probe: tula}",
     ("services", "*", "health", "checks"): "a list of health checks such as [{type: tcp}]",
@@ -92,8 +96,9 @@ def problems_of(error: ValidationError, positions: Positions) -> tuple[list[Prob
             path = path[:-1]
             problem = Problem(path, item["msg"], on_key=True)
         elif kind == INVALID:
-            # A value alone stands for a list of one, whose item is not in the text.
-            while path and isinstance(path[-1], int) and not positions.has(path):
+            # A value alone stands for a list of one, or for a map: what is inside is not in the
+            # text.
+            while path and not positions.has(path):
                 path = path[:-1]
             problem = Problem(path, item["msg"])
         else:
@@ -159,9 +164,10 @@ def _shape(path: Path) -> Path:
 
 
 def _needed(path: Path, key: str) -> str:
-    if path not in _SECTIONS:
+    shape = _shape(path)
+    if shape not in _SECTIONS:
         return _NEEDED[key]
-    (found,) = (each for each in settings_of(_SECTIONS[path]) if each.key == key)
+    (found,) = (each for each in settings_of(_SECTIONS[shape]) if each.key == key)
     return f"give one {found.setting.example}"
 
 

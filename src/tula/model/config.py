@@ -14,9 +14,11 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
+from tula.model.admission import IPNetwork, Limits, Refusal
 from tula.model.high_availability import HighAvailability
 from tula.model.listening import ApiSettings, MetricsSettings
 from tula.model.monitor import HealthMonitor, HealthPolicy
+from tula.model.persistence import Persistence
 from tula.model.setting import Duration, Form, Integer, Setting
 
 IPAddress = IPv4Address | IPv6Address
@@ -70,6 +72,20 @@ class Affinity(StrEnum):
     CLIENT = "client"
 
 
+class OnDown(StrEnum):
+    """What becomes of the flows of a backend that health checks took down."""
+
+    RESET = "reset"
+    KEEP = "keep"
+
+
+class UdpScheduling(StrEnum):
+    """What a backend is chosen for: each UDP flow, or each datagram."""
+
+    FLOW = "flow"
+    PACKET = "packet"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class PortRange:
     """Ports first to last, both included; 0 to 65535."""
@@ -107,6 +123,20 @@ class Backend:
     weight: Annotated[int, Setting("Its share of new connections; 0: none.", Integer(0, 65535))] = (
         100
     )
+    backup: Annotated[
+        int,
+        Setting(
+            "true, or a level from 1: serves only when no backend of a lower level can.",
+            Form.BACKUP,
+        ),
+    ] = 0
+    """0: not a backup."""
+    forwarding: Annotated[
+        Forwarding | None, Setting("l2 or l3, where it is not the service's.")
+    ] = None
+    tunnel: Annotated[
+        Tunnel | None, Setting("The encapsulation of l3, where it is not the service's.")
+    ] = None
     texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The addresses as text, in their order; cheap to compare and to look up."""
     key: str = field(init=False, repr=False, compare=False)
@@ -163,6 +193,40 @@ class VirtualService:
         Affinity,
         Setting("What keeps a client with a backend: address and port, or the address."),
     ] = Affinity.CONNECTION
+    persistence: Annotated[
+        Persistence | None,
+        Setting("Keeps a client with its backend for a time: 5m, or a map.", alone="timeout"),
+    ] = None
+    minimum: Annotated[
+        int,
+        Setting("Fewer backends up, backups not counted, are as good as none.", Integer(1, 65535)),
+    ] = 1
+    on_down: Annotated[
+        OnDown,
+        Setting(
+            "What becomes of the flows of a backend that health checks took down: reset: another "
+            "backend gets them; keep: they stay."
+        ),
+    ] = OnDown.RESET
+    udp_scheduling: Annotated[
+        UdpScheduling,
+        Setting("What a backend is chosen for over UDP: each flow, or each packet."),
+    ] = UdpScheduling.FLOW
+    allow: Annotated[
+        tuple[IPNetwork, ...],
+        Setting("The only clients that may connect: addresses and prefixes.", Form.PREFIXES),
+    ] = ()
+    deny: Annotated[
+        tuple[IPNetwork, ...],
+        Setting("Clients that may not connect: addresses and prefixes.", Form.PREFIXES),
+    ] = ()
+    limits: Annotated[Limits, Setting("How many new connections it takes.")] = field(
+        default_factory=Limits
+    )
+    refuse: Annotated[
+        Refusal,
+        Setting("What clients see that may not connect: drop: nothing; reset: a reset."),
+    ] = Refusal.DROP
     announce: Annotated[
         bool | str,
         Setting(

@@ -65,6 +65,12 @@ class Form(Enum):
     """AS numbers by address"""
     HTTP_PATH = auto()
     HTTP_HEADERS = auto()
+    NAME = auto()
+    """1 to 63 of a-z, 0-9 and hyphens"""
+    BACKUP = auto()
+    """true, false or a level, 1 to 255"""
+    PREFIXES = auto()
+    """a list of addresses and prefixes"""
     FILE = auto()
     """an absolute path"""
 
@@ -78,7 +84,7 @@ class Setting:
     ``expected`` is what messages ask for where a list may stand, ``example`` what a required
     key could be. ``distinct``: no value may stand in the list twice. ``local``: it runs a program,
     names a file or opens a listener, and comes only from the local file, never over the network
-    (see ``tula.config.local_settings``).
+    (see ``tula.config.local_settings``). ``alone``: the key of a map that a value alone gives.
     """
 
     about: str
@@ -88,3 +94,4 @@ class Setting:
     example: str = ""
     distinct: bool = False
     local: bool = False
+    alone: str = ""
