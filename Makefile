@@ -50,7 +50,7 @@ soak: $(VENV)/.dev .packages .engines ## what takes long: changes for minutes, h
 		tests/packets/test_fuzz.py tests/packets/test_connection_churn.py \
 		tests/packets/test_apply_killed.py \
 		tests/packets/test_daemon_churn.py tests/packets/test_daemon_killed.py \
-		tests/packets/test_health_up.py tests/packets/test_health_faults.py \
+		tests/packets/test_health_matrix.py \
 		tests/packets/test_tunnel_uploads.py tests/packets/test_tunnel_changes.py \
 		tests/packets/test_backend_life.py tests/packets/test_backend_sizes.py \
 		tests/packets/test_backend_files.py tests/packets/test_doctor_far.py \

@@ -1,8 +1,8 @@
 """Health by a kind of tunnel that other kernels lack: what depends on the tunnel, in a minute.
 
-The network and what happens are those of test_health_up.py and test_health_faults.py, which do all
-of it by L2 and VXLAN. Firewalls at the VIP are left out here: that packets arrive, and which error
-comes back where the tunnel's end is gone, is what differs.
+The network and what happens are those of test_health_matrix.py, which does all of it by L2 and
+VXLAN. Firewalls at the VIP are left out here: that packets arrive, and which error comes back where
+the tunnel's end is gone, is what differs.
 """
 
 from __future__ import annotations

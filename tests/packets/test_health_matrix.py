@@ -1,8 +1,18 @@
-"""What goes wrong with a backend takes it out of service, and is named; clients go to the others.
+"""A healthy backend is up, whatever the way to it, and wherever the VIP is; what goes wrong with
+one takes it out of service and is named, and clients go to the others.
 
-The network is that of test_health_up.py. First, at the VIPs of backend-2: the service stopped, a
-firewall that drops and one that rejects, the VIP gone; and the end of backend-3's tunnel is gone.
-Then backend-2 is off the network, and backend-3 filters by strict reverse path.
+::
+
+    client-1 ── wan ── router ── far ── backend-1 … -3   (VIPs on lo; with L2 all on one switch)
+                         │
+                    lan ═╪═ lb     VIPs "here" on eth0, "away" without a route,
+                         └─ other  "held" by it; "routed" on the subnet, held by nobody
+
+Checks go by the data path (``via: dsr``): tcp at each place, icmp "here".
+
+First, at the VIPs of backend-2: the service stopped, a firewall that drops and one that rejects,
+the VIP gone; and the end of backend-3's tunnel is gone. Then backend-2 is off the network, and
+backend-3 filters by strict reverse path.
 """
 
 from __future__ import annotations
@@ -14,6 +24,30 @@ from support.health_names import AT_THE_VIP, PLACES, SERVICES, WHAT, Named
 from support.packets import FAMILIES
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]  # the VM may be slow to set all up
+
+ALL = {"backend-1", "backend-2", "backend-3"}
+HEALTHY = ("healthy", "repaired", "repaired again")
+
+
+@pytest.mark.parametrize("when", HEALTHY)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_backends_are_up(health_matrix: HealthMatrix, family: int, place: str, when: str) -> None:
+    of = [named for named in SERVICES if (named.place, named.family) == (place, family)]
+    assert len(of) == len(WHAT[place])
+    for named in of:
+        for backend in ALL:
+            assert not health_matrix.wanted(when, named, backend)
+            assert not health_matrix.amiss(when, named, backend)
+
+
+@pytest.mark.parametrize("when", HEALTHY)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_clients_are_served_by_all(health_matrix: HealthMatrix, family: int, when: str) -> None:
+    answered = health_matrix.answered[when]
+    found = {str(named): who for named, who in answered.items() if named.family == family}
+    assert found == dict.fromkeys(found, ALL)
+    assert len(found) == 5
 
 
 def down(health_matrix: HealthMatrix, when: str, named: Named, backend: str) -> None:
