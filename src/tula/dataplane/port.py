@@ -6,12 +6,13 @@ returns is handed back to it and not looked into; a contract suite (tests/contra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tula.model.client_scopes import ClientScope, HeldClient, HeldClients
 from tula.model.command import Command
-from tula.model.config import Config
+from tula.model.config import Config, IPAddress
 from tula.model.desired import DesiredState, SlotTable
 from tula.model.flow import Flow, FlowEntry
 from tula.model.health import ProbeSocket
@@ -188,6 +189,26 @@ class DataPath(Protocol):
 
     def look_up(self, flow: Flow, memory: Memory, datagram: int | None = None) -> FlowEntry | None:
         """What is held for a flow, or for one datagram's fragments by its identification."""
+
+    def clients(self, scopes: Sequence[ClientScope], memory: Memory, limit: int) -> HeldClients:
+        """The persistent clients of these scopes, in no order, at most ``limit`` of each scope.
+
+        What it costs does not grow with how many there are beyond those.
+        """
+
+    def forget_clients(
+        self, scopes: Sequence[ClientScope], client: IPAddress | None, memory: Memory
+    ) -> int | None:
+        """Forgets what these scopes hold for a client's address, or for all clients.
+
+        Flows that there are stay; new ones choose as a new client's do. Returns how many entries
+        that were, None where the data path does not tell. Packets may make new ones meanwhile.
+        """
+
+    def look_up_client(
+        self, scope: ClientScope, client: IPAddress, memory: Memory
+    ) -> HeldClient | None:
+        """The entry of the persistent client that an address belongs to, if there is one."""
 
     def follow(
         self, have: Observation, change: PathChange, flow: Flow, entry: FlowEntry | None

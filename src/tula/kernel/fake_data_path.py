@@ -5,7 +5,7 @@ It has no marks, no tables and no devices, so what passes on it leans on nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
@@ -20,8 +20,10 @@ from tula.dataplane.port import (
     Revision,
 )
 from tula.kernel.failures import Failures, fallible
+from tula.model.admission import IPNetwork
+from tula.model.client_scopes import ClientScope, HeldClient, HeldClients
 from tula.model.command import Command
-from tula.model.config import Config
+from tula.model.config import Config, IPAddress
 from tula.model.desired import DesiredBackend, DesiredService, DesiredState, SlotTable
 from tula.model.errors import StaleError
 from tula.model.flow import Flow, FlowEntry
@@ -118,6 +120,8 @@ class FakeDataPath:
     counts: dict[BackendKey, Count] = field(default_factory=dict)
     interrupted: bool = False
     """Whether somebody else makes a change during each commit."""
+    held: dict[tuple[str, IPNetwork], tuple[str, float]] = field(default_factory=dict)
+    """The persistent clients, by the first service of their scope: Backend.key, and seconds."""
     shared: int = 0
     """How often the other balancers were told again of all flows."""
 
@@ -180,6 +184,8 @@ class FakeDataPath:
         retired = {name: count for name, count in self.counts.items() if name not in staying}
         self.counts = {name: n for name, n in self.counts.items() if name in staying}
         self.flows = {flow: name for flow, name in self.flows.items() if name in staying}
+        scopes = _scopes(change.after)
+        self.held = {key: entry for key, entry in self.held.items() if key[0] in scopes}
         self.state = change.after
         self.revision += 1
         if self.interrupted:
@@ -228,6 +234,48 @@ class FakeDataPath:
             return None
         return FlowEntry(*name) if name in _memory(memory).known else FlowEntry("", "")
 
+    @fallible("path.clients")
+    def clients(self, scopes: Sequence[ClientScope], memory: Memory, limit: int) -> HeldClients:
+        found: list[HeldClient] = []
+        cut = False
+        for scope in scopes:
+            held = [self._held(scope, key[1], memory) for key in self.held if key[0] == _key(scope)]
+            cut = cut or len(held) > limit
+            found += [entry for entry in held[:limit] if entry is not None]
+        return HeldClients(tuple(found), cut)
+
+    @fallible("path.forget_clients")
+    def forget_clients(
+        self,
+        scopes: Sequence[ClientScope],
+        client: IPAddress | None,
+        memory: Memory,  # noqa: ARG002
+    ) -> int | None:
+        keys = {_key(scope): scope for scope in scopes}
+        gone = [
+            (name, network)
+            for name, network in self.held
+            if name in keys and (client is None or network == keys[name].client(client))
+        ]
+        for key in gone:
+            del self.held[key]
+        self.revision += bool(gone)
+        return len(gone)
+
+    @fallible("path.look_up_client")
+    def look_up_client(
+        self, scope: ClientScope, client: IPAddress, memory: Memory
+    ) -> HeldClient | None:
+        return self._held(scope, scope.client(client), memory)
+
+    def _held(self, scope: ClientScope, client: IPNetwork, memory: Memory) -> HeldClient | None:
+        entry = self.held.get((_key(scope), client))
+        if entry is None:
+            return None
+        backend, seconds = entry
+        known = any((name, backend) in _memory(memory).known for name in scope.services)
+        return HeldClient(scope.services, client, backend if known else "", seconds)
+
     def follow(
         self,
         have: Observation,
@@ -251,6 +299,16 @@ class FakeDataPath:
 def _memory(value: Memory) -> FakeMemory:
     assert isinstance(value, FakeMemory)
     return value
+
+
+def _key(scope: ClientScope) -> str:
+    return scope.services[0]
+
+
+def _scopes(state: DesiredState | None) -> set[str]:
+    """The scopes that there are, by their first services."""
+    services = state.services if state is not None else ()
+    return {_key(s.persistence) for s in services if s.persistence is not None}
 
 
 def _names(state: DesiredState | None) -> list[str]:
@@ -281,7 +339,7 @@ def _comparable(state: DesiredState | None) -> object:
 
 def _but_weights(state: DesiredState) -> object:
     services = [
-        (s.name, s.vips, s.protocols, s.ports, s.by_client, s.new_flows, _keys(s))
+        (s.name, s.vips, s.protocols, s.ports, s.by_client, s.new_flows, s.persistence, _keys(s))
         for s in state.services
     ]
     return state.interfaces, services, state.connections, state.seed, state.shared_with

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -35,6 +35,7 @@ from tula.dataplane.port import (
     Revision,
 )
 from tula.kernel.clock import Clock, SystemClock
+from tula.kernel.nft_clients import forget_clients, list_clients, look_up_client
 from tula.kernel.nft_guard import Guard
 from tula.kernel.nft_memory import dump_ids, recall_ids
 from tula.kernel.nft_stats import count_by_name, read_stats
@@ -49,8 +50,9 @@ from tula.kernel.nft_values import (
 )
 from tula.kernel.nftables import Nftables, next_generation
 from tula.kernel.tunnels import TunnelAdapter
+from tula.model.client_scopes import ClientScope, HeldClient, HeldClients
 from tula.model.command import Command, command
-from tula.model.config import Config, Forwarding
+from tula.model.config import Config, Forwarding, IPAddress
 from tula.model.desired import DesiredState, SlotTable
 from tula.model.errors import KernelError, StaleError
 from tula.model.flow import Flow, FlowEntry
@@ -294,6 +296,19 @@ class NftDataPath:
         services = {number: name for name, number in ids.services.items()}
         backends = {number: key for key, number in ids.backends.items()}
         return FlowEntry(services.get(service, ""), backends.get(backend, ""))
+
+    def clients(self, scopes: Sequence[ClientScope], memory: Memory, limit: int) -> HeldClients:
+        return list_clients(self._nftables, scopes, ids_of(memory), limit)
+
+    def forget_clients(
+        self, scopes: Sequence[ClientScope], client: IPAddress | None, memory: Memory
+    ) -> int | None:
+        return forget_clients(self._nftables, scopes, client, ids_of(memory))
+
+    def look_up_client(
+        self, scope: ClientScope, client: IPAddress, memory: Memory
+    ) -> HeldClient | None:
+        return look_up_client(self._nftables, scope, client, ids_of(memory))
 
     def follow(
         self, have: Observation, change: PathChange, flow: Flow, entry: FlowEntry | None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tula.model.announcing import Announcing
+from tula.model.client_scopes import ClientScope
 from tula.model.config import (
     Connections,
     IPAddress,
@@ -60,7 +61,8 @@ class DesiredBackend:
     """A backend and the route to it: next hops by IP version (l2), or a tunnel (l3).
 
     ``addresses`` are its own, at most one of each IP version; ``key`` is ``Backend.key``. One
-    that is not ``present`` keeps its route, but none of the flows that it had.
+    that is not ``present`` keeps its route, but none of the flows that it had. One that does not
+    keep its clients gets no new flow of a persistent client that was its.
     """
 
     name: str
@@ -70,6 +72,8 @@ class DesiredBackend:
     next_hops: Mapping[int, NextHop]
     tunnel: DesiredTunnel | None = None
     present: bool = True
+    keeps_clients: bool = True
+    """Of no meaning in a service without persistence."""
 
     def address(self, version: int) -> IPAddress | None:
         """The address of IP version 4 or 6, if there is one."""
@@ -114,6 +118,8 @@ class DesiredService:
     versions: tuple[int, ...]
     """The IP versions (4, 6) of its VIPs."""
     probed: bool = False
+    persistence: ClientScope | None = None
+    """Where its clients are remembered, with which other services; None: nowhere."""
 
 
 class Announce(StrEnum):

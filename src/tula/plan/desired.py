@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from tula.model.client_scopes import ClientScope, client_scopes, scope_of
 from tula.model.config import Backend, Config, Forwarding, Scheduler, VirtualService
 from tula.model.desired import (
     DesiredBackend,
@@ -18,8 +19,9 @@ from tula.model.desired import (
     NewFlows,
     NextHop,
 )
-from tula.model.health import BackendName, BackendStatus
+from tula.model.health import BackendName, BackendStatus, State
 from tula.model.host import HostView
+from tula.model.persistence import ClientsOfDrained
 from tula.plan.backend_status import (
     Shares,
     absent_backends,
@@ -72,11 +74,14 @@ def plan_desired(
     statuses = without_route(statuses, unreachable)
     effective = effective_config(config, statuses, shares)
     absent, tables = absent_backends(statuses), SlotTables()
+    scopes = client_scopes(config.services)
     state = DesiredState(
         interfaces=config.interfaces,
         links=host.links,
         services=tuple(
-            _plan_service(service, effective, routes, tables, absent)
+            _plan_service(
+                service, effective, routes, tables, absent, statuses, scope_of(scopes, service.name)
+            )
             for service in effective.services
         ),
         connections=config.connections,
@@ -129,6 +134,8 @@ def _plan_service(
     routes: Routes,
     tables: SlotTables,
     absent: Collection[BackendName],
+    statuses: Mapping[BackendName, BackendStatus],
+    scope: ClientScope | None,
 ) -> DesiredService:
     return DesiredService(
         name=service.name,
@@ -148,12 +155,27 @@ def _plan_service(
                 next_hops=_next_hops(service, backend, routes),
                 tunnel=_tunnel(service, backend, routes),
                 present=(service.name, backend.name) not in absent,
+                keeps_clients=_keeps_clients(service, backend, statuses),
             )
             for backend in service.backends
         ),
         versions=service.versions,
         probed=service.probed,
+        persistence=scope,
     )
+
+
+def _keeps_clients(
+    service: VirtualService, backend: Backend, statuses: Mapping[BackendName, BackendStatus]
+) -> bool:
+    """Whether new flows of the persistent clients that are a backend's go on going there."""
+    if service.persistence is None:
+        return True
+    status = statuses.get((service.name, backend.name))
+    if status is not None and not status.present:
+        return False
+    drains = status is None or status.state is State.DRAINING
+    return backend.weight > 0 or (drains and service.persistence.drain is ClientsOfDrained.KEEP)
 
 
 def _next_hops(service: VirtualService, backend: Backend, routes: Routes) -> Mapping[int, NextHop]:
@@ -180,8 +202,13 @@ def _adjust_service(
     for had, backend in zip(old.backends, service.backends, strict=True):
         status = statuses.get((service.name, backend.name))
         present = status is None or status.present
-        same = had.weight == backend.weight and had.present == present
-        backends.append(had if same else replace(had, weight=backend.weight, present=present))
+        new = replace(
+            had,
+            weight=backend.weight,
+            present=present,
+            keeps_clients=_keeps_clients(service, backend, statuses),
+        )
+        backends.append(had if new == had else new)
     return replace(
         old,
         backends=tuple(backends),
