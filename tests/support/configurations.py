@@ -39,6 +39,7 @@ from tula.model.monitor import (
     TcpProbe,
     UdpProbe,
 )
+from tula.model.persistence import ClientsOfDrained, Persistence
 
 TESTS = Path(__file__).parents[1]
 BAD = TESTS / "bad_configurations"
@@ -113,6 +114,7 @@ def _service(service: VirtualService) -> list[str]:
         f"refuse: {service.refuse}",
         *([f"allow: {_flow([str(p) for p in service.allow])}"] if service.allow else []),
         *([f"deny: {_flow([str(p) for p in service.deny])}"] if service.deny else []),
+        *_persistence(service.persistence),
         *_limits(service.limits),
         "backends:" if service.backends else "backends: {}",
         *(
@@ -122,6 +124,13 @@ def _service(service: VirtualService) -> list[str]:
         ),
         *_health(service),
     ]
+
+
+def _persistence(persistence: Persistence | None) -> list[str]:
+    if persistence is None:
+        return []
+    given = {f.name: getattr(persistence, f.name) for f in fields(persistence)}
+    return [f"persistence: {_flow(given)}"]
 
 
 def _limits(limits: Limits) -> list[str]:
@@ -227,6 +236,16 @@ def service_ports(draw: st.DrawFn) -> tuple[PortRange, ...]:
     return tuple(pairs + ([PortRange(ends[-1], ends[-1])] if len(ends) % 2 else []))
 
 
+PERSISTENCE = st.builds(
+    Persistence,
+    SECONDS,
+    st.integers(1, 32),
+    st.integers(1, 128),
+    st.one_of(st.just("service"), st.just("vip")),
+    st.sampled_from(ClientsOfDrained),
+)
+
+
 # VIPs and backends from networks of their own, and a VIP from a service's own part of it: so
 # that no rule between services is broken. What breaks them has its own configurations.
 def _vip(service: int, version: int, host: int) -> IPAddress:
@@ -243,9 +262,10 @@ def _server(version: int, host: int) -> IPAddress:
 
 @st.composite
 def valid_services(
-    draw: st.DrawFn, number: int, name: str, announce: tuple[bool | str, ...]
+    draw: st.DrawFn, number: int, name: str, announce: tuple[bool | str, ...], remembered: bool
 ) -> VirtualService:
-    """A service that keeps the contract, announced in one of these ways."""
+    """A service that keeps the contract, announced in one of these ways; ``remembered``: there is
+    a connection table."""
     both = st.sampled_from([(4,), (6,), (4, 6), (6, 4)])
     versions = draw(both)
     hosts = draw(st.lists(st.integers(0, 255), min_size=1, max_size=4, unique=True))
@@ -259,6 +279,8 @@ def valid_services(
             Backend(backend, addresses, draw(st.integers(0, 65535)), draw(st.integers(0, 255)))
         )
     ports = draw(service_ports())
+    affinity = draw(st.sampled_from(Affinity))
+    persistent = remembered and affinity is Affinity.CONNECTION
     health = tuple(draw(st.lists(monitors(ports), max_size=2)))
     policy = st.builds(
         HealthPolicy,
@@ -276,7 +298,8 @@ def valid_services(
         forwarding=Forwarding.L2,
         backends=tuple(backends),
         scheduler=draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
-        affinity=draw(st.sampled_from(Affinity)),
+        affinity=affinity,
+        persistence=draw(st.none() | PERSISTENCE) if persistent else None,
         tunnel=draw(st.sampled_from(Tunnel)),
         announce=draw(st.sampled_from(announce)),
         minimum=draw(st.integers(1, 65535)),
@@ -299,13 +322,16 @@ def valid_configs(draw: st.DrawFn) -> Config:
     balancers = draw(st.lists(NAMES, max_size=3, unique=True))
     settings = draw(_several(len(balancers)))
     announce = _ways(settings)
+    enabled = draw(st.booleans())
     return Config(
         interfaces=tuple(draw(st.lists(interface, min_size=1, max_size=4, unique=True))),
-        services=tuple(draw(valid_services(i, name, announce)) for i, name in enumerate(names)),
+        services=tuple(
+            draw(valid_services(i, name, announce, enabled)) for i, name in enumerate(names)
+        ),
         load_balancers=tuple((name, _server(4, 2**21 + i)) for i, name in enumerate(balancers)),
         high_availability=settings,
         connections=Connections(
-            enabled=draw(st.booleans()),
+            enabled=enabled,
             size=draw(st.integers(1024, 1 << 26)),
             tcp=draw(SECONDS),
             tcp_half_open=draw(SECONDS),

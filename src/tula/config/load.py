@@ -19,6 +19,7 @@ from tula.config.high_availability_rules import (
 from tula.config.listen_rules import listen_problems
 from tula.config.models import ConfigModel, ServiceModel
 from tula.config.parts import merge_parts, read_text, split
+from tula.config.persistence_rules import persistence_problems, persistence_warnings
 from tula.config.pydantic_errors import problems_of, without
 from tula.config.rules import across_problems, size_problems, top_problems
 from tula.config.service_rules import service_problems
@@ -123,9 +124,11 @@ def _validate(
         problems.extend(across_problems(services, positions))
         problems.extend(listen_problems(config, services, positions))
         problems.extend(high_availability_problems(config, services, positions))
+        problems.extend(persistence_problems(config, services, positions))
     warnings = _warnings(config, services)
     if not problems:
         warnings.extend(high_availability_warnings(config, services, positions))
+        warnings.extend(persistence_warnings(services))
     if problems:
         return None, problems, warnings
     return replace(config, services=tuple(map(finished, services))), [], warnings

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 
 from tula.model.config import Backend, Config, PortRange, VirtualService
-from tula.model.wording import counted
+from tula.model.persistence import Persistence
+from tula.model.wording import counted, describe_duration
 from tula.plan.high_availability_changes import describe_high_availability_changes
 
 _NAMED = 4
@@ -98,7 +99,21 @@ def _from_to(before: object, after: object) -> str:
     return f"{have} → {want}"
 
 
+def _persistence(value: Persistence) -> str:
+    """``5m prefix 24 scope ftp``: the time, and what is not by default."""
+    given = [describe_duration(value.timeout)]
+    for each in fields(Persistence):
+        have = getattr(value, each.name)
+        if each.name != "timeout" and have != each.default:
+            given.append(f"{each.name} {have}")
+    return " ".join(given)
+
+
 def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, Persistence):
+        return _persistence(value)
     if isinstance(value, tuple):
         return _list(value)
     if isinstance(value, float):

@@ -169,3 +169,20 @@ services:
     message = "eth1 is not in interfaces: traffic that arrives there is not balanced"
     warning = Problem(("services", "web", "announce"), message)
     assert parse_config(text).warnings == [warning]
+
+
+def test_a_scope_that_only_one_service_names_is_warned_of() -> None:
+    text = """\
+interfaces: [eth0]
+defaults: {vip: 198.51.100.10, forwarding: l2, backends: {}}
+services:
+  a: {ports: 1, persistence: {timeout: 5m, scope: ftp}}
+  b: {ports: 2, persistence: {timeout: 5m, scope: fpt}}
+  c: {ports: 3, persistence: {timeout: 5m, scope: vip}}
+"""
+    alone = "no other service gives scope {!r}, so it remembers alone; is it spelt alike?"
+    assert parse_config(text).warnings == [
+        Problem(("services", "a", "persistence"), alone.format("ftp")),
+        Problem(("services", "b", "persistence"), alone.format("fpt")),
+    ]
+    assert parse_config(text.replace("fpt", "ftp")).warnings == []

@@ -95,3 +95,26 @@ def test_a_new_configuration_says_what_engines_there_are() -> None:
     found = describe_config_changes(None, after.config)
     assert "+ high_availability.bgp: AS 1, 1 router, BFD: 300ms" in found
     assert not any("announced" in line for line in found), "its services are new"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("", "persistence: 5m", "persistence none → 5m"),
+        (
+            "persistence: 5m",
+            "persistence: {timeout: 90s, prefix: 24, scope: ftp, drain: release}",
+            "persistence 5m → 1m30s prefix 24 scope ftp drain release",
+        ),
+        ("persistence: {timeout: 5m, prefix6: 64}", "", "persistence 5m prefix6 64 → none"),
+        ("persistence: 5m", "persistence: {timeout: 300s, scope: service}", None),
+    ],
+)
+def test_persistence_is_told_in_a_few_words(before: str, after: str, expected: str | None) -> None:
+    web = "{{vip: 10.0.0.100, ports: 80, forwarding: l2, backends: {{}}, {}}}"
+    have, want = (
+        parse_config(f"interfaces: [eth0]\nservices: {{web: {web.format(text)}}}\n").config
+        for text in (before, after)
+    )
+    told = [] if expected is None else [f"~ service web: {expected}"]
+    assert list(describe_config_changes(have, want)) == told
