@@ -26,7 +26,7 @@ def read_stats(nftables: Nftables, ids: Ids) -> Stats:
         (MapName.parse(name), entries) for name, entries in sorted(nftables.entries().items())
     )
     tables = tuple(
-        TableUse(name.kind.value, entries, name.size)
+        TableUse(f"{name.kind}.{name.label}" if name.label else str(name.kind), entries, name.size)
         for name, entries in parsed
         if name is not None and name.kind.dynamic and not name.kind.hot
     )

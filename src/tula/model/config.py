@@ -249,7 +249,10 @@ class VirtualService:
 
     @property
     def by_client(self) -> bool:
-        """Whether the client's address alone chooses the backend."""
+        """Whether the client's address alone chooses the backend, where the hash does: of a
+        service with persistence, as much of it as tells clients apart."""
+        if self.persistence is not None:
+            return True
         return self.scheduler is Scheduler.SOURCE_HASH or self.affinity is Affinity.CLIENT
 
     @property

@@ -29,6 +29,8 @@ def elements(draw: st.DrawFn) -> tuple[Kind, Key, Value]:
         return kind, draw(NUMBERS), draw(NUMBERS)
     if kind.is_set:
         return kind, draw(NUMBERS), None
+    if kind in (Kind.LEARNS_CLIENT4, Kind.LEARNS_CLIENT6):
+        return kind, draw(NUMBERS), draw(NAMES)
     width = 4 if kind.endswith("4") else 16
     address = draw(st.binary(min_size=width, max_size=width))
     if kind.counts:

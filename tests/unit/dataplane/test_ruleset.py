@@ -20,12 +20,22 @@ V6 = bytes.fromhex("20010db8000000000000000000000100")
 @given(st.sampled_from(list(Kind)), st.integers(0, 1 << 20), st.integers(0, 1 << 20))
 def test_a_map_name_tells_its_parts(kind: Kind, size: int, number: int) -> None:
     name = MapName(kind, size + 1, number + 1) if kind.numbered else MapName(kind, size)
+    if kind.labelled:
+        name = MapName(kind, size + 1, label=f"vip.10.0.0.{number}.24")
     assert MapName.parse(str(name)) == name
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "slots", "slots_1", "slots_a_b", "slots_01_7", "nexthop4_1_2", "via5_1024", "x", "_"],
+    [
+        *("", "slots", "slots_1", "slots_a_b", "slots_01_7", "nexthop4_1_2", "via5_1024", "x", "_"),
+        *(
+            "clients4_1024",
+            "clients4.service.web.32",
+            "clients4.service.web.32_1_1024",
+            "slots.a_7",
+        ),
+    ],
 )
 def test_other_names_are_none_of_ours(name: str) -> None:
     parsed = MapName.parse(name)

@@ -31,7 +31,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from tula.dataplane.nft.flow_maps import FlowMaps
+from tula.dataplane.nft.client_maps import CLIENTS_FULL, plan_client_maps
+from tula.dataplane.nft.flow_maps import CLOSED, FLOWS, FRAGMENTS, HOTS, FlowMaps
 from tula.dataplane.nft.ids import backend_id
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.packet_fields import (
@@ -66,7 +67,6 @@ from tula.dataplane.nft.shared_flows import (
 )
 from tula.dataplane.nft.tunnel_devices import SYNC_DEVICE
 from tula.dataplane.nft.virtual_mac import admit_virtual_macs
-from tula.model.config import Protocol
 from tula.model.desired import NewFlows
 
 NEXTHOP = {4: Kind.NEXTHOP4, 6: Kind.NEXTHOP6}
@@ -78,16 +78,6 @@ _ICMP_DISPATCH = {
     4: (Kind.ICMP_SERVICE_PORT4, Kind.ICMP_SERVICE_RANGE4, Kind.ICMP_SERVICE_ANY4),
     6: (Kind.ICMP_SERVICE_PORT6, Kind.ICMP_SERVICE_RANGE6, Kind.ICMP_SERVICE_ANY6),
 }
-_FLOWS = {
-    4: {Protocol.TCP: Kind.TCP4, Protocol.UDP: Kind.UDP4},
-    6: {Protocol.TCP: Kind.TCP6, Protocol.UDP: Kind.UDP6},
-}
-_HOT = {
-    4: {Protocol.TCP: Kind.HOT_TCP4, Protocol.UDP: Kind.HOT_UDP4},
-    6: {Protocol.TCP: Kind.HOT_TCP6, Protocol.UDP: Kind.HOT_UDP6},
-}
-_CLOSED = {4: Kind.CLOSED4, 6: Kind.CLOSED6}
-_FRAGMENTS = {4: Kind.FRAG4, 6: Kind.FRAG6}
 _UNSIZED = frozenset(
     {
         *(Kind.SERVICE_RANGE4, Kind.ICMP_SERVICE_RANGE4),
@@ -128,8 +118,12 @@ def build_ruleset(state: NumberedState, present: Collection[str] = ()) -> BuiltR
     builder.add_probes()
     counters = COUNTERS | {schema_counter()}
     if builder.sharing is not None:
-        builder.chains[ingress_chain(SYNC_DEVICE)] = receiving_chain(builder.sharing, builder.flows)
+        builder.chains[ingress_chain(SYNC_DEVICE)] = receiving_chain(
+            builder.sharing, builder.flows, builder.clients.learns if builder.clients else {}
+        )
         counters |= SHARING_COUNTERS
+    if builder.clients is not None:
+        counters |= {CLIENTS_FULL}
     counters |= {no_backend_counter(service.name) for service in state.services}
     ruleset = Ruleset(builder.maps, builder.chains, counters)
     maps = builder.scheduler_maps
@@ -184,6 +178,7 @@ class _Builder:
         self.maps |= self.scheduler_maps.maps()
         self.accepting = self._add_accepting() if state.connections.enabled else None
         self.sharing = plan_sharing_maps(state, self._add_map)
+        self.clients = plan_client_maps(state, self._add_map, self._add_filled)
 
     def _add_map(self, kind: Kind, elements: Elements) -> MapName:
         sized = kind not in _UNSIZED
@@ -193,7 +188,9 @@ class _Builder:
 
     def _add_dynamic(self, kind: Kind, size: int) -> MapName:
         """A map that packets fill."""
-        name = MapName(kind, size)
+        return self._add_filled(MapName(kind, size))
+
+    def _add_filled(self, name: MapName) -> MapName:
         self.maps[str(name)] = {}
         return name
 
@@ -340,24 +337,25 @@ class _Builder:
         if connections.enabled:
             tables = {
                 protocol: self._add_dynamic(kind, connections.size)
-                for protocol, kind in _FLOWS[version].items()
+                for protocol, kind in FLOWS[version].items()
             }
-            closed = self._add_dynamic(_CLOSED[version], connections.size)
+            closed = self._add_dynamic(CLOSED[version], connections.size)
             hot = {
                 protocol: self._add_dynamic(kind, connections.size)
-                for protocol, kind in _HOT[version].items()
+                for protocol, kind in HOTS[version].items()
             }
         return FlowMaps(
             version=version,
             settings=connections,
             forward=rule,
-            fragments=self._add_dynamic(_FRAGMENTS[version], _FRAGMENTED),
+            fragments=self._add_dynamic(FRAGMENTS[version], _FRAGMENTED),
             tables=tables,
             hot=hot,
             closed=closed,
             try_learn=any(service.choice is not NewFlows.HASH for service in services),
             accepting=self.accepting,
             sharing=self.sharing,
+            clients=self.clients,
         )
 
     def _one_device(self, forward: str, name: str) -> Rule:

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from tula.dataplane.nft.definition import key_length
-from tula.dataplane.nft.packet_fields import FLOW_KEY4, FRAGMENT_KEY4, HOT_KEY4, INNER
+from tula.dataplane.nft.packet_fields import (
+    CLIENT_FIELD,
+    FLOW_KEY4,
+    FRAGMENT_KEY4,
+    HOT_KEY4,
+    INNER,
+)
 from tula.dataplane.nft.ruleset import Key, Kind, MapName, Value
 from tula.model.stats import Count
 
@@ -66,6 +72,11 @@ _TYPES = {
     Kind.LEARNED_AS: "type ether_addr : mark",
     Kind.HASH_CHOICE: "type mark : classid",
     Kind.AS_HASHED: "typeof meta mark . meta priority",
+    Kind.CLIENTS4: f"typeof {CLIENT_FIELD[4]} : meta mark",
+    Kind.CLIENTS6: f"typeof {CLIENT_FIELD[6]} : meta mark",
+    Kind.KEEPS_CLIENTS: "type mark",
+    Kind.LEARNS_CLIENT4: "type mark : verdict",
+    Kind.LEARNS_CLIENT6: "type mark : verdict",
 }
 _NEXTHOPS = (Kind.NEXTHOP4, Kind.NEXTHOP6, Kind.PROBE_NEXTHOP4, Kind.PROBE_NEXTHOP6)
 _NUMBERS = (
@@ -76,6 +87,7 @@ _RANGES = (
     *(Kind.SERVICE_RANGE4, Kind.ICMP_SERVICE_RANGE4),
     *(Kind.SERVICE_RANGE6, Kind.ICMP_SERVICE_RANGE6),
 )
+_LEARNS_CLIENT = (Kind.LEARNS_CLIENT4, Kind.LEARNS_CLIENT6)
 _ANY_PORT = (Kind.SERVICE_ANY4, Kind.SERVICE_ANY6, Kind.ICMP_SERVICE_ANY4, Kind.ICMP_SERVICE_ANY6)
 
 
@@ -164,6 +176,8 @@ def decode_element(kind: Kind, raw: RawElement) -> tuple[Key, Value]:
         return _native(raw.key), (_bytes(raw.data), raw.comment)
     if not isinstance(raw.data, str) or not raw.data:
         raise ValueError(f"{kind}: a chain to go to was expected, got {raw.data!r}")
+    if kind in _LEARNS_CLIENT:
+        return _native(raw.key), raw.data
     width = 4 if kind.endswith("4") else 16
     address = raw.key[:width]
     protocol = raw.key[width]

@@ -95,7 +95,8 @@ def definition(name: MapName) -> Definition:
 @lru_cache
 def key_length(kind: Kind) -> int:
     """The bytes of a key; each field of several is padded to a multiple of 4."""
-    if kind.startswith("icmp") and kind.endswith("6"):  # a field without a name of 16 bytes
+    if kind is Kind.CLIENTS6 or (kind.startswith("icmp") and kind.endswith("6")):
+        # A field without a name of 16 bytes.
         return 12 + sum(_LENGTHS[each] for each in _key_types(kind))
     return sum(_LENGTHS[each] for each in _key_types(kind))
 
@@ -124,7 +125,7 @@ def _key_types(kind: Kind) -> tuple[int, ...]:
             return (_INTEGER,) * 2
         case Kind.FRAG4:
             return _IPV4, _IPV4, _INTEGER, _PROTOCOL
-        case Kind.SLOTS | Kind.WRR | Kind.FRAG6:
+        case Kind.SLOTS | Kind.WRR | Kind.FRAG6 | Kind.CLIENTS4 | Kind.CLIENTS6:
             return (_INTEGER,)
         case Kind.PROBE_BACKEND:
             return (_CLASS,)

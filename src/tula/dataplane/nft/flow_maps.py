@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tula.dataplane.nft.client_maps import ClientMaps
 from tula.dataplane.nft.packet_fields import FLOW_KEY, HOT_KEY
-from tula.dataplane.nft.ruleset import MapName, Rule
+from tula.dataplane.nft.ruleset import Kind, MapName, Rule
 from tula.dataplane.nft.shared_flows import Sharing
 from tula.model.config import Connections, Protocol
+
+FLOWS = {
+    4: {Protocol.TCP: Kind.TCP4, Protocol.UDP: Kind.UDP4},
+    6: {Protocol.TCP: Kind.TCP6, Protocol.UDP: Kind.UDP6},
+}
+HOTS = {
+    4: {Protocol.TCP: Kind.HOT_TCP4, Protocol.UDP: Kind.HOT_UDP4},
+    6: {Protocol.TCP: Kind.HOT_TCP6, Protocol.UDP: Kind.HOT_UDP6},
+}
+CLOSED = {4: Kind.CLOSED4, 6: Kind.CLOSED6}
+FRAGMENTS = {4: Kind.FRAG4, 6: Kind.FRAG6}
+"""The kinds by IP version."""
 
 TABLE_FULL = "table_full"
 """New flows, and fragmented datagrams, that found their table full; flows then go by hash."""
@@ -37,6 +50,8 @@ class FlowMaps:
     """Whether some service chooses for new flows otherwise than by hash."""
     sharing: Sharing | None = None
     """None where no other balancer must know flows."""
+    clients: ClientMaps | None = None
+    """None where no service remembers clients."""
 
     def name(self, part: str) -> str:
         """The chain of this IP version with that name."""

@@ -65,6 +65,7 @@ def _update_backends(
 ) -> bool:
     """The backends that accept new flows, and their next hops; False if there is no room."""
     accepting: dict[Key, bool] = {}
+    keeping: dict[Key, bool] = {}
     present: dict[int, dict[Key, Value]] = {version: {} for version in before.flows}
     for old, new in pairs:
         for had, backend in zip(old.backends, new.backends, strict=True):
@@ -72,6 +73,8 @@ def _update_backends(
                 continue
             mark = backend_id(new.number, backend.number)
             accepting[mark] = bool(backend.weight) and backend.present
+            if new.persistence is not None:
+                keeping[mark] = backend.keeps_clients and backend.present
             for version, found in present.items():
                 hop = backend.hops.get(version)
                 if hop is not None and new.packed_vips(version):
@@ -85,6 +88,11 @@ def _update_backends(
             accepting,
         ):
             return False
+    keeps = next((flows.clients.keeping for flows in before.flows.values() if flows.clients), None)
+    if keeps is not None and not _put(
+        maps, keeps, {mark: None for mark, keeps_them in keeping.items() if keeps_them}, keeping
+    ):
+        return False
     names = {parsed.kind: parsed for name in maps if (parsed := MapName.parse(name)) is not None}
     return all(
         _put(

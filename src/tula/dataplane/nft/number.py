@@ -37,6 +37,7 @@ def number_state(state: DesiredState, ids: Ids) -> NumberedState:
                     weight=backend.weight,
                     hops=hops.of(service, backend),
                     present=backend.present,
+                    keeps_clients=backend.keeps_clients,
                 )
                 for backend in service.backends
             ),
@@ -102,6 +103,7 @@ def _same_but_weights(had: DesiredService, service: DesiredService) -> bool:
         and had.protocols is service.protocols
         and had.new_flows is service.new_flows
         and had.by_client is service.by_client
+        and had.persistence == service.persistence
         and len(had.backends) == len(service.backends)
         and all(
             old is new or (old.addresses is new.addresses and old.next_hops is new.next_hops)
@@ -129,8 +131,14 @@ def renumber_state(
 def _adjust(numbered: NumberedService, service: DesiredService, ids: Ids) -> NumberedService:
     backends = tuple(
         had
-        if had.weight == backend.weight and had.present == backend.present
-        else replace(had, weight=backend.weight, present=backend.present)
+        if (had.weight, had.present, had.keeps_clients)
+        == (backend.weight, backend.present, backend.keeps_clients)
+        else replace(
+            had,
+            weight=backend.weight,
+            present=backend.present,
+            keeps_clients=backend.keeps_clients,
+        )
         for had, backend in zip(numbered.backends, service.backends, strict=True)
     )
     return _renumber(replace(numbered, backends=backends), ids)
@@ -158,6 +166,7 @@ def _service(
         choice=service.new_flows,
         backends=backends,
         probed=service.probed,
+        persistence=service.persistence,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tula.dataplane.nft.tunnel_devices import Tunnels
+from tula.model.client_scopes import ClientScope
 from tula.model.config import Connections, IPAddress, PortRange, Protocol
 from tula.model.desired import NewFlows, SharedWith, SlotTable
 
@@ -45,6 +46,7 @@ class NumberedBackend:
     weight: int
     hops: Mapping[int, NumberedHop]
     present: bool = True
+    keeps_clients: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class NumberedService:
     backends: tuple[NumberedBackend, ...]
     probed: bool = False
     """Whether its backends are checked through the data path."""
+    persistence: ClientScope | None = None
+    """Where its clients are remembered."""
     _packed: Mapping[int, tuple[bytes, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -17,11 +17,13 @@ def plan_ids(
     """Numbers for all of ``state``: those of ``known`` where it has them, else fresh ones.
 
     ``now`` is in seconds of the boot clock. What leaves keeps its number until no flow table can
-    hold it any longer, and gets it back if it returns. ``renamed`` are services' new names to
-    their old ones. Raises ProblemsError when the range of marks is too small.
+    hold it any longer, nor the entry of a persistent client, and gets it back if it returns.
+    ``renamed`` are services' new names to their old ones. Raises ProblemsError when the range of
+    marks is too small.
     """
     times = state.connections
-    oldest = now - max(times.tcp, times.tcp_half_open, times.udp)
+    clients = (s.persistence.settings.timeout for s in state.services if s.persistence is not None)
+    oldest = now - max(times.tcp, times.tcp_half_open, times.udp, *clients)
     old_names = {name: (old,) for name, old in (renamed or {}).items()}
     services, left_services, next_service = _number(
         ((service.name, old_names.get(service.name, ())) for service in state.services),

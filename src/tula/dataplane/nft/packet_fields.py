@@ -51,6 +51,23 @@ CLIENT_PORT = "@th,0,16"
 """What the hash is of. By their names, ``ip saddr`` and ``th sport``, nft would first ask for the
 protocol again, in each rule."""
 
+CLIENT_FIELD = {4: "@nh,96,32", 6: "@nh,64,128"}
+"""The same as one field, which can be masked and is the key of persistent clients."""
+
+
+def masked(field: str, version: int, bits: int) -> str:
+    """The first bits of a client's address; of all of them the field as it is."""
+    length = 32 if version == 4 else 128
+    if bits == length:
+        return field
+    return f"{field} & {((1 << bits) - 1) << (length - bits):#x}"
+
+
+def client_key(version: int, bits: int) -> str:
+    """The key of a persistent client that is told by that many bits of its address."""
+    return masked(CLIENT_FIELD[version], version, bits)
+
+
 FRAGMENT_KEY4 = "ip saddr . ip daddr . ip id . ip protocol"
 FRAGMENT_KEY = {
     4: FRAGMENT_KEY4,

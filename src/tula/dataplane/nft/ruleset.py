@@ -96,11 +96,20 @@ class Kind(StrEnum):
     """backend id as a mark: backend id as a packet's priority; see PROBE_BACKEND"""
     AS_HASHED = "as_hashed"
     """a set: every backend id beside itself, as a mark and as a priority; the key is the id"""
+    CLIENTS4 = "clients4"
+    """a persistent client's masked address: backend id, of any service of the scope; filled by
+    packets. One map for each scope, which it is labelled with"""
+    CLIENTS6 = "clients6"
+    KEEPS_CLIENTS = "keeps_clients"
+    """a set: the ids of backends that get their persistent clients' new flows"""
+    LEARNS_CLIENT4 = "learns_client4"
+    """backend id: the chain that learns the client of a flow that another balancer tells of"""
+    LEARNS_CLIENT6 = "learns_client6"
 
     @property
     def is_set(self) -> bool:
         """Whether it is a set: keys without values."""
-        return self in (Kind.ACCEPTS_NEW_FLOWS, Kind.HAS_LARGE_DEVICE4, Kind.AS_HASHED)
+        return self in _SETS
 
     @property
     def counts(self) -> bool:
@@ -111,6 +120,11 @@ class Kind(StrEnum):
     def numbered(self) -> bool:
         """Whether there are several of this kind, each with a number."""
         return self in (Kind.SLOTS, Kind.WRR)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are several of this kind, each with a label."""
+        return self in (Kind.CLIENTS4, Kind.CLIENTS6)
 
     @property
     def dynamic(self) -> bool:
@@ -133,6 +147,9 @@ class Kind(StrEnum):
         return self.value.startswith("hot")
 
 
+_SETS = frozenset(
+    {Kind.ACCEPTS_NEW_FLOWS, Kind.HAS_LARGE_DEVICE4, Kind.AS_HASHED, Kind.KEEPS_CLIENTS}
+)
 _DISPATCH = frozenset(
     {
         *(Kind.SERVICE_PORT4, Kind.SERVICE_RANGE4, Kind.SERVICE_ANY4),
@@ -144,6 +161,7 @@ _DYNAMIC = frozenset(
         *(Kind.TCP4, Kind.CLOSED4, Kind.UDP4, Kind.FRAG4),
         *(Kind.TCP6, Kind.CLOSED6, Kind.UDP6, Kind.FRAG6),
         *(Kind.HOT_TCP4, Kind.HOT_UDP4, Kind.HOT_TCP6, Kind.HOT_UDP6),
+        *(Kind.CLIENTS4, Kind.CLIENTS6),
     }
 )
 
@@ -152,17 +170,20 @@ _DYNAMIC = frozenset(
 class MapName:
     """A map's name, which holds its whole definition: with another size it is another map.
 
-    ``number`` tells maps of one kind apart; ``size`` is the most elements it takes, 0 for no
-    limit.
+    ``number`` or ``label`` (words with dots between them) tells maps of one kind apart; ``size``
+    is the most elements it takes, 0 for no limit.
     """
 
     kind: Kind
     size: int = 0
     number: int = 0
+    label: str = ""
     _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         text = self.kind.value
+        if self.label:
+            text = f"{text}.{self.label}"
         if self.number:
             text = f"{text}_{self.number}"
         if self.size:
@@ -177,14 +198,19 @@ class MapName:
     def parse(cls, name: str) -> MapName | None:
         """The parts of a name that ``str`` made; None for any other name."""
         words, numbers = split_name(name)
+        head, _, label = words.partition(".")
         try:
-            kind = Kind(words)
+            kind = Kind(head)
         except ValueError:
             return None
-        if kind.numbered:
+        if kind.labelled != bool(label):
+            return None
+        if label:
+            parsed = cls(kind, numbers[0], label=label) if len(numbers) == 1 else None
+        elif kind.numbered:
             parsed = cls(kind, numbers[1], numbers[0]) if len(numbers) == 2 else None
         else:
-            parsed = cls(kind, *numbers) if len(numbers) < 2 else None
+            parsed = cls(kind, sum(numbers)) if len(numbers) < 2 else None
         return parsed if parsed is not None and str(parsed) == name else None
 
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from tula.dataplane.nft.client_chains import SYN, ClientChains
 from tula.dataplane.nft.flow_maps import FlowMaps
 from tula.dataplane.nft.ids import BACKEND_BITS
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
-from tula.dataplane.nft.packet_fields import CLIENT, CLIENT_PORT, INNER, PLAIN_HEADER
+from tula.dataplane.nft.packet_fields import (
+    CLIENT,
+    CLIENT_PORT,
+    INNER,
+    PLAIN_HEADER,
+    Inner,
+    client_key,
+    masked,
+)
 from tula.dataplane.nft.ruleset import Chain, MapName, Rule
 from tula.dataplane.nft.shared_chains import drop_of, lookup_jumps
 from tula.dataplane.nft.shared_flows import RESET
@@ -18,7 +27,7 @@ from tula.model.desired import NewFlows
 _INNER_MATCHES_FIRST = {
     version: sorted(inner, key=lambda inner: not inner.match) for version, inner in INNER.items()
 }
-_SYN = "tcp flags & (fin|syn|rst|ack) == syn"
+_ADDRESS_BITS = {4: 32, 6: 128}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +53,13 @@ class ServiceChains:
 
     def of(self, service: NumberedService) -> dict[str, Chain]:
         """The chains of one service."""
-        name = self.service_chain(service)
+        clients = self._clients_of(service)
+        if clients is not None:
+            return self._with_persistence(service, clients)
         rules = [*self._lookup_jumps(service.protocols)]
         if service.table is None:
-            return {name: Chain((*rules, drop_of(service.name)))}
-        port = "" if service.by_client else f" . {CLIENT_PORT}"
-        choose = self._by_hash(service, f"{CLIENT[self.version]}{port}")
+            return self._dropping(service, rules)
+        choose = self._by_hash(service, self._hash_key(service))
         sharing = self.flows.sharing
         if sharing is not None and not sharing.all_flows:
             # What the hash gives is asked first: a flow that has another backend is an exception.
@@ -60,14 +70,64 @@ class ServiceChains:
             then = f"{scheduled} jump {self.flows.name('try_learn')}"
             plain = PLAIN_HEADER[self.version]  # a flow that no table can store goes by hash
             rules += [
-                Rule.of(f"{plain}{_SYN} {then}"),
+                Rule.of(f"{plain}{SYN} {then}"),
                 Rule.of(f"{plain}meta l4proto 17 {then}"),
             ]
         rules += self._forward_chosen(service, choose)
         return {
-            name: Chain((*rules, drop_of(service.name))),
-            self.icmp_chain(service): Chain(self._icmp_rules(service)),
+            self.service_chain(service): Chain((*rules, drop_of(service.name))),
+            self.icmp_chain(service): Chain(self._icmp_rules(service, None)),
         }
+
+    def _clients_of(self, service: NumberedService) -> ClientChains | None:
+        """The rules by its clients' entries, if it remembers clients."""
+        if self.flows.clients is None:
+            return None
+        size = self.state.connections.size
+        clients = self.flows.clients.of(service, self.version, size)
+        return None if clients is None else ClientChains(self.flows, service, clients)
+
+    def _with_persistence(
+        self, service: NumberedService, clients: ClientChains
+    ) -> dict[str, Chain]:
+        rules = [clients.known(), *self._lookup_jumps(service.protocols)]
+        made = clients.chains()
+        if service.table is None:
+            # Backends that drain may still keep their clients.
+            return made | self._dropping(service, [*rules, *clients.by_entry()])
+        choose = self._by_hash(service, self._hash_key(service))
+        hashed = service.choice is NewFlows.HASH
+        sharing = self.flows.sharing
+        if sharing is not None and not sharing.all_flows:
+            if hashed:
+                rules = [Rule.of(f"{choose}{sharing.note_choice()}"), *rules, Rule.of(RESET)]
+            else:
+                # The hash is no clue to where another balancer would send the client's next flow,
+                # so it must know every flow: without a choice beside it, each is an exception.
+                rules = [Rule.of(RESET), *rules]
+        scheduled = "" if hashed else self._by_scheduler(service)
+        rules += [*clients.by_entry(), *clients.choose(choose, scheduled)]
+        return made | {
+            self.service_chain(service): Chain((*rules, drop_of(service.name))),
+            self.icmp_chain(service): Chain(self._icmp_rules(service, clients)),
+        }
+
+    def _dropping(self, service: NumberedService, rules: list[Rule]) -> dict[str, Chain]:
+        """Nobody takes new flows."""
+        return {self.service_chain(service): Chain((*rules, drop_of(service.name)))}
+
+    def _hash_key(self, service: NumberedService) -> str:
+        """What of a packet the hash is of."""
+        bits = self._bits(service)
+        if bits != _ADDRESS_BITS[self.version]:
+            return client_key(self.version, bits)
+        port = "" if service.by_client else f" . {CLIENT_PORT}"
+        return f"{CLIENT[self.version]}{port}"
+
+    def _bits(self, service: NumberedService) -> int:
+        """As many of a client's address as tell clients apart."""
+        scope = service.persistence
+        return _ADDRESS_BITS[self.version] if scope is None else scope.settings.bits(self.version)
 
     def _lookup_jumps(self, protocols: tuple[Protocol, ...]) -> list[Rule]:
         """The same for all services of these protocols, so built once."""
@@ -75,14 +135,26 @@ class ServiceChains:
             self._jumps[protocols] = lookup_jumps(self.flows, protocols)
         return self._jumps[protocols]
 
-    def _icmp_rules(self, service: NumberedService) -> tuple[Rule, ...]:
+    def _icmp_rules(
+        self, service: NumberedService, clients: ClientChains | None
+    ) -> tuple[Rule, ...]:
         """By the hash of the flow inside; its forms that need a match come first."""
         rules = []
-        for inner in _INNER_MATCHES_FIRST[self.version]:
-            key = inner.client if service.by_client else f"{inner.client} . {inner.client_port}"
+        inners = _INNER_MATCHES_FIRST[self.version]
+        if clients is not None:
+            rules += [
+                clients.by_inner_client(inner.match, self._inner_client(service, inner))
+                for inner in inners
+            ]
+        for inner in inners:
+            client = self._inner_client(service, inner)
+            key = client if service.by_client else f"{client} . {inner.client_port}"
             choose = self._by_hash(service, key)
             rules.append(Rule.of(f"{inner.match}{choose} goto {self.flows.name('forward_icmp')}"))
         return tuple(rules)
+
+    def _inner_client(self, service: NumberedService, inner: Inner) -> str:
+        return masked(inner.client, self.version, self._bits(service))
 
     def _forward_chosen(self, service: NumberedService, choose: str) -> list[Rule]:
         """Chooses and forwards; without flow tables most packets are forwarded at once."""

@@ -26,7 +26,7 @@ Who may tell is decided by the outer source address, before the tunnel: ``admiss
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -140,10 +140,20 @@ def shared_macs(services: Iterable[NumberedService]) -> dict[int, int | None]:
     return {mark: mac if uses[mac] == 1 else None for mark, mac in found.items()}
 
 
-def receiving_chain(sharing: Sharing, versions: Iterable[int]) -> Chain:
-    """The base chain of the clones: nothing of them reaches the machine's own stack."""
-    learn = f"meta mark set ether saddr map @{sharing.learned_as} goto learn_shared"
-    rules = [Rule.of(f"{BY_PROTOCOL[version]}{learn}{version}") for version in versions]
+def receiving_chain(
+    sharing: Sharing, versions: Iterable[int], learns_client: Mapping[int, MapName]
+) -> Chain:
+    """The base chain of the clones: nothing of them reaches the machine's own stack.
+
+    ``learns_client`` lead to the chains that learn persistent clients first, by IP version.
+    """
+    learned = f"meta mark set ether saddr map @{sharing.learned_as}"
+    rules = []
+    for version in versions:
+        match = f"{BY_PROTOCOL[version]}{learned}"
+        if version in learns_client:
+            rules.append(Rule.of(f"{match} meta mark vmap @{learns_client[version]}"))
+        rules.append(Rule.of(f"{match} goto learn_shared{version}"))
     return Chain((*rules, Rule.of(f"counter name {FLOWS_UNKNOWN} drop")), SYNC_DEVICE)
 
 
