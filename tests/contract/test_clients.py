@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 import pytest
 
 from support.builders import make_backend, make_config, make_host, make_service
+from tula.dataplane.nft.client_maps import clients_map
+from tula.dataplane.nft.ruleset import MapName
 from tula.dataplane.port import DataPath, Memory
+from tula.kernel.fake import FakeNetwork, FakeTunnels
 from tula.kernel.fake_data_path import FakeDataPath
+from tula.kernel.fake_nftables import FakeNftables
+from tula.kernel.network import KernelNetwork
+from tula.kernel.nft_data_path import NftDataPath
+from tula.kernel.nftables import KernelNftables, Nftables
+from tula.lab import Host, Lab, require_private_namespace
 from tula.model.client_scopes import ClientScope, client_scopes
 from tula.model.config import Config, IPAddress, PortRange
+from tula.model.host import HostView
 from tula.model.persistence import Persistence
 from tula.plan.backend_status import NO_SHARES
 from tula.plan.desired import plan_desired
@@ -62,10 +71,49 @@ def _fake() -> Subject:
     return Subject(path, receipt.memory, remember)
 
 
-# nftables joins as soon as it has maps of clients.
-@pytest.fixture(params=["fake"])
-def subject() -> Subject:
-    return _fake()
+def _on_nftables(
+    nftables: Nftables, host: HostView, remember: Callable[[MapName, bytes, int], None]
+) -> Subject:
+    path = NftDataPath(nftables, FakeTunnels(FakeNetwork(host)))
+    plan = plan_desired(CONFIG, host, plan_routes(CONFIG, host, force=True), {}, NO_SHARES)
+    receipt = path.commit(path.diff(path.observe(), plan.state, path.recall({})), None)
+
+    def learn(scope: ClientScope, client: IPAddress, backend: str) -> None:
+        name = clients_map(scope, client.version, CONFIG.connections.size)
+        mark = receipt.memory.mark(scope.services[-1], backend)
+        remember(name, scope.client(client).network_address.packed, mark)
+
+    return Subject(path, receipt.memory, learn)
+
+
+def _nft_on_a_fake() -> Subject:
+    nftables = FakeNftables()
+
+    def remember(name: MapName, key: bytes, mark: int) -> None:
+        nftables.flows[str(name), key] = mark
+
+    return _on_nftables(nftables, make_host(CONFIG), remember)
+
+
+def _nft_in_the_kernel(balancer: Host) -> Subject:
+    def remember(name: MapName, key: bytes, mark: int) -> None:
+        element = f"0x{key.hex()} timeout 250s : {mark:#x}"
+        balancer.run(["nft", "add", "element", "netdev", "tula", str(name), f"{{ {element} }}"])
+
+    view = KernelNetwork().view({address for backend in B for address in backend.addresses})
+    return _on_nftables(KernelNftables(), view, remember)
+
+
+@pytest.fixture(params=["fake", "nft", pytest.param("kernel", marks=pytest.mark.kernel)])
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    if request.param != "kernel":
+        yield _fake() if request.param == "fake" else _nft_on_a_fake()
+        return
+    with Lab() as lab:
+        balancer = lab.host("lb", lab.switch("switch"), "10.0.0.2/16", "2001:db8::2/64")
+        with balancer.enter():
+            require_private_namespace()
+            yield _nft_in_the_kernel(balancer)
 
 
 CLIENT4, CLIENT6 = ip_address("192.0.2.7"), ip_address("2001:db8:7::7")

@@ -5,11 +5,13 @@ All or nothing like the kernel: a refused step leaves the table as it was before
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, takewhile
 
+from tula.dataplane.nft.codec import RawElement
 from tula.dataplane.nft.ruleset import Chain, Elements, Foreign, Key, MapName, Ruleset
 from tula.dataplane.nft.schema import is_schema, readable_kind
 from tula.dataplane.nft.transaction import (
@@ -29,6 +31,7 @@ from tula.dataplane.nft.transaction import (
     DeleteTable,
     FlushChain,
     FlushMap,
+    ForgetEntry,
     Step,
     Transaction,
     WakeTable,
@@ -111,7 +114,8 @@ class FakeNftables:
     @fallible("nftables.entries")
     def entries(self) -> dict[str, int | None]:
         maps = self.table.maps if self.table else {}
-        return {name: len(elements) for name, elements in maps.items()}
+        filled = Counter(name for name, _ in self.flows)
+        return {name: len(elements) + filled[name] for name, elements in maps.items()}
 
     @fallible("nftables.connections")
     def connections(self, limit_seconds: float) -> dict[int, int] | None:
@@ -124,6 +128,17 @@ class FakeNftables:
     def mark_of(self, name: MapName, key: bytes) -> int | None:
         return self.flows.get((str(name), key))
 
+    @fallible("nftables.entry_of")
+    def entry_of(self, name: MapName, key: bytes) -> RawElement | None:
+        mark = self.flows.get((str(name), key))
+        return None if mark is None else RawElement(key, mark.to_bytes(4, sys.byteorder))
+
+    @fallible("nftables.entries_of")
+    def entries_of(self, name: MapName, limit: int) -> list[RawElement]:
+        keys = [key for where, key in self.flows if where == str(name)]
+        found = (self.entry_of(name, key) for key in keys[:limit])
+        return [entry for entry in found if entry is not None]
+
     @fallible("nftables.generation")
     def generation(self) -> int:
         return self.commits
@@ -133,7 +148,7 @@ class FakeNftables:
         if transaction and generation is not None and generation != self.commits:
             raise StaleError
         work = _Work(self.table, self.element_counts)
-        admission = self.admission
+        admission, forgotten = self.admission, dict(self.flows)
         for step in transaction:
             match step:
                 case Admit(rules):
@@ -142,9 +157,15 @@ class FakeNftables:
                     if admission is None:
                         raise KernelError("tula_sync: No such file or directory")
                     admission = None
+                case ForgetEntry(name, key):
+                    if forgotten.pop((str(name), key), None) is None:
+                        raise KernelError(f"element of {name}: No such file or directory")
                 case _:
+                    if isinstance(step, FlushMap | DeleteMap):
+                        gone = str(step.name)
+                        forgotten = {k: m for k, m in forgotten.items() if k[0] != gone}
                     work.take(step)
-        self.table, self.admission = work.result(), admission
+        self.table, self.admission, self.flows = work.result(), admission, forgotten
         self.element_counts = work.counts
         self.transactions.append(transaction)
         self.commits += bool(transaction)

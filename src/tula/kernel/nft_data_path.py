@@ -301,9 +301,12 @@ class NftDataPath:
         return list_clients(self._nftables, scopes, ids_of(memory), limit)
 
     def forget_clients(
-        self, scopes: Sequence[ClientScope], client: IPAddress | None, memory: Memory
+        self,
+        scopes: Sequence[ClientScope],
+        client: IPAddress | None,
+        memory: Memory,  # noqa: ARG002
     ) -> int | None:
-        return forget_clients(self._nftables, scopes, client, ids_of(memory))
+        return forget_clients(self._nftables, scopes, client)
 
     def look_up_client(
         self, scope: ClientScope, client: IPAddress, memory: Memory

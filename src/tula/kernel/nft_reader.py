@@ -209,6 +209,13 @@ class NftReader:
                 for _, element in attribute_list(listed):
                     yield _element(attributes(element))
 
+    def entries_held(self, table: str, name: str) -> Iterator[RawElement]:
+        """The entries of a map that packets fill; whoever ends it early must close the reader."""
+        body = string_attribute(1, table) + string_attribute(2, name)
+        for data in self._dump(_GET_ELEMENTS, body, torn=True):
+            for _, element in attribute_list(attributes(data).get(3) or _NOTHING):
+                yield _element(attributes(element))
+
     def marks_held(self, table: str, name: str, deadline: float) -> dict[int, int] | None:
         """How many elements of a map that packets fill hold each mark; None when it takes longer.
 
@@ -273,6 +280,7 @@ def _element(entry: Attributes) -> RawElement:
         key_end=bytes(attributes(entry[10])[1]) if 10 in entry else b"",
         comment=comment_of(entry[6]) if 6 in entry else "",
         count=count,
+        seconds=_number(entry[5]) / 1000 if 5 in entry else None,
     )
 
 

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple, cast
 
-from tula.dataplane.nft.codec import decode_element
+from tula.dataplane.nft.codec import RawElement, decode_element
 from tula.dataplane.nft.definition import Definition, definition
 from tula.dataplane.nft.ruleset import (
     TABLE,
@@ -162,3 +163,10 @@ def read_entries(reader: NftReader) -> dict[str, int | None]:
     """See ``Nftables.entries``."""
     ours = _ours(reader.maps(TABLE))
     return {name: count for name, count in reader.entries(TABLE).items() if name in ours}
+
+
+def read_entries_of(reader: NftReader, name: str, limit: int) -> list[RawElement]:
+    """See ``Nftables.entries_of``."""
+    if name not in _ours(reader.maps(TABLE)):
+        return []
+    return list(islice(reader.entries_held(TABLE, name), limit))

@@ -21,6 +21,7 @@ from tula.dataplane.nft.transaction import (
     DeleteMap,
     DeleteObject,
     FlushMap,
+    ForgetEntry,
     Step,
     Transaction,
 )
@@ -56,7 +57,14 @@ def _fits(step: Step) -> bool:
             return not counts and not name.kind.dynamic
         case DeleteElements(name):
             return not name.kind.dynamic
-        case FlushMap() | DeleteMap() | DeleteChain() | DeleteCounter() | DeleteObject():
+        case (
+            ForgetEntry()
+            | FlushMap()
+            | DeleteMap()
+            | DeleteChain()
+            | DeleteCounter()
+            | DeleteObject()
+        ):
             return True
         case _:
             return False
@@ -96,6 +104,9 @@ def _messages(step: Step) -> Iterator[BatchMessage]:
         case DeleteElements(name, keys):
             for part in element_lists(_deleted(name, keys)):
                 yield _DELETE_ELEMENTS, 0, _where(name) + nested(3, part)
+        case ForgetEntry(name, key):
+            element = element_attribute(RawElement(key, b""), with_data=False)
+            yield _DELETE_ELEMENTS, 0, _where(name) + nested(3, element)
         case FlushMap(name):
             # Without a list the kernel deletes all (nf_tables_delsetelem).
             yield _DELETE_ELEMENTS, 0, _where(name)
@@ -171,7 +182,7 @@ def _describe(step: Step) -> str:
     match step:
         case AddElements(name):
             return f"cannot add elements to {name}"
-        case DeleteElements(name):
+        case DeleteElements(name) | ForgetEntry(name):
             return f"cannot delete elements of {name}"
         case FlushMap(name):
             return f"cannot empty {name}"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, Protocol, TypeVar
 
+from tula.dataplane.nft.codec import RawElement
 from tula.dataplane.nft.ruleset import (
     TABLE,
     Key,
@@ -31,6 +32,7 @@ from tula.kernel.nft_table import (
     read_connections,
     read_counts,
     read_entries,
+    read_entries_of,
     read_ruleset,
 )
 from tula.kernel.nft_writer import NftWriter, fits_batch
@@ -105,6 +107,14 @@ class Nftables(Protocol):
     def mark_of(self, name: MapName, key: bytes) -> int | None:
         """The backend id that a map filled by packets has for a key. Raises KernelError."""
 
+    def entry_of(self, name: MapName, key: bytes) -> RawElement | None:
+        """What a map filled by packets has for a key. Raises KernelError."""
+
+    def entries_of(self, name: MapName, limit: int) -> list[RawElement]:
+        """At most so many entries of a map filled by packets, which may be there or not. The kernel
+        is not asked for more: to read all of a large one takes it minutes. Raises KernelError.
+        """
+
     def generation(self) -> int:
         """The number that every change of nftables in this namespace, by anyone, increases.
 
@@ -168,6 +178,12 @@ class KernelNftables:
         return (
             int.from_bytes(raw.data, sys.byteorder) if raw and isinstance(raw.data, bytes) else None
         )
+
+    def entry_of(self, name: MapName, key: bytes) -> RawElement | None:
+        return self._read(lambda reader: reader.element(TABLE, str(name), key))
+
+    def entries_of(self, name: MapName, limit: int) -> list[RawElement]:
+        return self._read(lambda reader: read_entries_of(reader, str(name), limit))
 
     def generation(self) -> int:
         try:

@@ -101,6 +101,8 @@ class RawElement:
     key_end: bytes = b""
     comment: str = ""
     count: Count | None = None
+    seconds: float | None = None
+    """How long it still lives; None: for ever."""
 
 
 def map_declaration(name: MapName) -> str:

@@ -84,6 +84,15 @@ class DeleteElements:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetEntry:
+    """An entry goes of a map that packets fill; refused if it is not there. ``key`` is the
+    kernel's bytes."""
+
+    name: MapName
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AddChain:
     name: str
     device: str = ""
@@ -129,6 +138,7 @@ Step = (
     | FlushMap
     | AddElements
     | DeleteElements
+    | ForgetEntry
     | AddChain
     | FlushChain
     | DeleteChain
@@ -200,6 +210,8 @@ def _render(step: Step) -> Iterator[str]:
             for at in range(0, len(texts), _AT_ONCE):
                 joined = ", ".join(texts[at : at + _AT_ONCE])
                 yield f"delete element {where} {name} {{ {joined} }}"
+        case ForgetEntry(name):
+            raise ValueError(f"an entry of {name} is forgotten over netlink")
         case AddChain(name, device):
             hook = f'type filter hook ingress device "{device}" priority {PRIORITY}; '
             declaration = f" {{ {hook}policy accept; }}" if device else ""
