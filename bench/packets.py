@@ -91,6 +91,10 @@ def _subjects(
         *(FullTula("Tula, table full", one) for one in commits),
     ]
     listed: list[Subject] = [Alone(), Routing(), Nftlb(), *tula, *shapes]
+    each = {"scheduler": "rr", "udp_scheduling": "packet"}
+    named: list[Subject] = [Tula("Tula, each packet", {}, one, each) for one in commits]
+    if only:
+        listed += named
     return [s for s in listed if not only or isinstance(s, Shape) or s.name in only]
 
 

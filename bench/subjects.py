@@ -73,10 +73,16 @@ class Tula:
     alone = False
 
     def __init__(
-        self, name: str, connections: dict[str, object], checkout: Path | None = None
+        self,
+        name: str,
+        connections: dict[str, object],
+        checkout: Path | None = None,
+        service: dict[str, object] | None = None,
     ) -> None:
+        """``service`` are further keys of every service."""
         self.name = name if checkout is None else f"{name}, {checkout.name}"
         self.connections = connections
+        self.service = service or {}
         self.checkout = checkout
 
     def prepare(self, rig: Rig) -> None:
@@ -91,10 +97,11 @@ class Tula:
         """YAML as JSON, which it includes, but for the backends: an anchor keeps it short."""
         traffic = rig.traffic
         backends = {f"b{n}": {"address": a} for n, a in enumerate(rig.addresses())}
+        keys = {"forwarding": "l2", "announce": False, "protocol": traffic.protocol}
         lines = [
             f"interfaces: [{INTERFACE}]",
             f"connections: {json.dumps(self.connections)}",
-            f"defaults: {{forwarding: l2, announce: false, protocol: {traffic.protocol}}}",
+            f"defaults: {json.dumps(keys | self.service)}",
             "services:",
         ]
         for number in range(traffic.services):

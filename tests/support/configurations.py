@@ -24,6 +24,7 @@ from tula.model.config import (
     Protocol,
     Scheduler,
     Tunnel,
+    UdpScheduling,
     VirtualService,
 )
 from tula.model.high_availability import Bgp, HighAvailability, SharedFlows, VipMac, Vrrp
@@ -108,6 +109,7 @@ def _service(service: VirtualService) -> list[str]:
         f"tunnel: {service.tunnel}",
         f"scheduler: {service.scheduler}",
         f"affinity: {service.affinity}",
+        f"udp_scheduling: {service.udp_scheduling}",
         f"announce: {_flow(announce)}",
         f"minimum: {service.minimum}",
         f"on_down: {service.on_down}",
@@ -290,16 +292,22 @@ def valid_services(
         st.one_of(st.none(), st.integers(0, 100)),
         st.booleans(),
     )
+    protocols = draw(st.sampled_from([(Protocol.TCP,), (Protocol.UDP,), tuple(Protocol)]))
+    # Round robin without a connection table: for UDP alone, and each packet by itself.
+    anew = protocols == (Protocol.UDP,) and draw(st.booleans())
+    turns = st.sampled_from([Scheduler.RR, Scheduler.WRR, Scheduler.RANDOM])
+    hashes = st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])
     return VirtualService(
         name=name,
         vips=tuple(_vip(number, version, host) for version in versions for host in hosts),
-        protocols=draw(st.sampled_from([(Protocol.TCP,), (Protocol.UDP,), tuple(Protocol)])),
+        protocols=protocols,
         ports=ports,
         forwarding=Forwarding.L2,
         backends=tuple(backends),
-        scheduler=draw(st.sampled_from([Scheduler.MAGLEV, Scheduler.SOURCE_HASH])),
-        affinity=affinity,
-        persistence=draw(st.none() | PERSISTENCE) if persistent else None,
+        scheduler=draw(turns if anew else hashes),
+        affinity=Affinity.CONNECTION if anew else affinity,
+        persistence=draw(st.none() | PERSISTENCE) if persistent and not anew else None,
+        udp_scheduling=UdpScheduling.PACKET if anew else UdpScheduling.FLOW,
         tunnel=draw(st.sampled_from(Tunnel)),
         announce=draw(st.sampled_from(announce)),
         minimum=draw(st.integers(1, 65535)),

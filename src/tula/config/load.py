@@ -26,6 +26,7 @@ from tula.config.service_rules import service_problems
 from tula.config.services import Merged, finished, merge
 from tula.config.source import decode
 from tula.config.tree import MapNode, Positions, Value
+from tula.config.udp_rules import udp_problems
 from tula.model.announce import ENGINES
 from tula.model.config import Config
 from tula.model.problem import Path as Place
@@ -121,6 +122,7 @@ def _validate(
     if not too_much:
         for service in services:
             problems.extend(service_problems(service, positions))
+            problems.extend(udp_problems(service))
         problems.extend(across_problems(services, positions))
         problems.extend(listen_problems(config, services, positions))
         problems.extend(high_availability_problems(config, services, positions))

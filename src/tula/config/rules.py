@@ -56,8 +56,11 @@ def _stateful_by_client(service: Merged) -> Iterator[Problem]:
 def _need_connections(services: list[Merged]) -> Iterator[Problem]:
     """What was chosen must be remembered."""
     for service in services:
-        if service.has("scheduler") and service.value.scheduler in _STATEFUL:
-            message = f"{service.value.scheduler} needs the connection table, which is disabled"
+        value = service.value
+        if value.per_packet and value.protocols == (Protocol.UDP,):
+            continue  # there is nothing to remember
+        if service.has("scheduler") and value.scheduler in _STATEFUL:
+            message = f"{value.scheduler} needs the connection table, which is disabled"
             yield Problem(
                 service.place("scheduler"),
                 f"{message}; use maglev or source-hash, or set connections: {{enabled: true}}",

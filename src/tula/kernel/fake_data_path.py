@@ -339,7 +339,10 @@ def _comparable(state: DesiredState | None) -> object:
 
 def _but_weights(state: DesiredState) -> object:
     services = [
-        (s.name, s.vips, s.protocols, s.ports, s.by_client, s.new_flows, s.persistence, _keys(s))
+        (
+            *(s.name, s.vips, s.protocols, s.ports, s.by_client, s.new_flows),
+            *(s.persistence, s.per_packet, _keys(s)),
+        )
         for s in state.services
     ]
     return state.interfaces, services, state.connections, state.seed, state.shared_with

@@ -256,6 +256,11 @@ class VirtualService:
         return self.scheduler is Scheduler.SOURCE_HASH or self.affinity is Affinity.CLIENT
 
     @property
+    def per_packet(self) -> bool:
+        """Whether a backend is chosen for each of its UDP packets."""
+        return self.udp_scheduling is UdpScheduling.PACKET and Protocol.UDP in self.protocols
+
+    @property
     def probed(self) -> bool:
         """Whether some monitor checks its backends through the data path."""
         return any(monitor.via == "dsr" for monitor in self.health)

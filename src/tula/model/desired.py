@@ -104,6 +104,7 @@ class DesiredService:
 
     ``maglev`` is None when nobody serves; ``order`` is the order of round robin, for
     ``NewFlows.ROUND_ROBIN``. ``probed``: its backends are checked through the data path.
+    ``per_packet``: each UDP packet is a new flow that nobody remembers; never with HASH.
     """
 
     name: str
@@ -120,6 +121,7 @@ class DesiredService:
     probed: bool = False
     persistence: ClientScope | None = None
     """Where its clients are remembered, with which other services; None: nowhere."""
+    per_packet: bool = False
 
 
 class Announce(StrEnum):

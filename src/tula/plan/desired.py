@@ -162,6 +162,7 @@ def _plan_service(
         versions=service.versions,
         probed=service.probed,
         persistence=scope,
+        per_packet=service.per_packet,
     )
 
 

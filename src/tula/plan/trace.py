@@ -12,6 +12,7 @@ from tula.model.config import (
     Scheduler,
     VirtualService,
 )
+from tula.model.config import Protocol as Transport
 from tula.model.desired import SlotTable
 from tula.model.flow import Flow, FlowEntry
 from tula.plan.slots import SlotTables
@@ -68,7 +69,8 @@ def plan_trace(
     found = find_service(config, flow)
     if found is None:
         return Trace(None, None, f"no service for {target}: the packet goes on to the host")
-    if entry is not None and not later_fragment:
+    anew = found[0].per_packet and flow.protocol is Transport.UDP
+    if entry is not None and not later_fragment and not anew:
         # The entry counts, not who takes the port: it may have been another service's before.
         owner = next((s for s in config.services if s.name == entry.service), None)
         held = _held(owner, entry) if owner is not None else None
@@ -85,6 +87,9 @@ def plan_trace(
     if table is None:
         what = "every backend has weight 0" if service.backends else "it has no backends"
         return Trace(service.name, None, f"{takes}; {what}: dropped")
+    if anew:
+        why = f"udp_scheduling: packet: {service.scheduler} chooses for each packet anew"
+        return Trace(service.name, None, f"{takes}; {why}")
     slots = len(table.slots)
     slot = choose(table, flow, config.maglev.seed, by_client=service.by_client)
     key = table.content[table.slots[slot]][0]

@@ -67,6 +67,7 @@ from tula.dataplane.nft.shared_flows import (
 )
 from tula.dataplane.nft.tunnel_devices import SYNC_DEVICE
 from tula.dataplane.nft.virtual_mac import admit_virtual_macs
+from tula.model.config import Protocol
 from tula.model.desired import NewFlows
 
 NEXTHOP = {4: Kind.NEXTHOP4, 6: Kind.NEXTHOP6}
@@ -236,16 +237,16 @@ class _Builder:
         services: list[NumberedService],
         version: int,
         kinds: tuple[Kind, Kind, Kind],
-        chain_of: Callable[[NumberedService], str],
+        chain_of: Callable[[NumberedService, Protocol], str],
     ) -> list[MapName | None]:
         """The maps that lead to services: by one port, by a range of ports, for any port."""
         single: dict[Key, Value] = {}
         ranges: dict[Key, Value] = {}
         any_port: dict[Key, Value] = {}
         for service in services:
-            chain = chain_of(service)
             for vip in service.packed_vips(version):
                 for protocol in service.protocols:
+                    chain = chain_of(service, protocol)
                     if not service.ports:
                         any_port[vip, protocol.number] = chain
                     for ports in service.ports:
@@ -270,7 +271,7 @@ class _Builder:
         # its parent interface too, and does not belong there, though a flow of the same addresses
         # and ports may be hot.
         for protocol in flows.tables or ():
-            if any(protocol in service.protocols for service in services):
+            if any(protocol in service.flow_protocols for service in services):
                 base.hot.append(hot_rule(flows, protocol, f"meta pkttype host {frame}"))
         if by_port is not None:
             key = f"{whole_packet(version, frame)}{ip} daddr . {PROTOCOL[version]} . th dport"

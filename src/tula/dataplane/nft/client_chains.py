@@ -65,11 +65,11 @@ class ClientChains:
         plain, learn = PLAIN_HEADER[self._flows.version], f"jump {self._flows.name('try_learn')}"
         rules = []
         for protocol, match in ((Protocol.TCP, SYN), (Protocol.UDP, "meta l4proto 17")):
-            if protocol in self._service.protocols:
+            if protocol in self._service.flow_protocols:
                 # It comes back when the map of clients is full: then the flow must be remembered.
                 rules.append(Rule.of(f"{match} {scheduled} {remember}"))
                 rules.append(Rule.of(f"{plain}{match} {learn}"))
-        if Protocol.TCP in self._service.protocols:
+        if Protocol.TCP in self._service.flow_protocols:
             rules.append(Rule.of(f"{_ACK} {by_hash} {remember}"))
         return [*rules, Rule.of(f"{by_hash} {chosen}")]
 
@@ -100,13 +100,13 @@ class ClientChains:
 
     def _known(self) -> tuple[Rule, ...]:
         clients, rules = self._clients, []
-        if Protocol.TCP in self._service.protocols:
+        if Protocol.TCP in self._service.flow_protocols:
             rules += [
                 Rule.of(f"{SYN} return"),
                 Rule.of(f"{_ENDS} {clients.update(clients.timeout)} return"),
                 Rule.of(f"meta l4proto 6 {clients.update(self._life(Protocol.TCP))}"),
             ]
-        if Protocol.UDP in self._service.protocols:
+        if Protocol.UDP in self._service.flow_protocols:
             rules.append(Rule.of(f"meta l4proto 17 {clients.update(self._life(Protocol.UDP))}"))
         return tuple(rules)
 
@@ -116,16 +116,16 @@ class ClientChains:
         # Another processor may have remembered the client meanwhile: what is held counts.
         then = f"{clients.look_up()} goto {self._flows.name('backend_chosen')}"
         rules, full = [], f"counter name {CLIENTS_FULL}"
-        if Protocol.TCP in self._service.protocols:
+        if Protocol.TCP in self._service.flow_protocols:
             rules += [
                 Rule.of(f"{SYN} {clients.add(self._syn_life())} {then}"),
                 Rule.of(f"{_ACK} {clients.add(clients.timeout)} {then}"),
             ]
-        if Protocol.UDP in self._service.protocols:
+        if Protocol.UDP in self._service.flow_protocols:
             rules.append(Rule.of(f"meta l4proto 17 {clients.add(clients.timeout)} {then}"))
-        if Protocol.TCP in self._service.protocols:
+        if Protocol.TCP in self._service.flow_protocols:
             rules += [Rule.of(f"{SYN} {full}"), Rule.of(f"{_ACK} {full}")]
-        if Protocol.UDP in self._service.protocols:
+        if Protocol.UDP in self._service.flow_protocols:
             rules.append(Rule.of(f"meta l4proto 17 {full}"))
         return tuple(rules)
 
@@ -139,12 +139,12 @@ class ClientChains:
         def learned(match: str, life: float) -> Rule:
             return Rule.of(f"{match} {clients.forget()} {clients.add(life)} {then}")
 
-        if Protocol.TCP in self._service.protocols:
+        if Protocol.TCP in self._service.flow_protocols:
             rules += [
                 Rule.of(f"{SYN} {clients.add(self._syn_life())} {then}"),
                 learned(_ENDS, clients.timeout),
                 learned("meta l4proto 6", self._life(Protocol.TCP)),
             ]
-        if Protocol.UDP in self._service.protocols:
+        if Protocol.UDP in self._service.flow_protocols:
             rules.append(learned("meta l4proto 17", self._life(Protocol.UDP)))
         return (*rules, Rule.of(f"counter name {CLIENTS_FULL} {then}"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset
+from tula.dataplane.nft.ruleset import PER_PACKET, Chain, Elements, Key, MapName, Ruleset
 from tula.dataplane.nft.schema import readable_kind
 from tula.dataplane.nft.shared_flows import admission_rules
 from tula.dataplane.nft.transaction import (
@@ -90,8 +90,9 @@ def diff_rulesets(
         steps += _diff_elements(_parsed(name), held.get(name, {}), elements, carried)
     gone_chains = [name for name in old.chains if name not in want.chains]
     astray = any(name.kind.dispatches for name in unreadable)
-    if astray or _dispatched(old, want) - _dispatched(want, old):
-        # A hot flow is not dispatched: one to a port that no service has now would go on.
+    if astray or _dispatched(old, want) - _dispatched(want, old) or _unlearned(old, want):
+        # A hot flow is not dispatched: one to a port that no service has now would go on, and so
+        # would one whose packets are scheduled each by itself from now on.
         hot = (_parsed(name) for name in want.maps if name in old.maps)
         steps += [FlushMap(name) for name in hot if name.kind.hot]
     if old.foreign.dormant:
@@ -169,6 +170,11 @@ def _dispatched(ruleset: Ruleset, other: Ruleset) -> set[Key]:
         and kind.dispatches
         for key in elements
     }
+
+
+def _unlearned(have: Ruleset, want: Ruleset) -> set[str]:
+    """The chains that schedule each packet by itself from now on."""
+    return {name for name in want.chains.keys() - have.chains.keys() if name.startswith(PER_PACKET)}
 
 
 def _parsed(name: str) -> MapName:

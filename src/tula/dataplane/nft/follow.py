@@ -15,6 +15,7 @@ from tula.dataplane.nft.numbered import NumberedService
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Ruleset, Value
 from tula.dataplane.nft.tunnel_devices import SYNC_DEVICE
 from tula.dataplane.port import Followed
+from tula.model.config import Protocol
 from tula.model.desired import NewFlows
 from tula.model.flow import Flow, FlowEntry
 
@@ -89,6 +90,8 @@ def _choose(
     entry: FlowEntry | None,
 ) -> tuple[str | None, str]:
     """The backend (``Backend.key``), and why."""
+    if service.per_packet and flow.protocol is Protocol.UDP:
+        return None, "each packet gets its turn anew"
     hops = _of_kind(found, NEXTHOP[flow.vip.version])
     keys = {number: key for key, number in ids.backends.items()}
     if entry is not None and ids.knows(entry.service, entry.backend):

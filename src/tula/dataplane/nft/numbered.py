@@ -71,6 +71,8 @@ class NumberedService:
     """Whether its backends are checked through the data path."""
     persistence: ClientScope | None = None
     """Where its clients are remembered."""
+    per_packet: bool = False
+    """Whether each UDP packet is scheduled by itself, and no table holds its flow."""
     _packed: Mapping[int, tuple[bytes, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,13 @@ class NumberedService:
             6: tuple(address for address in packed if len(address) == 16),
         }
         object.__setattr__(self, "_packed", by_version)
+
+    @property
+    def flow_protocols(self) -> tuple[Protocol, ...]:
+        """The protocols whose flows stay with a backend."""
+        if not self.per_packet:
+            return self.protocols
+        return tuple(each for each in self.protocols if each is not Protocol.UDP)
 
     def packed_vips(self, version: int) -> tuple[bytes, ...]:
         """Its VIPs of IP version 4 or 6, as they stand in packets."""

@@ -16,6 +16,8 @@ from tula.model.stats import Count
 
 TABLE = "tula"
 FAMILY = "netdev"
+PER_PACKET = "packet"
+"""How the names of chains begin that schedule each packet by itself."""
 
 Key = int | tuple[bytes, int] | tuple[bytes, int, int, int]
 Value = int | str | tuple[bytes, str] | None

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from tula.dataplane.nft.client_chains import SYN, ClientChains
-from tula.dataplane.nft.flow_maps import FlowMaps
+from tula.dataplane.nft.flow_maps import FlowMaps, then_forward
 from tula.dataplane.nft.ids import BACKEND_BITS
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
 from tula.dataplane.nft.packet_fields import (
@@ -17,9 +17,10 @@ from tula.dataplane.nft.packet_fields import (
     Inner,
     client_key,
     masked,
+    unfragmented,
 )
-from tula.dataplane.nft.ruleset import Chain, MapName, Rule
-from tula.dataplane.nft.shared_chains import drop_of, lookup_jumps
+from tula.dataplane.nft.ruleset import PER_PACKET, Chain, MapName, Rule
+from tula.dataplane.nft.shared_chains import drop_of, if_first_fragment, lookup_jumps
 from tula.dataplane.nft.shared_flows import RESET
 from tula.model.config import Protocol
 from tula.model.desired import NewFlows
@@ -43,20 +44,51 @@ class ServiceChains:
     """Maps that several services use: they hold backend numbers, the others backend ids."""
     _jumps: dict[tuple[Protocol, ...], list[Rule]] = field(default_factory=dict)
 
-    def service_chain(self, service: NumberedService) -> str:
+    def service_chain(self, service: NumberedService, protocol: Protocol) -> str:
         """The chain of a service's packets."""
+        if protocol in service.flow_protocols:
+            return self._flow_chain(service)
+        return f"{PER_PACKET}{self.version}.{service.name}"
+
+    def _flow_chain(self, service: NumberedService) -> str:
         return f"service{self.version}.{service.name}"
 
-    def icmp_chain(self, service: NumberedService) -> str:
+    def icmp_chain(self, service: NumberedService, _: Protocol = Protocol.TCP) -> str:
         """The chain of ICMP errors about a service's packets."""
         return f"icmp{self.version}.{service.name}"
 
     def of(self, service: NumberedService) -> dict[str, Chain]:
         """The chains of one service."""
+        chains: dict[str, Chain] = {}
+        if service.per_packet:
+            name = self.service_chain(service, Protocol.UDP)
+            chains[name] = Chain((*self._each_packet(service), drop_of(service.name)))
+        if service.flow_protocols:
+            return chains | self._each_flow(service)
+        if service.table is not None:
+            chains[self.icmp_chain(service)] = Chain(self._icmp_rules(service, None))
+        return chains
+
+    def _each_packet(self, service: NumberedService) -> tuple[Rule, ...]:
+        """Every packet is scheduled by itself, but for the fragments of one datagram: they follow
+        the first. No table holds the flow."""
+        if service.table is None:
+            return ()
+        scheduled, forward = self._by_scheduler(service), self.flows.forward
+        whole = unfragmented(self.version, Protocol.UDP.number)
+        return (
+            then_forward(self.flows, f"{whole}{scheduled}"),
+            Rule.of(scheduled),
+            if_first_fragment(self.flows),
+            forward,
+        )
+
+    def _each_flow(self, service: NumberedService) -> dict[str, Chain]:
+        """A flow stays with its backend; a new one is given one."""
         clients = self._clients_of(service)
         if clients is not None:
             return self._with_persistence(service, clients)
-        rules = [*self._lookup_jumps(service.protocols)]
+        rules = [*self._lookup_jumps(service.flow_protocols)]
         if service.table is None:
             return self._dropping(service, rules)
         choose = self._by_hash(service, self._hash_key(service))
@@ -75,7 +107,7 @@ class ServiceChains:
             ]
         rules += self._forward_chosen(service, choose)
         return {
-            self.service_chain(service): Chain((*rules, drop_of(service.name))),
+            self._flow_chain(service): Chain((*rules, drop_of(service.name))),
             self.icmp_chain(service): Chain(self._icmp_rules(service, None)),
         }
 
@@ -90,7 +122,7 @@ class ServiceChains:
     def _with_persistence(
         self, service: NumberedService, clients: ClientChains
     ) -> dict[str, Chain]:
-        rules = [clients.known(), *self._lookup_jumps(service.protocols)]
+        rules = [clients.known(), *self._lookup_jumps(service.flow_protocols)]
         made = clients.chains()
         if service.table is None:
             # Backends that drain may still keep their clients.
@@ -108,13 +140,13 @@ class ServiceChains:
         scheduled = "" if hashed else self._by_scheduler(service)
         rules += [*clients.by_entry(), *clients.choose(choose, scheduled)]
         return made | {
-            self.service_chain(service): Chain((*rules, drop_of(service.name))),
+            self._flow_chain(service): Chain((*rules, drop_of(service.name))),
             self.icmp_chain(service): Chain(self._icmp_rules(service, clients)),
         }
 
     def _dropping(self, service: NumberedService, rules: list[Rule]) -> dict[str, Chain]:
         """Nobody takes new flows."""
-        return {self.service_chain(service): Chain((*rules, drop_of(service.name)))}
+        return {self._flow_chain(service): Chain((*rules, drop_of(service.name)))}
 
     def _hash_key(self, service: NumberedService) -> str:
         """What of a packet the hash is of."""
@@ -161,8 +193,9 @@ class ServiceChains:
         chosen = Rule.of(f"{choose} jump {self.flows.name('backend_chosen')}")
         if self.flows.tables is not None:
             return [chosen]
-        numbers = ", ".join(str(protocol.number) for protocol in service.protocols)
-        listed = f"{{ {numbers} }}" if len(service.protocols) > 1 else numbers
+        protocols = service.flow_protocols
+        numbers = ", ".join(str(protocol.number) for protocol in protocols)
+        listed = f"{{ {numbers} }}" if len(protocols) > 1 else numbers
         no_fragment = "@nh,48,16 & 0x2000 == 0" if self.version == 4 else f"ip6 nexthdr {listed}"
         forward = self.flows.forward
         text = f"{no_fragment} {choose}"

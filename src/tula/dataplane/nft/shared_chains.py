@@ -154,17 +154,17 @@ def _hit(flows: FlowMaps, protocol: Protocol, life: float) -> tuple[Rule, ...]:
     # Where the rules end that are only reached when the hot table is full, or the backend has left.
     ends = (flows.forward, stale_rule(flows, protocol))
     if sharing is None:
-        return (_if_first_fragment(flows), then_forward(flows, keep_hot), *ends)
+        return (if_first_fragment(flows), then_forward(flows, keep_hot), *ends)
     # A flow that its large packet cannot tell of does not get hot: its next small one does.
     keep = f"meta length > {sharing.largest} {refresh(flows, protocol, with_hot(life))}"
     # Others are told once for each time that the flow gets hot, and not while that table is full.
     tell = f"{keep_hot} goto {flows.name(f'told_{protocol}')}"
     if sharing.all_flows:
         too_large = (then_forward(flows, keep),) if sharing.largest else ()
-        return (_if_first_fragment(flows), *too_large, Rule.of(tell), *ends)
+        return (if_first_fragment(flows), *too_large, Rule.of(tell), *ends)
     too_large = (then_forward(flows, f"{keep} {RESET}"),) if sharing.largest else ()
     return (
-        _if_first_fragment(flows),
+        if_first_fragment(flows),
         then_forward(flows, f"{sharing.as_hashed_match()}{keep_hot} {RESET}"),
         *too_large,
         Rule.of(f"{sharing.exception_match()}{RESET} {tell}"),
@@ -192,7 +192,7 @@ def _control_tcp(flows: FlowMaps) -> tuple[Rule, ...]:
         if match:
             tell += (Rule.of(RESET),)
     return (
-        _if_first_fragment(flows),
+        if_first_fragment(flows),
         *tell,
         # The client reuses its port, and the backend accepts no new flows: choose another one.
         Rule.of(
@@ -211,7 +211,7 @@ def _control_tcp(flows: FlowMaps) -> tuple[Rule, ...]:
 def _hit_closed(flows: FlowMaps) -> tuple[Rule, ...]:
     """The last packets of a connection, and the ACKs of a client that only receives."""
     return (
-        _if_first_fragment(flows),
+        if_first_fragment(flows),
         then_forward(flows, f"update @{flows.closed} {closed_entry(flows)}"),
         Rule.of(forget_closed(flows)),
     )
@@ -239,7 +239,8 @@ def _fragment(flows: FlowMaps, by_port: MapName | None) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _if_first_fragment(flows: FlowMaps) -> Rule:
+def if_first_fragment(flows: FlowMaps) -> Rule:
+    """Remembers where a datagram goes whose first fragment this is; comes back."""
     return Rule.of(f"{FIRST_FRAGMENT[flows.version]} jump {flows.name('learn_fragment')}")
 
 
@@ -259,7 +260,7 @@ def _learn_fragment(flows: FlowMaps) -> tuple[Rule, ...]:
 
 def _backend_chosen(flows: FlowMaps) -> tuple[Rule, ...]:
     """The service has chosen a backend: learn what is new, then forward."""
-    rules = [_if_first_fragment(flows)]
+    rules = [if_first_fragment(flows)]
     if flows.tables is not None:
         # Without a SYN it is the middle of a connection that went by hash so far, or one that the
         # table has lost (a flush, another balancer's): learned too, so that the next change of the
@@ -301,7 +302,7 @@ def _try_learn(flows: FlowMaps) -> tuple[Rule, ...]:
     Then the service chooses by hash: without an entry the flow's second packet goes by hash, so
     the first one must too.
     """
-    return (_if_first_fragment(flows), *(_add(flows, protocol) for protocol in flows.tables or {}))
+    return (if_first_fragment(flows), *(_add(flows, protocol) for protocol in flows.tables or {}))
 
 
 def _learn(flows: FlowMaps, protocol: Protocol) -> tuple[Rule, ...]:
