@@ -3,103 +3,232 @@
 ::
 
     client-1 (hundreds of clients, as raw packets)      lb        backend-1 … 4
-         │                                              │             │
+         │                                              │             │   (VIPs on lo)
     ═════╧══════════════════════════════════════════════╧═════════════╧═════  lan
+
+Who moved is said exactly, after each change. ``Crowd.connect`` itself asserts that all packets of a
+flow go to one backend.
 """
 
 from __future__ import annotations
 
 import os
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.crowd import Crowd
-from support.lab_configurations import backends_of
-from support.packets import vip_of
-from support.serving import Serving
-from tula.config.load import load_config
-from tula.dataplane.nft.lookup3 import slot_of
-from tula.lab import Network
-from tula.plan.slots import SlotTables
+from support.crowd import ACK, FIN, SYN, Crowd, Packet
+from support.in_process import call_tula
+from support.packets import FAMILIES, vip_of
+from support.persistent import Persistent, hashed, moved, one
+from tula.lab import Network, wait_until
 
 pytestmark = pytest.mark.kernel
 
 MANY = bool(os.environ.get("TULA_SOAK"))
 COUNT = 2000 if MANY else 200
-HASHES = ("maglev", "source-hash")
-TURNS = ("rr", "wrr", "random", "least-connections")
-CLIENTS = range(COUNT)
-
-
-class Persistent(Serving):
-    """Serves TCP and UDP of ports 80 and 81 by the first three backends."""
-
-    def __init__(self, network: Network, path: Path, scheduler: str, **persistence: Any) -> None:
-        super().__init__(network, path, scheduler=scheduler, ports=[80, 81])
-        self.web["persistence"] = {"timeout": "5m", **persistence}
-        self.start_over()
-        self.apply()
-
-    def weigh(self, **weights: int) -> None:
-        """These backends, by number: ``b1=100``."""
-        hosts = {f"b{n}": host for n, host in enumerate(self.network.backends, 1)}
-        self.web["backends"] = {}
-        for name, weight in weights.items():
-            self.web["backends"] |= backends_of(hosts[name], weight=weight)
-        assert self.apply()
-
-    def hashed(self, address: str) -> str:
-        """Where the hash of a client's address leads."""
-        config = load_config(self.path).config
-        service = config.services[0]
-        assert service.persistence is not None
-        table = SlotTables().maglev(service, config)
-        assert table is not None
-        bits = service.persistence.bits(ip_address(address).version)
-        client = ip_network((address, bits), strict=False).network_address
-        slot = slot_of(client, None, config.maglev.seed, len(table.slots))
-        key = table.content[table.slots[slot]][0]
-        return next(b.name for b in service.backends if b.key == key)
-
-
-def one(found: dict[int, set[str]]) -> dict[int, str]:
-    """The backend of each client, which is one for all of its connections."""
-    assert [client for client, names in found.items() if len(names) > 1] == []
-    return {client: next(iter(names)) for client, names in found.items()}
-
-
-@pytest.mark.parametrize(
-    ("scheduler", "family", "prefix", "udp"),
+CLIENTS, STRANGERS = range(COUNT), range(10_000, 10_000 + COUNT // 2)
+SCHEDULERS = ("maglev", "source-hash", "rr", "wrr", "random", "least-connections")
+PREFIXES = {4: (32, 24, 19), 6: (128, 64, 61)}
+CASES = (
     [
+        (scheduler, family, prefix, udp)
+        for scheduler, family, udp in product(SCHEDULERS, FAMILIES, (False, True))
+        for prefix in PREFIXES[family]
+    ]
+    if MANY
+    else [
         ("maglev", 4, 32, False),
         ("rr", 6, 64, True),
         ("random", 4, 24, True),
-    ],
+        ("least-connections", 6, 128, False),
+    ]
 )
+
+
+@contextmanager
+def crowd_of(
+    network: Network, path: Path, family: int, scheduler: str, **persistence: Any
+) -> Iterator[tuple[Persistent, Crowd]]:
+    """A service that remembers clients, and clients, of which several may be in one prefix."""
+    # Four clients of a /24 and of a /64, which Persistence.prefix makes one.
+    step = 64 if family == 4 else 1 << 62
+    with (
+        Persistent(network, path / "tula.yaml", scheduler, **persistence) as web,
+        Crowd(network, web.client, vip_of(network, family), step=step).here() as crowd,
+    ):
+        yield web, crowd
+
+
+@pytest.mark.parametrize(("scheduler", "family", "prefix", "udp"), CASES)
 def test_who_moves_and_why(
     four_backends: Network, tmp_path: Path, scheduler: str, family: int, prefix: int, udp: bool
 ) -> None:
-    """Through a backend added, weights changed, one drained, released, removed; and a flush."""
     key = "prefix" if family == 4 else "prefix6"
-    with Persistent(four_backends, tmp_path / "tula.yaml", scheduler, **{key: prefix}) as web:
-        vip = vip_of(four_backends, family)
-        with Crowd(four_backends, web.client, vip).here() as crowd:
-            _moves(web, crowd, udp)
+    with crowd_of(four_backends, tmp_path, family, scheduler, **{key: prefix}) as (web, crowd):
+
+        def ask(clients: range = CLIENTS, times: int = 1, port: int = 80) -> dict[int, str]:
+            return one(crowd.connect(clients, times, port, udp=udp))
+
+        first = ask(times=5)
+        assert set(first.values()) == {"backend-1", "backend-2", "backend-3"}
+        if prefix in (24, 64):
+            groups = {client // 4: name for client, name in first.items()}
+            assert first == {client: groups[client // 4] for client in CLIENTS}
+        if scheduler in ("maglev", "source-hash"):
+            assert first == hashed(web, crowd, CLIENTS)
+        assert not web.apply()
+        assert ask(port=81) == first, "the same applied again"
+        web.weigh(b1=100, b2=100, b3=100, b4=100)
+        assert ask() == first, "one more backend"
+        assert "backend-4" in ask(STRANGERS).values()
+        web.weigh(b1=1, b2=100, b3=100, b4=300)
+        assert ask() == first, "other weights"
+        web.weigh(b1=1, b2=0, b3=100, b4=300)
+        assert ask() == first, "a drained backend keeps its clients"
+        assert "backend-2" not in ask(range(20_000, 20_000 + COUNT // 2)).values()
+        web.web["persistence"]["drain"] = "release"
+        assert web.apply()
+        then = ask()
+        assert set(moved(first, then).values()) == {"backend-2"}, "released"
+        assert "backend-2" not in then.values()
+        web.weigh(b1=1, b2=100, b3=100, b4=300)
+        assert ask() == then, "nobody goes back"
+        web.weigh(b1=1, b2=100, b4=300)
+        last = ask()
+        assert set(moved(then, last).values()) == {"backend-3"}, "removed"
+        assert "backend-3" not in last.values()
+        web.lb.run(["nft", "flush", "ruleset"])
+        assert web.apply()
+        after = ask()
+        if scheduler in ("maglev", "source-hash"):
+            by_hash = hashed(web, crowd, CLIENTS)
+            assert after == by_hash
+            stay = {client for client in CLIENTS if last[client] == by_hash[client]}
+            assert not stay & moved(last, after).keys(), "what the hash finds again"
 
 
-def _moves(web: Persistent, crowd: Crowd, udp: bool) -> None:
-    def ask(times: int = 1, port: int = 80) -> dict[int, str]:
-        return one(crowd.connect(CLIENTS, times, port, udp=udp))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_clients_of_a_disabled_backend_move_and_no_others(
+    four_backends: Network, tmp_path: Path, family: int
+) -> None:
+    """So do those of a dead one, which is the same to the rules; see test_persistence_daemon."""
+    with crowd_of(four_backends, tmp_path, family, "rr") as (web, crowd):
+        first = one(crowd.connect(CLIENTS, 2))
+        call_tula(web.lb, "disable", "web/backend-2")
+        then = one(crowd.connect(CLIENTS, 2))
+        assert set(moved(first, then).values()) == {"backend-2"}
+        assert "backend-2" not in then.values()
+        call_tula(web.lb, "enable", "web/backend-2")
+        assert one(crowd.connect(CLIENTS)) == then
 
-    first = ask(5)
-    assert not web.apply()
-    assert ask(port=81) == first
-    web.weigh(b1=100, b2=100, b3=100, b4=100)
-    assert ask() == first, "added"
-    web.weigh(b1=1, b2=100, b3=100, b4=300)
-    assert ask() == first, "reweighed"
-    web.weigh(b1=1, b2=0, b3=100, b4=300)
-    assert ask() == first, "drained, and keeps its clients"
+
+SCOPES = {
+    "service": False,
+    "vip": True,
+    "call": True,
+}
+
+
+@pytest.mark.parametrize(("scope", "shared"), SCOPES.items())
+def test_services_of_one_scope_have_one_backend_for_a_client(
+    four_backends: Network, tmp_path: Path, scope: str, shared: bool
+) -> None:
+    """FTP and its data, SIP over UDP and TCP; each with a scheduler of its own. A change of the
+    backends moves none of them."""
+    with crowd_of(four_backends, tmp_path, 4, "rr", scope=scope) as (web, crowd):
+        services = web.configuration["services"]
+        same = {"persistence": web.web["persistence"]}
+        services["sip"] = web.service(ports=[5060], protocol=["udp", "tcp"], **same)
+        services["data"] = web.service(ports=["30000-30100"], scheduler="random", **same)
+        web.apply()
+
+        def ask() -> list[dict[int, str]]:
+            return [
+                one(crowd.connect(CLIENTS, 2)),
+                one(crowd.connect(CLIENTS, 1, 5060, udp=True)),
+                one(crowd.connect(CLIENTS, 1, 30077)),
+                one(crowd.connect(CLIENTS, 1, 5060)),
+            ]
+
+        first, *others = ask()
+        assert all(other == first for other in others) is shared
+        if not shared:
+            assert others[0] == others[2], "one service, over UDP and TCP"
+        for service in services.values():
+            service["backends"] |= {
+                "backend-4": {"address": web.network.backends[3].addresses("eth0")[:2]}
+            }
+            service["backends"]["backend-1"]["weight"] = 0
+        web.apply()
+        assert ask() == [first, *others], "one more, and one that drains"
+
+
+def test_an_entry_lives_as_long_as_its_client_is_there(
+    four_backends: Network, tmp_path: Path
+) -> None:
+    with crowd_of(four_backends, tmp_path, 4, "rr", timeout="90s") as (web, crowd):
+        client = crowd.address(0)
+
+        def seconds(*flags: int, port: int = 2000) -> float:
+            crowd.send([Packet(0, port, flags=each) for each in flags])
+            held = web.held(client)
+            assert held is not None
+            return held[1]
+
+        assert seconds(SYN) <= 60, "a SYN may be anybody's"
+        assert seconds(ACK) > 7200, "as long as the flow's own entry"
+        assert seconds(SYN, port=2001) > 7200, "another SYN changes nothing"
+        assert seconds(FIN | ACK) <= 90, "a connection ends"
+        assert seconds(ACK, port=2001) > 90, "but another lives"
+        web.web["persistence"]["timeout"] = "1s"
+        web.apply()
+        assert web.held(client) is not None, "who is remembered stays so"
+        assert seconds(FIN | ACK, port=2001) <= 1
+        wait_until(lambda: web.held(client) is None, what="the end of the entry")
+        crowd.send([Packet(0, 2002, flags=0)])
+        held = web.held(client)
+        assert held is None or held[1] <= 1, "a first datagram"
+
+
+def test_a_live_flow_stays_where_it_is(four_backends: Network, tmp_path: Path) -> None:
+    """Its backend drains and releases its clients: new connections go elsewhere, it does not. A
+    client that uses its port again is new."""
+    with crowd_of(four_backends, tmp_path, 4, "rr", drain="release") as (web, crowd):
+        flows = [Packet(client, 3000) for client in CLIENTS]
+        first = crowd.send(flows)
+        live = crowd.send(flow._replace(flags=ACK) for flow in flows)
+        web.weigh(b1=0, b2=100, b3=100)
+        others = one(crowd.connect(CLIENTS))
+        assert {first[flow] for flow in flows if others[flow.client] != first[flow]} == {
+            "backend-1"
+        }
+        assert crowd.send(live) == live
+        again = crowd.send(flows)
+        assert {flow.client: name for flow, name in again.items()} == others
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("scheduler", ["maglev", "rr"])
+def test_a_full_map_goes_on_and_is_counted(
+    four_backends: Network, tmp_path: Path, family: int, scheduler: str
+) -> None:
+    """Beside a full table of flows: who is remembered stays, all others go by their hash."""
+    many = 100_000 if MANY else 1500
+    with crowd_of(four_backends, tmp_path, family, scheduler) as (web, crowd):
+        web.configuration["connections"] = {"size": 1024}
+        web.apply()
+        first = one(crowd.connect(range(many)))
+        assert web.counter("clients_full") >= many - 1024
+        asked = range(0, many, many // 50)
+        known = {client for client in asked if web.held(crowd.address(client)) is not None}
+        assert 0 < len(known) < len(asked)
+        web.weigh(b1=100, b2=100, b3=100, b4=100)
+        then = one(crowd.connect(asked))
+        assert not moved({c: first[c] for c in known}, then)
+        for client in then.keys() - known:
+            assert then[client] == web.hashed(crowd.address(client))

@@ -36,16 +36,30 @@ class Crowd:
     """Clients of one IP version behind a host. ``step``: how far their addresses are apart."""
 
     def __init__(
-        self, network: Network, sender: Host, vip: str, to: Host | None = None, step: int = 1
+        self,
+        network: Network,
+        sender: Host,
+        vip: str,
+        to: Host | None = None,
+        step: int = 1,
+        ifname: str = "eth0",
     ) -> None:
-        self.to = to or network.lb
+        self._macs = b""
         self._sender = sender
+        self.ifname = ifname
+        self.through(to or network.lb)
         self._vip = ip_address(vip)
         self._step = step
         self._backends = network.backends
         self._ears: dict[str, socket.socket] = {}
         self._mouth: socket.socket | None = None
         self.ports = iter(range(1024, 65536))
+
+    def through(self, balancer: Host) -> None:
+        """What is sent from now on comes to this balancer."""
+        self._macs = bytes.fromhex(
+            (balancer.mac() + self._sender.mac(self.ifname)).replace(":", "")
+        )
 
     @contextmanager
     def here(self) -> Iterator[Crowd]:
@@ -54,7 +68,7 @@ class Crowd:
             for host in (self._sender, *self._backends):
                 opened = stack.enter_context(host.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
                 if host is self._sender:
-                    opened.bind(("eth0", 0))
+                    opened.bind((self.ifname, 0))
                     self._mouth = opened
                     continue
                 opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)
@@ -64,8 +78,7 @@ class Crowd:
             yield self
 
     def address(self, client: int) -> str:
-        number = FIRST[self._vip.version] + client * self._step
-        return str(ip_address(number.to_bytes(4 if self._vip.version == 4 else 16, "big")))
+        return str(ip_address(self._source(client)))
 
     def send(self, packets: Iterable[Packet]) -> dict[Packet, str]:
         """Sends each until it arrives; which backend got it."""
@@ -141,22 +154,23 @@ class Crowd:
         return Packet(client, sport, port, frame[at + 13] if protocol == 6 else 0)
 
     def _frame(self, packet: Packet) -> bytes:
-        source = ip_address(self.address(packet.client)).packed
+        source = self._source(packet.client)
         number = 6 if packet.flags else 17
-        transport = (
-            struct.pack(
-                "!HHIIBBHHH", packet.sport, packet.port, 1, 0, 0x50, packet.flags, 1024, 0xBAD, 0
-            )
-            if packet.flags
-            else struct.pack("!HHHH8x", packet.sport, packet.port, 16, 0xBAD)
-        )
-        macs = bytes.fromhex((self.to.mac() + self._sender.mac()).replace(":", ""))
+        ports = struct.pack("!HH", packet.sport, packet.port)
+        if packet.flags:
+            transport = ports + struct.pack("!IIBBHHH", 1, 0, 0x50, packet.flags, 1024, 0xBAD, 0)
+        else:
+            transport = ports + struct.pack("!HH8x", 16, 0xBAD)
         if len(source) == 16:
             ip = struct.pack("!IHBB", 6 << 28, len(transport), number, 64)
-            return macs + b"\x86\xdd" + ip + source + self._vip.packed + transport
+            return self._macs + b"\x86\xdd" + ip + source + self._vip.packed + transport
         head = struct.pack("!BBHHHBB", 0x45, 0, 20 + len(transport), 0, 0, 64, number)
-        total = sum(struct.unpack("!9H", head[:10] + source + self._vip.packed)[:9])
+        total = sum(struct.unpack("!9H", head + source + self._vip.packed))
         while total >> 16:
             total = (total & 0xFFFF) + (total >> 16)
         ip = head + struct.pack("!H", ~total & 0xFFFF) + source + self._vip.packed
-        return macs + b"\x08\x00" + ip + transport
+        return self._macs + b"\x08\x00" + ip + transport
+
+    def _source(self, client: int) -> bytes:
+        number = FIRST[self._vip.version] + client * self._step
+        return number.to_bytes(4 if self._vip.version == 4 else 16, "big")
