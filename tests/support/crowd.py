@@ -54,6 +54,8 @@ class Crowd:
         self._ears: dict[str, socket.socket] = {}
         self._mouth: socket.socket | None = None
         self.ports = iter(range(1024, 65536))
+        self.last: list[Packet] = []
+        """The first packet of each flow of ``connect``, the last time."""
 
     def through(self, balancer: Host) -> None:
         """What is sent from now on comes to this balancer."""
@@ -94,6 +96,7 @@ class Crowd:
         sports = [next(self.ports) for _ in range(times)]
         flags = 0 if udp else SYN
         first = [Packet(c, sport, port, flags) for c in clients for sport in sports]
+        self.last = first
         found = self.send(first)
         if not udp:
             second = self.send(packet._replace(flags=ACK) for packet in first)
