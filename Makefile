@@ -78,6 +78,7 @@ bench: $(VENV)/.runtime .engines ## all figures of docs/benchmarks.md; with BESI
 	bench/get-nftlb $(VENV)/nftlb
 	scripts/as-root $(BIN)/python bench/packets.py --svg docs/packets.svg $(BESIDE:%=--beside %)
 	scripts/as-root $(BIN)/python bench/flows.py
+	scripts/as-root $(BIN)/python bench/persistence.py
 	scripts/as-root $(BIN)/python bench/scale.py $(BESIDE:%=--beside %)
 	scripts/as-root $(BIN)/python bench/adjust.py
 	scripts/as-root $(BIN)/python bench/health.py

@@ -47,9 +47,9 @@ class Sharing(Tula):
         super().prepare(rig)
         if self.way == "hot":
             return
-        _take_out(rig, f"in.{INTERFACE}", "@hot_")
+        take_out(rig, f"in.{INTERFACE}", "@hot_")
         if self.way == "new":
-            _take_out(rig, f"lookup_{rig.traffic.protocol}{rig.traffic.version}", "@")
+            take_out(rig, f"lookup_{rig.traffic.protocol}{rig.traffic.version}", "@")
         if self.way == "exception":
             listed = _listed(rig, "")
             found = re.search(r"set (as_hashed_\d+)", listed)
@@ -74,7 +74,7 @@ def _listed(rig: Rig, chain: str) -> str:
     return rig.lb.run(command, timeout=60).stdout
 
 
-def _take_out(rig: Rig, chain: str, text: str) -> None:
+def take_out(rig: Rig, chain: str, text: str) -> None:
     """Deletes a chain's rules that contain this text."""
     for line in _listed(rig, chain).splitlines():
         if text in line and "# handle" in line and "comment" in line:
