@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What tests run of Debian's, unpacked and not installed.
-PACKAGES := nginx-light postgresql bind9 unbound knot systemd netplan.io nftables iproute2 \
+PACKAGES := nginx-light postgresql bind9 unbound knot vsftpd freeradius freeradius-utils rsyslog \
+	systemd netplan.io nftables iproute2 \
 	procps kmod coreutils dash diffutils grep sed util-linux base-passwd base-files
 
 # The engines of high availability, which tests start, and a router's BGP for the other end.

@@ -6,6 +6,7 @@ configuration is the package's own.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -47,12 +48,51 @@ def _unbound(backend: Debian) -> None:
         backend.run("/usr/libexec/unbound-helper", step, check=False)  # as its unit has it
 
 
+def _vsftpd(backend: Debian) -> None:
+    backend.own("root", "/run/vsftpd/empty")  # as tmpfiles.d has it
+    passwd = backend.tree / "etc/passwd"
+    passwd.write_text(
+        re.sub(r"^(ftp:.*):/nonexistent:", r"\1:/srv/ftp:", passwd.read_text(), flags=re.MULTILINE)
+    )
+
+
+def _freeradius(backend: Debian) -> None:
+    backend.own("freerad", "/run/freeradius", "/var/log/freeradius")
+    backend.run("make-ssl-cert", "generate-default-snakeoil")
+    base = backend.tree / "etc/freeradius/3.0"
+    for kind, names in _RADIUS_ENABLED.items():
+        for name in names:
+            (base / f"{kind}-enabled" / name).symlink_to(f"../{kind}-available/{name}")
+    backend.run("chown", "-R", "freerad:freerad", "/etc/freeradius", "/etc/ssl/private")
+
+
+_RADIUS_ENABLED = {
+    "mods": (
+        *("always", "attr_filter", "chap", "date", "detail", "detail.log", "digest", "eap", "echo"),
+        *("exec", "expiration", "expr", "files", "linelog", "logintime", "mschap", "ntlm_auth"),
+        *("pap", "passwd", "preprocess", "radutmp", "realm", "replicate", "soh", "sradutmp"),
+        *("unix", "unpack", "utf8", "dynamic_clients"),
+    ),
+    "sites": ("default", "inner-tunnel"),
+}
+"""What the package's script enables."""
+
+
+def _rsyslog(backend: Debian) -> None:
+    # The kernel's log is the machine's: who reads it there takes it away.
+    config = backend.tree / "etc/rsyslog.conf"
+    config.write_text(config.read_text().replace('module(load="imklog")', ""))
+
+
 NGINX = Program(_nginx, ("nginx", "-g", "daemon off;"))
 BIND = Program(_bind, ("named", "-f", "-u", "bind"))
 # Its unit starts it as its user, with the right to low ports.
 _LOW_PORTS = ("--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service")
 _AS_KNOT = ("setpriv", "--reuid=knot", "--regid=knot", "--clear-groups", *_LOW_PORTS)
 KNOT = Program(_knot, (*_AS_KNOT, "knotd"))
+VSFTPD = Program(_vsftpd, ("vsftpd", "/etc/vsftpd.conf"))
+FREERADIUS = Program(_freeradius, ("freeradius", "-f", "-l", "stdout"))
+RSYSLOG = Program(_rsyslog, ("rsyslogd", "-n", "-iNONE"))
 UNBOUND = Program(_unbound, ("unbound", "-d", "-p"))
 
 

@@ -43,14 +43,15 @@ def read_recipe(title: str) -> Recipe:
 
 
 class Cooked:
-    """A lab with the recipe's machines; ``vips`` are the configuration's."""
+    """A lab with the recipe's machines; ``vips`` are the configuration's, whose services have the
+    same ones, and the same backends."""
 
     def __init__(self, lab: Lab, folder: Path, recipe: Recipe) -> None:
         self.folder = folder
         self.path = folder / "tula.yaml"
         self.path.write_text(recipe.configuration)
         config = load_config(self.path).config
-        (service,) = config.services
+        service = config.services[0]
         self.name = service.name
         self.vips = [str(vip) for vip in service.vips]
         lan = lab.switch("lan")
