@@ -193,7 +193,7 @@ def test_one_sender_of_syslog_is_spread(lab: Lab, folder: Path) -> None:
             send(vip, word, 40)
             wait_until(lambda word=word: sum(lines(word)) == 40, 30, "all lines")  # type: ignore[misc]
             assert lines(word) == [20, 20]
-        cooked.lb.tula("drain", "syslog/log-1", "--wait", "--timeout", "60s")
+        cooked.lb.tula("drain", "syslog/log-1", "--wait")
         for vip in cooked.vips:
             send(vip, "drained", 10)
         wait_until(lambda: sum(lines("drained")) == 20, 30, "all lines")

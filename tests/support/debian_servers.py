@@ -58,7 +58,12 @@ def _vsftpd(backend: Debian) -> None:
 
 def _freeradius(backend: Debian) -> None:
     backend.own("freerad", "/run/freeradius", "/var/log/freeradius")
-    backend.run("make-ssl-cert", "generate-default-snakeoil")
+    # What the scripts of ssl-cert and ca-certificates make: these need bash.
+    certificate = "/etc/ssl/certs/ssl-cert-snakeoil.pem"
+    key = "/etc/ssl/private/ssl-cert-snakeoil.key"
+    new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=aaa")
+    backend.run(*new, "-keyout", key, "-out", certificate)
+    backend.run("cp", certificate, "/etc/ssl/certs/ca-certificates.crt")
     base = backend.tree / "etc/freeradius/3.0"
     for kind, names in _RADIUS_ENABLED.items():
         for name in names:
