@@ -205,6 +205,7 @@ def trace(
     from tula.engine.follow import trace_now
     from tula.model.config import Protocol
     from tula.model.flow import Flow
+    from tula.plan.trace import describe_trace
 
     vip, port = _endpoint(target, "VIP:PORT")
     address, client_port = _endpoint(client, "--client")
@@ -236,7 +237,7 @@ def trace(
                 found = trace_now(balancer, config, balancer.left_statuses(config), flow, datagram)
         else:
             found = balancer.trace(config, flow)
-        answer = {"service": found.service, "backend": found.backend, "reason": found.reason}
+        answer = describe_trace(found)
     if json:
         print_json(answer)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from tula.dataplane.port import Followed
 from tula.engine.balancer import Balancer
@@ -29,14 +30,22 @@ def trace_now(
     """
     entry = balancer.find_entry(flow, datagram)
     effective = effective_config(config, statuses)
-    planned = balancer.trace(effective, flow, entry, later_fragment=datagram is not None)
+    held = balancer.find_client(config, flow) if datagram is None else None
+    planned = balancer.trace(
+        effective,
+        flow,
+        entry,
+        later_fragment=datagram is not None,
+        held=held,
+        statuses=statuses,
+    )
     if in_sync():
         return planned
     found = balancer.inspect(config, statuses, shares)
     # A later fragment goes by its datagram's entry alone.
     if not found.path or (datagram is not None and found.have.present):
         return planned
-    return _named(balancer.follow(found, flow, entry), config)
+    return replace(_named(balancer.follow(found, flow, entry), config), client=planned.client)
 
 
 def _named(followed: Followed, config: Config) -> Trace:

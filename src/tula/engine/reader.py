@@ -11,14 +11,15 @@ from tula.kernel.network import Network
 from tula.kernel.probe_route import ProbeRoute
 from tula.kernel.sysctls import Sysctls
 from tula.model.bgp import BgpSessionState
+from tula.model.client_scopes import HeldClient, client_scopes, scope_of
 from tula.model.config import Config, Forwarding, IPAddress
 from tula.model.desired import TunnelEndpoints
 from tula.model.flow import Flow, FlowEntry
-from tula.model.health import BackendName
+from tula.model.health import BackendName, BackendStatus
 from tula.model.host import HostView
 from tula.model.stats import BackendKey, Count, Stats
 from tula.plan.routes import backend_addresses, plan_routes
-from tula.plan.trace import Trace, plan_trace
+from tula.plan.trace import Trace, find_service, plan_trace
 from tula.vip.owner import VipOwners
 
 
@@ -91,6 +92,16 @@ class Reader:
         """What the kernel holds for a flow, or for one datagram's fragments by its id."""
         return self._path.look_up(flow, self._memory(), datagram)
 
+    def find_client(self, config: Config, flow: Flow) -> HeldClient | None:
+        """What persistence holds for a flow's client."""
+        found = find_service(config, flow)
+        if found is None or found[0].persistence is None:
+            return None
+        scope = scope_of(client_scopes(config.services), found[0].name)
+        if scope is None:
+            return None
+        return self._path.look_up_client(scope, flow.client, self._memory())
+
     def missing(self, config: Config) -> frozenset[BackendName]:
         """The backends of services with monitors that the kernel was left without: they were
         down when the daemon before ended. Nothing if there is no data path."""
@@ -120,7 +131,16 @@ class Reader:
         entry: FlowEntry | None = None,
         *,
         later_fragment: bool = False,
+        held: HeldClient | None = None,
+        statuses: Mapping[BackendName, BackendStatus] | None = None,
     ) -> Trace:
-        """Where a flow goes by a configuration with the weights that count, and by an entry."""
-        choose = self._path.choose
-        return plan_trace(config, flow, choose, entry, later_fragment=later_fragment)
+        """Where a flow goes by a configuration with the weights that count, and by entries."""
+        return plan_trace(
+            config,
+            flow,
+            self._path.choose,
+            entry,
+            later_fragment=later_fragment,
+            held=held,
+            statuses=statuses,
+        )

@@ -19,9 +19,8 @@ from tula.model.desired import (
     NewFlows,
     NextHop,
 )
-from tula.model.health import BackendName, BackendStatus, State
+from tula.model.health import BackendName, BackendStatus
 from tula.model.host import HostView
-from tula.model.persistence import ClientsOfDrained
 from tula.plan.backend_status import (
     Shares,
     absent_backends,
@@ -33,6 +32,7 @@ from tula.plan.backend_status import (
 )
 from tula.plan.bgp import with_bgp
 from tula.plan.high_availability import plan_announcing, plan_sharing
+from tula.plan.persistent_clients import keeps_clients
 from tula.plan.routes import Routes
 from tula.plan.slots import SlotTables
 from tula.plan.tunnels import outer_address
@@ -155,7 +155,7 @@ def _plan_service(
                 next_hops=_next_hops(service, backend, routes),
                 tunnel=_tunnel(service, backend, routes),
                 present=(service.name, backend.name) not in absent,
-                keeps_clients=_keeps_clients(service, backend, statuses),
+                keeps_clients=keeps_clients(service, backend, statuses),
             )
             for backend in service.backends
         ),
@@ -164,19 +164,6 @@ def _plan_service(
         persistence=scope,
         per_packet=service.per_packet,
     )
-
-
-def _keeps_clients(
-    service: VirtualService, backend: Backend, statuses: Mapping[BackendName, BackendStatus]
-) -> bool:
-    """Whether new flows of the persistent clients that are a backend's go on going there."""
-    if service.persistence is None:
-        return True
-    status = statuses.get((service.name, backend.name))
-    if status is not None and not status.present:
-        return False
-    drains = status is None or status.state is State.DRAINING
-    return backend.weight > 0 or (drains and service.persistence.drain is ClientsOfDrained.KEEP)
 
 
 def _next_hops(service: VirtualService, backend: Backend, routes: Routes) -> Mapping[int, NextHop]:
@@ -207,7 +194,7 @@ def _adjust_service(
             had,
             weight=backend.weight,
             present=present,
-            keeps_clients=_keeps_clients(service, backend, statuses),
+            keeps_clients=keeps_clients(service, backend, statuses),
         )
         backends.append(had if new == had else new)
     return replace(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+from tula.model.client_scopes import HeldClient
 from tula.model.config import (
     Backend,
     Config,
@@ -15,6 +17,14 @@ from tula.model.config import (
 from tula.model.config import Protocol as Transport
 from tula.model.desired import SlotTable
 from tula.model.flow import Flow, FlowEntry
+from tula.model.health import BackendName, BackendStatus
+from tula.plan.persistent_clients import (
+    PersistentClient,
+    client_of,
+    name_client,
+    plan_client,
+    time_left,
+)
 from tula.plan.slots import SlotTables
 from tula.plan.tunnels import outer_address
 
@@ -29,11 +39,34 @@ class Choose(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The service and backend of a flow, None where nothing serves it, and the reason."""
+    """The service and backend of a flow, None where nothing serves it, and the reason.
+
+    ``client`` is what persistence holds for the flow's client, None for nothing.
+    """
 
     service: str | None
     backend: str | None
     reason: str
+    client: PersistentClient | None = None
+
+
+def describe_trace(trace: Trace) -> dict[str, Any]:
+    """As JSON has it."""
+    client = trace.client
+    held = None
+    if client is not None:
+        held = {
+            "client": str(client.client),
+            "backend": client.backend,
+            "seconds": None if client.seconds is None else round(client.seconds, 1),
+            "kept": client.kept,
+        }
+    return {
+        "service": trace.service,
+        "backend": trace.backend,
+        "reason": trace.reason,
+        "persistence": held,
+    }
 
 
 def find_service(config: Config, flow: Flow) -> tuple[VirtualService, str] | None:
@@ -59,12 +92,31 @@ def plan_trace(
     entry: FlowEntry | None = None,
     *,
     later_fragment: bool = False,
+    held: HeldClient | None = None,
+    statuses: Mapping[BackendName, BackendStatus] | None = None,
 ) -> Trace:
     """Follows ``flow`` through the configuration as the rules in the kernel would.
 
     ``entry`` is what the flow table holds for it; for a ``later_fragment``, what the table of
-    fragments holds for its datagram, without which there is nothing to choose by.
+    fragments holds for its datagram, without which there is nothing to choose by. ``held`` is what
+    persistence holds for the client, which ``statuses`` say whether it is kept.
     """
+    found = find_service(config, flow)
+    remembers = found is not None and found[0].persistence is not None and not later_fragment
+    client = plan_client(found[0], held, statuses or {}) if remembers and found and held else None
+    trace = _follow(config, flow, choose, entry, client, later_fragment=later_fragment)
+    return trace if client is None else replace(trace, client=client)
+
+
+def _follow(
+    config: Config,
+    flow: Flow,
+    choose: Choose,
+    entry: FlowEntry | None,
+    client: PersistentClient | None,
+    *,
+    later_fragment: bool,
+) -> Trace:
     target = f"{flow.vip} {flow.protocol} port {flow.port}"
     found = find_service(config, flow)
     if found is None:
@@ -83,6 +135,10 @@ def plan_trace(
     takes = f"{service.name} takes {matched}"
     if later_fragment:
         return _later_fragment(config, service, entry)
+    takes += _remembered(service, flow, client)
+    if client is not None and client.kept:
+        backend = next(b for b in service.backends if b.name == client.backend)
+        return Trace(service.name, backend.name, takes + _tunnel(service, backend))
     table = SlotTables().maglev(service, config)
     if table is None:
         what = "every backend has weight 0" if service.backends else "it has no backends"
@@ -91,15 +147,32 @@ def plan_trace(
         why = f"udp_scheduling: packet: {service.scheduler} chooses for each packet anew"
         return Trace(service.name, None, f"{takes}; {why}")
     slots = len(table.slots)
-    slot = choose(table, flow, config.maglev.seed, by_client=service.by_client)
+    by_client = service.by_client or service.persistence is not None
+    hashed = client_of(service, flow.client)
+    # Persistent clients are hashed as they are told apart.
+    chosen = replace(flow, client=hashed.network_address)
+    slot = choose(table, chosen, config.maglev.seed, by_client=by_client)
     key = table.content[table.slots[slot]][0]
     backend = next(b for b in service.backends if b.key == key)
-    port = None if service.by_client else flow.client_port
-    who = str(flow.client) if port is None else f"{flow.client} port {port}"
+    who = name_client(hashed) if by_client else f"{flow.client} port {flow.client_port}"
     if service.scheduler in _TURNS:
         return Trace(service.name, None, f"{takes}; {service.scheduler} gives a new flow its turn")
     how = f"{service.scheduler} hashes {who} to slot {slot} of {slots}"
     return Trace(service.name, backend.name, f"{takes}; {how}{_tunnel(service, backend)}")
+
+
+def _remembered(service: VirtualService, flow: Flow, client: PersistentClient | None) -> str:
+    """What is said of the flow's client, if it is persistent or would be."""
+    if service.persistence is None:
+        return ""
+    who = name_client(client_of(service, flow.client))
+    if client is None:
+        return f"; no entry for client {who} yet"
+    at = client.backend or "an address"
+    if not client.kept:
+        return f"; persistence has client {who} at {at}, {client.why}"
+    left = time_left(client.seconds)
+    return f"; persistence holds client {who} at {at}" + (f" for {left} more" if left else "")
 
 
 def _tunnel(service: VirtualService, backend: Backend) -> str:

@@ -104,7 +104,7 @@ def test_events_behind_a_number_and_the_last_ones(api: TestClient, control: Fake
 def test_trace(api: TestClient) -> None:
     flow = {"vip": "10.0.0.100", "port": 80, "client": "10.0.0.9", "client_port": 1234}
     answer = api.get("/trace", params=flow).json()
-    assert set(answer) == {"service", "backend", "reason"}
+    assert set(answer) == {"service", "backend", "reason", "persistence"}
     assert answer["service"] == "web"
     assert api.get("/trace", params=flow | {"protocol": "udp"}).json()["service"] is None
     later = api.get("/trace", params=flow | {"fragment": 31}).json()

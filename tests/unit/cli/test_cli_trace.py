@@ -24,7 +24,7 @@ def test_trace(tula: Call, target: str, client: str, answer: str) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith(answer)
     as_json = tula("trace", target, "--client", client, "-f", "DOC/tula.yaml", "--json")
-    assert set(json.loads(as_json.stdout)) == {"service", "backend", "reason"}
+    assert set(json.loads(as_json.stdout)) == {"service", "backend", "reason", "persistence"}
 
 
 GOOD = "10.0.0.9:1234"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from support.builders import make_backend, make_config, make_service, trace_flow
-from tula.model.config import Affinity, PortRange, Protocol, Scheduler
+from tula.kernel.fake_data_path import FakeDataPath
+from tula.model.client_scopes import HeldClient
+from tula.model.config import Affinity, Backend, PortRange, Protocol, Scheduler
 from tula.model.flow import Flow, FlowEntry
+from tula.model.health import BackendStatus, State
+from tula.model.persistence import ClientsOfDrained, Persistence
+from tula.plan.persistent_clients import PersistentClient
+from tula.plan.trace import Trace, plan_trace
 
 B = [make_backend(number) for number in range(3)]
 CONFIG = make_config(
@@ -121,3 +128,91 @@ def test_a_flow_stays_with_the_service_that_took_it_when_its_port_is_anothers_no
     found = trace_flow(CONFIG, flow(port), FlowEntry("range", B[2].key))
     assert (found.service, found.backend) == ("range", "b2")
     assert found.reason == f"range took port {port}; the table of connections holds this flow"
+
+
+STICKY = Persistence(300.0, prefix=24)
+RELEASE = replace(STICKY, drain=ClientsOfDrained.RELEASE)
+
+
+def persistent(
+    held: HeldClient | None,
+    scheduler: Scheduler = Scheduler.MAGLEV,
+    settings: Persistence = STICKY,
+    weights: Mapping[str, int] | None = None,
+    statuses: Mapping[tuple[str, str], BackendStatus] | None = None,
+    source: str = "192.0.2.1",
+) -> Trace:
+    backends = [replace(b, weight=(weights or {}).get(b.name, 100)) for b in B]
+    service = make_service("web", backends=backends, scheduler=scheduler)
+    config = make_config(replace(service, persistence=settings))
+    choose = FakeDataPath().choose
+    asked = replace(flow(80), client=ip_address(source))
+    return plan_trace(config, asked, choose, held=held, statuses=statuses or {})
+
+
+def held_at(backend: str, seconds: float | None = 250.0) -> HeldClient:
+    return HeldClient(("web",), ip_network("192.0.2.0/24"), backend, seconds)
+
+
+@pytest.mark.parametrize("backend", B)
+@pytest.mark.parametrize("scheduler", [Scheduler.MAGLEV, Scheduler.RR])
+def test_a_persistent_client_goes_to_the_backend_of_its_entry(
+    backend: Backend, scheduler: Scheduler
+) -> None:
+    found = persistent(held_at(backend.key), scheduler)
+    assert (found.service, found.backend) == ("web", backend.name)
+    assert found.reason == (
+        f"web takes port 80; persistence holds client 192.0.2.0/24 at {backend.name} for 4m10s more"
+    )
+    assert found.client == PersistentClient(
+        ip_network("192.0.2.0/24"), backend.name, 250.0, kept=True
+    )
+    assert persistent(held_at(backend.key, None), scheduler).reason.endswith(f"at {backend.name}")
+
+
+def test_a_client_without_an_entry_is_hashed_as_it_is_told_apart() -> None:
+    found = {persistent(None, source=f"192.0.2.{n}").reason for n in range(20)}
+    assert len(found) == 1
+    assert next(iter(found)).startswith(
+        "web takes port 80; no entry for client 192.0.2.0/24 yet; maglev hashes 192.0.2.0/24 to"
+    )
+    turn = persistent(None, Scheduler.RR)
+    assert turn.backend is None
+    assert turn.reason == (
+        "web takes port 80; no entry for client 192.0.2.0/24 yet; rr gives a new flow its turn"
+    )
+    assert turn.client is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "weight", "status", "kept", "why"),
+    [
+        (STICKY, 0, None, True, ""),
+        (STICKY, 0, BackendStatus(State.DRAINING, 0, True), True, ""),
+        (RELEASE, 0, BackendStatus(State.DRAINING, 0, True), False, "which is draining"),
+        (RELEASE, 5, BackendStatus(State.UP, 5, True), True, ""),
+        (STICKY, 0, BackendStatus(State.DOWN, 0, False), False, "which is down"),
+        (STICKY, 0, BackendStatus(State.DISABLED, 0, False), False, "which is disabled"),
+        # A backup that does not serve, and one that panic brings in.
+        (STICKY, 0, BackendStatus(State.UP, 0, True), False, "which is up"),
+        (STICKY, 9, BackendStatus(State.DOWN, 9, True), True, ""),
+    ],
+)
+def test_a_client_is_kept_or_chosen_for_again(
+    settings: Persistence, weight: int, status: BackendStatus | None, kept: bool, why: str
+) -> None:
+    statuses = {} if status is None else {("web", "b1"): status}
+    found = persistent(held_at(B[1].key), Scheduler.MAGLEV, settings, {"b1": weight}, statuses)
+    assert found.client is not None
+    assert found.client.kept is kept
+    assert (found.backend == "b1") is kept
+    assert why in found.reason
+    assert ("maglev hashes" in found.reason) is not kept
+
+
+def test_an_entry_of_a_backend_that_is_gone_holds_nobody() -> None:
+    found = persistent(held_at("10.9.9.9"))
+    assert found.client == PersistentClient(
+        ip_network("192.0.2.0/24"), None, 250.0, False, "which is not a backend of it"
+    )
+    assert "maglev hashes" in found.reason
