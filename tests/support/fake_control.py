@@ -32,17 +32,28 @@ from tula.engine.kernel_state import KernelState
 from tula.engine.overrides import changed_overrides, override_change
 from tula.engine.own_view import OwnState, describe_own, find_places
 from tula.engine.peer_view import View, describe_details, digest_of_details
+from tula.engine.persistent_clients import (
+    Cleared,
+    chosen_scopes,
+    describe_clients,
+    forgets_all,
+)
 from tula.engine.statistics import CycleOutcome, Statistics
 from tula.engine.status import describe_status
 from tula.engine.steps import render_steps
 from tula.metrics.render import render_metrics
+from tula.model.client_scopes import HeldClient, HeldClients
+from tula.model.config import IPAddress
 from tula.model.event import Event, EventKind, EventPage, choose_events
 from tula.model.flow import Flow
 from tula.model.health import BackendName, BackendStatus, Health, Override, State
+from tula.model.persistence import Persistence
 from tula.plan.backend_status import plan_backend_statuses
 from tula.plan.trace import Trace
 
 CONFIG = make_config(make_service(backends=[make_backend(1), make_backend(2)]))
+PERSISTENT = make_config(replace(CONFIG.services[0], persistence=Persistence(300.0)))
+"""The same with persistence: what is asked of clients is of this one."""
 NOW = 1_800_000_000.0
 STEP = {"verb": "change", "what": "map", "name": "slots_1_4093", "detail": "elements: 7 changed"}
 
@@ -61,6 +72,42 @@ def make_events(count: int) -> list[Event]:
         Event(n, NOW + n, EventKind.BACKEND_DOWN, "web/b1", f"happening {n}", "refused")
         for n in range(1, count + 1)
     ]
+
+
+@dataclass(frozen=True)
+class FakeClients:
+    """See ``ClientControl``."""
+
+    control: FakeControl
+
+    async def list(self, service: str | None, client: IPAddress | None, limit: int) -> bytes:
+        self.control._may()
+        (scope,) = chosen_scopes(PERSISTENT, service)
+        asked = [each for each in self.control.held if client in (None, each)]
+        entries = tuple(
+            HeldClient(scope.services, scope.client(each), self.control.held[each], 250.0)
+            for each in asked[:limit]
+        )
+        held = HeldClients(entries, len(asked) > limit)
+        return json.dumps(describe_clients(PERSISTENT, held)).encode()
+
+    async def forget(
+        self,
+        service: str | None,
+        client: IPAddress | None,
+        *,
+        yes: bool = False,
+        dry: bool = False,
+    ) -> Cleared:
+        self.control._may()
+        scopes = chosen_scopes(PERSISTENT, service)
+        if client is None and not yes:
+            raise LossError((forgets_all(scopes),))
+        gone = [each for each in self.control.held if client in (None, each)]
+        if not dry:
+            self.control.done.append(("forget", service, client))
+            self.control.held = {a: b for a, b in self.control.held.items() if a not in gone}
+        return Cleared(len(gone), scopes)
 
 
 @dataclass
@@ -86,6 +133,12 @@ class FakeControl:
     error: Exception | None = None
     done: list[tuple[object, ...]] = field(default_factory=list)
     everywhere: Any = None
+    held: dict[IPAddress, str] = field(default_factory=dict)
+    """The clients of web, and their backends by key"""
+
+    @property
+    def clients(self) -> FakeClients:
+        return FakeClients(self)
 
     def _may(self) -> None:
         if self.error is not None:

@@ -154,6 +154,10 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         return self._ask(method, path, data, "application/json")
 
+    def delete(self, path: str, **query: object) -> Any:
+        """What came of it; parameters that are None are left out."""
+        return self._ask("DELETE", path + _given(query))
+
     def plan(self, source: bytes | None, force: bool, *, file: bool = True) -> Any:
         """What a configuration would change; None: that of the daemon's file, or the running
         one."""
@@ -271,7 +275,11 @@ class Client:
 
 
 def _given(query: Mapping[str, object]) -> str:
-    given = {name: str(value) for name, value in query.items() if value is not None}
+    given = {
+        name: "true" if value is True else str(value)
+        for name, value in query.items()
+        if value is not None
+    }
     return f"?{urlencode(given)}" if given else ""
 
 

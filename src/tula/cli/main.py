@@ -22,6 +22,7 @@ from tula.cli import (
     lab,
     operate,
     peer,
+    persistence,
     run,
     show,
     standby,
@@ -93,6 +94,7 @@ for command in (
     app.command()(command)
 app.add_typer(token.app)
 app.add_typer(peer.app)
+app.add_typer(persistence.app)
 app.add_typer(backend.app)
 app.add_typer(context.app)
 app.add_typer(lab.app)

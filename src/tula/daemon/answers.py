@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tula.config.load import ConfigError, LoadedConfig, Positions, parse_config
 from tula.daemon.connection_counts import name_counts
 from tula.daemon.kernel_check import KernelCheck, Wanted
+from tula.daemon.measured import Probes, backend_statistics, service_statistics
 from tula.daemon.outcomes import describe_outcome
 from tula.daemon.problems import describe_problem, place_problems
 from tula.daemon.snapshot import Connections
@@ -24,23 +25,22 @@ from tula.engine.control import ApplyOutcome, DaemonFacts
 from tula.engine.follow import trace_now
 from tula.engine.kernel_state import KernelState
 from tula.engine.peer_view import flow_counts
+from tula.engine.persistent_clients import describe_clients
 from tula.engine.rates import RateMeter, Rates
 from tula.engine.reader import Adapters, Reader
 from tula.engine.statistics import (
-    BackendStatistics,
     CycleStatistics,
     DurationStatistics,
     LatenessStatistics,
-    ProbeStatistics,
-    ServiceStatistics,
     Statistics,
 )
 from tula.engine.status import describe_status
 from tula.engine.store import Remembered, Store
 from tula.metrics.render import render_metrics
-from tula.model.config import Config
+from tula.model.client_scopes import ClientScope
+from tula.model.config import Config, IPAddress
 from tula.model.flow import Flow
-from tula.model.health import BackendName, BackendStatus, Health, Override, State
+from tula.model.health import BackendName, BackendStatus, Health, Override
 from tula.model.problem import ProblemsError
 from tula.model.stats import BackendKey, Count, Stats
 from tula.plan.backend_status import (
@@ -55,8 +55,6 @@ _COUNTED_WITHIN = 0.1
 """Seconds that a status waits for a count of connections."""
 _COUNTLESS = 60.0
 """Seconds without another try after one that took longer."""
-
-Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +79,15 @@ class TraceRequest:
 
     flow: Flow
     datagram: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientsRequest:
+    """``tula persistence list``: answered with JSON."""
+
+    scopes: tuple[ClientScope, ...]
+    client: IPAddress | None
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,7 @@ Request = (
     | MetricsRequest
     | SampleRequest
     | TraceRequest
+    | ClientsRequest
     | CountRequest
     | PlanRequest
     | CompareRequest
@@ -221,6 +229,9 @@ class Answers:
                     ),
                     in_sync=lambda: self._look(view).in_sync,
                 )
+            case ClientsRequest(scopes, client, limit):
+                held = self._reader(view).clients(scopes, client, limit)
+                return json.dumps(describe_clients(view.config, held)).encode()
             case PlanRequest():
                 return self._plan(request, view)
             case CompareRequest():
@@ -349,8 +360,16 @@ class Answers:
         self._rates_of(view, stats)
         counts = stats.backends
         return Statistics(
-            services=tuple(_services(view, counts, stats.no_backend)),
-            backends=tuple(_backends(view, counts)),
+            services=tuple(
+                service_statistics(
+                    view.config, counts, stats.no_backend, view.panicking, view.durations
+                )
+            ),
+            backends=tuple(
+                backend_statistics(
+                    view.config, counts, view.statuses, view.probes, view.connections
+                )
+            ),
             cycles=view.cycles,
             lateness=view.lateness,
             named=stats.counters,
@@ -366,34 +385,3 @@ class Answers:
 
 def _larger(one: Count, other: Count) -> Count:
     return replace(one, packets=max(one.packets, other.packets), bytes=max(one.bytes, other.bytes))
-
-
-def _services(
-    view: View, counts: Mapping[BackendKey, Count], no_backend: Mapping[str, Count]
-) -> Iterable[ServiceStatistics]:
-    totals: dict[str, Count] = {}
-    for (name, _), count in counts.items():
-        totals[name] = totals.get(name, Count()) + count
-    for service in view.config.services:
-        name = service.name
-        total, panic = totals.get(name, Count()), name in view.panicking
-        dropped = no_backend.get(name, Count()).packets
-        yield ServiceStatistics(name, total, dropped, panic, view.durations.get(name))
-
-
-def _backends(view: View, counts: Mapping[tuple[str, str], Count]) -> Iterable[BackendStatistics]:
-    unknown = BackendStatus(State.UNKNOWN, 0, present=True)
-    for service in view.config.services:
-        for backend in service.backends:
-            name = (service.name, backend.name)
-            status, probes = view.statuses.get(name, unknown), view.probes.get(name, ())
-            yield BackendStatistics(
-                service=service.name,
-                backend=backend.name,
-                state=status.state,
-                weight=status.weight,
-                count=counts.get((service.name, backend.key), Count()),
-                connections=None if view.connections is None else view.connections.get(name, 0),
-                flaps=sum(probe.flaps for probe in probes),
-                probes=probes,
-            )

@@ -31,6 +31,7 @@ from tula.daemon.answers import (
 from tula.daemon.apart import apart
 from tula.daemon.checks import ProbeTable
 from tula.daemon.components import Components
+from tula.daemon.local_clients import LocalClients
 from tula.daemon.own_views import OwnViews
 from tula.daemon.ownership import source_of
 from tula.daemon.past_configurations import PastConfigurations
@@ -56,6 +57,7 @@ from tula.engine.history import Entry, digest_of
 from tula.engine.overrides import OverrideChange, override_change
 from tula.engine.peer_facts import BalancerFacts
 from tula.engine.peer_view import flow_counts
+from tula.engine.persistent_clients import ClientControl
 from tula.engine.statistics import DurationStatistics, LatenessStatistics
 from tula.engine.store import Store
 from tula.kernel.clock import boot_time
@@ -92,6 +94,7 @@ class LocalControl:
         self._probes = ProbeTable()
         self._readers = Readers(make_adapters, self._view)
         self.everywhere: JointControl | None = None
+        self.clients: ClientControl = LocalClients(components, self._readers, self._configuration)
         self._past = PastConfigurations(store, components.loop, components.watch)
 
     def close(self) -> None:

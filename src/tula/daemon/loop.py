@@ -244,9 +244,9 @@ class ControlLoop:
         if result is not None:
             self._settle(result)
 
-    async def stand_by(self, standby: bool, by: str) -> bool:
-        """See ``Writer.stand_by``."""
-        return await self.in_writer(lambda: self._writer.stand_by(standby, by))
+    async def ask_writer(self, work: Callable[[Writer], _T]) -> _T:
+        """A piece of work of the writer's that is no cycle."""
+        return await self.in_writer(lambda: work(self._writer))
 
     async def share_flows(self) -> None:
         """See ``Control.share_flows``."""

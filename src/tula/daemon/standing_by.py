@@ -12,6 +12,6 @@ async def stand_by(components: Components, standby: bool, by: str, dry: bool) ->
     loop, peers = components.loop, components.peers
     changed = standby != (loop.snapshot.standby is not None)
     if not dry:
-        changed = await loop.stand_by(standby, by)
+        changed = await loop.ask_writer(lambda writer: writer.stand_by(standby, by))
     alive = () if peers is None else tuple(p.name for p in peers.facts.peers if p.alive)
     return Stood(standby, changed, own_role(loop.snapshot).role, alive)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -29,6 +29,8 @@ from tula.engine.event_log import EventLog
 from tula.engine.everywhere import Joint
 from tula.engine.overrides import OverrideChange
 from tula.engine.statistics import CycleOutcome, CycleStatistics
+from tula.model.client_scopes import ClientScope
+from tula.model.config import IPAddress
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, BackendStatus, Health, Override
@@ -235,6 +237,13 @@ class Writer:
         """See ``Control.share_flows``."""
         with self._publishing():
             self._balancer.share_again()
+
+    def forget_clients(self, scopes: Sequence[ClientScope], client: IPAddress | None) -> int | None:
+        """See ``ClientControl.forget``: how many entries that were. Raises KernelError and
+        StateError."""
+        # The change is nobody else's, but not in the last receipt either: it is compared once.
+        with self._aside():
+            return self._balancer.forget_clients(scopes, client)
 
     def _start(self) -> None:
         if not self._read:

@@ -15,6 +15,7 @@ from tula.engine.backend_view import BackendView
 from tula.engine.everywhere import Joint, JointControl
 from tula.engine.history import Entry
 from tula.engine.peer_facts import BalancerFacts
+from tula.engine.persistent_clients import ClientControl
 from tula.engine.statistics import CycleOutcome
 from tula.model.config import Backend, Config
 from tula.model.event import EventPage
@@ -254,7 +255,8 @@ class DaemonFacts:
 class Control(Protocol):
     """The running daemon. ``by`` is who asks for a change. With ``dry``, a change is checked, and
     refused for the same reasons, and nothing is changed: what is returned is what would be.
-    ``everywhere`` has what is asked of all balancers; None where there is no such thing.
+    ``everywhere`` has what is asked of all balancers; None where there is no such thing;
+    ``clients`` has what is asked of persistent clients.
 
     Every method may raise BusyError. Those that change something return when it is on the disk
     and in the kernel; they raise KernelError or StateError when that failed. What is on the disk
@@ -262,6 +264,7 @@ class Control(Protocol):
     """
 
     everywhere: JointControl | None
+    clients: ClientControl
 
     async def status(self) -> bytes:
         """The JSON that ``tula status --json`` prints, by ``describe_status``."""

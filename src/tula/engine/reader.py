@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tula.dataplane.port import DataPath, Memory
@@ -11,7 +11,13 @@ from tula.kernel.network import Network
 from tula.kernel.probe_route import ProbeRoute
 from tula.kernel.sysctls import Sysctls
 from tula.model.bgp import BgpSessionState
-from tula.model.client_scopes import HeldClient, client_scopes, scope_of
+from tula.model.client_scopes import (
+    ClientScope,
+    HeldClient,
+    HeldClients,
+    client_scopes,
+    scope_of,
+)
 from tula.model.config import Config, Forwarding, IPAddress
 from tula.model.desired import TunnelEndpoints
 from tula.model.flow import Flow, FlowEntry
@@ -101,6 +107,22 @@ class Reader:
         if scope is None:
             return None
         return self._path.look_up_client(scope, flow.client, self._memory())
+
+    def clients(
+        self, scopes: Sequence[ClientScope], client: IPAddress | None, limit: int
+    ) -> HeldClients:
+        """The persistent clients of these scopes, or the entries of one; at most ``limit`` of
+        each scope."""
+        if client is None:
+            return self._path.clients(scopes, self._memory(), limit)
+        memory = self._memory()
+        asked = [scope for scope in scopes if client.version in scope.versions]
+        found = (self._path.look_up_client(scope, client, memory) for scope in asked)
+        return HeldClients(tuple(entry for entry in found if entry is not None))
+
+    def forget_clients(self, scopes: Sequence[ClientScope], client: IPAddress | None) -> int | None:
+        """Forgets one persistent client, or all. How many entries that were, if that is known."""
+        return self._path.forget_clients(scopes, client, self._memory())
 
     def missing(self, config: Config) -> frozenset[BackendName]:
         """The backends of services with monitors that the kernel was left without: they were

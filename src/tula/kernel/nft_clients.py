@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
 from tula.dataplane.nft.client_maps import clients_map
@@ -23,10 +23,10 @@ def list_clients(
     """At most ``limit`` clients of each scope."""
     found: list[HeldClient] = []
     cut = False
-    sizes = _sizes(nftables)
+    sizes, keys = _sizes(nftables), _keys(ids)
     for scope in scopes:
         held = [
-            _held(scope, raw, ids)
+            _held(scope, raw, keys)
             for name in _maps(scope, sizes)
             for raw in nftables.entries_of(name, limit + 1)
         ]
@@ -62,7 +62,7 @@ def look_up_client(
         if _version(name) == client.version:
             raw = nftables.entry_of(name, _key(scope, client))
             if raw is not None:
-                return _held(scope, raw, ids)
+                return _held(scope, raw, _keys(ids))
     return None
 
 
@@ -104,9 +104,13 @@ def _forget(nftables: Nftables, name: MapName, key: bytes) -> int:
     return 1
 
 
-def _held(scope: ClientScope, raw: RawElement, ids: Ids) -> HeldClient:
+def _keys(ids: Ids) -> dict[int, str]:
+    """``Backend.key`` by its number."""
+    return {number: key for key, number in ids.backends.items()}
+
+
+def _held(scope: ClientScope, raw: RawElement, keys: Mapping[int, str]) -> HeldClient:
     mark = int.from_bytes(raw.data, sys.byteorder) if isinstance(raw.data, bytes) else 0
-    keys = {number: key for key, number in ids.backends.items()}
     address = ip_address(raw.key)
     client = ip_network((address, scope.settings.bits(address.version)))
     return HeldClient(scope.services, client, keys.get(split_id(mark)[1], ""), raw.seconds)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ CALLS = {
     "enable": [["enable", "web/b1"]],
     "events": [["events"], ["events", "--json", "-n", "2"]],
     "history": [["history"], ["history", "--json"]],
+    "persistence clear": [
+        ["persistence", "clear", "192.0.2.7"],
+        ["persistence", "clear", "192.0.2.7", "--service", "web", "--json"],
+        ["persistence", "clear", "--yes"],
+        ["persistence", "clear"],
+        ["persistence", "clear", "192.0.2.0/24"],
+    ],
+    "persistence list": [
+        ["persistence", "list"],
+        ["persistence", "list", "web", "--json", "-n", "1"],
+        ["persistence", "list", "-n", "1"],
+        ["persistence", "list", "--client", "192.0.2.7"],
+        ["persistence", "list", "none"],
+    ],
     "plan": [["plan"], ["plan", "-f", "DOC/tula.yaml", "--exit-code"], ["plan", "-f", "DOC/no"]],
     "reload": [["reload", "--yes"]],
     "rollback": [["rollback"], ["rollback", "1"]],
@@ -102,6 +117,7 @@ def daemon() -> FakeControl:
     change = Entry(1, NOW, "d1", "root", "apply", ("+ service web",))
     control = FakeControl(accepted=(change, replace(change, number=2, by="ann")))
     control.happened = make_events(3)
+    control.held = {ip_address("192.0.2.7"): "10.0.0.11", ip_address("192.0.2.8"): "10.9.9.9"}
     control.connections = {("web", "b1"): 0, ("web", "b2"): 3}
     return control
 
