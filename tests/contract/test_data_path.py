@@ -266,6 +266,15 @@ def test_who_gets_packets_is_known(subject: Subject) -> None:
     assert path.observe().serving(names, subject.bring(subject.plan(WEB)).memory) >= others
 
 
+def test_who_gets_no_new_flows_is_known(subject: Subject) -> None:
+    path = subject.path
+    statuses = {("web", "b1"): DOWN, ("web", "b2"): replace(DOWN, present=True)}
+    names = [("web", backend.key) for backend in B] + [("web", "10.9.9.9")]
+    assert path.observe().refusing(names, path.recall({})) == frozenset()
+    receipt = subject.bring(subject.plan(WEB, statuses))
+    assert path.observe().refusing(names, receipt.memory) == {("web", B[2].key)}
+
+
 def test_all_of_it_taken_away_is_noticed_and_put_back(subject: Subject) -> None:
     path, plan = subject.path, subject.plan(WEB)
     receipt = subject.bring(plan)

@@ -121,7 +121,7 @@ def _service(service: VirtualService) -> list[str]:
         "backends:" if service.backends else "backends: {}",
         *(
             f"  {b.name}: {{address: {_flow([str(a) for a in b.addresses])}, weight: {b.weight}, "
-            f"backup: {b.backup or 'false'}}}"
+            f"backup: {b.backup or 'false'}{_own_forwarding(b)}}}"
             for b in service.backends
         ),
         *_health(service),
@@ -133,6 +133,11 @@ def _persistence(persistence: Persistence | None) -> list[str]:
         return []
     given = {f.name: getattr(persistence, f.name) for f in fields(persistence)}
     return [f"persistence: {_flow(given)}"]
+
+
+def _own_forwarding(backend: Backend) -> str:
+    given = {"forwarding": backend.forwarding, "tunnel": backend.tunnel}
+    return "".join(f", {key}: {value}" for key, value in given.items() if value is not None)
 
 
 def _limits(limits: Limits) -> list[str]:
@@ -277,9 +282,12 @@ def valid_services(
     for backend, server in zip(names, servers, strict=False):
         families = draw(both.filter(lambda have: set(have) >= set(versions)))
         addresses = tuple(_server(version, server) for version in families)
-        backends.append(
-            Backend(backend, addresses, draw(st.integers(0, 65535)), draw(st.integers(0, 255)))
-        )
+        levels = draw(st.integers(0, 255))
+        how = draw(st.sampled_from([(None, None), (Forwarding.L2, None), (Forwarding.L3, None)]))
+        if how[0] is Forwarding.L3:
+            how = (Forwarding.L3, draw(st.sampled_from([None, *Tunnel])))
+        backends.append(Backend(backend, addresses, draw(st.integers(0, 65535)), levels, *how))
+    primaries = sum(not backend.backup for backend in backends)
     ports = draw(service_ports())
     affinity = draw(st.sampled_from(Affinity))
     persistent = remembered and affinity is Affinity.CONNECTION
@@ -310,8 +318,8 @@ def valid_services(
         udp_scheduling=UdpScheduling.PACKET if anew else UdpScheduling.FLOW,
         tunnel=draw(st.sampled_from(Tunnel)),
         announce=draw(st.sampled_from(announce)),
-        minimum=draw(st.integers(1, 65535)),
-        on_down=draw(st.sampled_from(OnDown)),
+        minimum=draw(st.integers(1, max(1, primaries) if backends else 65535)),
+        on_down=draw(st.sampled_from(OnDown)) if remembered else OnDown.RESET,
         refuse=draw(st.sampled_from(Refusal)),
         allow=draw(PREFIXES),
         deny=draw(PREFIXES),

@@ -22,7 +22,7 @@ from tula.agent.record import Record, RecordFile, Source
 from tula.agent.unit import Unit
 from tula.kernel.backend_host import BackendHost, has_dummy
 from tula.model.backend_setup import VIP_DEVICE, BackendFacts, BackendSetup
-from tula.model.config import Forwarding, IPAddress, Tunnel
+from tula.model.config import IPAddress, Tunnel
 from tula.model.errors import KernelError
 from tula.model.wording import named
 from tula.plan.tunnels import outer_address
@@ -254,7 +254,7 @@ def _gue_kinds(roles: Iterable[Role]) -> set[str]:
         "fou" if outer_address(backend).version == 4 else "fou6"
         for role in roles
         for service, backend in role.serves
-        if service.forwarding is Forwarding.L3 and service.tunnel is Tunnel.GUE
+        if service.tunnel_of(backend) is Tunnel.GUE
     }
 
 

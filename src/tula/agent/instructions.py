@@ -15,7 +15,7 @@ from tula.agent.commands import (
 )
 from tula.agent.plan import Role, plan_backend_setup, role_by_name
 from tula.model.backend_setup import BackendSetup, Device
-from tula.model.config import Config, Forwarding, IPAddress
+from tula.model.config import Config, IPAddress
 from tula.plan.tunnels import outer_address
 
 _MODULES = {4: "fou", 6: "fou6"}
@@ -80,12 +80,12 @@ def _filter_reason(role: Role) -> str:
 
 
 def _devices_reason(role: Role) -> str:
-    tunnels = sorted({s.tunnel for s, _ in role.serves if s.forwarding is Forwarding.L3})
+    tunnels = sorted({tunnel for s, b in role.serves if (tunnel := s.tunnel_of(b)) is not None})
     return f"The tunnel endpoints ({', '.join(tunnels)}). {_senders(role)}"
 
 
 def _senders(role: Role) -> str:
-    versions = {outer_address(b).version for s, b in role.serves if s.forwarding is Forwarding.L3}
+    versions = {outer_address(b).version for s, b in role.serves if s.tunnel_of(b) is not None}
     named: dict[str, IPAddress] = dict(role.config.load_balancers)
     balancers = [name for name, address in named.items() if address.version in versions]
     if not balancers:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from tula.agent.filter import Clamp, Gate, render_filter
 from tula.model.backend_setup import BackendSetup, Device, GuePort, Setting, VipAddress
-from tula.model.config import Backend, Config, Forwarding, IPAddress, Tunnel, VirtualService
+from tula.model.config import Backend, Config, IPAddress, Tunnel, VirtualService
 from tula.plan.tunnels import outer_address, overhead, vxlan_mac
 
 _MTU = 1500
@@ -70,20 +70,21 @@ def plan_backend_setup(
         devices.append(Device(vip_device, "dummy"))
     for config, service, backend in _served(roles):
         vips |= dict.fromkeys(service.vips)
-        if service.forwarding is not Forwarding.L3:
+        tunnel = service.tunnel_of(backend)
+        if tunnel is None:
             continue
         outer = outer_address(backend)
         balancers = _balancers(config, outer.version)
-        for device in _tunnel_devices(config, service.tunnel, outer, any_mode):
+        for device in _tunnel_devices(config, tunnel, outer, any_mode):
             if device not in devices:
                 devices.append(device)
-        if service.tunnel is Tunnel.GUE:
+        if tunnel is Tunnel.GUE:
             ports[GuePort(config.tunnels.gue_port, outer.version)] = None
             gates[Gate(outer.version, config.tunnels.gue_port, None, balancers)] = None
-        if service.tunnel is Tunnel.VXLAN:
+        if tunnel is Tunnel.VXLAN:
             tunnels = config.tunnels
             gates[Gate(outer.version, tunnels.vxlan_port, tunnels.vxlan_id, balancers)] = None
-        room = min(mtu, _MTU) - overhead(service.tunnel, outer.version)
+        room = min(mtu, _MTU) - overhead(tunnel, outer.version)
         for vip in service.vips:
             clamps[vip] = min(clamps.get(vip, _MTU), room - _HEADERS[vip.version])
     loose = [device for device in devices if device.loose_rp_filter]

@@ -42,6 +42,8 @@ class StatusBackendBody(BaseModel):
     name: str
     address: str | list[str]
     weight: int = Field(description="The configuration's.")
+    forwarding: str = Field(description="Its own, else the service's: l2, l3.")
+    backup: int = Field(description="Its level as a backup; 0: it is none.")
     packets: int
     bytes: int
     rates: RateBody | None
@@ -49,6 +51,7 @@ class StatusBackendBody(BaseModel):
     reason: str
     since: float | None
     effective_weight: int
+    serving: bool = Field(description="Whether it gets new connections.")
     connections: int | None
     warning: str
     tunnel: TunnelBody | None
@@ -66,12 +69,14 @@ class StatusServiceBody(BaseModel):
     scheduler: str
     path: str = Field(description="What moves its packets: nftables.")
     checked: bool = Field(description="Whether it has health checks.")
+    minimum: int = Field(description="Fewer backends that can serve are as good as none.")
     packets: int
     bytes: int
     no_backend: int
     left: CountBody
     rates: RateBody | None
     panic: bool = Field(description="All backends serve, since few are up.")
+    on_backups: bool = Field(description="Its backups serve: too few others can.")
     backends: list[StatusBackendBody]
 
 

@@ -30,12 +30,14 @@ _BAD = frozenset(
         *("backend-down", "cycle-failed", "configuration-refused", "kernel-repaired"),
         *("panic-started", "task-failed", "engine-warning", "peer-lost", "configurations-differ"),
         *("overrides-differ", "clocks-differ", "roles-wrong"),
+        *("backups-started", "minimum-missed"),
     }
 )
 _GOOD = frozenset(
     {
         *("backend-up", "cycle-recovered", "panic-ended", "peer-back", "configurations-equal"),
         *("overrides-equal", "clocks-equal", "roles-right"),
+        *("backups-ended", "minimum-reached"),
     }
 )
 

@@ -74,7 +74,7 @@ def drain_progress(backend: View | None) -> tuple[str, Over]:
         disabled = _holds(backend, "disable")
         why = "it was disabled" if disabled else "the deadline has passed"
         return f"{why}: the connections that were left are reset", Over.DONE
-    if state == "down":
+    if state == "down" and not backend.get("keeps_connections"):  # an older daemon tells no more
         return f"it went down, and its connections with it: {backend['reason']}", Over.DONE
     held = backend["connections"]
     if held is None:

@@ -9,7 +9,7 @@ from typing import Any
 from tula.cli.peers_text import peer_lines
 from tula.cli.status_warnings import warning_lines
 from tula.cli.terminal import Column, Row, Screen, number, screen_of, table_lines
-from tula.engine.summary import Grade, Summary, serves, summarize, why_silent
+from tula.engine.summary import Grade, Summary, serves, stands_by, summarize, why_silent
 
 _COLUMNS = [
     Column("SERVICE", least=16),
@@ -94,7 +94,9 @@ def connections(count: int) -> str:
 
 
 def _is_troubled(service: Json) -> bool:
-    return service["panic"] or any(map(_is_ill, service["backends"])) or not service["backends"]
+    backends = service["backends"]
+    silent = not any(map(serves, backends))
+    return service["panic"] or service.get("on_backups") or silent or any(map(_is_ill, backends))
 
 
 def _is_ill(backend: Json) -> bool:
@@ -156,8 +158,10 @@ def _service_state(service: Json) -> tuple[str, str]:
         return why_silent(service).removeprefix("all backends "), "red"
     if all(backend["state"] == "unknown" for backend in backends):
         return f"{len(backends)} unchecked", ""
-    colour = "green" if serving == len(backends) else "yellow"
-    return f"{serving}/{len(backends)} up", colour
+    wanted = len(backends) - sum(map(stands_by, backends))
+    if service.get("on_backups"):
+        return f"{serving}/{wanted} backup", "yellow"
+    return f"{serving}/{wanted} up", "green" if serving == wanted else "yellow"
 
 
 def _backend(backend: Json, screen: Screen) -> Row:
@@ -199,7 +203,7 @@ def _weight(backend: Json) -> str:
 
 
 def _reason(backend: Json) -> str:
-    parts = [backend["reason"]] if backend["state"] != "up" else []
+    parts = [backend["reason"]] if backend["state"] != "up" or stands_by(backend) else []
     if backend["state"] == "draining" and backend["connections"] is not None:
         parts.append(f"{connections(backend['connections'])} left")
     if backend["warning"]:

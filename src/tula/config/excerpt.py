@@ -45,5 +45,11 @@ def _service(service: VirtualService, backends: list[Backend]) -> dict[str, Any]
         "ports": [str(ports) for ports in service.ports] or "any",
         "forwarding": str(service.forwarding),
         "tunnel": str(service.tunnel),
-        "backends": {b.name: {"address": [str(a) for a in b.addresses]} for b in backends},
+        "backends": {b.name: _backend(b) for b in backends},
     }
+
+
+def _backend(backend: Backend) -> dict[str, Any]:
+    own = {"forwarding": backend.forwarding, "tunnel": backend.tunnel}
+    found = {key: str(value) for key, value in own.items() if value is not None}
+    return {"address": [str(address) for address in backend.addresses]} | found

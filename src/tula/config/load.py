@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tula.config.backend_rules import pool_warnings
 from tula.config.compose import compose
 from tula.config.errors import BrokenError, ConfigError, by_position, describe, place, shown
 from tula.config.fields import Strict, given, settings_of, value_of
@@ -158,6 +159,7 @@ def _warnings(config: Config, services: list[Merged]) -> list[Problem]:
     if not services:
         warnings.append(Problem(("services",), "there are none yet, so nothing is served"))
     for service in services:
+        warnings.extend(pool_warnings(service))
         announce = service.value.announce
         if announce in ENGINES:
             continue

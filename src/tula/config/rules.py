@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tula.config.services import Merged
 from tula.config.tree import Positions, Value
-from tula.model.config import Affinity, Config, IPAddress, PortRange, Protocol, Scheduler
+from tula.model.config import Affinity, Config, IPAddress, OnDown, PortRange, Protocol, Scheduler
 from tula.model.problem import Path, Problem
 
 MAX_MATCHES = 1_000_000
@@ -64,6 +64,12 @@ def _need_connections(services: list[Merged]) -> Iterator[Problem]:
             yield Problem(
                 service.place("scheduler"),
                 f"{message}; use maglev or source-hash, or set connections: {{enabled: true}}",
+            )
+        if service.sound("on_down") and service.value.on_down is OnDown.KEEP:
+            yield Problem(
+                service.place("on_down"),
+                "on_down: keep needs the connection table, which is disabled; remove it, or set "
+                "connections: {enabled: true}",
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tula.config.backend_rules import pool_problems
 from tula.config.errors import choices
 from tula.config.models import COMMON, KINDS, REQUIRED, GivenCheck, GivenHealth
 from tula.config.services import Merged
@@ -43,6 +44,7 @@ def service_problems(service: Merged, positions: Positions) -> Iterator[Problem]
         yield from _backends(given["backends"], value.backends, positions)
     yield from _health_problems(service, positions)
     yield from _families(service, positions)
+    yield from pool_problems(service, positions)
 
 
 def _duplicate(path: Path, values: Sequence[object], positions: Positions) -> Iterator[Problem]:
@@ -101,10 +103,10 @@ def _families(service: Merged, positions: Positions) -> Iterator[Problem]:
     if not service.has("vip", "forwarding", "backends"):
         return
     value = service.value
-    if value.forwarding is not Forwarding.L2:
-        return
     vips = {vip.version: vip for vip in reversed(value.vips)}
     for backend in value.backends:
+        if value.forwarding_of(backend) is Forwarding.L3:
+            continue
         path = (*service.given["backends"], backend.name, "address")
         if positions.cut(path, len(backend.addresses)):
             continue  # the invalid address may be of the family that is missing

@@ -362,7 +362,12 @@ class Answers:
         return Statistics(
             services=tuple(
                 service_statistics(
-                    view.config, counts, stats.no_backend, view.panicking, view.durations
+                    view.config,
+                    counts,
+                    stats.no_backend,
+                    view.panicking,
+                    view.statuses,
+                    view.durations,
                 )
             ),
             backends=tuple(

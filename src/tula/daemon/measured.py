@@ -14,6 +14,7 @@ from tula.engine.statistics import (
 from tula.model.config import Config
 from tula.model.health import BackendName, BackendStatus, State
 from tula.model.stats import BackendKey, Count
+from tula.plan.pools import serves_by_backups
 
 Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
 
@@ -23,6 +24,7 @@ def service_statistics(
     counts: Mapping[BackendKey, Count],
     no_backend: Mapping[str, Count],
     panicking: Collection[str],
+    statuses: Mapping[BackendName, BackendStatus],
     durations: Mapping[str, DurationStatistics],
 ) -> Iterable[ServiceStatistics]:
     """Each service's."""
@@ -33,7 +35,8 @@ def service_statistics(
         name = service.name
         total, panic = totals.get(name, Count()), name in panicking
         dropped = no_backend.get(name, Count()).packets
-        yield ServiceStatistics(name, total, dropped, panic, durations.get(name))
+        backups = serves_by_backups(service, statuses)
+        yield ServiceStatistics(name, total, dropped, panic, durations.get(name), backups)
 
 
 def backend_statistics(

@@ -66,6 +66,10 @@ class Observation(Protocol):
     def serving(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
         """Which of these backends get packets now."""
 
+    def refusing(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        """Which of those get packets of the flows that they have, and no new flows. None where
+        flows are not tracked: what serves is not told from what does not, then."""
+
     def holds_what(self, other: Observation) -> bool:
         """Whether the same is there as in another observation, whatever others changed."""
 

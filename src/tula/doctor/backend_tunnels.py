@@ -146,7 +146,7 @@ def check_tunnel_reverse_path(observed: Observation, state: BackendState) -> Ite
 
 def _strict_interfaces(observed: Observation, state: BackendState, ipv4: bool) -> Iterator[Finding]:
     """l2: requests arrive on the balancer's network, and answers may leave by another one."""
-    if not ipv4 or not any(s.forwarding is Forwarding.L2 for s, _ in state.role.serves):
+    if not ipv4 or not any(s.forwarding_of(b) is Forwarding.L2 for s, b in state.role.serves):
         return
     served = {address for _, backend in state.role.serves for address in backend.addresses}
     leaving = {

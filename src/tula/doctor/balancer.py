@@ -67,8 +67,8 @@ def _down(name: str) -> Finding:
 def check_routes(observed: Observation, _: Responses) -> Iterator[Finding]:
     """Every backend has a route that its forwarding method can use."""
     for service in observed.config.services:
-        l3 = service.forwarding is Forwarding.L3
         for backend in service.backends:
+            l3 = service.forwarding_of(backend) is Forwarding.L3
             addresses = [a for a in backend.addresses if a.version in service.versions]
             for address in [outer_address(backend)] if l3 else addresses:
                 route = observed.host.routes.get(address, Route("none"))
@@ -102,7 +102,7 @@ def check_load_balancers(observed: Observation, _: Responses) -> Iterator[Findin
         return
     outers = observed.routes.endpoints.values()
     unlisted = sorted({str(outer.local) for outer in outers} - set(map(str, known)))
-    l3 = any(s.forwarding is Forwarding.L3 for s in observed.config.services)
+    l3 = any(Forwarding.L3 in s.forwardings for s in observed.config.services)
     if unlisted or not known & observed.addresses:
         listed = ", ".join(map(str, sorted(known, key=str)))
         what = (

@@ -127,7 +127,7 @@ def check_resolution(observed: Observation, responses: Responses) -> Iterator[Fi
     used: dict[IPAddress, str] = {}
     for service in observed.config.services:
         for backend in service.backends:
-            if service.forwarding is Forwarding.L3:
+            if service.forwarding_of(backend) is Forwarding.L3:
                 used[outer_address(backend)] = backend.name
             else:
                 found = (a for a in backend.addresses if a.version in service.versions)

@@ -118,7 +118,7 @@ def _otherwise(observed: Observation, name: str, peer: Peer) -> Iterator[Finding
     tunnelled = False
     for each in seen:
         service = services.get(str(each["backend"]).partition("/")[0])
-        tunnelled |= service is not None and service.forwarding is Forwarding.L3
+        tunnelled |= service is not None and Forwarding.L3 in service.forwardings
     shown = [f"{each['backend']} ({each['here']} here, {each['there']} there)" for each in seen]
     more = (peer.get("seen_otherwise_total") or 0) - len(listed)
     yield Finding(

@@ -13,7 +13,6 @@ from tula.doctor.packets import ECHO, PORTS, TCP, UDP
 from tula.doctor.requests import L2Path, MacTable, Request, TunnelPath
 from tula.model.config import (
     Backend,
-    Forwarding,
     IPAddress,
     Protocol,
     Tunnel,
@@ -123,8 +122,8 @@ def plan_targets(observed: Observation, macs: MacTable) -> list[Target]:
     found: dict[tuple[str, IPAddress, Tunnel | None], list[VirtualService]] = {}
     backends: dict[str, Backend] = {}
     for service in observed.config.services:
-        tunnel = service.tunnel if service.forwarding is Forwarding.L3 else None
         for backend in service.backends:
+            tunnel = service.tunnel_of(backend)
             backends[backend.key] = backend
             for vip in service.vips:
                 found.setdefault((backend.key, vip, tunnel), []).append(service)

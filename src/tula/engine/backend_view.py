@@ -29,6 +29,8 @@ class BackendView:
     """the configuration's"""
     effective_weight: int
     connections: int | None
+    keeps_connections: bool
+    """whether those that it has stay with it"""
     overrides: tuple[InForce, ...]
 
 
@@ -48,6 +50,7 @@ def view_backend(
         weight=backend.weight,
         effective_weight=status.weight,
         connections=connections,
+        keeps_connections=status.present,
         overrides=overrides_in_force(name, backend, override, now),
     )
 

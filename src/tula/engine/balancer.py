@@ -291,7 +291,7 @@ class Balancer(Unmonitored):
         if lenient:
             lacking = self._path.unsupported(config, have)
             problems += lacking
-            config = usable_config(config, host, {str(p.path[1]) for p in lacking})
+            config = usable_config(config, host, {problem.path for problem in lacking})
         unreachable = unreached_backends(config, routes)
         plan = plan_desired(config, host, routes, statuses, shares, unreachable)
         path = self._path.diff(have, plan.state, self._memory())

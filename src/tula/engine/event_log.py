@@ -22,6 +22,7 @@ _LOUD = frozenset(
         EventKind.BACKEND_DOWN,
         EventKind.BACKEND_DIAGNOSED,
         EventKind.BACKEND_WARNING,
+        EventKind.BACKUPS_STARTED,
         EventKind.CYCLE_FAILED,
         EventKind.CONFIGURATION_REFUSED,
         EventKind.CONFIGURATION_DIFFERS,
@@ -31,6 +32,7 @@ _LOUD = frozenset(
         EventKind.EVERYWHERE_TAKEN_BACK,
         EventKind.EVERYWHERE_UNFINISHED,
         EventKind.KERNEL_REPAIRED,
+        EventKind.MINIMUM_MISSED,
         EventKind.NETWORK_WARNING,
         EventKind.PANIC_STARTED,
         EventKind.TASK_FAILED,
@@ -172,6 +174,26 @@ def state_events(
         )
     for service in sorted(before.panicking - after.panicking):
         yield EventKind.PANIC_ENDED, service, "enough backends are up again", ""
+    yield from _pool_events(before, after)
+
+
+def _pool_events(
+    before: BackendStatuses, after: BackendStatuses
+) -> Iterator[tuple[EventKind, str, str, str]]:
+    """For each service whose backups began or ended to serve, or that missed its minimum."""
+    for service, level in sorted(after.backups.items()):
+        if before.backups.get(service) != level:
+            message = f"too few other backends can serve: backups of level {level} do"
+            yield EventKind.BACKUPS_STARTED, service, message, ""
+    for service in sorted(before.backups.keys() - after.backups.keys()):
+        serve = any(status.weight for (name, _), status in after.of.items() if name == service)
+        message = "enough other backends can serve again" if serve else "no backup can serve either"
+        yield EventKind.BACKUPS_ENDED, service, message, ""
+    for service in sorted(after.short - before.short):
+        message = "fewer backends can serve than its minimum: nobody serves"
+        yield EventKind.MINIMUM_MISSED, service, message, ""
+    for service in sorted(before.short - after.short):
+        yield EventKind.MINIMUM_REACHED, service, "enough backends can serve again", ""
 
 
 def _kind(old: BackendStatus, new: BackendStatus) -> EventKind | None:

@@ -69,7 +69,7 @@ def _place(
         "vips": [str(vip) for vip in service.vips],
         "protocols": [str(protocol) for protocol in service.protocols],
         "ports": [str(ports) for ports in service.ports] or ["any"],
-        "forwarding": str(service.forwarding),
+        "forwarding": str(service.forwarding_of(backend)),
         "addresses": [str(address) for address in backend.addresses],
         "state": view.state,
         "reason": view.reason,

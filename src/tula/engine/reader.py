@@ -18,12 +18,13 @@ from tula.model.client_scopes import (
     client_scopes,
     scope_of,
 )
-from tula.model.config import Config, Forwarding, IPAddress
+from tula.model.config import Config, Forwarding, IPAddress, OnDown
 from tula.model.desired import TunnelEndpoints
 from tula.model.flow import Flow, FlowEntry
 from tula.model.health import BackendName, BackendStatus
 from tula.model.host import HostView
 from tula.model.stats import BackendKey, Count, Stats
+from tula.plan.pools import kept_while_down
 from tula.plan.routes import backend_addresses, plan_routes
 from tula.plan.trace import Trace, find_service, plan_trace
 from tula.vip.owner import VipOwners
@@ -85,7 +86,7 @@ class Reader:
 
     def endpoints(self, config: Config) -> Mapping[IPAddress, TunnelEndpoints]:
         """Between which addresses the tunnels are, by the backends' endpoints."""
-        if all(service.forwarding is Forwarding.L2 for service in config.services):
+        if all(service.forwardings == {Forwarding.L2} for service in config.services):
             return {}
         host = self._network.view(backend_addresses(config))
         return plan_routes(config, host, force=True).endpoints
@@ -125,16 +126,21 @@ class Reader:
         return self._path.forget_clients(scopes, client, self._memory())
 
     def missing(self, config: Config) -> frozenset[BackendName]:
-        """The backends of services with monitors that the kernel was left without: they were
-        down when the daemon before ended. Nothing if there is no data path."""
+        """The backends of services with monitors that the kernel was left without, or with their
+        flows alone and nobody's will (``on_down: keep``): they were down when the daemon before
+        ended. Nothing if there is no data path."""
         checked = {
             (service.name, backend.key): (service.name, backend.name)
             for service in config.services
             if service.health
             for backend in service.backends
         }
-        left_out = self._path.observe().left_out(checked, self._memory())
-        return frozenset(checked[name] for name in left_out)
+        memory, found = self._memory(), self._path.observe()
+        left_out = frozenset(checked[name] for name in found.left_out(checked, memory))
+        if all(service.on_down is OnDown.RESET for service in config.services):
+            return left_out
+        refusing = frozenset(checked[name] for name in found.refusing(checked, memory))
+        return left_out | kept_while_down(config, refusing, self._store.overrides())
 
     def serving(self, config: Config) -> frozenset[BackendName]:
         """The backends that the kernel sends packets to. Raises KernelError."""

@@ -76,6 +76,8 @@ class ServiceStatistics:
     panic: bool = False
     durations: DurationStatistics | None = None
     """of its probes; None for a service that is not checked"""
+    on_backups: bool = False
+    """its backups serve, since too few others can"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from tula.model.config import (
 from tula.model.desired import TunnelEndpoints
 from tula.model.health import BackendName, BackendStatus, Health, State
 from tula.model.stats import BackendKey, Count, TableUse
+from tula.plan.pools import serves_by_backups
 
 
 def describe_status(
@@ -67,9 +68,10 @@ def describe_status(
             | {"left": asdict(_left(service, total, counts))}
             | {"rates": _service_rates(service, rates)}
             | {"panic": service.name in panics}
+            | {"on_backups": serves_by_backups(service, statuses or {})}
             | {
                 "backends": [
-                    _backend(backend, counts.get((service.name, backend.key), Count()))
+                    _backend(service, backend, counts.get((service.name, backend.key), Count()))
                     | {"rates": _rates(rates, (service.name, backend.key))}
                     | live.describe(service, backend)
                     | {"tunnel": tunnels.describe(service, backend)}
@@ -110,6 +112,7 @@ def _service(service: VirtualService, total: Count) -> dict[str, Any]:
         "scheduler": str(service.scheduler),
         "path": "nftables",
         "checked": bool(service.health),
+        "minimum": service.minimum,
         "packets": total.packets,
         "bytes": total.bytes,
     }
@@ -162,17 +165,20 @@ class _Live:
             "reason": status.reason,
             "since": finding.since if finding is not None else None,
             "effective_weight": status.weight,
+            "serving": status.weight > 0,
             "connections": None if self.connections is None else self.connections.get(name, 0),
             "warning": finding.warning if finding is not None else "",
         }
 
 
-def _backend(backend: Backend, count: Count) -> dict[str, Any]:
+def _backend(service: VirtualService, backend: Backend, count: Count) -> dict[str, Any]:
     addresses = [str(address) for address in backend.addresses]
     return {
         "name": backend.name,
         "address": addresses[0] if len(addresses) == 1 else addresses,
         "weight": backend.weight,
+        "backup": backend.backup,
+        "forwarding": str(service.forwarding_of(backend)),
         "packets": count.packets,
         "bytes": count.bytes,
     }

@@ -68,7 +68,7 @@ def summarize(answer: Json) -> Summary:
         parts += [_services(services, forwards), _backends(services, forwards)]
     else:
         parts.append(Part(Grade.NOTE, "no services are configured, so nothing is served"))
-    parts += _panics(services)
+    parts += [*_panics(services), *_on_backups(services)]
     parts += _peers(answer)
     unchecked = [s["name"] for s in services if not s.get("checked", True)]
     if unchecked and answer["daemon"] is not None:
@@ -86,6 +86,11 @@ def summarize(answer: Json) -> Summary:
 def serves(backend: Json) -> bool:
     """Whether a backend gets new connections, as far as is known."""
     return bool(backend["effective_weight"])
+
+
+def stands_by(backend: Json) -> bool:
+    """Whether it could serve, and others do."""
+    return not serves(backend) and backend["state"] in ("up", "unknown")
 
 
 def _daemon(answer: Json) -> Part:
@@ -134,6 +139,10 @@ def why_silent(service: Json) -> str:
     states = {backend["state"] for backend in service["backends"]}
     if not states:
         return "no backends"
+    able = [backend for backend in service["backends"] if stands_by(backend)]
+    if able:
+        least = service.get("minimum", 1)
+        return f"{len(able)} of {least} needed can serve"
     if len(states) == 1:
         return f"all backends {_STATES.get(min(states), 'have weight 0')}"
     return "no backend serves"
@@ -164,6 +173,13 @@ def _panics(services: Sequence[Json]) -> Iterable[Part]:
     panics = [service["name"] for service in services if service.get("panic")]
     if panics:
         yield Part(Grade.BAD, f"panic, all backends serve: {names(panics)}")
+
+
+def _on_backups(services: Sequence[Json]) -> Iterable[Part]:
+    """They serve, so this alone is no problem: what made it so may be one, or an operator."""
+    found = [service["name"] for service in services if service.get("on_backups")]
+    if found:
+        yield Part(Grade.NOTE, f"served by backups: {names(found)}")
 
 
 def _peers(answer: Json) -> Iterable[Part]:

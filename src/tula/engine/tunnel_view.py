@@ -8,7 +8,6 @@ from typing import Any
 
 from tula.model.config import (
     Backend,
-    Forwarding,
     IPAddress,
     Tunnel,
     TunnelSettings,
@@ -28,16 +27,17 @@ class Tunnels:
     def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any] | None:
         """What the other endpoint must know; None for l2, and where no route leads to it."""
         endpoints = self.endpoints.get(outer_address(backend))
-        if service.forwarding is Forwarding.L2 or endpoints is None:
+        tunnel = service.tunnel_of(backend)
+        if tunnel is None or endpoints is None:
             return None
         found: dict[str, Any] = {
-            "kind": str(service.tunnel),
+            "kind": str(tunnel),
             "local": str(endpoints.local),
             "remote": str(endpoints.remote),
         }
-        if service.tunnel is Tunnel.VXLAN:
+        if tunnel is Tunnel.VXLAN:
             found |= {"id": self.settings.vxlan_id, "port": self.settings.vxlan_port}
             found |= {"mac": vxlan_mac(endpoints.remote)}
-        elif service.tunnel is Tunnel.GUE:
+        elif tunnel is Tunnel.GUE:
             found |= {"port": self.settings.gue_port}
         return found

@@ -70,6 +70,17 @@ class FakeObservation:
         known, reached = _memory(memory).known, set(_reached(self.state))
         return frozenset(name for name in backends if name in known and name in reached)
 
+    def refusing(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        if self.state is None or not self.state.connections.enabled:
+            return frozenset()
+        accepting = {
+            (service.name, backend.key)
+            for service in self.state.services
+            for backend in service.backends
+            if backend.weight
+        }
+        return self.serving(backends, memory) - accepting
+
     def holds_what(self, other: Observation) -> bool:
         assert isinstance(other, FakeObservation)
         return _comparable(self.state) == _comparable(other.state)

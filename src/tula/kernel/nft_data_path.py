@@ -90,7 +90,7 @@ class NftDataPath:
         return recall_ids(data, self._clock)
 
     def unsupported(self, config: Config, have: Observation | None = None) -> list[Problem]:
-        if all(service.forwarding is Forwarding.L2 for service in config.services):
+        if all(service.forwardings == {Forwarding.L2} for service in config.services):
             return []
         if have is not None and observation_of(have).tunnels.devices:
             return []

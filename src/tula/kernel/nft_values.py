@@ -11,7 +11,7 @@ from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.numbered import NumberedState
 from tula.dataplane.nft.numbering import merge_ids
 from tula.dataplane.nft.recover import MapCounts, recover_ids
-from tula.dataplane.nft.ruleset import Ruleset
+from tula.dataplane.nft.ruleset import Kind, Ruleset
 from tula.dataplane.nft.tell_again import empty_hot_tables
 from tula.dataplane.nft.transaction import Transaction
 from tula.dataplane.nft.tunnel_devices import Tunnels
@@ -52,6 +52,17 @@ class NftObservation:
 
     def serving(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
         return frozenset(name for name, served in self._known(backends, memory) if served)
+
+    def refusing(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
+        if self.ruleset is None:
+            return frozenset()
+        maps = self.ruleset.maps
+        accepting = next((maps[name] for name in maps if name == Kind.ACCEPTS_NEW_FLOWS), None)
+        if accepting is None:
+            return frozenset()
+        ids = merge_ids(ids_of(memory), recover_ids(self.ruleset))
+        serving = self.serving(backends, memory)
+        return frozenset(name for name in serving if ids.mark(*name) not in accepting)
 
     def _known(
         self, backends: Iterable[BackendKey], memory: Memory

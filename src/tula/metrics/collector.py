@@ -58,6 +58,11 @@ class StatisticsCollector(Collector):
         panic = GaugeMetricFamily(
             "tula_service_panic", "1 while all backends serve since few are up.", labels=_SERVICE
         )
+        backups = GaugeMetricFamily(
+            "tula_service_on_backups",
+            "1 while its backups serve, since too few others can.",
+            labels=_SERVICE,
+        )
         nobody = CounterMetricFamily(
             "tula_service_no_backend_packets",
             "Packets that no backend could take; they are dropped.",
@@ -69,7 +74,8 @@ class StatisticsCollector(Collector):
             nobody.add_metric(labels, service.no_backend)
             size.add_metric(labels, service.count.bytes)
             panic.add_metric(labels, int(service.panic))
-        yield from (packets, size, nobody, panic)
+            backups.add_metric(labels, int(service.on_backups))
+        yield from (packets, size, nobody, panic, backups)
 
     def _backends(self) -> Iterator[Metric]:
         state = GaugeMetricFamily(

@@ -247,6 +247,21 @@ class VirtualService:
         versions = tuple(sorted({vip.version for vip in self.vips}))
         object.__setattr__(self, "versions", versions)
 
+    def forwarding_of(self, backend: Backend) -> Forwarding:
+        """How packets reach one of its backends: as that says, else as the service does."""
+        return backend.forwarding or self.forwarding
+
+    def tunnel_of(self, backend: Backend) -> Tunnel | None:
+        """The encapsulation to one of its backends; None for l2."""
+        l3 = self.forwarding_of(backend) is Forwarding.L3
+        return (backend.tunnel or self.tunnel) if l3 else None
+
+    @property
+    def forwardings(self) -> frozenset[Forwarding]:
+        """Those of its backends; its own if it has none."""
+        found = frozenset(map(self.forwarding_of, self.backends))
+        return found or frozenset({self.forwarding})
+
     @property
     def by_client(self) -> bool:
         """Whether the client's address alone chooses the backend, where the hash does: of a

@@ -69,6 +69,11 @@ class BackendStatus:
     present: bool
     reason: str = ""
 
+    @property
+    def stands_by(self) -> bool:
+        """Whether it could serve, and does not: it is a backup, or its service has too few."""
+        return self.weight == 0 and self.state in (State.UP, State.UNKNOWN)
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeSocket:

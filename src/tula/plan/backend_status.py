@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import floor
 
-from tula.model.config import Backend, Config, Scheduler, VirtualService
+from tula.model.config import Backend, Config, OnDown, Scheduler, VirtualService
 from tula.model.health import BackendName, BackendStatus, Health, Override, State
 from tula.plan.first_pass import NONE_WAIT, Waiting
+from tula.plan.pools import plan_pool
 
 _SLOW_STEPS = 10
 """A slow start's weight rises in so many steps: each one moves elements in the kernel."""
@@ -41,13 +42,17 @@ class _Basis:
 class BackendStatuses:
     """How all backends of a configuration count.
 
-    ``panicking`` are services that serve by backends that are down, since too few are up.
+    ``panicking`` are services that serve by backends that are down, since too few are up;
+    ``backups`` those that serve by their backups, with the level of these; ``short`` those of which
+    nobody serves, since fewer can than their ``minimum``.
     ``until``: when time alone changes something (a step of a slow start, a deadline), in seconds
     of the boot clock; None: never.
     """
 
     of: Mapping[BackendName, BackendStatus] = field(default_factory=dict)
     panicking: frozenset[str] = frozenset()
+    backups: Mapping[str, int] = field(default_factory=dict)
+    short: frozenset[str] = frozenset()
     until: float | None = None
     basis: _Basis | None = field(default=None, compare=False, repr=False)
 
@@ -73,6 +78,8 @@ def plan_backend_statuses(
     services: Iterable[VirtualService] = config.services
     found: dict[BackendName, BackendStatus] = {}
     panicking: set[str] = set()
+    backups: dict[str, int] = {}
+    short: set[str] = set()
     untils: dict[str, float] = {}
     known: Mapping[BackendName, BackendStatus] = {}
     if before is not None and before.basis is not None and before.basis.config is config:
@@ -81,15 +88,20 @@ def plan_backend_statuses(
         names |= {name for name, _ in basis.waiting ^ waiting}
         services = [service for service in config.services if service.name in names]
         found = dict(known)
-        panicking = set(before.panicking - names)
+        panicking, short = set(before.panicking - names), set(before.short - names)
+        backups = {name: level for name, level in before.backups.items() if name not in names}
         untils = {name: until for name, until in basis.untils.items() if name not in names}
     for service in services:
         of = _Service(service, findings, overrides, now, entered, waiting)
-        statuses = {backend.name: of.stand(backend) for backend in service.backends}
-        if of.must_panic(statuses):
+        alone = {backend.name: of.stand(backend) for backend in service.backends}
+        pool = plan_pool(service, alone, of.candidates())
+        if pool.panics:
             panicking.add(service.name)
-            statuses = of.panic(statuses)
-        for name, status in statuses.items():
+        if pool.backups:
+            backups[service.name] = pool.backups
+        if pool.short:
+            short.add(service.name)
+        for name, status in pool.statuses.items():
             whole = (service.name, name)
             old = known.get(whole)
             found[whole] = old if old is not None and old == status else status
@@ -98,6 +110,8 @@ def plan_backend_statuses(
     return BackendStatuses(
         found,
         frozenset(panicking),
+        backups,
+        frozenset(short),
         min(untils.values(), default=None),
         _Basis(config, dict(findings), dict(overrides), dict(entered), untils, waiting),
     )
@@ -246,7 +260,8 @@ class _Service:
                 return BackendStatus(State.DISABLED, 0, False, DEADLINE_PASSED)
             self.changes.append(override.deadline)
         if finding.up is False:
-            return BackendStatus(State.DOWN, 0, False, finding.evidence)
+            keeps = self._service.on_down is OnDown.KEEP and not self._waits(backend)
+            return BackendStatus(State.DOWN, 0, keeps, finding.evidence)
         if self._waits(backend):
             seen = f"; {finding.evidence}" if finding.evidence else ""
             return BackendStatus(State.DOWN, 0, False, _WAITS + seen)
@@ -276,37 +291,17 @@ class _Service:
         self.changes.append(since + took * step / _SLOW_STEPS)
         return max(1, weight * step // _SLOW_STEPS), "its weight rises (slow start)"
 
-    def must_panic(self, statuses: Mapping[str, BackendStatus]) -> bool:
-        """Whether so little of the weight is up that the monitors cannot be trusted."""
-        limit = self._service.policy.panic
-        if limit is None:
-            return False
-        candidates = self._candidates()
-        total = sum(weight for _, weight in candidates)
-        down = [w for backend, w in candidates if statuses[backend.name].state is State.DOWN]
-        return bool(down) and (total - sum(down)) * 100 <= limit * total
-
-    def panic(self, statuses: Mapping[str, BackendStatus]) -> dict[str, BackendStatus]:
-        """All that could serve do, whatever the monitors found."""
-        changed = dict(statuses)
-        for backend, weight in self._candidates():
-            status = statuses[backend.name]
-            if status.state is State.DOWN:
-                reason = f"{status.reason}; serves anyway: too few are up"
-                changed[backend.name] = BackendStatus(State.DOWN, weight, True, reason)
-        return changed
-
-    def _candidates(self) -> list[tuple[Backend, int]]:
+    def candidates(self) -> dict[str, int]:
         """The backends that the operator wants new connections to go to, with their weights.
 
         Not those that wait for their first pass: that they do not serve is no sign of monitors
         that cannot be trusted, and panic does not bring them in.
         """
-        found = []
+        found = {}
         for backend in self._service.backends:
             _, override, weight = self._of(backend)
             if self._waits(backend):
                 continue
             if not override.drain and not override.disable and weight:
-                found.append((backend, weight))
+                found[backend.name] = weight
         return found

@@ -114,9 +114,9 @@ def _sources(
     """
     told: set[tuple[IPAddress, str]] = set()
     for service in config.services:
-        l3 = service.forwarding is Forwarding.L3
         vips = {vip for vip in service.vips if vip.version == 4}
         for backend in service.backends if vips else ():
+            l3 = service.forwarding_of(backend) is Forwarding.L3
             address = outer_address(backend) if l3 else backend.address(4)
             if address is None:
                 continue
@@ -149,10 +149,9 @@ def _no_link_local(
     local = {held.interface for held in host.addresses if held.address.is_link_local}
     told: set[str] = set()
     for service in config.services:
-        if service.forwarding is Forwarding.L3 or 6 not in service.versions:
-            continue
-        for backend in service.backends:
-            address = backend.address(6)
+        for backend in service.backends if 6 in service.versions else ():
+            l2 = service.forwarding_of(backend) is Forwarding.L2
+            address = backend.address(6) if l2 else None
             hop = hops.get(address) if address is not None else None
             link = host.links.get(hop.interface) if hop is not None else None
             if hop is None or link is None or link.name in told or not _resolves(link):

@@ -167,16 +167,15 @@ def _plan_service(
 
 
 def _next_hops(service: VirtualService, backend: Backend, routes: Routes) -> Mapping[int, NextHop]:
-    if service.forwarding is Forwarding.L3:
+    if service.forwarding_of(backend) is Forwarding.L3:
         return {}
     return routes.hops_of(backend, service.versions)
 
 
 def _tunnel(service: VirtualService, backend: Backend, routes: Routes) -> DesiredTunnel | None:
-    if service.forwarding is Forwarding.L2:
-        return None
-    endpoints = routes.endpoints.get(outer_address(backend))
-    return None if endpoints is None else DesiredTunnel(service.tunnel, endpoints)
+    tunnel = service.tunnel_of(backend)
+    endpoints = routes.endpoints.get(outer_address(backend)) if tunnel is not None else None
+    return DesiredTunnel(tunnel, endpoints) if tunnel is not None and endpoints else None
 
 
 def _adjust_service(

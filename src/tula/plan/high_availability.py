@@ -35,13 +35,14 @@ def served(config: Config, statuses: Mapping[BackendName, BackendStatus]) -> Map
 
     Drained backends, those of weight 0 and those that wait for their first pass do not count, and
     neither do those that serve although they are down, since too few are up
-    (``panic_threshold``): another balancer may see them up.
+    (``panic_threshold``): another balancer may see them up. Backups count, whether they serve or
+    stand by; where nobody serves, since fewer can than the ``minimum``, none does.
     """
     found = {}
     for service in config.services:
         names = ((service.name, backend.name) for backend in service.backends)
-        states = (statuses[name].state for name in names if name in statuses)
-        up = sum(state in _SERVE for state in states)
+        able = [statuses[n] for n in names if n in statuses and statuses[n].state in _SERVE]
+        up = len(able) if any(status.weight for status in able) else 0
         found[service.name] = up >= service.policy.announce_while
     return found
 

@@ -49,12 +49,15 @@ def plan_size_limits(
     services: dict[tuple[IPAddress, int], list[_Entry]] = {}
     limits: set[int] = set()
     for service in config.services:
-        if service.forwarding is not Forwarding.L2:
+        if Forwarding.L2 not in service.forwardings:
             continue
         for vip in service.vips:
+            # Beside backends behind a tunnel, which has no limit: the kernel fragments there. What
+            # goes to one of those is held to the limit too, since nobody knows which is chosen.
             towards = (
                 hops[address]
                 for backend in service.backends
+                if service.forwarding_of(backend) is Forwarding.L2
                 for address in backend.addresses
                 if address.version == vip.version and address in hops
             )

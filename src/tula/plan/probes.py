@@ -66,8 +66,9 @@ def probed_neighbours(config: Config, host: HostView, routes: Routes) -> set[tup
     return {
         (host.links[hop.interface].index, hop.address)
         for service in config.services
-        if service.probed and service.forwarding is Forwarding.L2
+        if service.probed
         for backend in service.backends
+        if service.forwarding_of(backend) is Forwarding.L2
         for hop in routes.hops_of(backend, service.versions).values()
     }
 
@@ -158,7 +159,7 @@ def _answers(
 ) -> Iterator[ReplyPath]:
     """Where answers from the VIP may come in: by the way to the backend, or to the source."""
     endpoints = routes.endpoints.get(outer_address(backend))
-    if service.forwarding is Forwarding.L3 and endpoints is not None:
+    if service.forwarding_of(backend) is Forwarding.L3 and endpoints is not None:
         yield ReplyPath(endpoints.interface, target.address)
     own = backend.address(target.address.version)
     route = host.routes.get(own) if own is not None else None

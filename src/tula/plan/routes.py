@@ -109,8 +109,8 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
     subnets = _listed_subnets(config, host)
     looked: set[tuple[bool, tuple[str, ...], tuple[int, ...]]] = set()
     for service in config.services:
-        l3 = service.forwarding is Forwarding.L3
         for backend in service.backends:
+            l3 = service.forwarding_of(backend) is Forwarding.L3
             # Many services may have the same backends: what was found holds for all of them.
             if (how := (l3, backend.texts, service.versions)) in looked:
                 continue

@@ -10,7 +10,6 @@ from tula.model.client_scopes import HeldClient
 from tula.model.config import (
     Backend,
     Config,
-    Forwarding,
     Scheduler,
     VirtualService,
 )
@@ -132,7 +131,7 @@ def _follow(
             backend = next(b for b in owner.backends if b.name == held)
             return Trace(owner.name, held, why + _tunnel(owner, backend))
     service, matched = found
-    takes = f"{service.name} takes {matched}"
+    takes = f"{service.name} takes {matched}{_pool(service)}"
     if later_fragment:
         return _later_fragment(config, service, entry)
     takes += _remembered(service, flow, client)
@@ -142,6 +141,8 @@ def _follow(
     table = SlotTables().maglev(service, config)
     if table is None:
         what = "every backend has weight 0" if service.backends else "it has no backends"
+        if service.minimum > 1:
+            what = f"no backend serves, or fewer can than the minimum of {service.minimum}"
         return Trace(service.name, None, f"{takes}; {what}: dropped")
     if anew:
         why = f"udp_scheduling: packet: {service.scheduler} chooses for each packet anew"
@@ -175,10 +176,19 @@ def _remembered(service: VirtualService, flow: Flow, client: PersistentClient | 
     return f"; persistence holds client {who} at {at}" + (f" for {left} more" if left else "")
 
 
+def _pool(service: VirtualService) -> str:
+    """That its backups serve; by the weights that count."""
+    lowest = min((backend.backup for backend in service.backends), default=0)
+    levels = {backend.backup for backend in service.backends if backend.weight}
+    level = min(levels, default=lowest)
+    return f"; its backups serve, level {level}" if level > lowest else ""
+
+
 def _tunnel(service: VirtualService, backend: Backend) -> str:
-    if service.forwarding is Forwarding.L2:
+    tunnel = service.tunnel_of(backend)
+    if tunnel is None:
         return ""
-    return f"; in a tunnel ({service.tunnel}) to {outer_address(backend)}"
+    return f"; in a tunnel ({tunnel}) to {outer_address(backend)}"
 
 
 def _later_fragment(config: Config, service: VirtualService, entry: FlowEntry | None) -> Trace:

@@ -11,21 +11,34 @@ from dataclasses import replace
 from tula.model.config import Backend, Config, Forwarding, VirtualService
 from tula.model.health import BackendName
 from tula.model.host import HostView
+from tula.model.problem import Path
 from tula.plan.routes import Routes
 from tula.plan.tunnels import outer_address
 
 
-def usable_config(config: Config, host: HostView, lacking: Collection[str] = ()) -> Config:
+def usable_config(config: Config, host: HostView, lacking: Collection[Path] = ()) -> Config:
     """The configuration without interfaces that are gone, and without the backends of ``lacking``:
-    services whose tunnels this kernel cannot make."""
+    the services' and backends' tunnels that this kernel cannot make, as ``unsupported`` has them.
+    """
+    names = {str(path[1]) for path in lacking}
     return replace(
         config,
         interfaces=tuple(name for name in config.interfaces if name in host.links),
         services=tuple(
-            replace(service, backends=()) if service.name in lacking else service
+            _without_tunnels(service, lacking) if service.name in names else service
             for service in config.services
         ),
     )
+
+
+def _without_tunnels(service: VirtualService, lacking: Collection[Path]) -> VirtualService:
+    def can_be(backend: Backend) -> bool:
+        if service.tunnel_of(backend) is None:
+            return True
+        whose: Path = () if backend.tunnel is None else ("backends", backend.name)
+        return ("services", service.name, *whose, "tunnel") not in lacking
+
+    return replace(service, backends=tuple(filter(can_be, service.backends)))
 
 
 def awaits_interface(config: Config, host: HostView) -> bool:
@@ -61,7 +74,9 @@ def _living_versions(service: VirtualService, routes: Routes) -> Collection[int]
         address.version
         for backend in service.backends
         for address in backend.addresses
-        if address.version in service.versions and address in routes.hops
+        if address.version in service.versions
+        and service.forwarding_of(backend) is Forwarding.L2
+        and address in routes.hops
     }
     return living or service.versions
 
@@ -69,7 +84,7 @@ def _living_versions(service: VirtualService, routes: Routes) -> Collection[int]
 def _is_reached(
     service: VirtualService, backend: Backend, routes: Routes, versions: Collection[int]
 ) -> bool:
-    if service.forwarding is Forwarding.L3:
+    if service.forwarding_of(backend) is Forwarding.L3:
         return outer_address(backend) in routes.endpoints
     return all(
         address in routes.hops for address in backend.addresses if address.version in versions
@@ -78,7 +93,7 @@ def _is_reached(
 
 def why_unreached(service: VirtualService, backend: Backend, version: int, routes: Routes) -> str:
     """Why no packet of that IP version can go to the backend now; empty when one can."""
-    if service.forwarding is Forwarding.L3:
+    if service.forwarding_of(backend) is Forwarding.L3:
         outer = outer_address(backend)
         return "" if outer in routes.endpoints else f"no route to {outer}"
     address = backend.address(version)
@@ -92,7 +107,7 @@ def idle_interfaces(service: VirtualService, host: HostView, routes: Routes) -> 
     """
     names: set[str] = set()
     for backend in service.backends:
-        if service.forwarding is Forwarding.L3:
+        if service.forwarding_of(backend) is Forwarding.L3:
             endpoints = routes.endpoints.get(outer_address(backend))
             names |= {endpoints.interface} if endpoints is not None else set()
         else:

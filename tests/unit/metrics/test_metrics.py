@@ -84,6 +84,7 @@ def test_every_figure() -> None:
         ("tula_service_packets_total", labels(service="web")): 7,
         ("tula_service_bytes_total", labels(service="web")): 700,
         ("tula_service_panic", labels(service="web")): 1,
+        ("tula_service_on_backups", labels(service="web")): 0,
         ("tula_service_no_backend_packets_total", labels(service="web")): 8,
         **states,
         ("tula_backend_weight", b1): 50,

@@ -75,6 +75,7 @@ class BackendBody(BaseModel):
     weight: int
     effective_weight: int
     connections: int | None
+    keeps_connections: bool
     overrides: list[InForceBody]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address
 
 from tula.dataplane.nft.tunnel_plan import kinds_of
-from tula.model.config import Config, Forwarding, IPAddress, Tunnel
+from tula.model.config import Config, IPAddress, Tunnel
 from tula.model.problem import Path, Problem
 from tula.plan.tunnels import outer_address
 
@@ -15,7 +15,8 @@ Missing = Callable[[Iterable[str]], set[str]]
 
 
 def missing_tunnels(config: Config, missing: Missing) -> list[Problem]:
-    """A problem for each service whose tunnels the kernel cannot make."""
+    """A problem for each service, or backend of its own kind, whose tunnels the kernel cannot
+    make."""
     needs = list(_needs(config))
     lacking = missing(set().union(*(kinds for _, _, kinds in needs)))
     if not lacking:
@@ -32,14 +33,17 @@ def missing_tunnels(config: Config, missing: Missing) -> list[Problem]:
 
 def _needs(config: Config) -> Iterator[tuple[Path, str, set[str]]]:
     for service in config.services:
-        if service.forwarding is not Forwarding.L3:
-            continue
         for backend in service.backends:
+            tunnel = service.tunnel_of(backend)
+            if tunnel is None:
+                continue
             remote: IPAddress = outer_address(backend)
+            path: Path = ("services", service.name, "tunnel")
+            if backend.tunnel is not None:
+                path = ("services", service.name, "backends", backend.name, "tunnel")
             for version in service.versions:
-                text = f"{service.tunnel} to the IPv{remote.version} address {remote}"
-                path: Path = ("services", service.name, "tunnel")
-                yield path, text, kinds_of(service.tunnel, remote, version)
+                text = f"{tunnel} to the IPv{remote.version} address {remote}"
+                yield path, text, kinds_of(tunnel, remote, version)
 
 
 def _here(missing: Missing) -> str:
