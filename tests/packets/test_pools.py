@@ -28,7 +28,7 @@ from tula.lab.wait import wait_until
 
 pytestmark = pytest.mark.kernel
 
-QUICK = {"type": "tcp", "port": 81, "via": "direct", "interval": "200ms", "timeout": "150ms"}
+QUICK = {"type": "tcp", "port": 81, "via": "direct", "interval": "200ms", "timeout": "5s"}
 PRIMARIES, BACKUPS, LAST = {"backend-1", "backend-2"}, {"backend-3", "backend-4"}, {"backend-5"}
 
 
