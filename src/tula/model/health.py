@@ -61,18 +61,16 @@ class BackendStatus:
     """How a backend counts now.
 
     ``weight`` is its share of new connections. ``present``: the flows that it has stay with it;
-    otherwise they are rescheduled. ``reason`` says why in one line.
+    otherwise they are rescheduled. ``reason`` says why in one line. One that ``stands_by`` is a
+    backup while others serve, or its service has too few: it gets nothing new, persistent clients'
+    flows included, and would serve if those others could not, unless it is drained.
     """
 
     state: State
     weight: int
     present: bool
     reason: str = ""
-
-    @property
-    def stands_by(self) -> bool:
-        """Whether it could serve, and does not: it is a backup, or its service has too few."""
-        return self.weight == 0 and self.state in (State.UP, State.UNKNOWN)
+    stands_by: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,14 +148,19 @@ def effective_config(
 def moved_services(
     before: Mapping[BackendName, BackendStatus], after: Mapping[BackendName, BackendStatus]
 ) -> frozenset[str]:
-    """The services with a change that the kernel sees: of a weight, or of what is present."""
+    """The services with a change that the kernel may see: of a weight, of what is present, of who
+    keeps persistent clients."""
     get = before.get
     return frozenset(
         name[0]
         for name, status in after.items()
-        if (old := get(name)) is not status
-        and (old is None or (old.weight, old.present) != (status.weight, status.present))
+        if (old := get(name)) is not status and (old is None or _seen(old) != _seen(status))
     ) | frozenset(name[0] for name in before.keys() - after.keys())
+
+
+def _seen(status: BackendStatus) -> tuple[int, bool, bool, bool]:
+    drains = status.state is State.DRAINING
+    return status.weight, status.present, status.stands_by, drains
 
 
 def without_route(

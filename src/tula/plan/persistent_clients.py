@@ -35,7 +35,7 @@ def keeps_clients(
     if service.persistence is None:
         return True
     status = statuses.get((service.name, backend.name))
-    if status is not None and not status.present:
+    if status is not None and (status.stands_by or not status.present):
         return False
     drains = status is None or status.state is State.DRAINING
     return backend.weight > 0 or (drains and service.persistence.drain is ClientsOfDrained.KEEP)
@@ -66,6 +66,8 @@ def plan_client(
     if not kept:
         status = statuses.get((service.name, backend.name))
         state = "draining" if status is None else str(status.state)
+        if status is not None and status.stands_by:
+            state = "a backup that stands by" if backend.backup else "standing by"
         why = f"which is {state} and takes no clients"
     return PersistentClient(held.client, backend.name, held.seconds, kept, why)
 

@@ -57,7 +57,9 @@ def plan_pool(
             statuses[name] = BackendStatus(State.DOWN, counted[name], True, reason)
         elif levels[name] != serving and _can_serve(status):
             reason = _why_standing_by(service, levels[name])
-            statuses[name] = replace(status, weight=0, reason=reason)
+            statuses[name] = replace(status, weight=0, reason=reason, stands_by=True)
+        elif status.state is State.DRAINING and serving is not None and levels[name] > serving:
+            statuses[name] = replace(status, stands_by=True)
     level = first if serving is None and panics else serving
     return Pool(
         statuses,

@@ -100,6 +100,8 @@ def test_what_the_operator_says_of_primaries() -> None:
     assert serving(stand(service, "uu", {1: Override(weight=7)})) == "0"
     assert stand(service, "du", {1: Override(weight=7)}).of["web", "b1"].weight == 7
     drained = stand(service, "uu", {1: Override(drain=True)}).of["web", "b1"]
+    assert (drained.state, drained.stands_by) == (State.DRAINING, True), "others serve"
+    drained = stand(service, "du", {1: Override(drain=True)}).of["web", "b1"]
     assert (drained.state, drained.stands_by) == (State.DRAINING, False)
     # Nothing is lost that backups take over.
     config = make_config(service)
@@ -212,7 +214,8 @@ def _check(
             assert found.panicking == {"web"}
     assert serving(found) == "".join(map(str, sorted(serve)))
     names: list[BackendName] = [("web", f"b{n}") for n in range(len(levels))]
-    assert [n for n, name in enumerate(names) if found.of[name].stands_by] == [
+    idle = [n for n, name in enumerate(names) if found.of[name].stands_by]
+    assert [n for n in idle if found.of[names[n]].state is not State.DRAINING] == [
         n for n in can if n not in serve
     ]
     by_backups = bool(serve) and min(levels[n] for n in serve) > min(levels)
