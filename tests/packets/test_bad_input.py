@@ -96,10 +96,13 @@ MISFITS: dict[str, tuple[dict[str, object], str]] = {
         "services.web.backends.one.address: no route to 192.0.2.9; "
         "give a backend on the same subnet, or use forwarding: l3",
     ),
-    "a backend that is this machine": (
-        on("10.9.0.2"),
-        "services.web.backends.one.address: 10.9.0.2 is this machine's own address; "
-        "a balancer cannot be its own backend",
+    "a backend that is this machine and another": (
+        {
+            "vip": ["10.9.0.100", "fd09::100"],
+            "backends": {"one": {"address": ["10.9.0.2", "fd09::11"]}},
+        },
+        "services.web.backends.one.address: 10.9.0.2 is an address of this machine, and fd09::11 "
+        "is not; give the addresses of one machine",
     ),
     "a VIP outside every subnet": (
         {"vip": "192.0.2.100"},

@@ -267,13 +267,6 @@ FAULTS = [
         by_hand=_all_right,
     ),
     Fault(
-        "own-backend",
-        _backend_elsewhere("10.9.0.2"),
-        "own-backend",
-        "far-away",
-        by_hand=_all_right,
-    ),
-    Fault(
         "nobody-there",
         _backend_elsewhere("10.9.0.66"),
         "backend-unreachable",

@@ -111,7 +111,8 @@ def make_shared(config: Config, flows: SharedFlows = SharedFlows.MOVED, peers: i
 def make_host(config: Config, *, second: Iterable[str] = ()) -> HostView:
     """A balancer with eth0 (10.0.0.2/16, 2001:db8::2/64) and eth1 (10.1.0.2/24, 2001:db8:1::2/64).
 
-    Every backend is on-link: on eth1 those whose address is named in ``second``, else on eth0.
+    Every backend is on-link: on eth1 those whose address is named in ``second``, else on eth0. The
+    MAC addresses of all other balancers are known.
     """
     on_second = {ip_address(text) for text in second}
     held = [
@@ -123,7 +124,13 @@ def make_host(config: Config, *, second: Iterable[str] = ()) -> HostView:
         ("eth0", "fe80::2/64"),
         ("eth1", "fe80::3/64"),
     ]
+    own = {ip_interface(address).ip for _, address in held}
     return HostView(
+        macs={
+            address: b"\x02\x4c\x42" + address.packed[-3:]
+            for _, address in config.load_balancers
+            if address not in own
+        },
         links={
             "lo": Link("lo", 1),
             "eth0": Link("eth0", 2, MACS["eth0"]),
@@ -131,7 +138,9 @@ def make_host(config: Config, *, second: Iterable[str] = ()) -> HostView:
         },
         addresses=tuple(HostAddress(name, ip_interface(address)) for name, address in held),
         routes={
-            address: Route(
+            address: Route("local", "lo", source=address)
+            if address in own
+            else Route(
                 "unicast",
                 name := "eth1" if address in on_second else "eth0",
                 source=next(

@@ -120,7 +120,7 @@ def _service(service: VirtualService) -> list[str]:
         *_limits(service.limits),
         "backends:" if service.backends else "backends: {}",
         *(
-            f"  {b.name}: {{address: {_flow([str(a) for a in b.addresses])}, weight: {b.weight}, "
+            f"  {b.name}: {{address: {_address(b)}, weight: {b.weight}, "
             f"backup: {b.backup or 'false'}{_own_forwarding(b)}}}"
             for b in service.backends
         ),
@@ -173,6 +173,10 @@ def _monitor(monitor: HealthMonitor) -> dict[str, object]:
     if "headers" in own:
         own["headers"] = dict(own["headers"])
     return {key: getattr(monitor, key) for key in keys} | fast | own
+
+
+def _address(backend: Backend) -> str:
+    return "self" if backend.is_self else _flow([str(a) for a in backend.addresses])
 
 
 def _flow(value: object) -> str:
@@ -286,6 +290,8 @@ def valid_services(
         how = draw(st.sampled_from([(None, None), (Forwarding.L2, None), (Forwarding.L3, None)]))
         if how[0] is Forwarding.L3:
             how = (Forwarding.L3, draw(st.sampled_from([None, *Tunnel])))
+        if not backends and draw(st.booleans()):
+            addresses, how = (), (None, None)  # self
         backends.append(Backend(backend, addresses, draw(st.integers(0, 65535)), levels, *how))
     primaries = sum(not backend.backup for backend in backends)
     ports = draw(service_ports())

@@ -17,7 +17,7 @@ from tula.agent.diff import (
     made_before_steps,
     settings_of,
 )
-from tula.agent.plan import Role, plan_backend_setup
+from tula.agent.plan import Role, balanced_vips, plan_backend_setup
 from tula.agent.record import Record, RecordFile, Source
 from tula.agent.unit import Unit
 from tula.kernel.backend_host import BackendHost, has_dummy
@@ -188,7 +188,7 @@ class Agent:
     def _plan(self, roles: Sequence[Role], record: Record, persist: bool) -> Plan:
         want = self._want(roles, record.made)
         facts = self._observe(want, record.made)
-        _require_unannounced(want, facts, record.made)
+        _require_unannounced(want, facts, record.made, balanced_vips(roles))
         steps = diff_backend(want, facts, record.made)
         unit = persist and self._unit is not None and not self._unit.is_there()
         return Plan(want, facts, steps, unit)
@@ -258,10 +258,12 @@ def _gue_kinds(roles: Iterable[Role]) -> set[str]:
     }
 
 
-def _require_unannounced(want: BackendSetup, facts: BackendFacts, made: Made) -> None:
+def _require_unannounced(
+    want: BackendSetup, facts: BackendFacts, made: Made, balanced: Collection[IPAddress]
+) -> None:
     """No VIP may be on an interface where the machine announces it, unless it balances that VIP."""
     ours = {device.name for device in (*want.devices, *made.setup.devices)} | {"lo"}
-    vips: set[IPAddress] = {held.vip for held in want.vips} - facts.balanced
+    vips: set[IPAddress] = {held.vip for held in want.vips} - facts.balanced - set(balanced)
     found = {(vip, name) for vip, name in facts.addresses if vip in vips and name not in ours}
     wrong = sorted(found, key=lambda held: (held[0].version, held[0], held[1]))
     if wrong:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from tula.agent.plan import Role, role_by_addresses, role_by_name
+from tula.agent.plan import Role, balancers_here, role_by_addresses, role_by_name
 from tula.agent.record import Record, Source
 from tula.config.load import ConfigError, parse_config
 from tula.model.config import Config, IPAddress
@@ -21,15 +21,9 @@ def find_role(
     """The role of this name, or the one of the machine's own addresses.
 
     Of the addresses, the VIPs do not count. Raises NotABackendError: also for a machine that has no
-    address of that backend, since the balancer sends to that address, and for a balancer.
+    address of that backend, since the balancer sends to that address.
     """
     own = _without_vips(config, addresses)
-    here = [f"{label} ({address})" for label, address in config.load_balancers if address in own]
-    if here:
-        raise NotABackendError(
-            f"this machine is the balancer {here[0]} of {file}, and a balancer cannot be a backend "
-            "of its own services; join on the backends"
-        )
     return _named(file, config, own, name) if name is not None else _own(file, config, own)
 
 
@@ -38,7 +32,7 @@ def _named(file: str, config: Config, own: Collection[IPAddress], name: str) -> 
     if role is None:
         raise NotABackendError(f"no backend {name!r} in {file}; its backends are: {_names(config)}")
     wanted = {address for _, backend in role.serves for address in backend.addresses}
-    if wanted.isdisjoint(own):
+    if wanted and wanted.isdisjoint(own):
         raise NotABackendError(
             f"this machine has no address of the backend {name} of {file} "
             f"({_listed(wanted)}); it has {_listed(own)}. Join on the machine that has it, add the "
@@ -49,6 +43,12 @@ def _named(file: str, config: Config, own: Collection[IPAddress], name: str) -> 
 
 def _own(file: str, config: Config, own: Collection[IPAddress]) -> Role:
     role = role_by_addresses(config, own)
+    if role is None and (here := balancers_here(config, own)):
+        name, address = here[0]
+        raise NotABackendError(
+            f"this machine is the balancer {name} ({address}) of {file}, and no backend of it; "
+            "join on the backends"
+        )
     if role is None:
         raise NotABackendError(
             f"no backend in {file} has an address of this machine ({_listed(own)}); "

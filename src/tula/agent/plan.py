@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from tula.agent.filter import Clamp, Gate, render_filter
+from tula.model.announce import announced_by
 from tula.model.backend_setup import BackendSetup, Device, GuePort, Setting, VipAddress
 from tula.model.config import Backend, Config, IPAddress, Tunnel, VirtualService
+from tula.model.desired import Announce
 from tula.plan.tunnels import outer_address, overhead, vxlan_mac
 
 _MTU = 1500
@@ -24,6 +26,15 @@ class Role:
 
     config: Config
     serves: tuple[tuple[VirtualService, Backend], ...]
+    balances: bool = False
+    """Whether the machine is one of the configuration's balancers as well."""
+
+    @property
+    def held(self) -> frozenset[IPAddress]:
+        """The VIPs that Tula puts on an interface of this machine for good."""
+        services = self.config.services if self.balances else ()
+        static = (s for s in services if announced_by(self.config, s) is Announce.STATIC)
+        return frozenset(vip for service in static for vip in service.vips)
 
 
 def role_by_name(config: Config, name: str, addresses: Collection[IPAddress] = ()) -> Role | None:
@@ -35,18 +46,34 @@ def role_by_name(config: Config, name: str, addresses: Collection[IPAddress] = (
     named = [b for service in config.services for b in service.backends if b.name == name]
     mine = (b for b in named if not set(addresses).isdisjoint(b.addresses))
     found = next(mine, next(iter(named), None))
-    return _role(config, lambda backend: backend.key == found.key) if found is not None else None
+    if found is None:
+        return None
+    return _role(config, addresses, lambda backend: backend.key == found.key)
 
 
 def role_by_addresses(config: Config, addresses: Collection[IPAddress]) -> Role | None:
-    """All backends that have one of a machine's addresses; None if there is none."""
-    role = _role(config, lambda backend: any(a in addresses for a in backend.addresses))
+    """All backends that have one of a machine's addresses, and those that are each balancer if it
+    is one; None if there is none."""
+    balances = bool(balancers_here(config, addresses))
+
+    def is_it(backend: Backend) -> bool:
+        return (backend.is_self and balances) or any(a in addresses for a in backend.addresses)
+
+    role = _role(config, addresses, is_it)
     return role if role.serves else None
 
 
-def _role(config: Config, mine: Callable[[Backend], bool]) -> Role:
-    pairs = ((s, b) for s in config.services for b in s.backends if mine(b))
-    return Role(config, tuple(pairs))
+def balancers_here(config: Config, addresses: Collection[IPAddress]) -> list[tuple[str, IPAddress]]:
+    """Which of the balancers a machine with these addresses is."""
+    return [entry for entry in config.load_balancers if entry[1] in addresses]
+
+
+def _role(
+    config: Config, addresses: Collection[IPAddress], mine: Callable[[Backend], bool]
+) -> Role:
+    pairs = tuple((s, b) for s in config.services for b in s.backends if mine(b))
+    balances = bool(balancers_here(config, addresses)) or any(b.is_self for _, b in pairs)
+    return Role(config, pairs, balances)
 
 
 def plan_backend_setup(
@@ -68,8 +95,9 @@ def plan_backend_setup(
     vips: dict[IPAddress, None] = {}
     if vip_device != "lo":
         devices.append(Device(vip_device, "dummy"))
-    for config, service, backend in _served(roles):
-        vips |= dict.fromkeys(service.vips)
+    for role, service, backend in _served(roles):
+        config = role.config
+        vips |= dict.fromkeys(vip for vip in service.vips if vip not in role.held)
         tunnel = service.tunnel_of(backend)
         if tunnel is None:
             continue
@@ -107,10 +135,15 @@ def plan_backend_setup(
     )
 
 
-def _served(roles: Sequence[Role]) -> Iterator[tuple[Config, VirtualService, Backend]]:
+def _served(roles: Sequence[Role]) -> Iterator[tuple[Role, VirtualService, Backend]]:
     for role in roles:
         for service, backend in role.serves:
-            yield role.config, service, backend
+            yield role, service, backend
+
+
+def balanced_vips(roles: Sequence[Role]) -> set[IPAddress]:
+    """The VIPs that a machine with these roles may also announce, as one of the balancers."""
+    return {vip for role, service, _ in _served(roles) if role.balances for vip in service.vips}
 
 
 def _balancers(config: Config, version: int) -> tuple[IPAddress, ...]:

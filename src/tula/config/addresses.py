@@ -10,7 +10,7 @@ from tula.config.errors import shown
 from tula.config.scalars import as_bool, invalid, read_int
 from tula.config.tree import Plain
 from tula.model.admission import IPNetwork
-from tula.model.config import IPAddress, PortRange
+from tula.model.config import SELF, IPAddress, PortRange
 from tula.model.listening import Endpoint
 from tula.model.setting import Integer
 
@@ -46,6 +46,13 @@ def read_address(value: object) -> IPAddress:
     if kind := _unusable(address):
         raise invalid(f"{address} is {kind}; give the address of one machine")
     return address
+
+
+def read_backend_address(value: object) -> IPAddress:
+    """One of a backend's addresses, of which SELF is none."""
+    if value == SELF:
+        raise invalid("self stands alone: it is each balancer itself; give self or addresses")
+    return read_address(value)
 
 
 def read_prefix(value: object) -> IPNetwork:

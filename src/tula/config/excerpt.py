@@ -6,7 +6,9 @@ from typing import Any
 
 import yaml
 
-from tula.model.config import Backend, Config, VirtualService
+from tula.model.announce import announced_by
+from tula.model.config import SELF, Backend, Config, VirtualService
+from tula.model.desired import Announce
 
 
 def backend_excerpt(config: Config, name: str) -> str | None:
@@ -18,7 +20,7 @@ def backend_excerpt(config: Config, name: str) -> str | None:
     """
     keys = {b.key for service in config.services for b in service.backends if b.name == name}
     services = {
-        service.name: _service(service, mine)
+        service.name: _service(config, service, mine)
         for service in config.services
         if (mine := [b for b in service.backends if b.name == name or b.key in keys])
     }
@@ -38,8 +40,12 @@ def backend_excerpt(config: Config, name: str) -> str | None:
     return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
 
 
-def _service(service: VirtualService, backends: list[Backend]) -> dict[str, Any]:
+def _service(config: Config, service: VirtualService, backends: list[Backend]) -> dict[str, Any]:
+    # A balancer that is a backend has to know whether its VIPs are always on it: an engine that
+    # moves them is none of a backend's business.
+    static = announced_by(config, service) is Announce.STATIC
     return {
+        **({} if static else {"announce": False}),
         "vip": [str(vip) for vip in service.vips],
         "protocol": [str(protocol) for protocol in service.protocols],
         "ports": [str(ports) for ports in service.ports] or "any",
@@ -52,4 +58,4 @@ def _service(service: VirtualService, backends: list[Backend]) -> dict[str, Any]
 def _backend(backend: Backend) -> dict[str, Any]:
     own = {"forwarding": backend.forwarding, "tunnel": backend.tunnel}
     found = {key: str(value) for key, value in own.items() if value is not None}
-    return {"address": [str(address) for address in backend.addresses]} | found
+    return {"address": SELF if backend.is_self else list(backend.texts)} | found

@@ -32,6 +32,7 @@ from tula.config.addresses import (
     as_port_list,
     read_address,
     read_announce,
+    read_backend_address,
     read_backup,
     read_endpoint,
     read_interface,
@@ -54,7 +55,7 @@ from tula.config.scalars import (
     word_reader,
 )
 from tula.model.admission import IPNetwork
-from tula.model.config import IPAddress, PortRange
+from tula.model.config import SELF, IPAddress, PortRange
 from tula.model.listening import Endpoint
 from tula.model.setting import Duration, Form, Integer, OneOf, Setting
 
@@ -154,12 +155,17 @@ def section(name: str, cls: Callable[..., object]) -> Any:
     return Annotated[model, AfterValidator(lambda read: cls(**given(read)))]
 
 
-def one_or_many(expected: str) -> BeforeValidator:
-    """A value alone is a list of one; an empty list, a map and nothing at all are refused."""
+def one_or_many(expected: str, none: str | None = None) -> BeforeValidator:
+    """A value alone is a list of one; an empty list, a map and nothing at all are refused.
+
+    ``none`` is the word for an empty list.
+    """
 
     def as_list(value: object) -> object:
         if isinstance(value, list) and value:
             return value
+        if none is not None and value == none:
+            return []
         if not isinstance(value, str):
             got = "an empty list" if isinstance(value, list) else shown(value)
             # The address readers know the one map that is really an address.
@@ -252,10 +258,14 @@ def _integer(values: Integer) -> Schema:
 
 
 def _one_or_list(schema: Schema, distinct: bool) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": _one_or_list_schema(schema, distinct)})
+
+
+def _one_or_list_schema(schema: Schema, distinct: bool) -> list[Schema]:
     items: Schema = {"type": "array", "items": schema, "minItems": 1}
     if distinct:
         items["uniqueItems"] = True
-    return WithJsonSchema({"anyOf": [schema, items]})
+    return [schema, items]
 
 
 def _read_headers_map(value: object) -> object:
@@ -299,6 +309,7 @@ Name = Annotated[
     PlainValidator(read_name),
     WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"}),
 ]
+_BackendAddress = Annotated[IPAddress, PlainValidator(read_backend_address)]
 _Address = Annotated[IPAddress, PlainValidator(read_address), WithJsonSchema(_ADDRESS)]
 _HeaderName = Annotated[
     str,
@@ -355,6 +366,12 @@ FORMS: dict[Form, Any] = {
     ],
     Form.FILE: Annotated[
         str, PlainValidator(read_file), WithJsonSchema({"type": "string", "pattern": "^/.*[^/]$"})
+    ],
+    Form.ADDRESS_OR_SELF: Annotated[
+        list[_BackendAddress],
+        one_or_many("an address, a list of them, or self", SELF),
+        AfterValidator(tuple),
+        WithJsonSchema({"anyOf": [{"const": SELF}, *_one_or_list_schema(_ADDRESS, True)]}),
     ],
 }
 """The values that have rules of their own, as pydantic reads them."""

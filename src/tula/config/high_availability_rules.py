@@ -193,17 +193,6 @@ def _balancers(config: Config, services: list[Merged], positions: Positions) -> 
         if each in owners:
             message = f"{each} is a VIP of service {owners[each]!r}, which moves"
             yield Problem(path, f"{message}; give the machine's own address")
-    names = {each: name for name, each in config.load_balancers}
-    for service in services:
-        for backend in service.value.backends if service.has("backends") else ():
-            for index, each in enumerate(backend.addresses):
-                if each in names:
-                    path = (*service.given["backends"], backend.name, "address")
-                    message = f"{each} is balancer {names[each]!r}"
-                    yield Problem(
-                        positions.item(path, index, len(backend.addresses)),
-                        f"{message}; a balancer cannot be its own backend",
-                    )
 
 
 def _port(config: Config) -> Iterator[Problem]:

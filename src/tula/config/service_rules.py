@@ -80,8 +80,14 @@ def _ports(ports: PortRange) -> str:
 
 def _backends(path: Path, backends: tuple[Backend, ...], positions: Positions) -> Iterator[Problem]:
     owners: dict[IPAddress, str] = {}
+    itself = ""
     for backend in backends:
         where = (*path, backend.name, "address")
+        if backend.is_self:
+            if itself:
+                message = f"self is already the address of backend {itself!r}"
+                yield Problem(where, f"{message}; list each backend once")
+            itself = itself or backend.name
         count = len(backend.addresses)
         versions: dict[int, IPAddress] = {}
         for index, address in enumerate(backend.addresses):
@@ -108,7 +114,7 @@ def _families(service: Merged, positions: Positions) -> Iterator[Problem]:
         if value.forwarding_of(backend) is Forwarding.L3:
             continue
         path = (*service.given["backends"], backend.name, "address")
-        if positions.cut(path, len(backend.addresses)):
+        if backend.is_self or positions.cut(path, len(backend.addresses)):
             continue  # the invalid address may be of the family that is missing
         have = {address.version for address in backend.addresses}
         for version in sorted(vips.keys() - have):

@@ -19,6 +19,7 @@ from tula.model.config import Config
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, Health, ProbeSocket
+from tula.plan.forwarders import unknown_forwarders
 from tula.plan.probes import PlannedProbe, ProbePlan, plan_probes, probed_neighbours
 
 
@@ -68,7 +69,12 @@ class CheckPlanner:
 
     def _resolve(self, applied: Applied) -> None:
         neighbours = probed_neighbours(applied.config, applied.host, applied.routes)
-        new = neighbours - self._resolved
+        # Asked for again as long as they do not answer.
+        unknown = {
+            (applied.host.links[name].index, address)
+            for name, address in unknown_forwarders(applied.config, applied.host)
+        }
+        new = (neighbours - self._resolved) | unknown
         if new:
             with suppress(KernelError):  # then the first probes are lost, and the next are not
                 self._network.resolve(new)

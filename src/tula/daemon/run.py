@@ -211,6 +211,7 @@ def _assemble(
     )
     control.everywhere = everywhere
     loop.followers += [announcements.follow, large_packets.follow, gateway.follow]
+    loop.followers.append(lambda snapshot: kernel_events.watch_neighbours(snapshot.forwarders))
     return _Daemon(
         balancer,
         writer,

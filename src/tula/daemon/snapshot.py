@@ -13,7 +13,7 @@ from tula.engine.served import Standby
 from tula.engine.statistics import CycleStatistics
 from tula.engine.store import Remembered
 from tula.health.check import Check
-from tula.model.config import Scheduler, VirtualService
+from tula.model.config import IPAddress, Scheduler, VirtualService
 from tula.model.health import BackendName, Health, Override
 from tula.model.monitor import HealthPolicy
 from tula.plan.backend_status import BackendStatuses, Shares
@@ -82,6 +82,11 @@ class Snapshot:
     """the operator wants other balancers to have the VIPs"""
     last_cycle: Cycle | None = None
     cycles: CycleStatistics = field(default_factory=CycleStatistics)
+
+    @property
+    def forwarders(self) -> tuple[IPAddress, ...]:
+        """The balancers whose MAC addresses matter."""
+        return () if self.applied is None else self.applied.forwarders
 
     @property
     def least_connections(self) -> tuple[VirtualService, ...]:

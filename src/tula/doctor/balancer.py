@@ -68,17 +68,13 @@ def check_routes(observed: Observation, _: Responses) -> Iterator[Finding]:
     """Every backend has a route that its forwarding method can use."""
     for service in observed.config.services:
         for backend in service.backends:
+            if observed.routes.serves_here(backend):
+                continue
             l3 = service.forwarding_of(backend) is Forwarding.L3
             addresses = [a for a in backend.addresses if a.version in service.versions]
             for address in [outer_address(backend)] if l3 else addresses:
                 route = observed.host.routes.get(address, Route("none"))
-                if route.kind == "local":
-                    yield Finding(
-                        "own-backend", Severity.ERROR, backend.name,
-                        f"{address} is this machine's own address",
-                        "remove it from the configuration: a balancer cannot be its own backend",
-                    )  # fmt: skip
-                elif down := down_interface(address, observed.host):
+                if down := down_interface(address, observed.host):
                     yield _down(down)
                 elif route.kind != "unicast":
                     yield Finding(

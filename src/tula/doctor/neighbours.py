@@ -127,6 +127,8 @@ def check_resolution(observed: Observation, responses: Responses) -> Iterator[Fi
     used: dict[IPAddress, str] = {}
     for service in observed.config.services:
         for backend in service.backends:
+            if observed.routes.serves_here(backend):
+                continue
             if service.forwarding_of(backend) is Forwarding.L3:
                 used[outer_address(backend)] = backend.name
             else:

@@ -123,6 +123,8 @@ def plan_targets(observed: Observation, macs: MacTable) -> list[Target]:
     backends: dict[str, Backend] = {}
     for service in observed.config.services:
         for backend in service.backends:
+            if observed.routes.serves_here(backend):
+                continue
             tunnel = service.tunnel_of(backend)
             backends[backend.key] = backend
             for vip in service.vips:

@@ -88,8 +88,9 @@ def check_vrrp_vips(observed: Observation, responses: Responses) -> Iterator[Fin
 
 
 def held_vips(observed: Observation, cluster: Cluster) -> set[IPAddress]:
-    """The VIPs of VRRP that are on this machine."""
-    return observed.addresses & cluster.vips
+    """The VIPs of VRRP that are on this machine, where it announces them."""
+    shown = {held.address.ip for held in observed.host.addresses if not held.quiet}
+    return shown & cluster.vips
 
 
 def _answering(

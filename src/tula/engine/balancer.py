@@ -13,6 +13,7 @@ from dataclasses import replace
 from tula.dataplane.port import Followed, Memory, Receipt
 from tula.engine.change import Applied, Change, Outcome, Prepared, routes_moved
 from tula.engine.commit import commit_path
+from tula.engine.forwarders import ask_for_macs, with_macs
 from tula.engine.history import Record
 from tula.engine.host_settings import HostSettings
 from tula.engine.overrides import changed_overrides
@@ -111,6 +112,7 @@ class Balancer(Unmonitored):
             if statuses is None:
                 require_daemon(config)
                 statuses = self.without_monitors(config)
+                ask_for_macs(config, self._network)
             force = force or self._accepted(source)
             prepared = self._prepare(config, statuses, force, shares, late=late)
             before = self._remembered()
@@ -282,6 +284,7 @@ class Balancer(Unmonitored):
         host = self._network.view(backend_addresses(config) | probe_destinations(config))
         if not force and takes_own_address(config, host):
             host = replace(host, ssh_ports=self._network.ssh_ports())
+        host = with_macs(config, host, self._network)
         lenient = lenient or (late and awaits_interface(config, host))
         routes = plan_routes(config, host, force=force)
         problems = list(routes.problems)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tula.dataplane.port import ChangeStep, Observation, PathChange, Receipt
-from tula.model.config import Config
+from tula.model.config import Config, IPAddress
 from tula.model.health import BackendName
 from tula.model.host import HostView
 from tula.model.problem import Problem
 from tula.plan.desired import Plan
+from tula.plan.forwarders import forwarders
 from tula.plan.routes import Routes
 from tula.vip.owner import VipPlan
 
@@ -57,6 +58,8 @@ class Applied:
     plan: Plan
     receipt: Receipt
     unreachable: frozenset[BackendName] = frozenset()
+    forwarders: tuple[IPAddress, ...] = ()
+    """the balancers whose MAC addresses matter"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,10 @@ class Prepared:
 
     def applied(self, receipt: Receipt) -> Applied:
         """What is left once it is made."""
-        return Applied(self.config, self.host, self.routes, self.plan, receipt, self.unreachable)
+        return Applied(
+            *(self.config, self.host, self.routes, self.plan, receipt, self.unreachable),
+            forwarders(self.config, self.host),
+        )
 
 
 def routes_moved(left: Applied, found: Prepared) -> bool:

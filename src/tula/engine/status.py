@@ -172,10 +172,10 @@ class _Live:
 
 
 def _backend(service: VirtualService, backend: Backend, count: Count) -> dict[str, Any]:
-    addresses = [str(address) for address in backend.addresses]
+    addresses = backend.texts
     return {
         "name": backend.name,
-        "address": addresses[0] if len(addresses) == 1 else addresses,
+        "address": addresses[0] if len(addresses) == 1 else list(addresses),
         "weight": backend.weight,
         "backup": backend.backup,
         "forwarding": str(service.forwarding_of(backend)),

@@ -26,8 +26,8 @@ class Tunnels:
 
     def describe(self, service: VirtualService, backend: Backend) -> dict[str, Any] | None:
         """What the other endpoint must know; None for l2, and where no route leads to it."""
-        endpoints = self.endpoints.get(outer_address(backend))
         tunnel = service.tunnel_of(backend)
+        endpoints = self.endpoints.get(outer_address(backend)) if tunnel is not None else None
         if tunnel is None or endpoints is None:
             return None
         found: dict[str, Any] = {

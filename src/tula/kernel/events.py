@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -25,13 +25,15 @@ from tula.kernel.netlink import (
     pack_message,
 )
 from tula.kernel.packet_filter import attach
+from tula.kernel.rtnetlink import read_neighbour
+from tula.model.config import IPAddress
 from tula.model.errors import KernelError
 
 _LINK, _ADDRESS4, _ROUTE4, _ADDRESS6, _ROUTE6 = 0x1, 0x10, 0x40, 0x100, 0x400
 _RULE4, _RULE6, _SETTINGS4 = 1 << 8 - 1, 1 << 19 - 1, 1 << 24 - 1
 """RTNLGRP_IPV4_RULE and _IPV6_RULE; RTNLGRP_IPV4_NETCONF reports ``rp_filter`` (devinet.c)."""
-_NFTABLES_GROUP = 7
-"""RTMGRP_* and RTNLGRP_* as bits; NFNLGRP_NFTABLES as its number."""
+_NEIGHBOUR_GROUP, _NFTABLES_GROUP = 3, 7
+"""RTMGRP_* and RTNLGRP_* as bits; RTNLGRP_NEIGH and NFNLGRP_NFTABLES as their numbers."""
 _SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
 _NEW_GENERATION, _GET_GENERATION = 10 << 8 | 15, 10 << 8 | 16
 _GENERATION = 1
@@ -64,6 +66,11 @@ class _Message(IntEnum):
     DELETE_LINK = 17
     NEW_ADDRESS = 20
     DELETE_ADDRESS = 21
+    NEW_NEIGHBOUR = 28
+    DELETE_NEIGHBOUR = 29
+
+
+_DELETIONS = (_Message.DELETE_LINK, _Message.DELETE_ADDRESS, _Message.DELETE_NEIGHBOUR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,9 @@ class EventSource(Protocol):
     def drain(self) -> Events:
         """The events that wait; returns at once. Raises KernelError."""
 
+    def watch_neighbours(self, addresses: Collection[IPAddress]) -> None:
+        """Has changes of these neighbours' MAC addresses count as the network's."""
+
     def muted(self) -> AbstractContextManager[None]:
         """For a change of many elements: nftables is not listened to inside.
 
@@ -110,6 +120,7 @@ class KernelEvents:
         self._network: NetlinkSocket | None = None
         self._nftables: NetlinkSocket | None = None
         self._known: dict[tuple[object, ...], object] = {}
+        self._neighbours: frozenset[bytes] = frozenset()
 
     def open(self) -> None:
         """Starts to listen. Raises KernelError."""
@@ -165,6 +176,16 @@ class KernelEvents:
                 generations.append(int.from_bytes(attributes(body[4:])[_GENERATION], "big"))
         return Events(network, tuple(generations), lost)
 
+    def watch_neighbours(self, addresses: Collection[IPAddress]) -> None:
+        wanted = frozenset(address.packed for address in addresses)
+        if self._network is None or wanted == self._neighbours:
+            return
+        # Only while there are some: every neighbour's state changes every few seconds.
+        if bool(wanted) != bool(self._neighbours):
+            option = _ADD_MEMBERSHIP if wanted else _DROP_MEMBERSHIP
+            self._network.socket.setsockopt(_SOL_NETLINK, option, _NEIGHBOUR_GROUP)
+        self._neighbours = wanted
+
     @contextmanager
     def muted(self) -> Iterator[None]:
         # While anyone listens, the kernel makes a message of 4 KiB for each element of a
@@ -199,9 +220,14 @@ class KernelEvents:
                 about = ("address", index, length, found.get(2, found.get(1)))
                 found.pop(_LIFETIMES, None)
                 now = (flags, scope, tuple(sorted(found.items())))
+            case _Message.NEW_NEIGHBOUR | _Message.DELETE_NEIGHBOUR:
+                address, mac = read_neighbour(body)
+                if address not in self._neighbours:
+                    return False
+                about, now = ("neighbour", address), mac
             case _:
                 return True
-        if kind in (_Message.DELETE_LINK, _Message.DELETE_ADDRESS):
+        if kind in _DELETIONS:
             self._known.pop(about, None)
             return True
         before = self._known.get(about)

@@ -6,7 +6,7 @@ The table itself is in ``fake_nftables``; ``failures`` makes any call of any of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
@@ -54,6 +54,11 @@ class FakeNetwork:
     @fallible("network.resolve")
     def resolve(self, neighbours: Iterable[tuple[int, IPAddress]]) -> None:
         self.resolved.update(neighbours)
+
+    @fallible("network.macs")
+    def macs(self, neighbours: Collection[IPAddress]) -> Mapping[IPAddress, bytes]:
+        known = self.host.macs
+        return {address: known[address] for address in neighbours if address in known}
 
     @fallible("network.admit")
     def admit(self, interface: str, mac: bytes, *, on: bool) -> None:
@@ -214,6 +219,7 @@ class FakeEvents:
     def __init__(self) -> None:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK)
         self._waiting: list[Events] = []
+        self.neighbours: frozenset[IPAddress] = frozenset()
 
     def __del__(self) -> None:
         os.close(self._bell)
@@ -228,6 +234,9 @@ class FakeEvents:
 
     def muted(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def watch_neighbours(self, addresses: Collection[IPAddress]) -> None:
+        self.neighbours = frozenset(addresses)
 
     def drain(self) -> Events:
         with suppress(BlockingIOError):

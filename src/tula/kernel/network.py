@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Any, Protocol
 
@@ -63,6 +63,9 @@ class Network(Protocol):
 
     def resolve(self, neighbours: Iterable[Neighbour]) -> None:
         """Has the kernel resolve the MACs that it does not know. Raises KernelError."""
+
+    def macs(self, neighbours: Collection[IPAddress]) -> Mapping[IPAddress, bytes]:
+        """Their MAC addresses, as far as the kernel knows them. Raises KernelError."""
 
 
 class KernelNetwork:
@@ -123,6 +126,13 @@ class KernelNetwork:
                     netlink.neigh("replace", ifindex=index, dst=str(address), state=0, flags=_USE)
         except (NetlinkError, OSError) as error:
             raise KernelError(f"cannot ask for neighbours: {_reason(error)}") from error
+
+    def macs(self, neighbours: Collection[IPAddress]) -> Mapping[IPAddress, bytes]:
+        try:
+            with RtReader() as reader:
+                return reader.neighbours(neighbours)
+        except OSError as error:
+            raise KernelError(f"cannot read this machine's neighbours: {_reason(error)}") from error
 
     def _change(self, verb: str, owned: OwnedAddress, done: set[int]) -> None:
         vip = owned.address

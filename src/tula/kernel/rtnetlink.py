@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,7 +27,9 @@ from tula.kernel.netlink import (
 )
 from tula.model.config import IPAddress
 
-_GET_LINK, _GET_ADDRESS, _GET_ROUTE, _GET_QDISC = 18, 22, 26, 38
+_GET_LINK, _GET_ADDRESS, _GET_ROUTE, _GET_NEIGHBOUR, _GET_QDISC = 18, 22, 26, 30, 38
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _QDISC = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
@@ -229,6 +232,18 @@ class RtReader:
             for body in self._dump(_GET_QDISC, bytes(_QDISC.size))
         ]
 
+    def neighbours(self, wanted: Collection[IPAddress]) -> dict[IPAddress, bytes]:
+        """The MAC addresses of these, as far as they are known."""
+        found: dict[IPAddress, bytes] = {}
+        packed = {address.packed: address for address in wanted}
+        for version in sorted({address.version for address in wanted}):
+            head = _NEIGHBOUR.pack(_FAMILIES[version], 0, 0, 0, 0)
+            for body in self._dump(_GET_NEIGHBOUR, head):
+                address, mac = read_neighbour(body)
+                if address in packed and len(mac) == 6:
+                    found[packed[address]] = mac
+        return found
+
     def route(self, to: IPAddress) -> RouteEntry:
         """Where a packet to this address goes."""
         family = socket.AF_INET if to.version == 4 else socket.AF_INET6
@@ -263,6 +278,12 @@ class RtReader:
             with suppress(InterruptedDumpError):
                 return list(self._netlink.dump(message, body))
         return list(self._netlink.dump(message, body, torn=True))
+
+
+def read_neighbour(body: memoryview) -> tuple[bytes, bytes]:
+    """The packed address of an entry, and its MAC; that is empty while it is not known."""
+    found = attributes(body[_NEIGHBOUR.size :])
+    return bytes(found.get(1, b"")), bytes(found.get(2, b""))  # NDA_DST, NDA_LLADDR
 
 
 def _address(body: memoryview) -> AddressEntry:

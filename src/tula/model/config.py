@@ -22,6 +22,8 @@ from tula.model.persistence import Persistence
 from tula.model.setting import Duration, Form, Integer, Setting
 
 IPAddress = IPv4Address | IPv6Address
+SELF = "self"
+"""In place of a backend's address: each balancer's own stack."""
 BLOCK = 65536
 """Backend ids come in blocks of this many packet marks."""
 
@@ -114,12 +116,12 @@ class Backend:
     addresses: Annotated[
         tuple[IPAddress, ...],
         Setting(
-            "Its address, or one IPv4 and one IPv6 address.",
+            "Its address, or one IPv4 and one IPv6 address; self: the balancer's own stack.",
+            Form.ADDRESS_OR_SELF,
             key="address",
-            expected="an address or a list of them",
-            distinct=True,
         ),
     ]
+    """Empty: each balancer itself."""
     weight: Annotated[int, Setting("Its share of new connections; 0: none.", Integer(0, 65535))] = (
         100
     )
@@ -138,18 +140,23 @@ class Backend:
         Tunnel | None, Setting("The encapsulation of l3, where it is not the service's.")
     ] = None
     texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    """The addresses as text, in their order; cheap to compare and to look up."""
+    """The addresses as text, in their order, or SELF; cheap to compare and to look up."""
     key: str = field(init=False, repr=False, compare=False)
-    """What the backend is to the scheduler and to its id: its IPv4 address, else its IPv6.
+    """What the backend is to the scheduler and to its id: its IPv4 address, else its IPv6; or SELF.
 
     Not the name, so that renaming and reordering move no flow.
     """
 
     def __post_init__(self) -> None:
-        texts = tuple(map(_text, self.addresses))
+        texts = tuple(map(_text, self.addresses)) or (SELF,)
         object.__setattr__(self, "texts", texts)
-        key = next((text for text in texts if ":" not in text), texts[0] if texts else "")
+        key = next((text for text in texts if ":" not in text), texts[0])
         object.__setattr__(self, "key", key)
+
+    @property
+    def is_self(self) -> bool:
+        """Whether it is the machine itself, on every balancer."""
+        return not self.addresses
 
     def address(self, version: int) -> IPAddress | None:
         """The address of family 4 or 6, if there is one."""
@@ -248,8 +255,9 @@ class VirtualService:
         object.__setattr__(self, "versions", versions)
 
     def forwarding_of(self, backend: Backend) -> Forwarding:
-        """How packets reach one of its backends: as that says, else as the service does."""
-        return backend.forwarding or self.forwarding
+        """How packets reach one of its backends: as that says, else as the service does. One that
+        is ``self`` needs no way, and no tunnel above all."""
+        return Forwarding.L2 if backend.is_self else backend.forwarding or self.forwarding
 
     def tunnel_of(self, backend: Backend) -> Tunnel | None:
         """The encapsulation to one of its backends; None for l2."""

@@ -62,7 +62,8 @@ class DesiredBackend:
 
     ``addresses`` are its own, at most one of each IP version; ``key`` is ``Backend.key``. One
     that is not ``present`` keeps its route, but none of the flows that it had. One that does not
-    keep its clients gets no new flow of a persistent client that was its.
+    keep its clients gets no new flow of a persistent client that was its. One that is ``own`` is
+    this machine, and has no route: its packets are for the machine's own stack.
     """
 
     name: str
@@ -74,6 +75,7 @@ class DesiredBackend:
     present: bool = True
     keeps_clients: bool = True
     """Of no meaning in a service without persistence."""
+    own: bool = False
 
     def address(self, version: int) -> IPAddress | None:
         """The address of IP version 4 or 6, if there is one."""
@@ -183,3 +185,6 @@ class DesiredState:
     """None: flows are nobody else's business."""
     announcing: Announcing | None = None
     """None: this machine is not one of several balancers, and no engine announces."""
+    forwarders: tuple[bytes, ...] = ()
+    """The MAC addresses of other balancers that may send this machine, as their backend, packets
+    for the VIPs of services that it serves itself."""

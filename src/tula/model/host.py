@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 
+from tula.model.backend_setup import VIP_DEVICE
 from tula.model.config import IPAddress
 
 
@@ -63,6 +64,12 @@ class HostAddress:
         """Whether the machine has it by itself."""
         return not self.ours and not self.engine
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is announced there: a backend holds the VIPs so, as a balancer that
+        serves does beside its role."""
+        return self.interface in ("lo", VIP_DEVICE)
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -97,6 +104,8 @@ class HostView:
     addresses: tuple[HostAddress, ...] = ()
     routes: Mapping[IPAddress, Route] = field(default_factory=dict)
     ssh_ports: frozenset[int] = frozenset({22})
+    macs: Mapping[IPAddress, bytes] = field(default_factory=dict)
+    """The MAC addresses of those neighbours that were asked for, as far as they are known."""
 
     @property
     def owned(self) -> tuple[OwnedAddress, ...]:

@@ -73,6 +73,8 @@ class Form(Enum):
     """a list of addresses and prefixes"""
     FILE = auto()
     """an absolute path"""
+    ADDRESS_OR_SELF = auto()
+    """an address, a list of them, or self, which is none"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,9 @@ FLOWS_UNKNOWN = "flows_unknown"
 """The counter of packets from other balancers for a service or a backend that this one does not
 have: the configurations differ."""
 
+FORWARDED_HERE = "forwarded_here"
+"""The counter of packets that other balancers have forwarded to this machine as their backend."""
+
 BackendKey = tuple[str, str]
 """A service's name and ``Backend.key``."""
 

@@ -31,11 +31,11 @@ from tula.plan.backend_status import (
     without_route,
 )
 from tula.plan.bgp import with_bgp
+from tula.plan.forwarders import forwarder_macs
 from tula.plan.high_availability import plan_announcing, plan_sharing
 from tula.plan.persistent_clients import keeps_clients
 from tula.plan.routes import Routes
 from tula.plan.slots import SlotTables
-from tula.plan.tunnels import outer_address
 
 _NEW_FLOWS = {
     Scheduler.RR: NewFlows.ROUND_ROBIN,
@@ -91,6 +91,7 @@ def plan_desired(
         vips=tuple(routes.vips),
         shared_with=plan_sharing(config, host),
         announcing=with_bgp(plan_announcing(config, host), config, host),
+        forwarders=forwarder_macs(config, host),
     )
     return Plan(config, statuses, shares, unreachable, effective, state, tables)
 
@@ -156,6 +157,7 @@ def _plan_service(
                 tunnel=_tunnel(service, backend, routes),
                 present=(service.name, backend.name) not in absent,
                 keeps_clients=keeps_clients(service, backend, statuses),
+                own=routes.serves_here(backend),
             )
             for backend in service.backends
         ),
@@ -173,8 +175,7 @@ def _next_hops(service: VirtualService, backend: Backend, routes: Routes) -> Map
 
 
 def _tunnel(service: VirtualService, backend: Backend, routes: Routes) -> DesiredTunnel | None:
-    tunnel = service.tunnel_of(backend)
-    endpoints = routes.endpoints.get(outer_address(backend)) if tunnel is not None else None
+    tunnel, endpoints = service.tunnel_of(backend), routes.endpoints_of(backend)
     return DesiredTunnel(tunnel, endpoints) if tunnel is not None and endpoints else None
 
 

@@ -81,7 +81,9 @@ def plan_role(config: Config, host: HostView, *, standby: bool) -> Role | None:
         return None
     vips = vips_by(config, Announce.VRRP)
     if vips:
-        there = any(held.address.ip in vips and not held.ours for held in host.addresses)
+        there = any(
+            held.address.ip in vips and not held.ours and not held.quiet for held in host.addresses
+        )
         return Role.ACTIVE if there else Role.STANDBY
     return Role.STANDBY if standby else Role.ACTIVE
 

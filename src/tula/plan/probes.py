@@ -11,7 +11,6 @@ from tula.model.host import HostView
 from tula.model.monitor import HealthMonitor
 from tula.plan.probe_sysctls import InterfaceRequirement, ReplyPath, plan_requirements
 from tula.plan.routes import Routes
-from tula.plan.tunnels import outer_address
 from tula.plan.usable import idle_interfaces, why_unreached
 
 _USUAL_PORTS = {"http": 80, "https": 443, "dns": 53}
@@ -97,7 +96,7 @@ def plan_probes(
             for backend in service.backends:
                 asked = (service.name, backend.name, position)
                 if monitor.via != "dsr":
-                    for asked_at in _direct(service, backend, port):
+                    for asked_at in _direct(service, backend, port, sources):
                         why = idle or why_unreached(
                             service, backend, asked_at.address.version, routes
                         )
@@ -113,7 +112,7 @@ def plan_probes(
                         continue
                     named = socket_of(service.name, backend.key)
                     target = ProbeTarget(vip, port, source, named.mark, named.priority)
-                    own = backend.address(vip.version) or backend.addresses[0]
+                    own = backend.address(vip.version) or next(iter(backend.addresses), source)
                     direct = ProbeTarget(own, port)
                     paths = set(_answers(service, backend, target, host, routes))
                     names = frozenset(answer.interface for answer in paths)
@@ -123,7 +122,9 @@ def plan_probes(
     return ProbePlan(
         probes=tuple(probes),
         problems=tuple(problems),
-        versions=tuple(sorted({answer.vip.version for answer in answers})),
+        versions=tuple(
+            sorted({each.target.address.version for each in probes if each.target.source})
+        ),
         needs=plan_requirements(answers, host, routes),
     )
 
@@ -148,8 +149,13 @@ def _port(service: VirtualService, monitor: HealthMonitor) -> int | None:
     return 0 if monitor.type in _PORTLESS else None
 
 
-def _direct(service: VirtualService, backend: Backend, port: int) -> list[ProbeTarget]:
+def _direct(
+    service: VirtualService, backend: Backend, port: int, sources: Sources
+) -> list[ProbeTarget]:
     """The backend's addresses: of the VIPs' versions, or all if it has none of those."""
+    if backend.is_self:
+        own = (sources.to(None, version) for version in service.versions)
+        return [ProbeTarget(address, port) for address in own if address is not None]
     fitting = [a for a in backend.addresses if a.version in service.versions]
     return [ProbeTarget(address, port) for address in fitting or backend.addresses]
 
@@ -157,8 +163,11 @@ def _direct(service: VirtualService, backend: Backend, port: int) -> list[ProbeT
 def _answers(
     service: VirtualService, backend: Backend, target: ProbeTarget, host: HostView, routes: Routes
 ) -> Iterator[ReplyPath]:
-    """Where answers from the VIP may come in: by the way to the backend, or to the source."""
-    endpoints = routes.endpoints.get(outer_address(backend))
+    """Where answers from the VIP may come in: by the way to the backend, or to the source. Those of
+    this machine come by lo, which asks for nothing."""
+    if routes.serves_here(backend):
+        return
+    endpoints = routes.endpoints_of(backend)
     if service.forwarding_of(backend) is Forwarding.L3 and endpoints is not None:
         yield ReplyPath(endpoints.interface, target.address)
     own = backend.address(target.address.version)

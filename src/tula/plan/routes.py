@@ -37,6 +37,8 @@ class Routes:
     """
 
     hops: dict[IPAddress, NextHop] = field(default_factory=dict)
+    own: set[IPAddress] = field(default_factory=set)
+    """The backends' addresses that are this machine's."""
     endpoints: dict[IPAddress, TunnelEndpoints] = field(default_factory=dict)
     vips: list[DesiredVip] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -52,6 +54,15 @@ class Routes:
     def local(self) -> list[DesiredVip]:
         """Those that are on an interface of this machine, at times at least."""
         return [vip for vip in self.vips if vip.announce in _ON_INTERFACE]
+
+    def serves_here(self, backend: Backend) -> bool:
+        """Whether the backend is this machine."""
+        return backend.is_self or not self.own.isdisjoint(backend.addresses)
+
+    def endpoints_of(self, backend: Backend) -> TunnelEndpoints | None:
+        """Where the backend's tunnels end; None where no route leads to it, and for this machine,
+        which needs none."""
+        return None if backend.is_self else self.endpoints.get(outer_address(backend))
 
     _found: dict[tuple[tuple[str, ...], tuple[int, ...]], dict[int, NextHop]] = field(
         default_factory=dict
@@ -115,6 +126,8 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
             if (how := (l3, backend.texts, service.versions)) in looked:
                 continue
             looked.add(how)
+            if _is_own(service, backend, host, routes):
+                continue
             if l3:
                 _reach_tunnel(config, service, backend, host, routes, refused)
             else:
@@ -172,6 +185,23 @@ def _but_down(host: HostView) -> str:
     return f" ({', '.join(down)} {'is' if len(down) == 1 else 'are'} down)"
 
 
+def _is_own(service: VirtualService, backend: Backend, host: HostView, routes: Routes) -> bool:
+    """Whether the backend is this machine: then its packets take no way at all."""
+    found = ((address, host.routes.get(address)) for address in backend.addresses)
+    local = {address for address, route in found if route is not None and route.kind == "local"}
+    routes.own |= local
+    needed = (address for address in backend.addresses if address.version in service.versions)
+    other = next((address for address in needed if address not in local), None)
+    if local and other is not None:
+        path: Path = ("services", service.name, "backends", backend.name, "address")
+        message = (
+            f"{min(local, key=str)} is an address of this machine, and {other} is not; give the "
+            "addresses of one machine"
+        )
+        routes.problems.append(Problem(path, message))
+    return backend.is_self or bool(local)
+
+
 def _reach_backend(
     service: VirtualService,
     backend: Backend,
@@ -187,11 +217,7 @@ def _reach_backend(
             continue
         route = host.routes.get(address)
         message = ""
-        if route is not None and route.kind == "local":
-            message = (
-                f"{address} is this machine's own address; a balancer cannot be its own backend"
-            )
-        elif down := down_interface(address, host):
+        if down := down_interface(address, host):
             message = f"{address} is on {down}, which is down; set it up: ip link set {down} up"
         elif route is None or route.kind != "unicast":
             message = (
@@ -224,9 +250,7 @@ def _reach_tunnel(
         return
     path: Path = ("services", service.name, "backends", backend.name, "address")
     route = host.routes.get(remote)
-    if route is not None and route.kind == "local":
-        message = f"{remote} is this machine's own address; a balancer cannot be its own backend"
-    elif route is None or route.kind != "unicast" or route.interface not in host.links:
+    if route is None or route.kind != "unicast" or route.interface not in host.links:
         down = down_interface(remote, host)
         message = (
             f"{remote}, where its tunnel would end, is on {down}, which is down; set it up: "

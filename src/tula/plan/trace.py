@@ -185,6 +185,8 @@ def _pool(service: VirtualService) -> str:
 
 
 def _tunnel(service: VirtualService, backend: Backend) -> str:
+    if backend.is_self:
+        return "; to the balancer's own stack"
     tunnel = service.tunnel_of(backend)
     if tunnel is None:
         return ""

@@ -11,7 +11,10 @@ _HEADERS = {Tunnel.IPIP: 0, Tunnel.GRE: 4, Tunnel.GUE: 8 + 4, Tunnel.VXLAN: 8 + 
 
 
 def outer_address(backend: Backend) -> IPAddress:
-    """The backend's endpoint of its tunnels: its IPv4 address, else its IPv6 address."""
+    """The backend's endpoint of its tunnels: its IPv4 address, else its IPv6 address.
+
+    Raises ValueError for one whose address is self: it has none, and no tunnel.
+    """
     return min(backend.addresses, key=lambda address: address.version)
 
 

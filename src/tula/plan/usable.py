@@ -70,6 +70,8 @@ def unreached_backends(config: Config, routes: Routes) -> frozenset[BackendName]
 
 def _living_versions(service: VirtualService, routes: Routes) -> Collection[int]:
     """The IP versions that some backend is reached by; all, if there are none."""
+    if any(routes.serves_here(backend) for backend in service.backends):
+        return service.versions
     living = {
         address.version
         for backend in service.backends
@@ -84,8 +86,10 @@ def _living_versions(service: VirtualService, routes: Routes) -> Collection[int]
 def _is_reached(
     service: VirtualService, backend: Backend, routes: Routes, versions: Collection[int]
 ) -> bool:
+    if routes.serves_here(backend):
+        return True
     if service.forwarding_of(backend) is Forwarding.L3:
-        return outer_address(backend) in routes.endpoints
+        return routes.endpoints_of(backend) is not None
     return all(
         address in routes.hops for address in backend.addresses if address.version in versions
     )
@@ -93,6 +97,8 @@ def _is_reached(
 
 def why_unreached(service: VirtualService, backend: Backend, version: int, routes: Routes) -> str:
     """Why no packet of that IP version can go to the backend now; empty when one can."""
+    if routes.serves_here(backend):
+        return ""
     if service.forwarding_of(backend) is Forwarding.L3:
         outer = outer_address(backend)
         return "" if outer in routes.endpoints else f"no route to {outer}"
@@ -106,9 +112,11 @@ def idle_interfaces(service: VirtualService, host: HostView, routes: Routes) -> 
     Empty while one has: then backends behind the others are down, for all that matters.
     """
     names: set[str] = set()
+    if any(routes.serves_here(backend) for backend in service.backends):
+        return ""
     for backend in service.backends:
         if service.forwarding_of(backend) is Forwarding.L3:
-            endpoints = routes.endpoints.get(outer_address(backend))
+            endpoints = routes.endpoints_of(backend)
             names |= {endpoints.interface} if endpoints is not None else set()
         else:
             hops = routes.hops_of(backend, service.versions)

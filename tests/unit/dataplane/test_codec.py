@@ -31,7 +31,7 @@ def elements(draw: st.DrawFn) -> tuple[Kind, Key, Value]:
         return kind, draw(NUMBERS), None
     if kind in (Kind.LEARNS_CLIENT4, Kind.LEARNS_CLIENT6):
         return kind, draw(NUMBERS), draw(NAMES)
-    width = 4 if kind.endswith("4") else 16
+    width = 4 if kind.endswith("4") or kind.startswith("own") else 16
     address = draw(st.binary(min_size=width, max_size=width))
     if kind.counts:
         return kind, draw(NUMBERS), (address, draw(NAMES))
@@ -40,7 +40,7 @@ def elements(draw: st.DrawFn) -> tuple[Kind, Key, Value]:
     if kind.numbered or "device" in kind or kind in (Kind.LARGE_DEVICE4, Kind.PROBE_BACKEND):
         return kind, draw(NUMBERS), draw(NUMBERS)
     protocol = draw(st.sampled_from([6, 17]))
-    if "any" in kind:
+    if "any" in kind or kind.startswith("forwarded"):
         return kind, (address, protocol), draw(NAMES)
     first = draw(PORTS)
     last = draw(st.integers(first, 0xFFFF)) if "range" in kind else first

@@ -111,7 +111,6 @@ def test_interfaces() -> None:
         (Route("unicast", "eth0"), [], []),
         (Route("unicast", "eth0", ip_address("10.0.0.1")), ["off-link"], []),
         (Route("none"), ["no-route"], ["no-route"]),
-        (Route("local", "lo"), ["own-backend"], ["own-backend"]),
     ],
 )
 def test_routes(route: Route, near: list[str], far: list[str]) -> None:

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from support.builders import make_backend, make_config, make_host, make_service
-from tula.model.config import Config, PortRange, Protocol
+from tula.model.config import Backend, Config, PortRange, Protocol
 from tula.model.host import HostAddress, HostView, OwnedAddress, Route
 from tula.plan.routes import Routes, plan_routes
 
@@ -37,7 +37,6 @@ def test_a_machine_that_fits_has_no_problems() -> None:
     [
         (Route("unicast", "eth0", ip_address("10.0.0.1")), ["not on-link", "l3", "10.0.0.1"]),
         (Route("none"), ["no route", "l3"]),
-        (Route("local", "lo"), ["this machine's own"]),
     ],
 )
 def test_a_backend_out_of_reach(route: Route, words: list[str]) -> None:
@@ -46,6 +45,21 @@ def test_a_backend_out_of_reach(route: Route, words: list[str]) -> None:
         message.startswith("services.web.backends.b0.address: 10.0.0.10") or "10.0.0.10" in message
     )
     assert all(word in message for word in words)
+
+
+def test_a_backend_that_is_this_machine() -> None:
+    routes = plan_routes(CONFIG, with_route(Route("local", "lo")))
+    assert not routes.problems
+    assert [routes.serves_here(backend) for backend in CONFIG.services[0].backends] == [True]
+    assert ADDRESS not in routes.hops
+
+
+def test_the_addresses_of_a_backend_are_of_one_machine() -> None:
+    own, other = ip_address("10.0.0.2"), ip_address("2001:db8::9")
+    backend = Backend("both", (own, other))
+    config = make_config(make_service("web", ["10.0.0.100", "2001:db8::100"], backends=[backend]))
+    (message,) = messages(plan_routes(config, make_host(config)))
+    assert "10.0.0.2 is an address of this machine, and 2001:db8::9 is not" in message
 
 
 def test_only_the_addresses_that_a_vip_needs_are_asked_for() -> None:

@@ -27,14 +27,23 @@ Rules depend on services alone; backends only change the content of maps.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from tula.dataplane.nft.base_rules import BaseRules, lookups
 from tula.dataplane.nft.client_maps import CLIENTS_FULL, plan_client_maps
 from tula.dataplane.nft.flow_maps import CLOSED, FLOWS, FRAGMENTS, HOTS, FlowMaps
 from tula.dataplane.nft.ids import backend_id
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
+from tula.dataplane.nft.own_backends import (
+    OWN,
+    accept_rule,
+    forward_chain,
+    forwarded_chains,
+    forwarder_rules,
+    own_elements,
+)
 from tula.dataplane.nft.packet_fields import (
     BY_PROTOCOL,
     ETHERNET,
@@ -69,6 +78,7 @@ from tula.dataplane.nft.tunnel_devices import SYNC_DEVICE
 from tula.dataplane.nft.virtual_mac import admit_virtual_macs
 from tula.model.config import Protocol
 from tula.model.desired import NewFlows
+from tula.model.stats import FORWARDED_HERE
 
 NEXTHOP = {4: Kind.NEXTHOP4, 6: Kind.NEXTHOP6}
 _DISPATCH = {
@@ -125,6 +135,7 @@ def build_ruleset(state: NumberedState, present: Collection[str] = ()) -> BuiltR
         counters |= SHARING_COUNTERS
     if builder.clients is not None:
         counters |= {CLIENTS_FULL}
+    counters |= {FORWARDED_HERE} if state.forwarders else set()
     counters |= {no_backend_counter(service.name) for service in state.services}
     ruleset = Ruleset(builder.maps, builder.chains, counters)
     maps = builder.scheduler_maps
@@ -148,23 +159,6 @@ def pick_size(kind: Kind, needed: int, present: Collection[str]) -> MapName:
     return MapName(kind, max(_SMALLEST, 1 << (2 * needed - 1).bit_length()))
 
 
-class _Base:
-    """The rules of base chains, for one way to tell an IP packet: ``frame``, by IP version."""
-
-    def __init__(self, frame: Mapping[int, str]) -> None:
-        self.frame = frame
-        self.hot: list[Rule] = []
-        self.by_port: list[Rule] = []
-        self.rest: list[Rule] = []
-
-    def rules(self, tagged: Iterable[Rule] = ()) -> tuple[Rule, ...]:
-        """All of them. A flooding switch or a sniffer's promiscuous mode shows frames for other
-        machines. The rules before the one against those test for that themselves: one rule less
-        for most packets."""
-        others = Rule.of("meta pkttype != host return")
-        return (*self.hot, *self.by_port, others, *tagged, *self.rest)
-
-
 class _Builder:
     """Maps and chains as they grow; first the services of each IP version, then the ingress."""
 
@@ -173,7 +167,7 @@ class _Builder:
         self.present = present
         self.maps: dict[str, Elements] = {}
         self.chains: dict[str, Chain] = {}
-        self.ethernet, self.any_frame = _Base(ETHERNET), _Base(BY_PROTOCOL)
+        self.ethernet, self.any_frame = BaseRules(ETHERNET), BaseRules(BY_PROTOCOL)
         self.flows: dict[int, FlowMaps] = {}
         self.scheduler_maps = SchedulerMaps(state)
         self.maps |= self.scheduler_maps.maps()
@@ -227,7 +221,7 @@ class _Builder:
                 *(
                     rule
                     for inner in INNER[version]
-                    for rule in _lookups(by_icmp, (inner.vip, inner.port), inner.match)
+                    for rule in lookups(by_icmp, (inner.vip, inner.port), inner.match)
                 ),
             )
         )
@@ -259,7 +253,7 @@ class _Builder:
 
     def _add_base(
         self,
-        base: _Base,
+        base: BaseRules,
         flows: FlowMaps,
         services: list[NumberedService],
         by_port: MapName | None,
@@ -279,13 +273,15 @@ class _Builder:
         fragment = f"{maybe_fragment(version, frame)}jump {flows.name('fragment')}"
         base.rest += [
             Rule.of(fragment),
-            *_lookups((None, *others), (f"{frame}{ip} daddr . meta l4proto", "th dport")),
+            *lookups((None, *others), (f"{frame}{ip} daddr . meta l4proto", "th dport")),
             Rule.of(f"{frame}{ICMP_ERROR[version]}goto {flows.name('icmp')}"),
         ]
 
     def add_ingress(self) -> None:
         """The base chains, once the dispatch is known."""
         state = self.state
+        forwarded = forwarded_chains(state, self._add_map)
+        self.chains |= forwarded
         tagged = []
         if self.flows and set(state.interfaces) - state.headerless:
             self.chains[ANY_FRAME] = Chain(self.any_frame.rules())
@@ -293,6 +289,8 @@ class _Builder:
         for interface in state.interfaces:
             headerless = interface in state.headerless
             rules = self.any_frame.rules() if headerless else self.ethernet.rules(tagged)
+            if forwarded and not headerless:
+                rules = (*forwarder_rules(state), *rules)
             if interface in state.virtual_macs:
                 rules = admit_virtual_macs(rules, state.virtual_macs[interface])
             self.chains[ingress_chain(interface)] = Chain(rules, interface)
@@ -332,6 +330,11 @@ class _Builder:
             rule = self._one_device(forward, next(iter([*interfaces, *self.state.interfaces]), ""))
         if large:
             rule = self._add_forward_by_size(forward, large, rule)
+        own = own_elements(services)
+        if own is not None:
+            accept = accept_rule(self._add_map(OWN[version], own))
+            self.chains[forward_chain(version)] = Chain((rule, accept))
+            rule = Rule.of(f"jump {forward_chain(version)}")
         connections = self.state.connections
         tables = closed = None
         hot = {}
@@ -385,15 +388,3 @@ class _Builder:
             )
         )
         return Rule.of(f"jump {FORWARD_BY_SIZE}")
-
-
-def _lookups(
-    maps: Iterable[MapName | None], fields: tuple[str, str], match: str = ""
-) -> list[Rule]:
-    """The rules of a dispatch; ``fields`` are expressions: VIP and protocol, and the port."""
-    with_port = " . ".join(fields)
-    return [
-        Rule.of(f"{match}{key} vmap @{name}")
-        for name, key in zip(maps, (with_port, with_port, fields[0]), strict=True)
-        if name is not None
-    ]

@@ -33,6 +33,8 @@ _TYPES = {
     Kind.SLOTS: _SLOT_TYPE,
     Kind.NEXTHOP4: "type mark : ipv4_addr",
     Kind.NEXTHOP6: "type mark : ipv6_addr",
+    Kind.OWN4: "type mark : mark",
+    Kind.OWN6: "type mark : mark",
     Kind.DEVICE4: "type mark : iface_index",
     Kind.DEVICE6: "type mark : iface_index",
     Kind.LARGE_DEVICE4: "type mark : iface_index",
@@ -68,6 +70,9 @@ _TYPES = {
     Kind.PROBE_NEXTHOP6: "type mark : ipv6_addr",
     Kind.PROBE_DEVICE4: "type mark : iface_index",
     Kind.PROBE_DEVICE6: "type mark : iface_index",
+    Kind.PROBE_OWN: "type mark",
+    Kind.FORWARDED4: "typeof ip daddr . meta l4proto : verdict",
+    Kind.FORWARDED6: "typeof ip6 daddr . meta l4proto : verdict",
     Kind.SENT_AS: "type mark : ether_addr",
     Kind.LEARNED_AS: "type ether_addr : mark",
     Kind.HASH_CHOICE: "type mark : classid",
@@ -78,7 +83,8 @@ _TYPES = {
     Kind.LEARNS_CLIENT4: "type mark : verdict",
     Kind.LEARNS_CLIENT6: "type mark : verdict",
 }
-_NEXTHOPS = (Kind.NEXTHOP4, Kind.NEXTHOP6, Kind.PROBE_NEXTHOP4, Kind.PROBE_NEXTHOP6)
+_OWN = (Kind.OWN4, Kind.OWN6)
+_NEXTHOPS = (Kind.NEXTHOP4, Kind.NEXTHOP6, Kind.PROBE_NEXTHOP4, Kind.PROBE_NEXTHOP6, *_OWN)
 _NUMBERS = (
     *(Kind.DEVICE4, Kind.DEVICE6, Kind.LARGE_DEVICE4),
     *(Kind.PROBE_BACKEND, Kind.PROBE_DEVICE4, Kind.PROBE_DEVICE6, Kind.HASH_CHOICE),
@@ -88,7 +94,10 @@ _RANGES = (
     *(Kind.SERVICE_RANGE6, Kind.ICMP_SERVICE_RANGE6),
 )
 _LEARNS_CLIENT = (Kind.LEARNS_CLIENT4, Kind.LEARNS_CLIENT6)
-_ANY_PORT = (Kind.SERVICE_ANY4, Kind.SERVICE_ANY6, Kind.ICMP_SERVICE_ANY4, Kind.ICMP_SERVICE_ANY6)
+_ANY_PORT = (
+    *(Kind.SERVICE_ANY4, Kind.SERVICE_ANY6, Kind.ICMP_SERVICE_ANY4, Kind.ICMP_SERVICE_ANY6),
+    *(Kind.FORWARDED4, Kind.FORWARDED6),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,8 @@ def element_text(kind: Kind, key: Key, value: Value, count: Count | None = None)
         address, owner = value
         counter = f" counter packets {count.packets} bytes {count.bytes}" if count else ""
         comment = f' comment "{owner}"' if owner else ""
-        return f"{text}{counter}{comment} : {_address(address)}"
+        shown = f"{_native(address):#x}" if kind in _OWN else _address(address)
+        return f"{text}{counter}{comment} : {shown}"
     if kind is Kind.SENT_AS and isinstance(value, int):
         return f"{text} : {_mac_text(value)}"
     return f"{text} : goto {value}" if isinstance(value, str) else f"{text} : {value}"

@@ -28,6 +28,10 @@ _LENGTHS |= {_CLASS: 4, _MAC: 6}
 
 _DEVICES = (Kind.DEVICE4, Kind.DEVICE6, Kind.LARGE_DEVICE4, Kind.PROBE_DEVICE4, Kind.PROBE_DEVICE6)
 _HOPS4, _HOPS6 = (Kind.NEXTHOP4, Kind.PROBE_NEXTHOP4), (Kind.NEXTHOP6, Kind.PROBE_NEXTHOP6)
+_TO_MARKS = (
+    *(Kind.SLOTS, Kind.WRR, Kind.PROBE_BACKEND, Kind.LEARNED_AS),
+    *(Kind.OWN4, Kind.OWN6),
+)
 _INTERVALS = (
     Kind.SERVICE_RANGE4,
     Kind.SERVICE_RANGE6,
@@ -106,7 +110,7 @@ def _key_types(kind: Kind) -> tuple[int, ...]:
     match kind:
         case Kind.SERVICE_PORT4 | Kind.SERVICE_PORT6 | Kind.SERVICE_RANGE4 | Kind.SERVICE_RANGE6:
             return address, _PROTOCOL, _PORT
-        case Kind.SERVICE_ANY4 | Kind.SERVICE_ANY6:
+        case Kind.SERVICE_ANY4 | Kind.SERVICE_ANY6 | Kind.FORWARDED4 | Kind.FORWARDED6:
             return address, _PROTOCOL
         case (
             Kind.ICMP_SERVICE_PORT4
@@ -148,7 +152,7 @@ def _data_type(kind: Kind) -> int:
         return _IPV4
     if kind in _HOPS6:
         return _IPV6
-    if kind.dynamic or kind in (Kind.SLOTS, Kind.WRR, Kind.PROBE_BACKEND, Kind.LEARNED_AS):
+    if kind.dynamic or kind in _TO_MARKS:
         return _MARK
     return _VERDICT
 

@@ -12,6 +12,7 @@ from tula.dataplane.nft.build import NEXTHOP, BuiltRuleset
 from tula.dataplane.nft.ids import Ids, backend_id, split_id
 from tula.dataplane.nft.lookup3 import slot_of
 from tula.dataplane.nft.numbered import NumberedService
+from tula.dataplane.nft.own_backends import OWN
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Ruleset, Value
 from tula.dataplane.nft.tunnel_devices import SYNC_DEVICE
 from tula.dataplane.port import Followed
@@ -92,7 +93,8 @@ def _choose(
     """The backend (``Backend.key``), and why."""
     if service.per_packet and flow.protocol is Protocol.UDP:
         return None, "each packet gets its turn anew"
-    hops = _of_kind(found, NEXTHOP[flow.vip.version])
+    version = flow.vip.version
+    hops = {**_of_kind(found, NEXTHOP[version]), **_of_kind(found, OWN[version])}
     keys = {number: key for key, number in ids.backends.items()}
     if entry is not None and ids.knows(entry.service, entry.backend):
         if ids.mark(entry.service, entry.backend) in hops:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from tula.dataplane.nft.build import NEXTHOP, BuiltRuleset, build_ruleset
 from tula.dataplane.nft.ids import backend_id
 from tula.dataplane.nft.numbered import NumberedService, NumberedState
+from tula.dataplane.nft.own_backends import OWN, own_element
 from tula.dataplane.nft.ruleset import Chain, Elements, Key, MapName, Ruleset, Value
 from tula.dataplane.nft.scheduler_maps import SchedulerMaps
 from tula.dataplane.nft.service_chains import ServiceChains
@@ -67,6 +68,7 @@ def _update_backends(
     accepting: dict[Key, bool] = {}
     keeping: dict[Key, bool] = {}
     present: dict[int, dict[Key, Value]] = {version: {} for version in before.flows}
+    own: dict[int, dict[Key, Value]] = {version: {} for version in before.flows}
     for old, new in pairs:
         for had, backend in zip(old.backends, new.backends, strict=True):
             if had is backend:
@@ -80,6 +82,8 @@ def _update_backends(
                 if hop is not None and new.packed_vips(version):
                     owner = new.name if hop.named else f"{new.name} {backend.key}"
                     found[mark] = (hop.packed, owner) if backend.present else None
+                elif backend.own and new.packed_vips(version):
+                    own[version][mark] = own_element(new, backend) if backend.present else None
     for flows in before.flows.values():
         if flows.accepting is not None and not _put(
             maps,
@@ -97,11 +101,13 @@ def _update_backends(
     return all(
         _put(
             maps,
-            names[NEXTHOP[version]],
+            names[kinds[version]],
             {mark: value for mark, value in found.items() if value is not None},
             found,
         )
-        for version, found in present.items()
+        for kinds, by_version in ((NEXTHOP, present), (OWN, own))
+        for version, found in by_version.items()
+        if found
     )
 
 

@@ -38,6 +38,7 @@ def number_state(state: DesiredState, ids: Ids) -> NumberedState:
                     hops=hops.of(service, backend),
                     present=backend.present,
                     keeps_clients=backend.keeps_clients,
+                    own=backend.own,
                 )
                 for backend in service.backends
             ),
@@ -73,6 +74,7 @@ def number_state(state: DesiredState, ids: Ids) -> NumberedState:
             if name in state.links and not state.links[name].ethernet
         ),
         shared_with=state.shared_with,
+        forwarders=state.forwarders,
     )
 
 
@@ -87,6 +89,7 @@ def only_weights_moved(old: DesiredState, new: DesiredState) -> bool:
         and old.marks is new.marks
         and old.shared_with == new.shared_with
         and old.announcing == new.announcing
+        and old.forwarders == new.forwarders
         and len(old.services) == len(new.services)
         and all(
             had is service or _same_but_weights(had, service)

@@ -37,7 +37,8 @@ class NumberedHop:
 class NumberedBackend:
     """A backend with its number and the next hops to it, by IP version.
 
-    One that is not ``present`` keeps its next hops, but none of the flows that it had.
+    One that is not ``present`` keeps its next hops, but none of the flows that it had. One that is
+    ``own`` has none: it is this machine.
     """
 
     name: str
@@ -47,6 +48,7 @@ class NumberedBackend:
     hops: Mapping[int, NumberedHop]
     present: bool = True
     keeps_clients: bool = True
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +131,5 @@ class NumberedState:
     virtual_macs: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     """VRRP's virtual MAC addresses by the interface where frames for them arrive."""
     shared_with: SharedWith | None = None
+    forwarders: tuple[bytes, ...] = ()
+    """The MAC addresses of balancers that may send this machine packets as their backend."""

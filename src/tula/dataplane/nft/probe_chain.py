@@ -47,6 +47,12 @@ def probe_chain(state: NumberedState, add_map: Callable[[Kind, Elements], MapNam
         for version in VERSIONS
         if any(service.packed_vips(version) for service in services)
     ]
+    own: dict[Key, Value] = {
+        backend_id(service.number, backend.number): None
+        for service in services
+        for backend in service.backends
+        if backend.own
+    }
     return Chain(
         (
             Rule.of(f"meta mark != {PROBE_MARK:#x} accept"),
@@ -56,6 +62,7 @@ def probe_chain(state: NumberedState, add_map: Callable[[Kind, Elements], MapNam
                 f"meta mark set meta priority map @{add_map(Kind.PROBE_BACKEND, known)} "
                 "meta priority set none"
             ),
+            *(_accept(add_map(Kind.PROBE_OWN, own)) if own else ()),
             *forward,
             # Otherwise this host would get the packet and answer it: a backend would count as up
             # though nobody asked it.
@@ -63,6 +70,11 @@ def probe_chain(state: NumberedState, add_map: Callable[[Kind, Elements], MapNam
         ),
         LOOPBACK,
     )
+
+
+def _accept(own: MapName) -> tuple[Rule, ...]:
+    """Those for a backend that is this machine have arrived."""
+    return (Rule.of(f"meta mark @{own} meta mark set 0 accept"),)
 
 
 def _forward(

@@ -37,6 +37,10 @@ class Kind(StrEnum):
     """backend id: (packed IPv4 next hop, the service's name, followed by a space and Backend.key
     where the next hop's address is not one of the backend's); counts packets and bytes"""
     NEXTHOP6 = "nexthop6"
+    OWN4 = "own4"
+    """backend id: (LOCAL_MARK, the service's name, a space and Backend.key), of backends that are
+    this machine; counts packets and bytes"""
+    OWN6 = "own6"
     DEVICE4 = "device4"
     """backend id: index of the interface to its next hop"""
     DEVICE6 = "device6"
@@ -90,6 +94,12 @@ class Kind(StrEnum):
     PROBE_DEVICE4 = "probe_device4"
     """backend id: index of the interface to that next hop"""
     PROBE_DEVICE6 = "probe_device6"
+    PROBE_OWN = "probe_own"
+    """a set: the ids of backends that are this machine, and are checked through the data path"""
+    FORWARDED4 = "forwarded4"
+    """(packed VIP, protocol) of what another balancer may send to this machine as its backend: the
+    chain that accepts it"""
+    FORWARDED6 = "forwarded6"
     SENT_AS = "sent_as"
     """backend id: the source MAC that tells other balancers of it"""
     LEARNED_AS = "learned_as"
@@ -116,7 +126,7 @@ class Kind(StrEnum):
     @property
     def counts(self) -> bool:
         """Whether every element counts the packets that it forwards."""
-        return self in (Kind.NEXTHOP4, Kind.NEXTHOP6)
+        return self in _COUNTING
 
     @property
     def numbered(self) -> bool:
@@ -150,8 +160,12 @@ class Kind(StrEnum):
 
 
 _SETS = frozenset(
-    {Kind.ACCEPTS_NEW_FLOWS, Kind.HAS_LARGE_DEVICE4, Kind.AS_HASHED, Kind.KEEPS_CLIENTS}
+    {
+        *(Kind.ACCEPTS_NEW_FLOWS, Kind.HAS_LARGE_DEVICE4, Kind.AS_HASHED, Kind.KEEPS_CLIENTS),
+        Kind.PROBE_OWN,
+    }
 )
+_COUNTING = frozenset({Kind.NEXTHOP4, Kind.NEXTHOP6, Kind.OWN4, Kind.OWN6})
 _DISPATCH = frozenset(
     {
         *(Kind.SERVICE_PORT4, Kind.SERVICE_RANGE4, Kind.SERVICE_ANY4),
