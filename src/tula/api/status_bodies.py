@@ -57,6 +57,21 @@ class StatusBackendBody(BaseModel):
     tunnel: TunnelBody | None
 
 
+class PersistenceBody(BaseModel):
+    """Which clients a service remembers, with which others (`services`). `timeout` is in seconds;
+    `clients` is how many are remembered, null where the kernel does not tell (before Linux 6.18),
+    `size` how many can be of each IP version."""
+
+    timeout: float
+    prefix: int
+    prefix6: int
+    scope: str
+    drain: str
+    services: list[str]
+    clients: int | None
+    size: int
+
+
 class StatusServiceBody(BaseModel):
     """One service. `left` is what backends counted that it no longer has, `no_backend` the packets
     that none of its backends could take."""
@@ -77,6 +92,7 @@ class StatusServiceBody(BaseModel):
     rates: RateBody | None
     panic: bool = Field(description="All backends serve, since few are up.")
     on_backups: bool = Field(description="Its backups serve: too few others can.")
+    persistence: PersistenceBody | None
     backends: list[StatusBackendBody]
 
 

@@ -9,7 +9,15 @@ from typing import Any
 from tula.cli.peers_text import peer_lines
 from tula.cli.status_warnings import warning_lines
 from tula.cli.terminal import Column, Row, Screen, number, screen_of, table_lines
-from tula.engine.summary import Grade, Summary, serves, stands_by, summarize, why_silent
+from tula.engine.summary import (
+    Grade,
+    Summary,
+    names,
+    serves,
+    stands_by,
+    summarize,
+    why_silent,
+)
 
 _COLUMNS = [
     Column("SERVICE", least=16),
@@ -211,15 +219,31 @@ def _reason(backend: Json) -> str:
     return "; ".join(filter(None, parts))
 
 
+def _persistence(services: Iterable[Json]) -> Iterator[str]:
+    """The clients that are remembered, scope by scope; an older daemon tells none."""
+    told: set[tuple[str, ...]] = set()
+    parts = []
+    for service in services:
+        settings = service.get("persistence")
+        scope = tuple(settings["services"]) if settings else ()
+        if not settings or scope in told or not settings["clients"]:
+            continue
+        told.add(scope)
+        parts.append(f"{names(scope)} {settings['clients']}")
+    if parts:
+        yield "persistent clients: " + names(parts)
+
+
 def _rest(answer: Json) -> Iterator[str]:
     """What belongs to no single service: tracked connections, and packets handled specially."""
     held = [
         f"{name} {table['entries']} of {table['size']}"
         for name, table in answer["connections"].items()
-        if table["entries"]
+        if table["entries"] and not name.startswith("clients")
     ]
     if held:
         yield "connections: " + ", ".join(held)
+    yield from _persistence(answer["services"])
     for each in answer.get("bgp", ()):  # an older daemon has none
         routes = each["routes"]
         told = f", {routes} route{'' if routes == 1 else 's'}" if each["state"] == _UP else ""

@@ -26,6 +26,7 @@ from tula.engine.follow import trace_now
 from tula.engine.kernel_state import KernelState
 from tula.engine.peer_view import flow_counts
 from tula.engine.persistent_clients import describe_clients
+from tula.engine.persistent_view import scope_uses
 from tula.engine.rates import RateMeter, Rates
 from tula.engine.reader import Adapters, Reader
 from tula.engine.statistics import (
@@ -379,6 +380,7 @@ class Answers:
             lateness=view.lateness,
             named=stats.counters,
             tables=stats.tables,
+            clients=tuple(scope_uses(view.config, stats.tables)),
             restarts=view.restarts,
             configuration_accepted=facts.accepted_at,
             configuration_refused=facts.refused is not None or bool(facts.deferred),

@@ -11,8 +11,10 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar, cast
 
+from tula.config.redact import redact
 from tula.model.errors import KernelError
 
 _R = TypeVar("_R")
@@ -53,3 +55,9 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+@lru_cache(maxsize=2)
+def hide_secrets(text: str) -> str:
+    """A configuration without them; many may ask for that, again and again."""
+    return apart(redact, text)

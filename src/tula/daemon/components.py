@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tula.daemon.checks import Checks
+from tula.daemon.clients_full import ClientsFull
 from tula.daemon.loop import ControlLoop
 from tula.daemon.peers import PeerWatch
 from tula.daemon.supervisor import Supervisor
@@ -32,3 +33,5 @@ class Components:
     problems: Callable[[], tuple[str, ...]] = tuple
     """What does not work now beside the data path, a line each."""
     peers: PeerWatch | None = None
+    full: ClientsFull | None = None
+    """Whether clients are not remembered; None: nobody looks."""

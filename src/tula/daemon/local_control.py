@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from typing import cast
 
 from tula.config.excerpt import backend_excerpt
 from tula.config.load import LoadedConfig
-from tula.config.redact import redact
 from tula.daemon.answers import (
     NO_CONFIGURATION,
     CompareRequest,
@@ -28,7 +26,7 @@ from tula.daemon.answers import (
     TraceRequest,
     View,
 )
-from tula.daemon.apart import apart
+from tula.daemon.apart import hide_secrets
 from tula.daemon.checks import ProbeTable
 from tula.daemon.components import Components
 from tula.daemon.local_clients import LocalClients
@@ -74,12 +72,6 @@ _IN_SYNC = b'"in_sync": true'
 _TRIES = 5
 """Looks at a kernel that the writer is just changing, before it is said to be out of sync."""
 _PAUSE = 0.1
-
-
-@lru_cache(maxsize=2)
-def _hide_secrets(text: str) -> str:
-    """As many may ask for, again and again."""
-    return apart(redact, text)
 
 
 class LocalControl:
@@ -156,7 +148,7 @@ class LocalControl:
         digest = self._digest_of(running) or ""
         if not hidden:
             return ConfigurationText(running.source, digest)
-        return ConfigurationText(await asyncio.to_thread(_hide_secrets, running.source), digest)
+        return ConfigurationText(await asyncio.to_thread(hide_secrets, running.source), digest)
 
     async def next_event(self, after: int) -> None:
         log, loop = self._components.events, asyncio.get_running_loop()
@@ -290,6 +282,8 @@ class LocalControl:
         configuration = self._components.loop.snapshot.configuration
         if configuration is not None and not is_large_config(configuration.config):
             found = await self._readers.ask(SampleRequest())
+            if self._components.full is not None:
+                self._components.full.note(cast("Mapping[str, Count]", found), time.monotonic())
             if self._components.peers is not None:
                 self._components.peers.own.flows = flow_counts(cast("Mapping[str, Count]", found))
 

@@ -15,6 +15,7 @@ import structlog
 
 from tula.daemon.announcements import Announcements
 from tula.daemon.checks import CheckPlanner, Checks
+from tula.daemon.clients_full import ClientsFull
 from tula.daemon.components import Components
 from tula.daemon.connection_counts import LIMIT, ConnectionCounter
 from tula.daemon.drift import DriftDetector
@@ -189,6 +190,7 @@ def _assemble(
         *(adapters.vips, lambda: loop.snapshot, checks.findings, events),
         peers.learn_flows,
     )
+    full = ClientsFull(events)
     components = Components(
         loop,
         checker,
@@ -202,8 +204,10 @@ def _assemble(
             *peers.facts.problems,
             *((audit.problem,) if audit.problem else ()),
             *everywhere.problems(),
+            *full.problems,
         ),
         peers,
+        full,
     )
     control = LocalControl(components, make_adapters, store)
     everywhere = make_everywhere(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tula.doctor import fixes
 from tula.doctor.observation import Observation, Usage
 from tula.doctor.requests import Responses
+from tula.engine.persistent_view import full_table, scope_uses
 from tula.model.config import Forwarding
 from tula.model.finding import HERE, Finding, Severity
 from tula.model.host import Route
@@ -21,6 +22,7 @@ _SHOWN = 3
 """Lines of a plan that are shown."""
 _NEARLY_FULL = 0.9
 _FAMILIES = {4: "ipv4", 6: "ipv6"}
+_MORE_CLIENTS = "raise connections.size in the configuration, or shorten persistence.timeout"
 _LARGER_TABLE = "raise connections.size in the configuration, or lower connections.tcp or udp"
 
 
@@ -209,7 +211,20 @@ def check_reverse_path(observed: Observation, _: Responses) -> Iterator[Finding]
 
 def check_flow_tables(observed: Observation, _: Responses) -> Iterator[Finding]:
     """New flows go by hash alone when a flow table is full, and may move later."""
-    for table in observed.flow_tables:
+    for use in scope_uses(observed.config, observed.flow_tables):
+        for version in use.full:
+            yield Finding(
+                "clients-full", Severity.WARNING, HERE, full_table(use, version), _MORE_CLIENTS,
+            )  # fmt: skip
+    if observed.clients_full and not any(t.entries is not None for t in observed.flow_tables):
+        yield Finding(
+            "clients-full", Severity.WARNING, HERE,
+            f"{counted(observed.clients_full, 'packet')} of new clients found the table of "
+            "persistent clients full; this kernel does not report how full it is now",
+            _MORE_CLIENTS,
+            certain=False,
+        )  # fmt: skip
+    for table in (each for each in observed.flow_tables if not each.scope):
         if table.entries is not None and table.entries >= _NEARLY_FULL * table.size:
             yield Finding(
                 "table-full", Severity.WARNING, HERE,

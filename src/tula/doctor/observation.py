@@ -25,7 +25,7 @@ from tula.model.config import Config, IPAddress
 from tula.model.health import ProbeSocket
 from tula.model.host import HostView, LinkState
 from tula.model.problem import Problem
-from tula.model.stats import TableUse
+from tula.model.stats import CLIENTS_FULL, Count, TableUse
 from tula.plan.probe_sysctls import InterfaceRequirement, settings_to_read
 from tula.plan.probes import Sources, plan_probes
 from tula.plan.routes import Routes, backend_addresses, plan_routes
@@ -85,6 +85,8 @@ class Observation:
     flow_tables: Sequence[TableUse] = ()
     table_full: int = 0
     """Packets that found a flow table full."""
+    clients_full: int = 0
+    """Packets of new clients that found a table of persistent clients full."""
     neighbours: Mapping[int, Usage] = field(default_factory=dict)
     """By IP version."""
     conntrack: Usage | None = None
@@ -165,6 +167,7 @@ def observe_machine(
         saved_tables=read_saved_tables(),
         flow_tables=stats.tables,
         table_full=sum(full),
+        clients_full=stats.counters.get(CLIENTS_FULL, Count()).packets,
         neighbours=read_neighbours(kernel.sysctls),
         conntrack=read_conntrack(kernel.sysctls),
         chains=read_base_chains(),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tula.engine.peer_facts import BalancerFacts
+from tula.engine.persistent_view import ScopeUse
 from tula.model.bgp import BgpSessionState
 from tula.model.health import State
 from tula.model.stats import Count, TableUse
@@ -113,6 +114,8 @@ class Statistics:
     named: Mapping[str, Count] = field(default_factory=dict)
     """the data path's own counters, by name, such as ``no_backend``"""
     tables: tuple[TableUse, ...] = ()
+    clients: tuple[ScopeUse, ...] = ()
+    """the persistent clients of each scope"""
     restarts: Mapping[str, int] = field(default_factory=dict)
     """background tasks that failed and were started again, by name"""
     configuration_accepted: float | None = None

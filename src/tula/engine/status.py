@@ -11,6 +11,7 @@ from tula.engine.control import DaemonFacts
 from tula.engine.kernel_state import KernelState
 from tula.engine.peer_facts import BalancerFacts
 from tula.engine.peer_view import flow_counts
+from tula.engine.persistent_view import Persistent
 from tula.engine.rates import Rate, Rates
 from tula.engine.summary import summarize
 from tula.engine.tunnel_view import Tunnels
@@ -60,6 +61,7 @@ def describe_status(
     by_service: dict[str, Count] = {}
     for (service, _), count in counts.items():
         by_service[service] = by_service.get(service, Count()) + count
+    clients = Persistent(config, tables := tuple(tables))
     state = kernel if kernel is not None else KernelState(("not compared",))
     answer: dict[str, Any] = {
         "services": [
@@ -69,6 +71,7 @@ def describe_status(
             | {"rates": _service_rates(service, rates)}
             | {"panic": service.name in panics}
             | {"on_backups": serves_by_backups(service, statuses or {})}
+            | {"persistence": clients.describe(service)}
             | {
                 "backends": [
                     _backend(service, backend, counts.get((service.name, backend.key), Count()))
@@ -92,7 +95,10 @@ def describe_status(
         "configuration": None if daemon is None else _configuration(daemon),
         "kernel": _kernel(state, daemon),
         "daemon": None if daemon is None else _daemon(daemon),
-        "problems": list(state.problems if daemon is None else daemon.problems),
+        "problems": [
+            *(state.problems if daemon is None else daemon.problems),
+            *clients.problems(),
+        ],
     }
     summary = summarize(answer)
     return answer | {"summary": {"fine": summary.fine, "text": summary.text}}

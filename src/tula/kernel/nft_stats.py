@@ -26,7 +26,13 @@ def read_stats(nftables: Nftables, ids: Ids) -> Stats:
         (MapName.parse(name), entries) for name, entries in sorted(nftables.entries().items())
     )
     tables = tuple(
-        TableUse(f"{name.kind}.{name.label}" if name.label else str(name.kind), entries, name.size)
+        TableUse(
+            f"{name.kind}.{name.label}" if name.label else str(name.kind),
+            entries,
+            name.size,
+            name.label.rpartition(".")[0],  # behind it stand the bits
+            int(name.kind[-1]) if name.label else 0,
+        )
         for name, entries in parsed
         if name is not None and name.kind.dynamic and not name.kind.hot
     )

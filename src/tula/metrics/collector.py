@@ -18,14 +18,15 @@ from prometheus_client.registry import Collector
 from tula.engine.statistics import CycleOutcome, Statistics
 from tula.metrics.bgp import bgp_metrics
 from tula.metrics.peers import peer_metrics
+from tula.metrics.persistence import persistence_metrics
 from tula.model.health import State
-from tula.model.stats import FLOWS_LEARNED, FLOWS_SENT, NO_BACKEND, TOO_LARGE
+from tula.model.stats import CLIENTS_FULL, FLOWS_LEARNED, FLOWS_SENT, NO_BACKEND, TOO_LARGE
 from tula.version import __version__
 
 DROPS = frozenset({NO_BACKEND, TOO_LARGE})
 """The counters of packets that are dropped; the others count packets by an unusual path."""
 
-_FLOWS = frozenset({FLOWS_LEARNED, FLOWS_SENT})
+_FLOWS = frozenset({FLOWS_LEARNED, FLOWS_SENT, CLIENTS_FULL})
 """Those have families of their own."""
 _SERVICE, _BACKEND = ["service"], ["service", "backend"]
 
@@ -47,6 +48,7 @@ class StatisticsCollector(Collector):
         yield from self._configuration()
         yield from peer_metrics(self._statistics.balancers)
         yield from bgp_metrics(self._statistics.bgp)
+        yield from persistence_metrics(self._statistics)
 
     def _services(self) -> Iterator[Metric]:
         packets = CounterMetricFamily(
@@ -202,6 +204,8 @@ class StatisticsCollector(Collector):
             "tula_flow_table_size", "Flows that the table can hold.", labels=["table"]
         )
         for table in self._statistics.tables:
+            if table.scope:
+                continue
             if table.entries is not None:
                 entries.add_metric([table.name], table.entries)
             size.add_metric([table.name], table.size)

@@ -25,6 +25,18 @@ class ClientScope:
     versions: tuple[int, ...]
     """The IP versions (4, 6) of their VIPs."""
 
+    @property
+    def label(self) -> str:
+        """What it is called where no other scope may be called the same: ``service.web``,
+        ``vip.10.0.0.100``, ``name.ftp``. Without colons, which nftables takes in no name."""
+        match self.settings.scope:
+            case "service":
+                return f"{SCOPE_SERVICE}.{self.services[0]}"
+            case "vip":
+                return f"{SCOPE_VIP}.{self.name.removeprefix('vip ').replace(':', '-')}"
+            case name:
+                return f"name.{name}"
+
     def client(self, address: IPAddress) -> IPNetwork:
         """What stands for this address in it: the address as far as it tells clients apart."""
         return ip_network((address, self.settings.bits(address.version)), strict=False)

@@ -89,6 +89,8 @@ class EventKind(StrEnum):
     """it is decided, and not every balancer has it yet"""
     EVERYWHERE_IN_DOUBT = "everywhere-in-doubt"
     """this one waits for a decision, and nobody who knows it answers"""
+    CLIENTS_FULL = "clients-full"
+    """a table of persistent clients is full: new ones are not remembered"""
     AUDIT_FAILED = "audit-failed"
     """the disk takes no entries of the audit log; changes are made all the same"""
 

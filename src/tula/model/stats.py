@@ -24,6 +24,10 @@ have: the configurations differ."""
 FORWARDED_HERE = "forwarded_here"
 """The counter of packets that other balancers have forwarded to this machine as their backend."""
 
+CLIENTS_FULL = "clients_full"
+"""The counter of new clients that found the table of persistent clients full; they go by hash, and
+are not remembered."""
+
 BackendKey = tuple[str, str]
 """A service's name and ``Backend.key``."""
 
@@ -41,11 +45,14 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class TableUse:
-    """One table that packets fill; ``entries`` is None where the kernel does not tell."""
+    """One table that packets fill; ``entries`` is None where the kernel does not tell. ``scope``
+    is ``ClientScope.label``, of a table of persistent clients of one IP ``version``."""
 
     name: str
     entries: int | None
     size: int
+    scope: str = ""
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,10 @@ from tula.dataplane.nft.ids import BACKEND_BITS, BACKENDS, backend_id
 from tula.dataplane.nft.packet_fields import VERSIONS, client_key
 from tula.dataplane.nft.ruleset import Elements, Key, Kind, MapName
 from tula.model.client_scopes import ClientScope
-from tula.model.persistence import SCOPE_SERVICE, SCOPE_VIP
+from tula.model.stats import CLIENTS_FULL as CLIENTS_FULL
 
 if TYPE_CHECKING:
     from tula.dataplane.nft.numbered import NumberedService, NumberedState
-
-CLIENTS_FULL = "clients_full"
-"""New clients that found the map of their scope full; they go the usual way, not remembered."""
 
 _CLIENTS = {4: Kind.CLIENTS4, 6: Kind.CLIENTS6}
 _LEARNS = {4: Kind.LEARNS_CLIENT4, 6: Kind.LEARNS_CLIENT6}
@@ -92,15 +89,8 @@ def clients_map(scope: ClientScope, version: int, size: int) -> MapName:
     Its name tells the scope, so that no number must be remembered, and no map is ever taken for
     another's.
     """
-    match scope.settings.scope:
-        case "service":
-            label = f"{SCOPE_SERVICE}.{scope.services[0]}"
-        case "vip":
-            # As nft takes names: no colons.
-            label = f"{SCOPE_VIP}.{scope.name.removeprefix('vip ').replace(':', '-')}"
-        case name:
-            label = f"name.{name}"
-    return MapName(_CLIENTS[version], size, label=f"{label}.{scope.settings.bits(version)}")
+    label = f"{scope.label}.{scope.settings.bits(version)}"
+    return MapName(_CLIENTS[version], size, label=label)
 
 
 def plan_client_maps(
