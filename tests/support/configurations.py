@@ -41,6 +41,7 @@ from tula.model.monitor import (
     UdpProbe,
 )
 from tula.model.persistence import ClientsOfDrained, Persistence
+from tula.model.prefixes import PrefixList
 
 TESTS = Path(__file__).parents[1]
 BAD = TESTS / "bad_configurations"
@@ -195,7 +196,7 @@ PREFIXES = st.lists(
     ),
     max_size=2,
     unique=True,
-).map(tuple)
+).map(PrefixList.of)
 
 
 @st.composite

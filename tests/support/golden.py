@@ -15,8 +15,10 @@ from support.builders import make_host, make_numbered, number_config
 from support.schema_1 import as_schema_1, table_of_schema_1
 from tula.config.load import parse_config
 from tula.dataplane.nft.build import build_ruleset
-from tula.dataplane.nft.diff import diff_admission, diff_rulesets
+from tula.dataplane.nft.client_admission import refusal_rules
+from tula.dataplane.nft.diff import diff_admission, diff_refusals, diff_rulesets
 from tula.dataplane.nft.ids import Ids
+from tula.dataplane.nft.own_stack import REFUSED_MARK
 from tula.dataplane.nft.recover import recover_ids
 from tula.dataplane.nft.ruleset import Ruleset
 from tula.dataplane.nft.shared_flows import admission_rules
@@ -41,13 +43,20 @@ def render_golden(folder: Path) -> tuple[str, str]:
     have, ids = None, Ids()
     for before in folder.glob("before.*"):
         have, ids, shared = _build(before, None, ids)
-        first = render_transaction((*diff_admission(None, shared), *diff_rulesets(None, have)))
+        others = (
+            *diff_admission(None, shared),
+            *diff_refusals(None, answered=_refusals(have) is not None),
+        )
+        first = render_transaction((*others, *diff_rulesets(None, have)))
         if before.name == "before.schema_1.yaml":
             have, first = table_of_schema_1(have), as_schema_1(first)
             ids = recover_ids(have)
     want, _, now = _build(folder / "tula.yaml", have, ids)
     admitted = None if shared is None else tuple(rule.digest for rule in admission_rules(shared))
-    admission = diff_admission(admitted, now)
+    admission = (
+        *diff_admission(admitted, now),
+        *diff_refusals(_refusals(have), answered=_refusals(want) is not None),
+    )
     return first, render_transaction((*admission, *diff_rulesets(have, want)))
 
 
@@ -58,6 +67,13 @@ def _build(path: Path, have: Ruleset | None, known: Ids) -> tuple[Ruleset, Ids, 
     desired = make_numbered(config, host, ids)
     ruleset = build_ruleset(desired, have.maps if have else ()).ruleset
     return ruleset, ids, desired.shared_with
+
+
+def _refusals(ruleset: Ruleset | None) -> tuple[str, ...] | None:
+    """The digests of the rules that answer what these refuse."""
+    chains = ruleset.chains.values() if ruleset is not None else ()
+    answered = any(f"set {REFUSED_MARK:#x}" in rule.text for each in chains for rule in each.rules)
+    return tuple(rule.digest for rule in refusal_rules()) if answered else None
 
 
 def _on_second(config: Config) -> list[str]:

@@ -68,6 +68,7 @@ class InProcess:
             stats.counters,
             endpoints=endpoints,
             no_backend=stats.no_backend,
+            refused=stats.refused,
         )
         return {service["name"]: service for service in answer["services"]}
 

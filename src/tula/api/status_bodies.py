@@ -74,7 +74,8 @@ class PersistenceBody(BaseModel):
 
 class StatusServiceBody(BaseModel):
     """One service. `left` is what backends counted that it no longer has, `no_backend` the packets
-    that none of its backends could take."""
+    that none of its backends could take, `denied` those of clients that its lists do not admit,
+    `limited` those that began a connection too many for its limits."""
 
     name: str
     vips: list[str]
@@ -88,6 +89,8 @@ class StatusServiceBody(BaseModel):
     packets: int
     bytes: int
     no_backend: int
+    denied: int
+    limited: int
     left: CountBody
     rates: RateBody | None
     panic: bool = Field(description="All backends serve, since few are up.")

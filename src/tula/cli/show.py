@@ -135,6 +135,7 @@ def _status_here(state_dir: Path, run_dir: Path, *, rates: bool) -> dict[str, An
             kernel=observe_kernel(balancer, config, statuses),
             rates=meter.note(time.monotonic(), stats.backends),
             no_backend=stats.no_backend,
+            refused=stats.refused,
             bgp=balancer.bgp_sessions(config),
             balancers=_balancers_here(config, state_dir, run_dir),
         )

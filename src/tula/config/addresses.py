@@ -9,9 +9,9 @@ from ipaddress import IPv4Address, IPv6Address
 from tula.config.errors import shown
 from tula.config.scalars import as_bool, invalid, read_int
 from tula.config.tree import Plain
-from tula.model.admission import IPNetwork
 from tula.model.config import SELF, IPAddress, PortRange
 from tula.model.listening import Endpoint
+from tula.model.prefixes import IPNetwork
 from tula.model.setting import Integer
 
 LEVELS = Integer(1, 255)

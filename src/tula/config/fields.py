@@ -54,9 +54,9 @@ from tula.config.scalars import (
     read_text,
     word_reader,
 )
-from tula.model.admission import IPNetwork
 from tula.model.config import SELF, IPAddress, PortRange
 from tula.model.listening import Endpoint
+from tula.model.prefixes import IPNetwork, PrefixList
 from tula.model.setting import Duration, Form, Integer, OneOf, Setting
 
 K = TypeVar("K")
@@ -361,8 +361,8 @@ FORMS: dict[Form, Any] = {
     Form.PREFIXES: Annotated[
         list[Annotated[IPNetwork, PlainValidator(read_prefix)]],
         one_or_many("a list of prefixes such as [10.0.0.0/8, 192.0.2.7]"),
-        AfterValidator(tuple),
-        _one_or_list({"type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"}, True),
+        AfterValidator(PrefixList.of),
+        _one_or_list({"type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"}, False),
     ],
     Form.FILE: Annotated[
         str, PlainValidator(read_file), WithJsonSchema({"type": "string", "pattern": "^/.*[^/]$"})

@@ -263,6 +263,7 @@ class Answers:
             kernel=self._look(view),
             rates=rates,
             no_backend=stats.no_backend,
+            refused=stats.refused,
             bgp=reader.bgp_sessions(view.config),
         )
         return json.dumps(answer).encode()
@@ -364,8 +365,7 @@ class Answers:
             services=tuple(
                 service_statistics(
                     view.config,
-                    counts,
-                    stats.no_backend,
+                    stats,
                     view.panicking,
                     view.statuses,
                     view.durations,

@@ -13,7 +13,7 @@ from tula.engine.statistics import (
 )
 from tula.model.config import Config
 from tula.model.health import BackendName, BackendStatus, State
-from tula.model.stats import BackendKey, Count
+from tula.model.stats import BackendKey, Count, Stats, refused_packets
 from tula.plan.pools import serves_by_backups
 
 Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
@@ -21,22 +21,24 @@ Probes = Mapping[BackendName, tuple[ProbeStatistics, ...]]
 
 def service_statistics(
     config: Config,
-    counts: Mapping[BackendKey, Count],
-    no_backend: Mapping[str, Count],
+    stats: Stats,
     panicking: Collection[str],
     statuses: Mapping[BackendName, BackendStatus],
     durations: Mapping[str, DurationStatistics],
 ) -> Iterable[ServiceStatistics]:
     """Each service's."""
     totals: dict[str, Count] = {}
-    for (name, _), count in counts.items():
+    for (name, _), count in stats.backends.items():
         totals[name] = totals.get(name, Count()) + count
     for service in config.services:
         name = service.name
         total, panic = totals.get(name, Count()), name in panicking
-        dropped = no_backend.get(name, Count()).packets
+        dropped = stats.no_backend.get(name, Count()).packets
         backups = serves_by_backups(service, statuses)
-        yield ServiceStatistics(name, total, dropped, panic, durations.get(name), backups)
+        yield ServiceStatistics(
+            *(name, total, dropped, panic, durations.get(name), backups),
+            refused_packets(stats.refused, name),
+        )
 
 
 def backend_statistics(

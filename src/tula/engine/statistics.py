@@ -79,6 +79,8 @@ class ServiceStatistics:
     """of its probes; None for a service that is not checked"""
     on_backups: bool = False
     """its backups serve, since too few others can"""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """packets of clients that were not let in, by DENIED and LIMITED"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from tula.model.config import (
 )
 from tula.model.desired import TunnelEndpoints
 from tula.model.health import BackendName, BackendStatus, Health, State
-from tula.model.stats import BackendKey, Count, TableUse
+from tula.model.stats import BackendKey, Count, Refused, TableUse, refused_packets
 from tula.plan.pools import serves_by_backups
 
 
@@ -43,13 +43,15 @@ def describe_status(
     kernel: KernelState | None = None,
     rates: Rates | None = None,
     no_backend: Mapping[str, Count] | None = None,
+    refused: Refused | None = None,
     bgp: Iterable[BgpSessionState] = (),
     balancers: BalancerFacts | None = None,
 ) -> dict[str, Any]:
     """The answer of ``tula status --json``.
 
     ``counts`` are by (service, Backend.key); ``named`` are those of the data path as a whole,
-    such as packets that came for a service without a backend, which ``no_backend`` has by service;
+    such as packets that came for a service without a backend, which ``no_backend`` has by service,
+    and ``refused`` those that were not let in;
     ``endpoints`` by ``outer_address``; ``bgp`` are the sessions that the BGP speaker knows.
 
     The rest is known only to the daemon: ``connections`` of each backend (none where it is not
@@ -67,6 +69,7 @@ def describe_status(
         "services": [
             _service(service, total := by_service.get(service.name, Count()))
             | {"no_backend": (no_backend or {}).get(service.name, Count()).packets}
+            | refused_packets(refused or {}, service.name)
             | {"left": asdict(_left(service, total, counts))}
             | {"rates": _service_rates(service, rates)}
             | {"panic": service.name in panics}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tula.dataplane.nft.own_stack import GUARD_TABLE
 from tula.dataplane.nft.ruleset import FAMILY, TABLE
-from tula.dataplane.nft.transaction import ADMISSION
+from tula.dataplane.nft.transaction import ADMISSION, REFUSALS
 from tula.kernel.netlink import (
     Attributes,
     InterruptedDumpError,
@@ -56,7 +56,10 @@ _DNAT = 1
 _VERDICT_REGISTER = 0
 _LEGACY = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _TRIES = 5
-_OURS = {(FAMILY, TABLE), *(("inet", name) for name in (BACKEND_TABLE, GUARD_TABLE, ADMISSION))}
+_OURS = {
+    (FAMILY, TABLE),
+    *(("inet", name) for name in (BACKEND_TABLE, GUARD_TABLE, ADMISSION, REFUSALS)),
+}
 
 
 def read_base_chains() -> list[BaseChain]:

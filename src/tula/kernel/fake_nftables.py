@@ -23,6 +23,8 @@ from tula.dataplane.nft.transaction import (
     AddTable,
     Admit,
     AdmitNobody,
+    AnswerNobody,
+    AnswerRefused,
     DeleteChain,
     DeleteCounter,
     DeleteElements,
@@ -52,6 +54,8 @@ class FakeNftables:
     element_counts: dict[str, dict[Key, Count]] = field(default_factory=dict)
     admission: tuple[str, ...] | None = None
     """The digests of the rules of the table ADMISSION."""
+    refused: tuple[str, ...] | None = None
+    """Those of REFUSALS."""
     commits: int = 1
     """The generation; tests raise it to be someone else who changes nftables."""
     failures: Failures = field(default_factory=Failures)
@@ -106,6 +110,10 @@ class FakeNftables:
     def admitted(self) -> tuple[str, ...] | None:
         return self.admission
 
+    @fallible("nftables.refusals")
+    def refusals(self) -> tuple[str, ...] | None:
+        return self.refused
+
     @fallible("nftables.named_counts")
     def named_counts(self) -> dict[str, Count]:
         counters = self.table.counters if self.table else ()
@@ -148,7 +156,8 @@ class FakeNftables:
         if transaction and generation is not None and generation != self.commits:
             raise StaleError
         work = _Work(self.table, self.element_counts)
-        admission, forgotten = self.admission, dict(self.flows)
+        admission, refused = self.admission, self.refused
+        forgotten = dict(self.flows)
         for step in transaction:
             match step:
                 case Admit(rules):
@@ -160,12 +169,19 @@ class FakeNftables:
                 case ForgetEntry(name, key):
                     if forgotten.pop((str(name), key), None) is None:
                         raise KernelError(f"element of {name}: No such file or directory")
+                case AnswerRefused(rules):
+                    refused = tuple(rule.digest for rule in rules)
+                case AnswerNobody():
+                    if refused is None:
+                        raise KernelError("tula_refuse: No such file or directory")
+                    refused = None
                 case _:
                     if isinstance(step, FlushMap | DeleteMap):
                         gone = str(step.name)
                         forgotten = {k: m for k, m in forgotten.items() if k[0] != gone}
                     work.take(step)
         self.table, self.admission, self.flows = work.result(), admission, forgotten
+        self.refused = refused
         self.element_counts = work.counts
         self.transactions.append(transaction)
         self.commits += bool(transaction)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tula.dataplane.nft.build import build_ruleset
-from tula.dataplane.nft.diff import diff_admission, diff_rulesets
+from tula.dataplane.nft.diff import diff_admission, diff_refusals, diff_rulesets
 from tula.dataplane.nft.flow_keys import flow_key, flow_tables, fragment_key, fragment_tables
 from tula.dataplane.nft.follow import follow_flow
 from tula.dataplane.nft.ids import PROBE_MARK, Ids, split_id
@@ -22,7 +22,7 @@ from tula.dataplane.nft.retired import leaving_counts, leaving_marks, names_of
 from tula.dataplane.nft.ruleset import FAMILY, TABLE, Key, MapName, Ruleset
 from tula.dataplane.nft.schema import SCHEMA
 from tula.dataplane.nft.tell_again import tells_again
-from tula.dataplane.nft.transaction import ADMISSION, Transaction, in_turn
+from tula.dataplane.nft.transaction import ADMISSION, REFUSALS, Transaction, in_turn
 from tula.dataplane.nft.tunnel_devices import Tunnels
 from tula.dataplane.nft.tunnel_diff import diff_tunnels
 from tula.dataplane.nft.tunnel_kinds import missing_tunnels
@@ -100,8 +100,8 @@ class NftDataPath:
         # Before all else: what changes from here on makes another revision.
         revision = self._nftables.generation()
         ruleset = self._nftables.observe()
-        admitted = self._nftables.admitted()
-        return NftObservation(revision, ruleset, self._tunnels.observe(), admitted)
+        admitted, refusals = self._nftables.admitted(), self._nftables.refusals()
+        return NftObservation(revision, ruleset, self._tunnels.observe(), admitted, refusals)
 
     def revision(self) -> Revision:
         return self._nftables.generation()
@@ -110,14 +110,15 @@ class NftDataPath:
         """Enough to remove all of it, also what a newer Tula made."""
         revision = self._nftables.generation()
         there = Ruleset() if self._nftables.exists() else None
-        admitted = self._nftables.admitted()
-        return NftObservation(revision, there, self._tunnels.observe(), admitted)
+        admitted, refusals = self._nftables.admitted(), self._nftables.refusals()
+        return NftObservation(revision, there, self._tunnels.observe(), admitted, refusals)
 
     def removal(self, have: Observation) -> tuple[Command, ...]:
         found = observation_of(have)
         there = {
             f"{FAMILY} {TABLE}": found.ruleset is not None,
             f"inet {ADMISSION}": found.admitted is not None,
+            f"inet {REFUSALS}": found.refusals is not None,
         }
         return (
             *(command(f"nft delete table {name}") for name, is_there in there.items() if is_there),
@@ -137,6 +138,7 @@ class NftDataPath:
                 transaction=(
                     *diff_rulesets(found.ruleset, None),
                     *diff_admission(found.admitted, None),
+                    *diff_refusals(found.refusals, answered=False),
                 ),
                 tunnels=diff_tunnels(found.tunnels, Tunnels()),
                 had_tunnels=found.tunnels,
@@ -152,6 +154,7 @@ class NftDataPath:
             memory=numbers,
             transaction=(
                 *diff_admission(found.admitted, want.shared_with),
+                *diff_refusals(found.refusals, answered=built.admission.resets),
                 *diff_rulesets(found.ruleset, built.ruleset, found.counts),
             ),
             tunnels=diff_tunnels(found.tunnels, numbered.tunnels),
@@ -270,7 +273,9 @@ class NftDataPath:
             return now.present
         devices = diff_tunnels(now.tunnels, target.numbered.tunnels)
         admission = diff_admission(now.admitted, target.state.shared_with)
-        return now.ruleset != target.built.ruleset or bool(devices) or bool(admission)
+        refusals = diff_refusals(now.refusals, answered=target.built.admission.resets)
+        differ = bool(devices or admission or refusals)
+        return differ or now.ruleset != target.built.ruleset
 
     def stats(self, memory: Memory) -> Stats:
         return read_stats(self._nftables, ids_of(memory))

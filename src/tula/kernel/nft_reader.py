@@ -216,6 +216,11 @@ class NftReader:
             for _, element in attribute_list(attributes(data).get(3) or _NOTHING):
                 yield _element(attributes(element))
 
+    def element_answers(self, table: str, name: str) -> Iterator[Attributes]:
+        """The answers that tell all elements of a set or map, undecoded."""
+        body = string_attribute(1, table) + string_attribute(2, name)
+        return (attributes(data) for data in self._dump(_GET_ELEMENTS, body))
+
     def marks_held(self, table: str, name: str, deadline: float) -> dict[int, int] | None:
         """How many elements of a map that packets fill hold each mark; None when it takes longer.
 

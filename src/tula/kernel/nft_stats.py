@@ -8,7 +8,7 @@ from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.recover import MapCounts, counts_by_id
 from tula.dataplane.nft.retired import names_of
 from tula.dataplane.nft.ruleset import MapName
-from tula.dataplane.nft.shared_chains import service_without_backend
+from tula.dataplane.nft.shared_chains import counted_for
 from tula.kernel.nft_table import NewerTableError
 from tula.kernel.nftables import Nftables
 from tula.model.stats import NO_BACKEND, BackendKey, Count, Stats, TableUse
@@ -34,18 +34,19 @@ def read_stats(nftables: Nftables, ids: Ids) -> Stats:
             int(name.kind[-1]) if name.label else 0,
         )
         for name, entries in parsed
-        if name is not None and name.kind.dynamic and not name.kind.hot
+        if name is not None and name.kind.dynamic and not name.kind.hot and not name.number
     )
     counters: dict[str, Count] = {}
     no_backend: dict[str, Count] = {}
+    refused: dict[tuple[str, str], Count] = {}
     for name, count in nftables.named_counts().items():
-        service = service_without_backend(name)
-        if service is None:
-            counters[name] = counters.get(name, Count()) + count
-        else:
+        what, service = counted_for(name) or (name, "")
+        counters[what] = counters.get(what, Count()) + count
+        if what == NO_BACKEND and service:
             no_backend[service] = count
-            counters[NO_BACKEND] = counters.get(NO_BACKEND, Count()) + count
-    return Stats(backends, counters, tables, no_backend)
+        elif service:
+            refused[service, what] = count
+    return Stats(backends, counters, tables, no_backend, refused)
 
 
 def count_by_name(counts: MapCounts, ids: Ids) -> Mapping[BackendKey, Count]:

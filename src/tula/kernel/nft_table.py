@@ -24,7 +24,8 @@ from tula.dataplane.nft.ruleset import (
     Value,
 )
 from tula.dataplane.nft.schema import SCHEMA, readable_map, schema_of
-from tula.dataplane.nft.transaction import ADMISSION
+from tula.dataplane.nft.transaction import ADMISSION, REFUSALS
+from tula.kernel.nft_prefixes import read_prefixes
 from tula.kernel.nft_reader import NftReader
 from tula.model.errors import KernelError
 from tula.model.stats import Count
@@ -55,6 +56,15 @@ def read_admitted(reader: NftReader) -> tuple[str, ...] | None:
     chains, comments = reader.chains(ADMISSION), reader.rule_comments(ADMISSION)
     ours = {"input": Chain(foreign="hook 1, no device")} == chains
     return tuple(comments.get("input", ())) if ours else ()
+
+
+def read_refusals(reader: NftReader) -> tuple[str, ...] | None:
+    """See ``Nftables.refusals``."""
+    if not reader.has_table(REFUSALS):
+        return None
+    chains, comments = reader.chains(REFUSALS), reader.rule_comments(REFUSALS)
+    ours = {"prerouting": Chain(foreign="no device")} == chains
+    return tuple(comments.get("prerouting", ())) if ours else ()
 
 
 def read_ruleset(reader: NftReader) -> Ruleset | None:
@@ -118,6 +128,9 @@ def _elements(reader: NftReader, name: str, kind: Kind) -> _Read:
     if kind.numbered:
         with suppress(ValueError):  # something else among them: one by one
             return _Read(cast(Elements, reader.number_pairs(TABLE, name)), {})
+    if kind.prefixes:
+        prefixes, whole = read_prefixes(kind, reader.element_answers(TABLE, name))
+        return _Read(cast(Elements, prefixes), {}, whole)
     decoded: dict[Key, Value] = {}
     counts: dict[Key, Count] = {}
     whole = True

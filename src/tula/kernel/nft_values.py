@@ -37,6 +37,8 @@ class NftObservation:
     tunnels: Tunnels = field(default_factory=Tunnels)
     admitted: tuple[str, ...] | None = None
     """The digests of the rules that say whose clones are taken; None: no such table."""
+    refusals: tuple[str, ...] | None = None
+    """The digests of the rules that answer refused clients; None: no such table."""
 
     @property
     def present(self) -> bool:
@@ -77,7 +79,8 @@ class NftObservation:
     def holds_what(self, other: Observation) -> bool:
         found = observation_of(other)
         same = self.ruleset == found.ruleset and self.tunnels == found.tunnels
-        return same and self.admitted == found.admitted
+        same = same and self.admitted == found.admitted
+        return same and self.refusals == found.refusals
 
 
 @dataclass(frozen=True, slots=True)

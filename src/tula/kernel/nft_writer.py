@@ -26,6 +26,7 @@ from tula.dataplane.nft.transaction import (
     Transaction,
 )
 from tula.kernel.netlink import CREATE, attribute, comment_data, nested, string_attribute
+from tula.kernel.nft_prefixes import prefix_elements
 from tula.kernel.nft_socket import BatchMessage, NftSocket, RefusedError
 
 _NEW_ELEMENTS, _DELETE_ELEMENTS = 12, 14
@@ -148,6 +149,8 @@ def _added(name: MapName, elements: Elements) -> Iterator[bytes]:
     if name.kind.numbered:  # large maps: the same bytes, in a quarter of the time
         pairs = cast("dict[int, int]", elements)
         return (_PAIR.pack(_PAIR_HEAD, key, _PAIR_DATA, value) for key, value in pairs.items())
+    if name.kind.prefixes:
+        return prefix_elements(name.kind, elements)
     encoded = (encode_element(name.kind, key, value) for key, value in elements.items())
     return (element_attribute(raw, with_data=not name.kind.is_set) for raw in encoded)
 
@@ -156,6 +159,8 @@ def _deleted(name: MapName, keys: Iterable[Key]) -> Iterator[bytes]:
     if name.kind.numbered:
         numbers = cast("Iterable[int]", keys)
         return (_MEMBER.pack(_MEMBER_HEAD, number) for number in numbers)
+    if name.kind.prefixes:
+        return prefix_elements(name.kind, keys)
     encoded = (encode_key(name.kind, key) for key in keys)
     return (
         element_attribute(RawElement(first, b"", last), with_data=False) for first, last in encoded

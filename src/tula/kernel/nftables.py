@@ -33,6 +33,7 @@ from tula.kernel.nft_table import (
     read_counts,
     read_entries,
     read_entries_of,
+    read_refusals,
     read_ruleset,
 )
 from tula.kernel.nft_writer import NftWriter, fits_batch
@@ -83,6 +84,9 @@ class Nftables(Protocol):
         """The digests of the rules of the table ADMISSION, none for a chain that is not Tula's;
         None where that table is not there. Raises KernelError.
         """
+
+    def refusals(self) -> tuple[str, ...] | None:
+        """The same for the table REFUSALS. Raises KernelError."""
 
     def named_counts(self) -> dict[str, Count]:
         """The named counters, without the one that names the schema.
@@ -161,6 +165,9 @@ class KernelNftables:
 
     def admitted(self) -> tuple[str, ...] | None:
         return self._read(read_admitted, _INET)
+
+    def refusals(self) -> tuple[str, ...] | None:
+        return self._read(read_refusals, _INET)
 
     def named_counts(self) -> dict[str, Count]:
         found = self._read(lambda reader: reader.counters(TABLE))

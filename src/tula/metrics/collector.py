@@ -20,10 +20,18 @@ from tula.metrics.bgp import bgp_metrics
 from tula.metrics.peers import peer_metrics
 from tula.metrics.persistence import persistence_metrics
 from tula.model.health import State
-from tula.model.stats import CLIENTS_FULL, FLOWS_LEARNED, FLOWS_SENT, NO_BACKEND, TOO_LARGE
+from tula.model.stats import (
+    CLIENTS_FULL,
+    DENIED,
+    FLOWS_LEARNED,
+    FLOWS_SENT,
+    LIMITED,
+    NO_BACKEND,
+    TOO_LARGE,
+)
 from tula.version import __version__
 
-DROPS = frozenset({NO_BACKEND, TOO_LARGE})
+DROPS = frozenset({NO_BACKEND, TOO_LARGE, DENIED, LIMITED})
 """The counters of packets that are dropped; the others count packets by an unusual path."""
 
 _FLOWS = frozenset({FLOWS_LEARNED, FLOWS_SENT, CLIENTS_FULL})
@@ -70,14 +78,26 @@ class StatisticsCollector(Collector):
             "Packets that no backend could take; they are dropped.",
             labels=_SERVICE,
         )
+        denied = CounterMetricFamily(
+            "tula_service_denied_packets",
+            "Packets of clients that may not connect.",
+            labels=_SERVICE,
+        )
+        limited = CounterMetricFamily(
+            "tula_service_limited_packets",
+            "Packets that began a connection too many.",
+            labels=_SERVICE,
+        )
         for service in self._statistics.services:
             labels = [service.service]
+            denied.add_metric(labels, service.refused.get(DENIED, 0))
+            limited.add_metric(labels, service.refused.get(LIMITED, 0))
             packets.add_metric(labels, service.count.packets)
             nobody.add_metric(labels, service.no_backend)
             size.add_metric(labels, service.count.bytes)
             panic.add_metric(labels, int(service.panic))
             backups.add_metric(labels, int(service.on_backups))
-        yield from (packets, size, nobody, panic, backups)
+        yield from (packets, size, nobody, denied, limited, panic, backups)
 
     def _backends(self) -> Iterator[Metric]:
         state = GaugeMetricFamily(

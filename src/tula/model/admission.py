@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
+from tula.model.prefixes import IPNetwork as IPNetwork
+from tula.model.prefixes import PrefixList
 from tula.model.setting import Integer, Setting
-
-IPNetwork = IPv4Network | IPv6Network
 
 
 class Refusal(StrEnum):
@@ -31,3 +30,14 @@ class Limits:
         int | None,
         Setting("New connections a second of one client's address.", Integer(1, 1_000_000)),
     ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who may connect to one service. What is in ``deny`` may not, whatever ``allow`` says."""
+
+    allow: PrefixList | None = None
+    """None: everybody."""
+    deny: PrefixList = field(default_factory=PrefixList)
+    limits: Limits = field(default_factory=Limits)
+    refusal: Refusal = Refusal.DROP

@@ -14,11 +14,12 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
-from tula.model.admission import IPNetwork, Limits, Refusal
+from tula.model.admission import Admission, Limits, Refusal
 from tula.model.high_availability import HighAvailability
 from tula.model.listening import ApiSettings, MetricsSettings
 from tula.model.monitor import HealthMonitor, HealthPolicy
 from tula.model.persistence import Persistence
+from tula.model.prefixes import PrefixList
 from tula.model.setting import Duration, Form, Integer, Setting
 
 IPAddress = IPv4Address | IPv6Address
@@ -220,13 +221,13 @@ class VirtualService:
         Setting("What a backend is chosen for over UDP: each flow, or each packet."),
     ] = UdpScheduling.FLOW
     allow: Annotated[
-        tuple[IPNetwork, ...],
+        PrefixList,
         Setting("The only clients that may connect: addresses and prefixes.", Form.PREFIXES),
-    ] = ()
+    ] = field(default_factory=PrefixList)
     deny: Annotated[
-        tuple[IPNetwork, ...],
+        PrefixList,
         Setting("Clients that may not connect: addresses and prefixes.", Form.PREFIXES),
-    ] = ()
+    ] = field(default_factory=PrefixList)
     limits: Annotated[Limits, Setting("How many new connections it takes.")] = field(
         default_factory=Limits
     )
@@ -282,6 +283,13 @@ class VirtualService:
     def per_packet(self) -> bool:
         """Whether a backend is chosen for each of its UDP packets."""
         return self.udp_scheduling is UdpScheduling.PACKET and Protocol.UDP in self.protocols
+
+    @property
+    def admission(self) -> Admission | None:
+        """Who may connect; None: everybody, as fast as they like."""
+        if not self.allow and not self.deny and self.limits == Limits():
+            return None
+        return Admission(self.allow or None, self.deny, self.limits, self.refuse)
 
     @property
     def probed(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tula.model.admission import Admission
 from tula.model.announcing import Announcing
 from tula.model.client_scopes import ClientScope
 from tula.model.config import (
@@ -124,6 +125,8 @@ class DesiredService:
     persistence: ClientScope | None = None
     """Where its clients are remembered, with which other services; None: nowhere."""
     per_packet: bool = False
+    admission: Admission | None = None
+    """Who may connect; None: everybody, as fast as they like."""
 
 
 class Announce(StrEnum):

@@ -8,6 +8,12 @@ from dataclasses import dataclass, field
 NO_BACKEND = "no_backend"
 """The counter of packets for a service that no backend could take; they are dropped."""
 
+DENIED = "denied"
+"""The counter of packets from clients that a service's lists do not admit."""
+
+LIMITED = "limited"
+"""The counter of packets that began one connection more than a service's limits let pass."""
+
 TOO_LARGE = "too_large"
 """The counter of packets that were seen to be too large for the link to their backend."""
 
@@ -43,6 +49,10 @@ class Count:
         return Count(self.packets + other.packets, self.bytes + other.bytes)
 
 
+Refused = Mapping[tuple[str, str], Count]
+"""Packets of clients that were refused: by the service's name, and DENIED or LIMITED."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableUse:
     """One table that packets fill; ``entries`` is None where the kernel does not tell. ``scope``
@@ -68,3 +78,9 @@ class Stats:
     counters: Mapping[str, Count] = field(default_factory=dict)
     tables: tuple[TableUse, ...] = ()
     no_backend: Mapping[str, Count] = field(default_factory=dict)
+    refused: Refused = field(default_factory=dict)
+
+
+def refused_packets(refused: Refused, service: str) -> dict[str, int]:
+    """The packets of one service's clients that were refused, by DENIED and LIMITED."""
+    return {what: refused.get((service, what), Count()).packets for what in (DENIED, LIMITED)}

@@ -165,6 +165,7 @@ def _plan_service(
         probed=service.probed,
         persistence=scope,
         per_packet=service.per_packet,
+        admission=service.admission,
     )
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tula.dataplane.nft.build import ingress_chain, pick_size
+from tula.dataplane.nft.build import ingress_chain
 from tula.dataplane.nft.codec import RawElement, decode_element, element_text, key_text
-from tula.dataplane.nft.ruleset import Kind, MapName, Rule
+from tula.dataplane.nft.ruleset import Kind, MapName, Rule, pick_size
 from tula.model.stats import Count
 
 V4 = bytes([10, 0, 0, 100])
@@ -22,6 +22,8 @@ def test_a_map_name_tells_its_parts(kind: Kind, size: int, number: int) -> None:
     name = MapName(kind, size + 1, number + 1) if kind.numbered else MapName(kind, size)
     if kind.labelled:
         name = MapName(kind, size + 1, label=f"vip.10.0.0.{number}.24")
+    if kind.prefixes:
+        name = MapName(kind, 0, number + 1)
     assert MapName.parse(str(name)) == name
 
 

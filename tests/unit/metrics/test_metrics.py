@@ -27,6 +27,7 @@ FULL = Statistics(
         ServiceStatistics(
             *("web", Count(7, 700), 8, True),
             DurationStatistics(((0.1, 3), (float("inf"), 4)), 1.25),
+            refused={"denied": 5},
         ),
     ),
     backends=(
@@ -86,6 +87,8 @@ def test_every_figure() -> None:
         ("tula_service_panic", labels(service="web")): 1,
         ("tula_service_on_backups", labels(service="web")): 0,
         ("tula_service_no_backend_packets_total", labels(service="web")): 8,
+        ("tula_service_denied_packets_total", labels(service="web")): 5,
+        ("tula_service_limited_packets_total", labels(service="web")): 0,
         **states,
         ("tula_backend_weight", b1): 50,
         ("tula_backend_weight", b2): 0,

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from tula.dataplane.nft.base_rules import BaseRules, lookups
+from tula.dataplane.nft.client_admission import ClientAdmission
 from tula.dataplane.nft.client_maps import CLIENTS_FULL, plan_client_maps
 from tula.dataplane.nft.flow_maps import CLOSED, FLOWS, FRAGMENTS, HOTS, FlowMaps
 from tula.dataplane.nft.ids import backend_id
@@ -58,7 +59,17 @@ from tula.dataplane.nft.packet_fields import (
     whole_packet,
 )
 from tula.dataplane.nft.probe_chain import PROBE, probe_chain
-from tula.dataplane.nft.ruleset import Chain, Elements, Key, Kind, MapName, Rule, Ruleset, Value
+from tula.dataplane.nft.ruleset import (
+    Chain,
+    Elements,
+    Key,
+    Kind,
+    MapName,
+    Rule,
+    Ruleset,
+    Value,
+    pick_size,
+)
 from tula.dataplane.nft.scheduler_maps import SchedulerMaps
 from tula.dataplane.nft.schema import schema_counter
 from tula.dataplane.nft.service_chains import ServiceChains
@@ -99,7 +110,6 @@ _UNSIZED = frozenset(
 FORWARD_BY_SIZE = "forward_by_size4"
 ANY_FRAME = "by_protocol"
 """The rules of a base chain for frames whose Ethernet type is not that of a packet."""
-_SMALLEST = 1024
 _FRAGMENTED = 65536
 """Fragmented datagrams at a time, of each IP version."""
 
@@ -118,6 +128,7 @@ class BuiltRuleset:
     wrr: Mapping[int, MapName]
     shared: Collection[MapName]
     flows: Mapping[int, FlowMaps]
+    admission: ClientAdmission
 
 
 def build_ruleset(state: NumberedState, present: Collection[str] = ()) -> BuiltRuleset:
@@ -137,9 +148,12 @@ def build_ruleset(state: NumberedState, present: Collection[str] = ()) -> BuiltR
         counters |= {CLIENTS_FULL}
     counters |= {FORWARDED_HERE} if state.forwarders else set()
     counters |= {no_backend_counter(service.name) for service in state.services}
+    counters |= builder.admission.counters
     ruleset = Ruleset(builder.maps, builder.chains, counters)
     maps = builder.scheduler_maps
-    return BuiltRuleset(state, ruleset, maps.slots, maps.wrr, maps.shared, builder.flows)
+    return BuiltRuleset(
+        state, ruleset, maps.slots, maps.wrr, maps.shared, builder.flows, builder.admission
+    )
 
 
 def ingress_chain(interface: str) -> str:
@@ -148,15 +162,6 @@ def ingress_chain(interface: str) -> str:
     if plain != interface:
         plain += "." + blake2b(interface.encode(), digest_size=4).hexdigest()
     return f"in.{plain}"
-
-
-def pick_size(kind: Kind, needed: int, present: Collection[str]) -> MapName:
-    """A map of this kind with room: the one that is there if it fits, else with room to grow."""
-    for name in present:
-        parsed = MapName.parse(name)
-        if parsed is not None and parsed.kind is kind and parsed.size >= needed:
-            return parsed
-    return MapName(kind, max(_SMALLEST, 1 << (2 * needed - 1).bit_length()))
 
 
 class _Builder:
@@ -171,6 +176,8 @@ class _Builder:
         self.flows: dict[int, FlowMaps] = {}
         self.scheduler_maps = SchedulerMaps(state)
         self.maps |= self.scheduler_maps.maps()
+        self.admission = ClientAdmission.of(state)
+        self.maps |= self.admission.maps
         self.accepting = self._add_accepting() if state.connections.enabled else None
         self.sharing = plan_sharing_maps(state, self._add_map)
         self.clients = plan_client_maps(state, self._add_map, self._add_filled)
@@ -205,7 +212,10 @@ class _Builder:
             return
         flows = self.flows[version] = self._flows(services, version)
         maps = self.scheduler_maps
-        made = ServiceChains(version, flows, self.state, maps.slots, maps.wrr, maps.shared)
+        admission = self.admission
+        made = ServiceChains(
+            version, flows, self.state, maps.slots, maps.wrr, maps.shared, admission
+        )
         for service in services:
             self.chains |= made.of(service)
         by_port, *others = self._dispatch(services, version, _DISPATCH[version], made.service_chain)

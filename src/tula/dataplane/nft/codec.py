@@ -13,12 +13,14 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from tula.dataplane.nft.definition import key_length
 from tula.dataplane.nft.packet_fields import (
     CLIENT_FIELD,
+    CLIENT_GROUP,
     FLOW_KEY4,
     FRAGMENT_KEY4,
     HOT_KEY4,
     INNER,
 )
 from tula.dataplane.nft.ruleset import Key, Kind, MapName, Value
+from tula.model.prefixes import ends
 from tula.model.stats import Count
 
 _NUMBER = "numgen inc mod 4294967295"
@@ -82,6 +84,14 @@ _TYPES = {
     Kind.KEEPS_CLIENTS: "type mark",
     Kind.LEARNS_CLIENT4: "type mark : verdict",
     Kind.LEARNS_CLIENT6: "type mark : verdict",
+    # Fields without a name: the client of a packet, and the one inside an ICMP error, are asked for
+    # in the same set.
+    Kind.ALLOW4: "typeof @nh,96,32",
+    Kind.ALLOW6: "typeof @nh,64,128",
+    Kind.DENY4: "typeof @nh,96,32",
+    Kind.DENY6: "typeof @nh,64,128",
+    Kind.CLIENT_RATE4: f"typeof {CLIENT_GROUP[4]}",
+    Kind.CLIENT_RATE6: f"typeof {CLIENT_GROUP[6]}",
 }
 _OWN = (Kind.OWN4, Kind.OWN6)
 _NEXTHOPS = (Kind.NEXTHOP4, Kind.NEXTHOP6, Kind.PROBE_NEXTHOP4, Kind.PROBE_NEXTHOP6, *_OWN)
@@ -120,7 +130,7 @@ def map_declaration(name: MapName) -> str:
     # With a size and no timeout the kernel takes its fixed hash, the fastest for small keys.
     if name.size:
         parts.append(f"size {name.size}")
-    if name.kind in _RANGES:
+    if name.kind in _RANGES or name.kind.prefixes:
         parts.append("flags interval")
     if name.kind.dynamic:
         parts.append("flags dynamic,timeout")
@@ -148,6 +158,9 @@ def element_text(kind: Kind, key: Key, value: Value, count: Count | None = None)
 def key_text(kind: Kind, key: Key) -> str:
     """An element's key, as ``delete element`` takes it."""
     if isinstance(key, int):
+        if kind.prefixes:
+            first, last = ends(key, 4 if kind.endswith("4") else 6)
+            return f"{first:#x}" if first == last else f"{first:#x}-{last:#x}"
         match kind:
             case Kind.AS_HASHED:
                 return f"{key:#x} . {key:#x}"

@@ -80,7 +80,7 @@ def definition(name: MapName) -> Definition:
     """How Tula's map of this name is defined."""
     kind = name.kind
     flags = 0 if kind.is_set else MAP
-    if kind in _INTERVALS:
+    if kind in _INTERVALS or kind.prefixes:
         flags |= INTERVAL
     if kind.dynamic:
         flags |= TIMEOUT | EVAL
@@ -102,6 +102,8 @@ def key_length(kind: Kind) -> int:
     if kind is Kind.CLIENTS6 or (kind.startswith("icmp") and kind.endswith("6")):
         # A field without a name of 16 bytes.
         return 12 + sum(_LENGTHS[each] for each in _key_types(kind))
+    if kind in (Kind.ALLOW6, Kind.DENY6, Kind.CLIENT_RATE6):
+        return 8 if kind is Kind.CLIENT_RATE6 else 16
     return sum(_LENGTHS[each] for each in _key_types(kind))
 
 
@@ -130,6 +132,10 @@ def _key_types(kind: Kind) -> tuple[int, ...]:
         case Kind.FRAG4:
             return _IPV4, _IPV4, _INTEGER, _PROTOCOL
         case Kind.SLOTS | Kind.WRR | Kind.FRAG6 | Kind.CLIENTS4 | Kind.CLIENTS6:
+            return (_INTEGER,)
+        case Kind.CLIENT_RATE4 | Kind.CLIENT_RATE6:
+            return (_INTEGER,)
+        case Kind.ALLOW4 | Kind.ALLOW6 | Kind.DENY4 | Kind.DENY6:
             return (_INTEGER,)
         case Kind.PROBE_BACKEND:
             return (_CLASS,)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tula.dataplane.nft.ruleset import FAMILY, TABLE
 from tula.dataplane.nft.transaction import (
     ADMISSION,
+    REFUSALS,
     AddChain,
     AddCounter,
     AddElements,
@@ -16,6 +17,8 @@ from tula.dataplane.nft.transaction import (
     AddTable,
     Admit,
     AdmitNobody,
+    AnswerNobody,
+    AnswerRefused,
     DeleteChain,
     DeleteCounter,
     DeleteElements,
@@ -57,6 +60,10 @@ def describe_transaction(transaction: Transaction) -> Iterator[ChangeStep]:
                 entry_of("filter", f"inet {ADMISSION}", "add").detail = _many(len(rules), "rule")
             case AdmitNobody():
                 entry_of("filter", f"inet {ADMISSION}", "remove")
+            case AnswerRefused(rules):
+                entry_of("filter", f"inet {REFUSALS}", "add").detail = _many(len(rules), "rule")
+            case AnswerNobody():
+                entry_of("filter", f"inet {REFUSALS}", "remove")
             case DeleteTable():
                 entry_of("table", f"{FAMILY} {TABLE}", "remove")
             case AddCounter(name):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tula.dataplane.nft.client_admission import refusal_rules, refuses_more
 from tula.dataplane.nft.ruleset import PER_PACKET, Chain, Elements, Key, MapName, Ruleset
 from tula.dataplane.nft.schema import readable_kind
 from tula.dataplane.nft.shared_flows import admission_rules
@@ -21,6 +22,8 @@ from tula.dataplane.nft.transaction import (
     AddTable,
     Admit,
     AdmitNobody,
+    AnswerNobody,
+    AnswerRefused,
     DeleteChain,
     DeleteCounter,
     DeleteElements,
@@ -90,9 +93,11 @@ def diff_rulesets(
         steps += _diff_elements(_parsed(name), held.get(name, {}), elements, carried)
     gone_chains = [name for name in old.chains if name not in want.chains]
     astray = any(name.kind.dispatches for name in unreadable)
-    if astray or _dispatched(old, want) - _dispatched(want, old) or _unlearned(old, want):
+    gone_dispatch = _dispatched(old, want) - _dispatched(want, old)
+    if astray or gone_dispatch or _unlearned(old, want) or refuses_more(old, want):
         # A hot flow is not dispatched: one to a port that no service has now would go on, and so
-        # would one whose packets are scheduled each by itself from now on.
+        # would one whose packets are scheduled each by itself from now on, and that of a client
+        # which may not connect any more.
         hot = (_parsed(name) for name in want.maps if name in old.maps)
         steps += [FlushMap(name) for name in hot if name.kind.hot]
     if old.foreign.dormant:
@@ -117,6 +122,14 @@ def diff_admission(have: tuple[str, ...] | None, shared: SharedWith | None) -> T
         return () if have is None else (AdmitNobody(),)
     rules = admission_rules(shared)
     return () if have == tuple(rule.digest for rule in rules) else (Admit(rules),)
+
+
+def diff_refusals(have: tuple[str, ...] | None, *, answered: bool) -> Transaction:
+    """The same for the table REFUSALS; ``answered``: some service has its refused told so."""
+    if not answered:
+        return () if have is None else (AnswerNobody(),)
+    rules = refusal_rules()
+    return () if have == tuple(rule.digest for rule in rules) else (AnswerRefused(rules),)
 
 
 def _place(chain: Chain) -> tuple[str, str]:

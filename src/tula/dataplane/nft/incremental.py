@@ -41,6 +41,7 @@ def rebuild_ruleset(before: BuiltRuleset, state: NumberedState) -> BuiltRuleset:
         scheduler_maps.wrr,
         scheduler_maps.shared,
         before.flows,
+        before.admission,
     )
 
 
@@ -147,7 +148,9 @@ def _changed_chains(
     ]
     chains: dict[str, Chain] = {}
     for version, flows in before.flows.items():
-        made = ServiceChains(version, flows, state, now.slots, now.wrr, now.shared)
+        made = ServiceChains(
+            version, flows, state, now.slots, now.wrr, now.shared, before.admission
+        )
         for service in touched:
             if service.packed_vips(version):
                 chains |= made.of(service)

@@ -108,6 +108,7 @@ def _same_but_weights(had: DesiredService, service: DesiredService) -> bool:
         and had.by_client is service.by_client
         and had.persistence == service.persistence
         and had.per_packet is service.per_packet
+        and had.admission == service.admission
         and len(had.backends) == len(service.backends)
         and all(
             old is new or (old.addresses is new.addresses and old.next_hops is new.next_hops)
@@ -172,6 +173,7 @@ def _service(
         probed=service.probed,
         persistence=service.persistence,
         per_packet=service.per_packet,
+        admission=service.admission,
     )
 
 

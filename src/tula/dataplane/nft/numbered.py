@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tula.dataplane.nft.tunnel_devices import Tunnels
+from tula.model.admission import Admission
 from tula.model.client_scopes import ClientScope
 from tula.model.config import Connections, IPAddress, PortRange, Protocol
 from tula.model.desired import NewFlows, SharedWith, SlotTable
@@ -75,6 +76,8 @@ class NumberedService:
     """Where its clients are remembered."""
     per_packet: bool = False
     """Whether each UDP packet is scheduled by itself, and no table holds its flow."""
+    admission: Admission | None = None
+    """None: everybody may connect."""
     _packed: Mapping[int, tuple[bytes, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

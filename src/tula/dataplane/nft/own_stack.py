@@ -19,6 +19,8 @@ GUARDED = "own_stack"
 """Counts what was kept from the machine's own stack."""
 LOCAL_MARK = 0x54756C62
 """What a packet carries that is meant for this machine though a service has its port: it passes."""
+REFUSED_MARK = 0x54756C63
+"""What a refused packet carries that is to be answered, to the table REFUSALS."""
 
 KINDS = (
     *(Kind.SERVICE_PORT4, Kind.SERVICE_RANGE4, Kind.SERVICE_ANY4),

@@ -52,7 +52,8 @@ CLIENT_PORT = "@th,0,16"
 protocol again, in each rule."""
 
 CLIENT_FIELD = {4: "@nh,96,32", 6: "@nh,64,128"}
-"""The same as one field, which can be masked and is the key of persistent clients."""
+"""The same as one field, which can be masked and is the key of persistent clients, and of sets of
+prefixes."""
 
 
 def masked(field: str, version: int, bits: int) -> str:
@@ -67,6 +68,10 @@ def client_key(version: int, bits: int) -> str:
     """The key of a persistent client that is told by that many bits of its address."""
     return masked(CLIENT_FIELD[version], version, bits)
 
+
+CLIENT_GROUP = {4: "@nh,96,32", 6: "@nh,64,64"}
+"""What counts as one client where connections are counted: an address; of IPv6 a subnet of 64 bits,
+of which any machine may use any address (RFC 4291, section 2.5.4; RFC 8981)."""
 
 FRAGMENT_KEY4 = "ip saddr . ip daddr . ip id . ip protocol"
 FRAGMENT_KEY = {

@@ -6,7 +6,7 @@ addresses, marks, interface indices.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -18,6 +18,8 @@ TABLE = "tula"
 FAMILY = "netdev"
 PER_PACKET = "packet"
 """How the names of chains begin that schedule each packet by itself."""
+
+_SMALLEST = 1024
 
 Key = int | tuple[bytes, int] | tuple[bytes, int, int, int]
 Value = int | str | tuple[bytes, str] | None
@@ -117,6 +119,17 @@ class Kind(StrEnum):
     LEARNS_CLIENT4 = "learns_client4"
     """backend id: the chain that learns the client of a flow that another balancer tells of"""
     LEARNS_CLIENT6 = "learns_client6"
+    ALLOW4 = "allow4"
+    """a set: the prefixes whose clients may connect to a service, or to several with equal lists;
+    the keys are those of PrefixList"""
+    ALLOW6 = "allow6"
+    DENY4 = "deny4"
+    """a set: like ALLOW4, of those that may not"""
+    DENY6 = "deny6"
+    CLIENT_RATE4 = "client_rate4"
+    """a set: the clients of a service that have opened connections just now, each with a limit;
+    filled by packets"""
+    CLIENT_RATE6 = "client_rate6"
 
     @property
     def is_set(self) -> bool:
@@ -130,8 +143,13 @@ class Kind(StrEnum):
 
     @property
     def numbered(self) -> bool:
-        """Whether there are several of this kind, each with a number."""
-        return self in (Kind.SLOTS, Kind.WRR)
+        """Whether there are several of this kind, each with a number and a size."""
+        return self in _NUMBERED
+
+    @property
+    def prefixes(self) -> bool:
+        """Whether it is a set of prefixes. There are several, each with a number."""
+        return self in _PREFIXES
 
     @property
     def labelled(self) -> bool:
@@ -159,12 +177,12 @@ class Kind(StrEnum):
         return self.value.startswith("hot")
 
 
-_SETS = frozenset(
-    {
-        *(Kind.ACCEPTS_NEW_FLOWS, Kind.HAS_LARGE_DEVICE4, Kind.AS_HASHED, Kind.KEEPS_CLIENTS),
-        Kind.PROBE_OWN,
-    }
-)
+_PREFIXES = frozenset({Kind.ALLOW4, Kind.ALLOW6, Kind.DENY4, Kind.DENY6})
+_SETS = _PREFIXES | {
+    *(Kind.ACCEPTS_NEW_FLOWS, Kind.HAS_LARGE_DEVICE4, Kind.AS_HASHED, Kind.PROBE_OWN),
+    *(Kind.KEEPS_CLIENTS, Kind.CLIENT_RATE4, Kind.CLIENT_RATE6),
+}
+_NUMBERED = frozenset({Kind.SLOTS, Kind.WRR, Kind.CLIENT_RATE4, Kind.CLIENT_RATE6})
 _COUNTING = frozenset({Kind.NEXTHOP4, Kind.NEXTHOP6, Kind.OWN4, Kind.OWN6})
 _DISPATCH = frozenset(
     {
@@ -178,6 +196,7 @@ _DYNAMIC = frozenset(
         *(Kind.TCP6, Kind.CLOSED6, Kind.UDP6, Kind.FRAG6),
         *(Kind.HOT_TCP4, Kind.HOT_UDP4, Kind.HOT_TCP6, Kind.HOT_UDP6),
         *(Kind.CLIENTS4, Kind.CLIENTS6),
+        *(Kind.CLIENT_RATE4, Kind.CLIENT_RATE6),
     }
 )
 
@@ -225,9 +244,20 @@ class MapName:
             parsed = cls(kind, numbers[0], label=label) if len(numbers) == 1 else None
         elif kind.numbered:
             parsed = cls(kind, numbers[1], numbers[0]) if len(numbers) == 2 else None
+        elif kind.prefixes:
+            parsed = cls(kind, 0, numbers[0]) if len(numbers) == 1 else None
         else:
             parsed = cls(kind, sum(numbers)) if len(numbers) < 2 else None
         return parsed if parsed is not None and str(parsed) == name else None
+
+
+def pick_size(kind: Kind, needed: int, present: Collection[str]) -> MapName:
+    """A map of this kind with room: the one that is there if it fits, else with room to grow."""
+    for name in present:
+        parsed = MapName.parse(name)
+        if parsed is not None and parsed.kind is kind and parsed.size >= needed:
+            return parsed
+    return MapName(kind, max(_SMALLEST, 1 << (2 * needed - 1).bit_length()))
 
 
 def split_name(name: str) -> tuple[str, list[int]]:

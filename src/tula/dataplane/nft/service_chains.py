@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from tula.dataplane.nft.client_admission import ClientAdmission
 from tula.dataplane.nft.client_chains import SYN, ClientChains
 from tula.dataplane.nft.flow_maps import FlowMaps, then_forward
 from tula.dataplane.nft.ids import BACKEND_BITS
@@ -42,6 +43,7 @@ class ServiceChains:
     wrr: Mapping[int, MapName]
     shared: Collection[MapName]
     """Maps that several services use: they hold backend numbers, the others backend ids."""
+    admission: ClientAdmission
     _jumps: dict[tuple[Protocol, ...], list[Rule]] = field(default_factory=dict)
 
     def service_chain(self, service: NumberedService, protocol: Protocol) -> str:
@@ -59,15 +61,25 @@ class ServiceChains:
 
     def of(self, service: NumberedService) -> dict[str, Chain]:
         """The chains of one service."""
-        chains: dict[str, Chain] = {}
+        chains = self.admission.chains(service, self.version)
         if service.per_packet:
             name = self.service_chain(service, Protocol.UDP)
-            chains[name] = Chain((*self._each_packet(service), drop_of(service.name)))
+            admitted = [*self._lists(service), *self._limits(service, (Protocol.UDP,))]
+            rules = (*admitted, *self._each_packet(service), drop_of(service.name))
+            chains[name] = Chain(rules)
         if service.flow_protocols:
             return chains | self._each_flow(service)
         if service.table is not None:
             chains[self.icmp_chain(service)] = Chain(self._icmp_rules(service, None))
         return chains
+
+    def _lists(self, service: NumberedService) -> list[Rule]:
+        """What the service's packets meet before all else."""
+        return self.admission.lists(service, self.version)
+
+    def _limits(self, service: NumberedService, protocols: tuple[Protocol, ...]) -> list[Rule]:
+        """What those meet that begin a flow, before a backend is chosen."""
+        return self.admission.limits(service, self.version, protocols)
 
     def _each_packet(self, service: NumberedService) -> tuple[Rule, ...]:
         """Every packet is scheduled by itself, but for the fragments of one datagram: they follow
@@ -96,6 +108,7 @@ class ServiceChains:
         if sharing is not None and not sharing.all_flows:
             # What the hash gives is asked first: a flow that has another backend is an exception.
             rules = [Rule.of(f"{choose}{sharing.note_choice()}"), *rules, Rule.of(RESET)]
+        rules += self._limits(service, service.flow_protocols)
         if service.choice is not NewFlows.HASH and self.flows.tables is not None:
             # New flows only: all other packets have an entry, or go by hash.
             scheduled = self._by_scheduler(service)
@@ -107,7 +120,7 @@ class ServiceChains:
             ]
         rules += self._forward_chosen(service, choose)
         return {
-            self._flow_chain(service): Chain((*rules, drop_of(service.name))),
+            self._flow_chain(service): self._whole(service, rules),
             self.icmp_chain(service): Chain(self._icmp_rules(service, None)),
         }
 
@@ -138,15 +151,19 @@ class ServiceChains:
                 # so it must know every flow: without a choice beside it, each is an exception.
                 rules = [Rule.of(RESET), *rules]
         scheduled = "" if hashed else self._by_scheduler(service)
+        rules += self._limits(service, service.flow_protocols)
         rules += [*clients.by_entry(), *clients.choose(choose, scheduled)]
         return made | {
-            self._flow_chain(service): Chain((*rules, drop_of(service.name))),
+            self._flow_chain(service): self._whole(service, rules),
             self.icmp_chain(service): Chain(self._icmp_rules(service, clients)),
         }
 
     def _dropping(self, service: NumberedService, rules: list[Rule]) -> dict[str, Chain]:
         """Nobody takes new flows."""
-        return {self._flow_chain(service): Chain((*rules, drop_of(service.name)))}
+        return {self._flow_chain(service): self._whole(service, rules)}
+
+    def _whole(self, service: NumberedService, rules: list[Rule]) -> Chain:
+        return Chain((*self._lists(service), *rules, drop_of(service.name)))
 
     def _hash_key(self, service: NumberedService) -> str:
         """What of a packet the hash is of."""
@@ -171,7 +188,7 @@ class ServiceChains:
         self, service: NumberedService, clients: ClientChains | None
     ) -> tuple[Rule, ...]:
         """By the hash of the flow inside; its forms that need a match come first."""
-        rules = []
+        rules = self.admission.icmp_lists(service, self.version)
         inners = _INNER_MATCHES_FIRST[self.version]
         if clients is not None:
             rules += [

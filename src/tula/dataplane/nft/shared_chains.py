@@ -43,7 +43,7 @@ from tula.dataplane.nft.ruleset import Chain, MapName, Rule
 from tula.dataplane.nft.shared_flows import RESET
 from tula.dataplane.nft.sharing_chains import learn_chains, tell_chains
 from tula.model.config import Protocol
-from tula.model.stats import NO_BACKEND
+from tula.model.stats import DENIED, LIMITED, NO_BACKEND
 
 FRAGMENTS = "fragments"
 """Later fragments that followed the first one of their datagram."""
@@ -63,10 +63,10 @@ def no_backend_counter(service: str) -> str:
     return f"{NO_BACKEND}.{service}"
 
 
-def service_without_backend(counter: str) -> str | None:
-    """The service whose counter that is; None for any other counter."""
-    prefix, _, service = counter.partition(".")
-    return service if prefix == NO_BACKEND and service else None
+def counted_for(counter: str) -> tuple[str, str] | None:
+    """What such a counter counts, and the service; None for any other counter."""
+    what, _, service = counter.partition(".")
+    return (what, service) if what in (NO_BACKEND, DENIED, LIMITED) and service else None
 
 
 def drop_of(service: str) -> Rule:

@@ -15,6 +15,9 @@ PRIORITY = -500
 ADMISSION = "tula_sync"
 """A table of its own, in the family inet: whose clones are taken, by their outer source address."""
 
+REFUSALS = "tula_refuse"
+"""A table of its own, in the family inet: it answers what services refuse, where they say so."""
+
 _AT_ONCE = 20000
 """Elements in a command: nft names the whole line in an error, so lines are kept bounded."""
 
@@ -126,6 +129,18 @@ class AdmitNobody:
     """The table ADMISSION goes."""
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerRefused:
+    """The table REFUSALS gets these rules and no others."""
+
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerNobody:
+    """The table REFUSALS goes."""
+
+
 Step = (
     AddTable
     | WakeTable
@@ -145,6 +160,8 @@ Step = (
     | AddRules
     | Admit
     | AdmitNobody
+    | AnswerRefused
+    | AnswerNobody
 )
 Transaction = tuple[Step, ...]
 
@@ -224,13 +241,21 @@ def _render(step: Step) -> Iterator[str]:
             for rule in rules:
                 yield f'add rule {where} {chain} {rule.text} comment "{rule.digest}"'
         case Admit(rules):
-            hook = f"{{ type filter hook input priority {PRIORITY}; policy accept; }}"
-            # Made anew, whatever stands there.
-            yield f"add table inet {ADMISSION}"
-            yield f"delete table inet {ADMISSION}"
-            yield f"add table inet {ADMISSION}"
-            yield f"add chain inet {ADMISSION} input {hook}"
-            for rule in rules:
-                yield f'add rule inet {ADMISSION} input {rule.text} comment "{rule.digest}"'
+            yield from _table_anew(ADMISSION, "input", rules)
+        case AnswerRefused(rules):
+            yield from _table_anew(REFUSALS, "prerouting", rules)
+        case AnswerNobody():
+            yield f"delete table inet {REFUSALS}"
         case AdmitNobody():
             yield f"delete table inet {ADMISSION}"
+
+
+def _table_anew(table: str, hook: str, rules: tuple[Rule, ...]) -> Iterator[str]:
+    """A table of one chain, named as its hook, whatever stands there."""
+    yield f"add table inet {table}"
+    yield f"delete table inet {table}"
+    yield f"add table inet {table}"
+    place = f"{{ type filter hook {hook} priority {PRIORITY}; policy accept; }}"
+    yield f"add chain inet {table} {hook} {place}"
+    for rule in rules:
+        yield f'add rule inet {table} {hook} {rule.text} comment "{rule.digest}"'
