@@ -28,6 +28,7 @@ from tula.model.desired import DesiredState
 from tula.model.errors import StaleError
 from tula.model.health import BackendName, BackendStatus, State
 from tula.model.monitor import HealthMonitor, TcpProbe
+from tula.model.persistence import ClientsOfDrained, Persistence
 from tula.plan.desired import plan_desired
 
 UP = BackendStatus(State.UP, 100, True)
@@ -37,6 +38,15 @@ CHOICES = [
     BackendStatus(State.DRAINING, 0, True),
     BackendStatus(State.DOWN, 0, False, "refused"),
     BackendStatus(State.DOWN, 100, True, "panic"),
+    BackendStatus(State.UP, 0, True, "stands by"),
+]
+PERSISTENCE = [
+    None,
+    None,
+    Persistence(300.0),
+    Persistence(300.0, 24, 64, drain=ClientsOfDrained.RELEASE),
+    Persistence(60.0, scope="vip"),
+    Persistence(60.0, scope="together"),
 ]
 VIPS = [("10.0.0.100",), ("10.0.0.101", "2001:db8::101"), ("10.0.0.102",), ("2001:db8::103",)]
 SCHEDULERS = [
@@ -68,6 +78,7 @@ def configurations(draw: st.DrawFn) -> Config:
                 health=draw(st.sampled_from([(), (HealthMonitor(TcpProbe()),)])),
             )
         )
+    services = [replace(s, persistence=draw(st.sampled_from(PERSISTENCE))) for s in services]
     config = make_config(*services)
     if draw(st.booleans()) and all(s.scheduler is Scheduler.MAGLEV for s in services):
         config = replace(config, connections=replace(Connections(), enabled=False))

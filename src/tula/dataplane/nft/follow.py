@@ -49,6 +49,7 @@ def follow_flow(
         return Followed(None, None, f"no service in the kernel takes {port}: {HOST}")
     name = chain.partition(".")[2]
     path = [n for n in ingress if n in found.chains and found.chains[n].rules] + [chain]
+    path += [n for n in wanted if n in (f"known{version}.{name}", f"remember{version}.{name}")]
     path += [n for n in wanted if "." not in n and n.endswith(str(version))]
     for each in path:
         have, want = found.chains.get(each), wanted.get(each)
@@ -102,18 +103,21 @@ def _choose(
         return None, "the backend of the entry that it has is gone: it is given another one"
     if service.table is None:
         return None, f"no backend of it serves: {_DROPPED}"
+    scope = service.persistence
+    unless = "" if scope is None else ", unless its client's entry says otherwise"
     if service.choice is not NewFlows.HASH and built.state.connections.enabled:
-        return None, "a new flow gets its turn"
+        return None, f"a new flow gets its turn{unless}"
     slots = built.slots[service.table]
+    client = flow.client if scope is None else scope.client(flow.client).network_address
     port = None if service.by_client else flow.client_port
-    slot = slot_of(flow.client, port, built.state.seed, slots.size)
+    slot = slot_of(client, port, built.state.seed, slots.size)
     value = found.maps.get(str(slots), {}).get(slot)
     if not isinstance(value, int):
         return None, f"slot {slot} of {slots} is empty: {_DROPPED}"
     mark = backend_id(service.number, value) if slots in built.shared else value
     if mark not in hops:
         return None, f"slot {slot} is of a backend that the kernel has no next hop for: {_DROPPED}"
-    return keys.get(split_id(mark)[1]), f"its hash gives slot {slot}"
+    return keys.get(split_id(mark)[1]), f"its hash gives slot {slot}{unless}"
 
 
 def _of_kind(found: Ruleset, kind: Kind) -> Elements:
