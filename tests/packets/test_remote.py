@@ -76,6 +76,7 @@ READS = [
     ["status", "--check"],
     ["status", "--problems"],
     ["status", "nothing"],
+    ["notify", "test"],
     ["audit"],
     ["audit", "-n", "3", "--json"],
     ["events", "-n", "5"],

@@ -197,7 +197,8 @@ def test_the_daemon_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
     sandbox = Sandbox(network.lb, unit, tmp_path)
     web = service_of(network, health=QUICK)
     job = service_of(network, vip="10.9.0.101", health=SCRIPT, announce=False)
-    write_config(sandbox.configuration, {"web": web, "job": job})
+    notify = [{"exec": SCRIPT["command"]}, {"webhook": "http://127.0.0.1:9/"}]
+    write_config(sandbox.configuration, {"web": web, "job": job}, notify=notify)
     before = network.lb.read_sysctl("net.ipv4.conf.eth0.accept_local")
     with Unit(network, sandbox) as daemon:
         wait_until(lambda: daemon.states()["web/backend-1"] == "up", 60)
@@ -207,6 +208,11 @@ def test_the_daemon_runs(two: Network, unit: UnitFile, tmp_path: Path) -> None:
         assert answering(network) == {"backend-1", "backend-2"}
         # The script runs as the same user, without a single capability.
         daemon.wait_for_reason("job/backend-1", r"exit status 1: CapEff:\t0000000000000000")
+
+        # So does a program that is notified.
+        told = sandbox.run("tula", "notify", "test", check=False).stdout.splitlines()
+        assert told[0].endswith("exit status 1: CapEff:?0000000000000000"), told
+        assert told[1].endswith(": nobody listens there"), told
 
         for vip in network.vips:
             lost.remove_address("lo", f"{vip}/{128 if ':' in vip else 32}")

@@ -40,8 +40,17 @@ from tula.model.monitor import (
     TcpProbe,
     UdpProbe,
 )
+from tula.model.notifying import (
+    WORDS,
+    BodyFormat,
+    Email,
+    Notifications,
+    Receiver,
+    StartTls,
+)
 from tula.model.persistence import ClientsOfDrained, Persistence
 from tula.model.prefixes import PrefixList
+from tula.model.severity import Severity
 
 TESTS = Path(__file__).parents[1]
 BAD = TESTS / "bad_configurations"
@@ -71,6 +80,7 @@ def render_config(config: Config) -> str:
         f"  source: {config.api.source}",
         "metrics:" if config.metrics.listen else "metrics: {}",
         *_listen(config.metrics.listen),
+        f"notify: {_flow([_receiver(each) for each in config.notify.receivers])}",
         "services:" if config.services else "services: {}",
     ]
     for service in config.services:
@@ -93,6 +103,23 @@ def _high_availability(settings: HighAvailability) -> list[str]:
         keys = {"as": settings.bgp.number, "routers": routers, "bfd": settings.bgp.bfd}
         lines.append(f"  bgp: {_flow(keys)}")
     return lines
+
+
+def _receiver(receiver: Receiver) -> dict[str, object]:
+    keys = {f.name: getattr(receiver, f.name) for f in fields(receiver)}
+    of_webhooks = ("format", "headers", "token_file", "verify")
+    keys = {
+        key: value
+        for key, value in keys.items()
+        if value not in ("", (), None) and (receiver.webhook or key not in of_webhooks)
+    }
+    if receiver.headers:
+        keys["headers"] = dict(receiver.headers)
+    if receiver.email is not None:
+        email = {f.name: getattr(receiver.email, f.name) for f in fields(Email)}
+        email["from"] = email.pop("sender")
+        keys["email"] = {key: value for key, value in email.items() if value != ""}
+    return keys
 
 
 def _listen(endpoints: tuple[Endpoint, ...]) -> list[str]:
@@ -367,7 +394,51 @@ def valid_configs(draw: st.DrawFn) -> Config:
         marks=MarkRange(blocks[0] << 16, (blocks[1] << 16) - 1),
         api=draw(_apis()),
         metrics=MetricsSettings(draw(_listened(range(9000, 9010)))),
+        notify=Notifications(tuple(draw(_receivers(tuple(names))))),
     )
+
+
+@st.composite
+def _receivers(draw: st.DrawFn, services: tuple[str, ...]) -> list[Receiver]:
+    """Who is told, each of another."""
+    common = {
+        "events": st.lists(st.sampled_from(list(WORDS)), max_size=3, unique=True).map(tuple),
+        "severity": st.sampled_from(Severity),
+        "services": st.lists(st.sampled_from(services or ("x",)), unique=True).map(tuple)
+        if services
+        else st.just(()),
+        "group_wait": st.one_of(st.just(0.0), SECONDS),
+        "group_interval": st.one_of(st.just(0.0), SECONDS),
+    }
+    word = st.from_regex(r"[a-z0-9]{1,9}", fullmatch=True)
+    mailbox = st.builds("{}@{}.example.org".format, word, word)
+    secured = draw(st.booleans())
+    email = st.builds(
+        Email,
+        st.lists(mailbox, min_size=1, max_size=3, unique=True).map(tuple),
+        mailbox,
+        st.sampled_from(["mail.example.org:25", "[2001:db8::25]:465"]),
+        st.sampled_from([StartTls.AUTO, StartTls.REQUIRED] if secured else list(StartTls)),
+        st.booleans(),
+        st.just("tula") if secured else st.just(""),
+        st.just("/etc/tula/smtp") if secured else st.just(""),
+    )
+    webhook = st.builds(
+        Receiver,
+        webhook=st.builds("https://{}.example.org/{}".format, word, word),
+        format=st.sampled_from(BodyFormat),
+        headers=st.dictionaries(NAMES.map(lambda n: f"X-{n}"), PRINTABLE, max_size=2).map(
+            lambda headers: tuple(headers.items())
+        ),
+        token_file=st.sampled_from(["", "/etc/tula/token"]),
+        verify=st.booleans(),
+        **common,
+    )
+    program = st.builds(
+        Receiver, exec=st.lists(PRINTABLE, min_size=1, max_size=3).map(tuple), **common
+    )
+    ways = st.one_of(webhook, program, st.builds(Receiver, email=email, **common))
+    return draw(st.lists(ways, max_size=3, unique_by=lambda each: each.identity))
 
 
 @st.composite

@@ -133,6 +133,7 @@ class FakeControl:
     error: Exception | None = None
     done: list[tuple[object, ...]] = field(default_factory=list)
     everywhere: Any = None
+    notifications: Any = None
     held: dict[IPAddress, str] = field(default_factory=dict)
     """The clients of web, and their backends by key"""
 
@@ -188,7 +189,7 @@ class FakeControl:
         state = OwnState(CONFIG, planned, self.overrides, {}, self.connections, self.now)
         return json.dumps(describe_own(name, places, state)).encode()
 
-    async def peer_view(self, known: str = "") -> bytes:
+    async def peer_view(self, known: str = "", notified: str = "") -> bytes:
         self._may()
         statuses = plan_backend_statuses(CONFIG, self.findings, self.overrides, self.now)
         details = describe_details(CONFIG, statuses.of, self.overrides)
@@ -200,7 +201,7 @@ class FakeControl:
             details_digest=digest,
             details=details,
         )
-        return json.dumps(view.describe(known)).encode()
+        return json.dumps(view.describe(known, notified)).encode()
 
     async def stand_by(self, standby: bool, *, by: str = "", dry: bool = False) -> Stood:
         self._may()

@@ -73,11 +73,13 @@ class InProcess:
         return {service["name"]: service for service in answer["services"]}
 
 
-def call_tula(host: Host, *arguments: str | Path, check: bool = True) -> Completed:
+def call_tula(
+    host: Host, *arguments: str | Path, check: bool = True, pasted: str = ""
+) -> Completed:
     """As ``host.tula``, by this process: a program takes most of a second to start."""
     words = [str(argument) for argument in arguments]
     with host.enter():
-        result = CliRunner().invoke(app, words, env=host.environment())
+        result = CliRunner().invoke(app, words, env=host.environment(), input=pasted)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     if check and result.exit_code:

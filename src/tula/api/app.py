@@ -19,6 +19,7 @@ from tula.api.routes import (
     events,
     everywhere,
     metrics,
+    notify,
     own,
     peer,
     persistence,
@@ -80,6 +81,7 @@ def make_app(
         peer,
         persistence,
         standby,
+        notify,
         everywhere,
         changes,
     ):

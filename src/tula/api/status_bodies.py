@@ -199,6 +199,25 @@ class PlacedProblemBody(BaseModel):
     file: str
 
 
+class ReceiverBody(BaseModel):
+    """One receiver of `notify`. `sent` and `failed` count messages and tries, `events` those that
+    were told, `given_up` those that never will be; `waiting` are still to be told, `held` wait for
+    another balancer to tell them. Times are in seconds since the epoch."""
+
+    receiver: str
+    kind: str = Field(description="webhook, exec or email.")
+    sent: int
+    failed: int
+    events: int
+    given_up: int
+    waiting: int
+    held: int
+    last_success: float | None
+    last_failure: float | None
+    error: str | None = Field(description="Why the last try failed; null once one succeeded.")
+    failing_since: float | None
+
+
 class RefusalBody(BaseModel):
     """The file's configuration was refused."""
 
@@ -265,5 +284,6 @@ class StatusBody(BaseModel):
     configuration: StatusConfigurationBody | None
     kernel: KernelBody
     daemon: DaemonBody | None
+    notify: list[ReceiverBody]
     problems: list[str]
     summary: SummaryBody

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 
 from tula.engine.control import BusyError, Control
 from tula.model.event import Event
+from tula.model.severity import describe_event
 
 HEARTBEAT = 15.0
 """Seconds after which a comment is sent when nothing happens: it keeps proxies from closing the
@@ -96,7 +96,7 @@ def _id(epoch: str, number: int) -> bytes:
 def _frame(epoch: str, event: Event) -> bytes:
     return b"id: %b\ndata: %b\n\n" % (
         _id(epoch, event.number),
-        json.dumps(asdict(event)).encode(),
+        json.dumps(describe_event(event)).encode(),
     )
 
 

@@ -83,15 +83,14 @@ def events(
 
 def _stored(state_dir: Path, run_dir: Path, number: int) -> dict[str, Any]:
     """What the API would answer, from the disk."""
-    from dataclasses import asdict
-
     from tula.engine.event_file import read_events
+    from tula.model.severity import describe_event
 
     with errors():
         stored = read_events(state_dir)
     if not stored.events:
         no_daemon(run_dir)
-    return {"epoch": stored.epoch, "events": [asdict(e) for e in stored.events[-number:]]}
+    return {"epoch": stored.epoch, "events": [describe_event(e) for e in stored.events[-number:]]}
 
 
 def _follow(epoch: str, last: int, json: bool, run_dir: RunDir) -> None:

@@ -20,6 +20,7 @@ from tula.cli import (
     doctor,
     events,
     lab,
+    notify,
     operate,
     peer,
     persistence,
@@ -95,6 +96,7 @@ for command in (
 app.add_typer(token.app)
 app.add_typer(peer.app)
 app.add_typer(persistence.app)
+app.add_typer(notify.app)
 app.add_typer(backend.app)
 app.add_typer(context.app)
 app.add_typer(lab.app)

@@ -41,6 +41,14 @@ from tula.config.addresses import (
     read_prefix,
 )
 from tula.config.errors import shown
+from tula.config.notify_readers import (
+    HOST_PORT,
+    MAILBOX,
+    URL,
+    read_host_port,
+    read_mailbox,
+    read_url,
+)
 from tula.config.scalars import (
     HEADER,
     int_reader,
@@ -56,6 +64,7 @@ from tula.config.scalars import (
 )
 from tula.model.config import SELF, IPAddress, PortRange
 from tula.model.listening import Endpoint
+from tula.model.notifying import Notifications, Receiver
 from tula.model.prefixes import IPNetwork, PrefixList
 from tula.model.setting import Duration, Form, Integer, OneOf, Setting
 
@@ -191,7 +200,7 @@ def _key(declared: Declared, partial: bool) -> Any:
 def _default_shown(declared: Declared) -> Schema | None:
     """The default as the configuration would write it, where pydantic does not know."""
     values, default = declared.setting.values, declared.field.default
-    if isinstance(values, OneOf):
+    if isinstance(values, OneOf) and default != ():
         return {"default": next(word for word, value in values.words.items() if value == default)}
     return None
 
@@ -322,6 +331,8 @@ _AS_NUMBER = Integer(1, (1 << 32) - 1)
 _AsNumber = Annotated[
     int, PlainValidator(int_reader(_AS_NUMBER)), WithJsonSchema(_integer(_AS_NUMBER))
 ]
+_MAILBOX: Schema = {"type": "string", "pattern": f"^{MAILBOX}$", "maxLength": 254}
+_Mailbox = Annotated[str, PlainValidator(read_mailbox), WithJsonSchema(_MAILBOX)]
 
 
 def _pairs(values: dict[K, T]) -> tuple[tuple[K, T], ...]:
@@ -373,5 +384,24 @@ FORMS: dict[Form, Any] = {
         AfterValidator(tuple),
         WithJsonSchema({"anyOf": [{"const": SELF}, *_one_or_list_schema(_ADDRESS, True)]}),
     ],
+    Form.URL: Annotated[
+        str, PlainValidator(read_url), WithJsonSchema({"type": "string", "pattern": f"^{URL}$"})
+    ],
+    Form.MAILBOX: _Mailbox,
+    Form.MAILBOXES: Annotated[
+        list[Annotated[str, PlainValidator(read_mailbox)]],
+        one_or_many("a mail address such as ops@example.org, or a list of them"),
+        AfterValidator(tuple),
+        _one_or_list(_MAILBOX, True),
+    ],
+    Form.HOST_PORT: Annotated[
+        str,
+        PlainValidator(read_host_port),
+        WithJsonSchema({"type": "string", "pattern": f"^{HOST_PORT}$"}),
+    ],
 }
 """The values that have rules of their own, as pydantic reads them."""
+FORMS[Form.RECEIVERS] = Annotated[
+    list[section("ReceiverModel", Receiver)],  # type: ignore[misc]
+    AfterValidator(lambda receivers: Notifications(tuple(receivers))),
+]

@@ -19,6 +19,7 @@ from tula.config.high_availability_rules import (
 )
 from tula.config.listen_rules import listen_problems
 from tula.config.models import ConfigModel, ServiceModel
+from tula.config.notify_rules import notify_problems
 from tula.config.parts import merge_parts, read_text, split
 from tula.config.persistence_rules import persistence_problems, persistence_warnings
 from tula.config.pydantic_errors import problems_of, without
@@ -118,6 +119,7 @@ def _validate(
     config = value_of(Config, settings_of(Config), {**values, "services": ()})
     services = merge(root, models, defaults)
     problems.extend(top_problems(root, config, services))
+    problems.extend(notify_problems(root, config, models))
     too_much = list(size_problems(services))
     problems.extend(too_much)
     if not too_much:

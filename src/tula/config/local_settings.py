@@ -60,8 +60,9 @@ def foreign_problems(
 
 def _problem(setting: LocalSetting, positions: Positions, file: str) -> Problem:
     if is_dataclass(setting.value):
+        what = "who is notified" if setting.key == "notify" else "what listens on the network"
         message = (
-            f"what listens on the network comes only from this machine's file; leave {setting.key} "
+            f"{what} comes only from this machine's file; leave {setting.key} "
             f"as it runs, or change it on the machine: tula apply -f {file}"
         )
         return Problem(setting.within, message, on_key=True)

@@ -19,6 +19,7 @@ from tula.config.models import (
 from tula.config.scalars import INVALID
 from tula.config.tree import Positions, Value
 from tula.model.config import Config, VirtualService
+from tula.model.notifying import Receiver
 from tula.model.problem import Path, Problem
 
 _MODELS: dict[Path, type[BaseModel]] = {
@@ -41,7 +42,12 @@ def _sections(cls: type, path: Path = ()) -> Iterator[tuple[Path, type]]:
 
 
 _SECTIONS: dict[Path, type] = dict(
-    (*_sections(Config), *_sections(VirtualService, ("services", "*")))
+    (
+        *_sections(Config),
+        *_sections(VirtualService, ("services", "*")),
+        (("notify", "*"), Receiver),
+        *_sections(Receiver, ("notify", "*")),
+    )
 )
 
 _EXPECTED: dict[Path, str] = {
@@ -58,6 +64,10 @@ _EXPECTED: dict[Path, str] = {
     ("tunnels",): "a map such as {gue_port: 5555}",
     ("api",): "a map such as {listen: '10.0.0.2:8420'}",
     ("metrics",): "a map such as {listen: '127.0.0.1:9420'}",
+    ("notify",): "a list such as [{webhook: 'https://hooks.example.org/tula'}]",
+    ("notify", "*"): "a map such as {webhook: 'https://hooks.example.org/tula'}",
+    ("notify", "*", "headers"): "a map of headers such as {X-From: tula}",
+    ("notify", "*", "email"): "a map with to, from and smarthost",
     ("services",): "a map of services by name, {} for none",
     ("services", "*"): "a map with vip, ports, forwarding and backends",
     ("services", "*", "backends"): "a map of backends by name, {} for none",
@@ -150,6 +160,8 @@ def _shape(path: Path) -> Path:
         path = ("services", "*", *path[1:])
     elif path[:1] == ("defaults",):
         return path
+    if path[:1] == ("notify",) and len(path) > 1:
+        return ("notify", "*", *path[2:])
     if path[:1] != ("services",):
         return path
     shape = list(path)

@@ -17,12 +17,14 @@ _SECRET = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _STARS = "***"
+_PLACE = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?=[/?#]|$)")
+"""What of a webhook's URL is no secret."""
 _HIDDEN = '"********"'
 
 
 def redact(text: str) -> str:
     """The text, with every value of a header, of a key or a program's option that names a secret,
-    and every path whose query does, hidden.
+    every path whose query does and what a webhook's URL has after its host, hidden.
 
     Everything else keeps its place, comments too. While libyaml reads a large one, no other thread
     of this process runs.
@@ -31,13 +33,23 @@ def redact(text: str) -> str:
         root = yaml.compose(text, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return "(not shown: this is not valid YAML)\n"
-    spans = sorted(
-        {(node.start_mark.index, node.end_mark.index) for _, node in _secrets(root)}, reverse=True
-    )
-    for start, end in spans:
+    spans = {
+        (node.start_mark.index, node.end_mark.index): _shown(path, node)
+        for path, node in _secrets(root)
+    }
+    for (start, end), shown in sorted(spans.items(), reverse=True):
         ended = "\n" if text[start:end].endswith("\n") else ""
-        text = text[:start] + _HIDDEN + ended + text[end:]
+        text = text[:start] + shown + ended + text[end:]
     return text
+
+
+def _shown(path: Path, node: yaml.ScalarNode) -> str:
+    """What stands in the place of a secret: of a webhook, who is asked."""
+    found = _PLACE.match(node.value) if path[-1:] == ("webhook",) else None
+    if found is None:
+        return _HIDDEN
+    bare = found[0] == node.value.rstrip("/")
+    return f'"{node.value}"' if bare else f'"{found[0]}/{_HIDDEN[1:]}'
 
 
 def hidden_places(text: str) -> list[Path]:
@@ -45,7 +57,11 @@ def hidden_places(text: str) -> list[Path]:
     if _STARS not in text:
         return []
     root = yaml.compose(text, Loader=_LOADER)
-    return [path for path, node in _secrets(root) if set(node.value) == {"*"}]
+    return [path for path, node in _secrets(root) if set(_secret_of(path, node.value)) == {"*"}]
+
+
+def _secret_of(path: Path, value: str) -> str:
+    return _PLACE.sub("", value, count=1).strip("/") if path[-1:] == ("webhook",) else value
 
 
 def redacted_diff(have: str, want: str, have_name: str, want_name: str) -> str:
@@ -81,6 +97,7 @@ def _secrets(root: Any) -> Iterator[tuple[Path, yaml.ScalarNode]]:
                 name = key.value if isinstance(key, yaml.ScalarNode) else ""
                 named = _SECRET.fullmatch(name)
                 asks = name == "path" and _asks_with_secret(value)
+                asks |= name == "webhook" and isinstance(value, yaml.ScalarNode)
                 todo.append(((*path, name), value, secret or bool(named) or asks))
 
 

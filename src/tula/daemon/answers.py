@@ -386,6 +386,7 @@ class Answers:
             configuration_refused=facts.refused is not None or bool(facts.deferred),
             configuration_differs=facts.differs_since is not None,
             balancers=replace(facts.balancers, flows=flow_counts(stats.counters)),
+            notify=facts.notify,
             bgp=router_sessions(view.config, reader.bgp_sessions(view.config)),
         )
 

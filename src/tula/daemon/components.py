@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tula.daemon.checks import Checks
 from tula.daemon.clients_full import ClientsFull
 from tula.daemon.loop import ControlLoop
+from tula.daemon.notify.service import Notifier
 from tula.daemon.peers import PeerWatch
 from tula.daemon.supervisor import Supervisor
 from tula.daemon.watch import FileWatch
@@ -35,3 +36,4 @@ class Components:
     peers: PeerWatch | None = None
     full: ClientsFull | None = None
     """Whether clients are not remembered; None: nobody looks."""
+    notifier: Notifier | None = None

@@ -44,6 +44,7 @@ from tula.engine.control import (
     ConfigurationText,
     DaemonFacts,
     Match,
+    Notifications,
     Order,
     Overridden,
     Rollback,
@@ -87,6 +88,7 @@ class LocalControl:
         self._readers = Readers(make_adapters, self._view)
         self.everywhere: JointControl | None = None
         self.clients: ClientControl = LocalClients(components, self._readers, self._configuration)
+        self.notifications: Notifications | None = components.notifier
         self._past = PastConfigurations(store, components.loop, components.watch)
 
     def close(self) -> None:
@@ -122,11 +124,11 @@ class LocalControl:
             None if held is None else held.get(backend, 0),
         )
 
-    async def peer_view(self, known: str = "") -> bytes:
+    async def peer_view(self, known: str = "", notified: str = "") -> bytes:
         peers = self._components.peers
         if peers is None:
             raise BusyError("the daemon is starting; try again")
-        return json.dumps((await peers.own.make()).describe(known)).encode()
+        return json.dumps((await peers.own.make()).describe(known, notified)).encode()
 
     async def stand_by(self, standby: bool, *, by: str = "", dry: bool = False) -> Stood:
         self._configuration()
@@ -368,7 +370,7 @@ class LocalControl:
         tentative = snapshot.tentative
         network = self._components.network()
         waiting = (f"{path} is not taken yet: {deferred}",) if deferred else ()
-        peers = self._components.peers
+        peers, notifier = self._components.peers, self._components.notifier
         return DaemonFacts(
             pid=os.getpid(),
             started=self._started,
@@ -385,6 +387,7 @@ class LocalControl:
             digest=self._digest_of(snapshot.configuration),
             last_cycle=snapshot.last_cycle,
             balancers=BalancerFacts() if peers is None else peers.facts,
+            notify=() if notifier is None else notifier.facts,
         )
 
     def _digest_of(self, configuration: LoadedConfig | None) -> str | None:

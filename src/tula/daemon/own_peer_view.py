@@ -12,7 +12,14 @@ from tula.config.load import LoadedConfig
 from tula.daemon.snapshot import Snapshot
 from tula.engine.assemble import RULESET_SCHEMA
 from tula.engine.history import digest_of
-from tula.engine.peer_view import Details, FlowCounts, View, describe_details, digest_of_details
+from tula.engine.peer_view import (
+    Details,
+    FlowCounts,
+    Notified,
+    View,
+    describe_details,
+    digest_of_details,
+)
 from tula.engine.shared_digest import shared_digest
 from tula.kernel.clock import SystemClock
 from tula.model.config import Config, IPAddress
@@ -52,6 +59,8 @@ class OwnPeerView:
         self.hears: Mapping[str, bool] = {}
         self.flows = FlowCounts()
         """As they were read last."""
+        self.notified: Callable[[], Notified] = Notified
+        """What notifications were sent."""
 
     def balancers(self) -> tuple[str, tuple[tuple[str, IPAddress], ...]]:
         """The own name in ``load_balancers``, empty if it is none of them; and the others. None
@@ -99,6 +108,7 @@ class OwnPeerView:
             hears=self.hears,
             details_digest=described,
             details=details,
+            notified=self.notified(),
         )
 
     async def known(self) -> frozenset[str]:

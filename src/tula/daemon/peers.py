@@ -116,6 +116,7 @@ class PeerWatch:
         self._shared = asyncio.Lock()
         self._next_share = 0.0
         self._own_view: View | None = None
+        self._own_name = ""
 
     @property
     def facts(self) -> BalancerFacts:
@@ -124,6 +125,11 @@ class PeerWatch:
         problems = (self._file.problem,) if self._file.problem else ()
         states = tuple(state.facts(name) for state in self._states.values())
         return BalancerFacts(name, role.role, role.standby, self.own.flows, states, problems)
+
+    @property
+    def standing(self) -> tuple[str, tuple[PeerState, ...]]:
+        """The own name, and how the others stand; for any thread, to be read only."""
+        return self._own_name, tuple(self._states.values())
 
     async def learn_flows(self) -> None:
         """Returns once the flows of the peers that are heard are here. What they were asked to
@@ -163,7 +169,7 @@ class PeerWatch:
     async def _choose(self) -> None:
         """Follows those of ``load_balancers`` that there is a token for."""
         self._file.look()
-        _, others = self.own.balancers()
+        self._own_name, others = self.own.balancers()
         self._states = {name: self._state(name, address) for name, address in others}
         wanted = {n: self._file.peers[n] for n, _ in others if n in self._file.peers}
         for name, state in self._states.items():
@@ -201,9 +207,10 @@ class PeerWatch:
         """One question."""
         before = what.state.view
         known = "" if before is None else before.details_digest
+        told = "" if before is None else before.notified.digest
 
         def ask() -> tuple[View, float, float, float]:
-            answer = what.client.ask("GET", f"{ASK}?known={quote(known)}")
+            answer = what.client.ask("GET", f"{ASK}?known={quote(known)}&notified={quote(told)}")
             if answer.status >= 300:
                 raise PeerError(answer.refusal())
             try:

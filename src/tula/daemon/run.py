@@ -27,6 +27,8 @@ from tula.daemon.journal import is_journal, prefix_level
 from tula.daemon.large_packets import LargePacketWatch
 from tula.daemon.local_control import LocalControl
 from tula.daemon.loop import ControlLoop
+from tula.daemon.notify.others import others_by
+from tula.daemon.notify.service import Notifier
 from tula.daemon.own_changes import follow_events
 from tula.daemon.own_peer_view import own_role
 from tula.daemon.peers import PeerWatch
@@ -110,6 +112,8 @@ def run(
                 daemon.components.loop.close()
                 daemon.writer.end(daemon.components.checks.findings())
                 daemon.control.close()
+                if daemon.components.notifier is not None:
+                    daemon.components.notifier.close()
             if clear_on_exit and status == 0:
                 daemon.balancer.clear()
                 daemon.audit.add(
@@ -186,6 +190,8 @@ def _assemble(
         *(state_dir, lambda: loop.snapshot, events, loop.share_flows),
         lambda: own_role(loop.snapshot),
     )
+    notifier = Notifier(state_dir, events, others_by(lambda: peers.standing), supervisor.failed)
+    peers.own.notified = notifier.notified
     engines = BootGate(
         *(adapters.vips, lambda: loop.snapshot, checks.findings, events),
         peers.learn_flows,
@@ -205,16 +211,18 @@ def _assemble(
             *((audit.problem,) if audit.problem else ()),
             *everywhere.problems(),
             *full.problems,
+            *notifier.problems(),
         ),
         peers,
         full,
+        notifier,
     )
     control = LocalControl(components, make_adapters, store)
     everywhere = make_everywhere(
         *(control, loop, writer, store, events, file), name_by_addresses(adapters.network)
     )
     control.everywhere = everywhere
-    loop.followers += [announcements.follow, large_packets.follow, gateway.follow]
+    loop.followers += [announcements.follow, large_packets.follow, gateway.follow, notifier.follow]
     loop.followers.append(lambda snapshot: kernel_events.watch_neighbours(snapshot.forwarders))
     return _Daemon(
         balancer,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from tula.engine.backend_view import BackendView
 from tula.engine.everywhere import Joint, JointControl
 from tula.engine.history import Entry
+from tula.engine.notify_facts import ReceiverFacts, TestResult
 from tula.engine.peer_facts import BalancerFacts
 from tula.engine.persistent_clients import ClientControl
 from tula.engine.statistics import CycleOutcome
@@ -250,13 +251,22 @@ class DaemonFacts:
     network: NetworkFacts = field(default_factory=NetworkFacts)
     version: str = __version__
     balancers: BalancerFacts = field(default_factory=BalancerFacts)
+    notify: tuple[ReceiverFacts, ...] = ()
+
+
+class Notifications(Protocol):
+    """Who is told when something changes."""
+
+    async def test(self) -> tuple[TestResult, ...]:
+        """Sends each receiver a message that says so, at once, and tells what became of it.
+        Raises TimeoutError."""
 
 
 class Control(Protocol):
     """The running daemon. ``by`` is who asks for a change. With ``dry``, a change is checked, and
     refused for the same reasons, and nothing is changed: what is returned is what would be.
-    ``everywhere`` has what is asked of all balancers; None where there is no such thing;
-    ``clients`` has what is asked of persistent clients.
+    ``everywhere`` has what is asked of all balancers, ``notifications`` who is told of changes;
+    None where there is no such thing. ``clients`` has what is asked of persistent clients.
 
     Every method may raise BusyError. Those that change something return when it is on the disk
     and in the kernel; they raise KernelError or StateError when that failed. What is on the disk
@@ -265,6 +275,7 @@ class Control(Protocol):
 
     everywhere: JointControl | None
     clients: ClientControl
+    notifications: Notifications | None
 
     async def status(self) -> bytes:
         """The JSON that ``tula status --json`` prints, by ``describe_status``."""
@@ -275,9 +286,9 @@ class Control(Protocol):
     async def own_view(self, name: str) -> bytes | None:
         """All backends of that name, as JSON by ``describe_own``; None if there are none."""
 
-    async def peer_view(self, known: str = "") -> bytes:
-        """What other balancers must know of this one, as JSON by ``View.describe``; ``known``: the
-        digest of the details that the caller has got."""
+    async def peer_view(self, known: str = "", notified: str = "") -> bytes:
+        """What other balancers must know of this one, as JSON by ``View.describe``; ``known`` and
+        ``notified``: the digests of the details, and of what was sent, that the caller has got."""
 
     async def share_flows(self) -> None:
         """Has the flows that others must know told to them again. Raises KernelError."""

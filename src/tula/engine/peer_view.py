@@ -22,6 +22,7 @@ from tula.version import __version__
 
 SHOWN = 20
 """Backends that are named of those that two balancers see otherwise."""
+_MARKS = 10_000
 _LONGEST = 200
 """Characters of a text; "service/backend" has 127."""
 
@@ -97,6 +98,56 @@ def flow_counts(named: Mapping[str, Count]) -> FlowCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a balancer has told one receiver of notifications. Times in seconds since the epoch, by
+    its clock.
+
+    ``settled``: whatever it knew of by then is told, or will never be. ``sent``: when the last
+    event of a kind and a subject was that it has told, by ``tula.daemon.notify.dedup.mark_of``.
+    """
+
+    settled: float
+    sent: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """What it has told all receivers, by ``Receiver.identity``; ``digest`` is that of what
+    was sent."""
+
+    receivers: Mapping[str, Told] = field(default_factory=dict)
+    digest: str = ""
+
+    def describe(self, known: str) -> dict[str, Any]:
+        """As JSON has it; without what was sent to who has got that."""
+        return {
+            "digest": self.digest,
+            "settled": {key: told.settled for key, told in self.receivers.items()},
+            "sent": None
+            if known and known == self.digest
+            else {key: dict(told.sent) for key, told in self.receivers.items()},
+        }
+
+
+def parse_notified(data: Any, before: Notified | None) -> Notified:
+    """What it tells; nothing of a version that has none of it."""
+    if data is None:
+        return Notified()
+    digest, sent = _text(data.get("digest")), data.get("sent")
+    if sent is None:
+        same = before is not None and before.digest == digest
+        had = before.receivers if same and before is not None else {}
+        found = {key: told.sent for key, told in had.items()}
+    else:
+        found = {
+            _text(key): {_text(mark): _time(at) for mark, at in list(marks.items())[:_MARKS]}
+            for key, marks in sent.items()
+        }
+    settled = {_text(key): _time(at) for key, at in (data.get("settled") or {}).items()}
+    return Notified({k: Told(at, found.get(k, {})) for k, at in settled.items()}, digest)
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What a balancer tells of itself at one moment; None and empty: it does not say.
 
@@ -122,9 +173,11 @@ class View:
     hears: Mapping[str, bool] = field(default_factory=dict)
     details_digest: str = ""
     details: Details | None = None
+    notified: Notified = field(default_factory=Notified)
 
-    def describe(self, known: str = "") -> dict[str, Any]:
-        """As JSON has it; without the details to who has got those."""
+    def describe(self, known: str = "", notified: str = "") -> dict[str, Any]:
+        """As JSON has it; without the details to who has got those, by their digest, and without
+        what was sent in notifications, by ``notified``."""
         details = self.details
         return {
             "name": self.name or None,
@@ -148,6 +201,7 @@ class View:
             "details": None
             if details is None or (known and known == self.details_digest)
             else details.describe(),
+            "notified": self.notified.describe(notified),
         }
 
 
@@ -191,6 +245,7 @@ def _parse(data: Any, before: View | None) -> View:
         hears={_text(p["name"]): bool(p["alive"]) for p in data.get("peers") or ()},
         details_digest=digest,
         details=found,
+        notified=parse_notified(data.get("notified"), None if before is None else before.notified),
     )
 
 

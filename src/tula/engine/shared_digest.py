@@ -1,8 +1,8 @@
 """What must be equal on all balancers of a configuration, as a digest. Pure.
 
-Comments and layout make no difference, nor does what belongs to one machine: where it listens, and
-its certificate. A setting that has its default is left out, so that two versions of
-Tula agree on a configuration that does not use what only one of them knows.
+Comments and layout make no difference, nor does what belongs to one machine: where it listens, its
+certificate, and whom it notifies. A setting that has its default is left out, so that two versions
+of Tula agree on a configuration that does not use what only one of them knows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from tula.model.config import Config
 from tula.model.health import BackendName, Override
 
-OWN_SECTIONS = ("api", "metrics")
+OWN_SECTIONS = ("api", "metrics", "notify")
 """The keys of a configuration that are each machine's own."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tula.engine.notify_facts import ReceiverFacts
 from tula.engine.peer_facts import BalancerFacts
 from tula.engine.persistent_view import ScopeUse
 from tula.model.bgp import BgpSessionState
@@ -127,5 +128,7 @@ class Statistics:
     """the file holds another configuration than the one that runs"""
     balancers: BalancerFacts = field(default_factory=BalancerFacts)
     """this balancer among those of its configuration"""
+    notify: tuple[ReceiverFacts, ...] = ()
+    """who is told of changes"""
     bgp: tuple[BgpSessionState, ...] = ()
     """the session with each router"""

@@ -102,6 +102,7 @@ def describe_status(
             *(state.problems if daemon is None else daemon.problems),
             *clients.problems(),
         ],
+        "notify": [] if daemon is None else [each.describe() for each in daemon.notify],
     }
     summary = summarize(answer)
     return answer | {"summary": {"fine": summary.fine, "text": summary.text}}

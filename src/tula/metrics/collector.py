@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from tula.engine.statistics import CycleOutcome, Statistics
 from tula.metrics.bgp import bgp_metrics
+from tula.metrics.notify import notify_metrics
 from tula.metrics.peers import peer_metrics
 from tula.metrics.persistence import persistence_metrics
 from tula.model.health import State
@@ -57,6 +58,7 @@ class StatisticsCollector(Collector):
         yield from peer_metrics(self._statistics.balancers)
         yield from bgp_metrics(self._statistics.bgp)
         yield from persistence_metrics(self._statistics)
+        yield from notify_metrics(self._statistics.notify)
 
     def _services(self) -> Iterator[Metric]:
         packets = CounterMetricFamily(

@@ -18,6 +18,7 @@ from tula.model.admission import Admission, Limits, Refusal
 from tula.model.high_availability import HighAvailability
 from tula.model.listening import ApiSettings, MetricsSettings
 from tula.model.monitor import HealthMonitor, HealthPolicy
+from tula.model.notifying import Notifications
 from tula.model.persistence import Persistence
 from tula.model.prefixes import PrefixList
 from tula.model.setting import Duration, Form, Integer, Setting
@@ -395,3 +396,7 @@ class Config:
     metrics: Annotated[MetricsSettings, Setting("Metrics for Prometheus.", local=True)] = field(
         default_factory=MetricsSettings
     )
+    notify: Annotated[
+        Notifications,
+        Setting("Who is told when something changes.", Form.RECEIVERS, local=True),
+    ] = field(default_factory=Notifications)

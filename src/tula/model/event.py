@@ -93,6 +93,10 @@ class EventKind(StrEnum):
     """a table of persistent clients is full: new ones are not remembered"""
     AUDIT_FAILED = "audit-failed"
     """the disk takes no entries of the audit log; changes are made all the same"""
+    NOTIFY_FAILED = "notify-failed"
+    """a receiver of notifications has taken none for long"""
+    NOTIFY_RECOVERED = "notify-recovered"
+    """it takes them again"""
 
 
 @dataclass(frozen=True, slots=True)

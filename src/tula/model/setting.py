@@ -75,6 +75,15 @@ class Form(Enum):
     """an absolute path"""
     ADDRESS_OR_SELF = auto()
     """an address, a list of them, or self, which is none"""
+    RECEIVERS = auto()
+    """the list of who is notified"""
+    URL = auto()
+    """http or https"""
+    MAILBOX = auto()
+    """user@domain"""
+    MAILBOXES = auto()
+    HOST_PORT = auto()
+    """a name or an address, and a port"""
 
 
 @dataclass(frozen=True, slots=True)

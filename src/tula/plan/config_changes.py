@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 
 from tula.model.config import Backend, Config, PortRange, VirtualService
+from tula.model.notifying import Notifications
 from tula.model.persistence import Persistence
-from tula.model.wording import counted, describe_duration
+from tula.model.wording import counted, describe_duration, named
 from tula.plan.high_availability_changes import describe_high_availability_changes
 
 _NAMED = 4
@@ -25,9 +26,10 @@ def describe_config_changes(before: Config | None, after: Config) -> tuple[str, 
 
 def _changes(before: Config, after: Config) -> Iterator[str]:
     for each in fields(Config):
-        if each.name not in ("services", "high_availability"):
+        if each.name not in ("services", "high_availability", "notify"):
             yield from _setting(each.name, getattr(before, each.name), getattr(after, each.name))
     yield from describe_high_availability_changes(before, after)
+    yield from _receivers(before.notify, after.notify)
     old = {service.name: service for service in before.services}
     new = {service.name: service for service in after.services}
     for name, service in new.items():
@@ -50,6 +52,18 @@ def _setting(name: str, before: object, after: object) -> Iterator[str]:
             )
     else:
         yield f"~ {name}: {_from_to(before, after)}"
+
+
+def _receivers(before: Notifications, after: Notifications) -> Iterator[str]:
+    """By their names alone: addresses and headers may be secrets."""
+    old, new = dict(before.named), dict(after.named)
+    for sign, names in (
+        ("+", [name for name in new if name not in old]),
+        ("-", [name for name in old if name not in new]),
+        ("~", [name for name in new if name in old and old[name] != new[name]]),
+    ):
+        if names:
+            yield f"{sign} notify: {named(names)}"
 
 
 def _service(before: VirtualService, after: VirtualService) -> Iterator[str]:

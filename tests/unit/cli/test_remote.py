@@ -68,6 +68,7 @@ CALLS = {
         ["persistence", "list", "--client", "192.0.2.7"],
         ["persistence", "list", "none"],
     ],
+    "notify test": [["notify", "test"], ["notify", "test", "--json"]],
     "plan": [["plan"], ["plan", "-f", "DOC/tula.yaml", "--exit-code"], ["plan", "-f", "DOC/no"]],
     "reload": [["reload", "--yes"]],
     "rollback": [["rollback"], ["rollback", "1"]],

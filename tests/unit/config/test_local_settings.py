@@ -46,7 +46,7 @@ def test_which_there_are() -> None:
     found = {
         (s.declared[1], str(s.value)) for s in local_settings(parse_config(SERVICE + HEAD).config)
     }
-    assert {name for name, _ in found} == {"api", "metrics", "command"}
+    assert {name for name, _ in found} == {"api", "metrics", "notify", "command"}
 
 
 def test_what_runs_already_may_stay() -> None:

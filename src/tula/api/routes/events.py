@@ -12,6 +12,7 @@ from tula.api.callers import Reader
 from tula.api.dependencies import Daemon
 from tula.api.streams import Streams
 from tula.model.event import EventKind
+from tula.model.severity import Severity, severity_of
 
 router = APIRouter(tags=["events"])
 
@@ -28,6 +29,7 @@ class EventBody(BaseModel):
     message: str
     evidence: str
     by: str
+    severity: Severity
 
 
 class EventsBody(BaseModel):
@@ -61,6 +63,7 @@ async def events(
                 message=event.message,
                 evidence=event.evidence,
                 by=event.by,
+                severity=severity_of(event.kind),
             )
             for event in page.events
         ],

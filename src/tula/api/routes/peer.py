@@ -53,6 +53,16 @@ class DetailsBody(BaseModel):
     overrides: dict[str, PeerOverrideBody]
 
 
+class NotifiedBody(BaseModel):
+    """What it has told the receivers of notifications, by digests of these: `settled` is the time
+    up to which all is told, `sent` when the last event of a kind and a subject was that it told,
+    by digests of both."""
+
+    digest: str
+    settled: dict[str, float]
+    sent: dict[str, dict[str, float]] | None
+
+
 class PeerBody(BaseModel):
     """A balancer as others must know it. `start` is another one at each start of its daemon,
     `boot` at each of its machine; `time` is its clock, in seconds since the epoch. `ready`: its
@@ -73,6 +83,7 @@ class PeerBody(BaseModel):
     peers: list[HeardBody]
     details_digest: str
     details: DetailsBody | None
+    notified: NotifiedBody
 
 
 @router.get("", response_class=JSONResponse, responses={200: {"model": PeerBody}})
@@ -86,9 +97,16 @@ async def peer(
             description="The `details_digest` of an earlier answer: the same details are left out.",
         ),
     ] = "",
+    notified: Annotated[
+        str,
+        Query(
+            max_length=64,
+            description="The `notified.digest` of an earlier answer: the same `sent` is left out.",
+        ),
+    ] = "",
 ) -> Response:
     """What another balancer must know of this one; asked about once a second."""
-    found = await control.peer_view(known)
+    found = await control.peer_view(known, notified)
     return Response(found, media_type="application/json")
 
 

@@ -25,10 +25,12 @@ class Ended:
     flooded: bool = False
 
 
-async def run_group(command: Sequence[str], environment: Mapping[str, str]) -> Ended:
+async def run_group(
+    command: Sequence[str], environment: Mapping[str, str], stdin: int = subprocess.DEVNULL
+) -> Ended:
     """Runs a program to its end; when that came or the waiting is cancelled, kills its group.
 
-    Raises OSError when it cannot be started.
+    ``stdin`` is a file that it reads. Raises OSError when it cannot be started.
     """
     loop = asyncio.get_running_loop()
     # Not asyncio's own: before Python 3.12 that takes a thread for each process.
@@ -38,7 +40,7 @@ async def run_group(command: Sequence[str], environment: Mapping[str, str]) -> E
         try:
             child = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=writing,
                 stderr=writing,
                 env=environment,

@@ -1,0 +1,1 @@
+"""Tells people and programs outside what changed: the key ``notify``."""
