@@ -103,7 +103,14 @@ def _backend(before: Backend, after: Backend) -> Iterator[str]:
         if each.compare:
             have, want = getattr(before, each.name), getattr(after, each.name)
             if have != want:
-                yield f"{each.name} {_from_to(have, want)}"
+                yield f"{each.name} {_from_to(_own(each.name, have), _own(each.name, want))}"
+
+
+def _own(name: str, value: object) -> object:
+    """A backend's value in the words of the configuration."""
+    if name == "backup":
+        return value or False
+    return "the service's" if value is None else value
 
 
 def _from_to(before: object, after: object) -> str:

@@ -17,10 +17,20 @@ def backends(*states: str) -> list[dict[str, Any]]:
     return [{"state": s, "effective_weight": 100 if s in serving else 0} for s in states]
 
 
-def answer(*services: tuple[str, list[str]], **others: Any) -> dict[str, Any]:
+def pool(name: str, *states: str, standing_by: tuple[int, ...] = (), **keys: Any) -> dict[str, Any]:
+    """A service of which some backends stand by."""
+    found = backends(*states)
+    for number in standing_by:
+        found[number]["effective_weight"] = 0
+    return {"name": name, "checked": True, "backends": found, **keys}
+
+
+def answer(*services: tuple[str, list[str]] | dict[str, Any], **others: Any) -> dict[str, Any]:
     found = [
-        {"name": name, "checked": "unknown" not in states, "backends": backends(*states)}
-        for name, states in services
+        each
+        if isinstance(each, dict)
+        else {"name": each[0], "checked": "unknown" not in each[1], "backends": backends(*each[1])}
+        for each in services
     ]
     return {"services": found, "kernel": SYNC, "daemon": DAEMON, "problems": [], **others}
 
@@ -101,6 +111,30 @@ CASES: list[tuple[str, dict[str, Any], bool, list[str]]] = [
         answer(("web", ["up"]), kernel={**SYNC, "interfaces": {"a": "down", "b": "no carrier"}}),
         False,
         ["interface a is down", "interface b has no carrier"],
+    ),
+    (
+        "its backups serve",
+        answer(pool("web", "draining", "up", on_backups=True)),
+        True,
+        ["1 service up", "1 of 2 backends up, 1 draining", "served by backups: web"],
+    ),
+    (
+        "its backups serve, since one is down",
+        answer(pool("web", "down", "up", on_backups=True)),
+        False,
+        ["1 service up", "1 of 2 backends up, 1 down", "served by backups: web"],
+    ),
+    (
+        "fewer than its minimum",
+        answer(pool("web", "down", "up", standing_by=(1,), minimum=2)),
+        False,
+        ["0 of 1 service up, down: web (1 of 2 needed can serve)"],
+    ),
+    (
+        "a backup stands by",
+        answer(pool("web", "up", "up", standing_by=(1,))),
+        True,
+        ["1 service up", "2 backends up"],
     ),
     (
         "other problems",

@@ -118,3 +118,17 @@ def test_persistence_is_told_in_a_few_words(before: str, after: str, expected: s
     )
     told = [] if expected is None else [f"~ service web: {expected}"]
     assert list(describe_config_changes(have, want)) == told
+
+
+def test_what_backends_are_is_told_in_the_words_of_the_configuration() -> None:
+    def web(backend: str) -> str:
+        backends = f"{{b1: {{address: 10.0.0.11{backend}}}}}"
+        keys = f"{{vip: 10.0.0.100, forwarding: l2, ports: 80, backends: {backends}}}"
+        return f"interfaces: [eth0]\nservices: {{web: {keys}}}\n"
+
+    plain, other = web(""), web(", backup: 2, forwarding: l3, tunnel: gre")
+    have, want = (parse_config(text).config for text in (plain, other))
+    assert describe_config_changes(have, want) == (
+        "~ service web: ~ backend b1 (backup false → 2, forwarding the service's → l3, "
+        "tunnel the service's → gre)",
+    )
