@@ -136,10 +136,11 @@ class ServiceChains:
         self, service: NumberedService, clients: ClientChains
     ) -> dict[str, Chain]:
         rules = [clients.known(), *self._lookup_jumps(service.flow_protocols)]
+        limits = self._limits(service, service.flow_protocols)
         made = clients.chains()
         if service.table is None:
             # Backends that drain may still keep their clients.
-            return made | self._dropping(service, [*rules, *clients.by_entry()])
+            return made | self._dropping(service, [*rules, *limits, *clients.by_entry()])
         choose = self._by_hash(service, self._hash_key(service))
         hashed = service.choice is NewFlows.HASH
         sharing = self.flows.sharing
@@ -151,8 +152,7 @@ class ServiceChains:
                 # so it must know every flow: without a choice beside it, each is an exception.
                 rules = [Rule.of(RESET), *rules]
         scheduled = "" if hashed else self._by_scheduler(service)
-        rules += self._limits(service, service.flow_protocols)
-        rules += [*clients.by_entry(), *clients.choose(choose, scheduled)]
+        rules += [*limits, *clients.by_entry(), *clients.choose(choose, scheduled)]
         return made | {
             self._flow_chain(service): self._whole(service, rules),
             self.icmp_chain(service): Chain(self._icmp_rules(service, clients)),
