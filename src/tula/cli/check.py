@@ -18,6 +18,7 @@ def check(file: File, json: Json = False) -> None:
     from tula.config.load import ConfigError, describe, load_config
     from tula.engine.assemble import kernel_data_path
     from tula.kernel.network import KernelNetwork
+    from tula.plan.admission import describe_shut
     from tula.plan.routes import backend_addresses, plan_routes, takes_own_address
     from tula.plan.unchecked import FIX, describe_unchecked
 
@@ -41,6 +42,7 @@ def check(file: File, json: Json = False) -> None:
         here += kernel_data_path().unsupported(config)
     warnings = [describe(str(file), problem, loaded.positions) for problem in loaded.warnings]
     unchecked = describe_unchecked(config)
+    warnings += [f"{file}: {line}" for line in describe_shut(config)]
     if unchecked:
         warnings.append(f"{file}: {unchecked}; {FIX}")
     warnings += [f"on this machine: {describe(str(file), p, loaded.positions)}" for p in here]

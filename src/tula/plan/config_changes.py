@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from tula.model.config import Backend, Config, PortRange, VirtualService
 from tula.model.notifying import Notifications
 from tula.model.persistence import Persistence
+from tula.model.prefixes import PrefixList
 from tula.model.wording import counted, describe_duration, named
 from tula.plan.high_availability_changes import describe_high_availability_changes
 
@@ -87,7 +88,20 @@ def _service(before: VirtualService, after: VirtualService) -> Iterator[str]:
 def _key(name: str, before: object, after: object) -> str:
     if name in ("health", "policy"):  # their values may be secrets
         return "health checks"
+    if isinstance(before, PrefixList) and isinstance(after, PrefixList):
+        return f"{name} {_prefixes(before, after)}"
     return f"{name} {_from_to(before, after)}"
+
+
+def _prefixes(before: PrefixList, after: PrefixList) -> str:
+    """``+ 192.0.2.0/24 - 3 prefixes``."""
+    parts = []
+    for sign, found in (("+", after.without(before)), ("-", before.without(after))):
+        if len(found) > _NAMED:
+            parts.append(f"{sign} {counted(len(found), 'prefix', 'prefixes')}")
+        else:
+            parts += [f"{sign} {prefix}" for prefix in found]
+    return " ".join(parts)
 
 
 def _named(sign: str, names: list[str]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from tula.model.config import Protocol as Transport
 from tula.model.desired import SlotTable
 from tula.model.flow import Flow, FlowEntry
 from tula.model.health import BackendName, BackendStatus
+from tula.plan.admission import refused
 from tula.plan.persistent_clients import (
     PersistentClient,
     client_of,
@@ -120,6 +121,9 @@ def _follow(
     found = find_service(config, flow)
     if found is None:
         return Trace(None, None, f"no service for {target}: the packet goes on to the host")
+    why_not = "" if later_fragment else refused(found[0], flow.client)
+    if why_not:
+        return Trace(found[0].name, None, f"{found[0].name} takes {found[1]}; {why_not}")
     anew = found[0].per_packet and flow.protocol is Transport.UDP
     if entry is not None and not later_fragment and not anew:
         # The entry counts, not who takes the port: it may have been another service's before.
