@@ -83,6 +83,11 @@ class Ftp:
             assert entry["seconds"] > 0
         return {e["client"].partition("/")[0]: e["backend"] for e in found["clients"]}
 
+    def reason(self, service: str, backend: str) -> str:
+        """What status says of a backend."""
+        found = json.loads(self.tula("status", service, "--json").stdout)["services"][0]["backends"]
+        return next(str(each["reason"]) for each in found if each["name"] == backend)
+
     def trace(self, family: int, client: str, port: int) -> dict[str, Any]:
         vip = vip_of(self.network, family)
         target, asker = (
@@ -162,6 +167,26 @@ def test_commands_and_packets_agree(ftp: Ftp, daemon: bool) -> None:
         assert wrong.returncode == 2
         assert wrong.stderr == "tula: no service 'nobody' in the running configuration\n"
         assert json.loads(ftp.tula("status", "--json").stdout)["kernel"]["in_sync"]
+
+
+def test_a_drained_backend_keeps_its_clients_until_they_are_released(ftp: Ftp) -> None:
+    ftp.apply(b1=100, b2=100, b3=100)
+    at = ftp.connect(4, CONTROL)
+    told = ftp.tula("drain", "control/backend-2").stdout
+    assert "no new connections but those of the persistent clients that it has" in told
+    assert told.endswith("; to release them: tula drain control/backend-2 --release\n")
+    assert ftp.reason("control", "backend-2") == (
+        "drained by the operator; keeps its persistent clients"
+    )
+    assert ftp.connect(4, CONTROL) == at
+    told = ftp.tula("drain", "control/backend-2", "--release").stdout
+    assert told == ("control/backend-2: draining: no new connections, existing ones continue\n")
+    assert "persistent clients are released" in ftp.reason("control", "backend-2")
+    then = ftp.connect(4, CONTROL)
+    assert "backend-2" not in then.values()
+    assert {c: b for c, b in then.items() if at[c] != "backend-2"} == {
+        c: b for c, b in at.items() if b != "backend-2"
+    }
 
 
 def test_a_client_of_a_backend_that_is_disabled_is_chosen_for_again(ftp: Ftp) -> None:

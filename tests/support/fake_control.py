@@ -268,11 +268,13 @@ class FakeControl:
         backend: BackendName,
         deadline: float | None,
         *,
+        release: bool = False,
         by: str = "",
         yes: bool = False,
         dry: bool = False,
     ) -> Overridden:
-        done = await self._override("drain", backend, by, yes, dry, deadline=deadline)
+        given = {"deadline": deadline} | ({"release": True} if release else {})
+        done = await self._override("drain", backend, by, yes, dry, **given)
         if not dry and not self.overrides[backend].disable:
             self.statuses[backend] = BackendStatus(State.DRAINING, 0, True, "drained")
         return done

@@ -74,6 +74,10 @@ def drain(
     wait: Annotated[
         bool, typer.Option("--wait", help="Return when no connections are left.")
     ] = False,
+    release: Annotated[
+        bool,
+        typer.Option("--release", help="Send new connections of its persistent clients elsewhere."),
+    ] = False,
     yes: Yes = False,
     everywhere: Everywhere = False,
     reachable: Reachable = False,
@@ -94,7 +98,8 @@ def drain(
             f"draining without {option} works",
         )
     way = _Way(state_dir, run_dir, everywhere, reachable, json)
-    _override("POST", "drain", target, {"deadline": seconds}, way, yes)
+    body = {"deadline": seconds} | ({"release": True} if release else {})
+    _override("POST", "drain", target, body, way, yes)
     if wait:
         _wait(service, backend, run_dir)
 

@@ -40,6 +40,12 @@ def describe_override(
     """What a command did, in a line; the views are None where they cannot be had."""
     if verb == "drain":
         rest = f"those left after {deadline} are reset" if deadline else "existing ones continue"
+        if after is not None and after.get("keeps_clients"):  # an older daemon does not say
+            release = f"tula drain {after['service']}/{after['backend']} --release"
+            return (
+                "draining: no new connections but those of the persistent clients that it has, "
+                f"{rest}; to release them: {release}"
+            )
         if after is None or after["state"] == "draining":
             return f"draining: no new connections, {rest}"
         return f"drained{_why_not(after, besides='drain')}"

@@ -180,11 +180,12 @@ class LocalControl:
         backend: BackendName,
         deadline: float | None,
         *,
+        release: bool = False,
         by: str = "",
         yes: bool = False,
         dry: bool = False,
     ) -> Overridden:
-        change = override_change("drain", boot_time(), deadline=deadline)
+        change = override_change("drain", boot_time(), deadline=deadline, release=release)
         return await self._override(backend, change, by, yes, dry)
 
     async def undrain(self, backend: BackendName, *, by: str = "", dry: bool = False) -> Overridden:

@@ -32,6 +32,8 @@ class BackendView:
     keeps_connections: bool
     """whether those that it has stay with it"""
     overrides: tuple[InForce, ...]
+    keeps_clients: bool = False
+    """It drains, and gets its persistent clients' new connections."""
 
 
 def view_backend(
@@ -52,6 +54,7 @@ def view_backend(
         connections=connections,
         keeps_connections=status.present,
         overrides=overrides_in_force(name, backend, override, now),
+        keeps_clients=status.keeps_clients and not status.stands_by,
     )
 
 
@@ -71,6 +74,7 @@ def overrides_in_force(
     if override.drain:
         over = override.deadline is not None and override.deadline <= now
         text = "drained, and the drain's deadline has passed" if over else "drained"
+        text += " with its persistent clients released" if override.release and not over else ""
         found.append(InForce("drain", text, f"tula undrain {target}"))
     if override.weight is not None:
         text = f"at weight {override.weight} in place of the configured {backend.weight}"

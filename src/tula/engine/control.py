@@ -313,11 +313,13 @@ class Control(Protocol):
         backend: BackendName,
         deadline: float | None,
         *,
+        release: bool = False,
         by: str = "",
         yes: bool = False,
         dry: bool = False,
     ) -> Overridden:
         """Stops new connections; existing ones go on, at most ``deadline`` seconds from now.
+        With ``release``, new connections of persistent clients go elsewhere in any case.
 
         Raises NoSuchBackendError, as all that name a backend; LossError for the last one that
         serves, unless ``yes``, as ``disable`` and ``set_weight`` do.

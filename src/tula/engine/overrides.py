@@ -12,16 +12,22 @@ OverrideChange = Callable[[Override], Override]
 
 
 def override_change(
-    verb: str, now: float, *, deadline: float | None = None, weight: int | None = None
+    verb: str,
+    now: float,
+    *,
+    deadline: float | None = None,
+    release: bool = False,
+    weight: int | None = None,
 ) -> OverrideChange:
     """``drain``, ``undrain``, ``disable``, ``enable`` or ``weight``.
 
-    ``deadline`` is in seconds from ``now``; a ``weight`` of None is the configuration's.
+    ``deadline`` is in seconds from ``now``; ``release``: without its persistent clients; a
+    ``weight`` of None is the configuration's.
     """
     until = None if deadline is None else now + deadline
     return {
-        "drain": lambda old: replace(old, drain=True, since=now, deadline=until),
-        "undrain": lambda old: replace(old, drain=False, deadline=None),
+        "drain": lambda old: replace(old, drain=True, since=now, deadline=until, release=release),
+        "undrain": lambda old: replace(old, drain=False, deadline=None, release=False),
         "disable": lambda old: replace(old, disable=True, since=now),
         "enable": lambda old: replace(old, disable=False),
         "weight": lambda old: replace(old, weight=weight),

@@ -31,8 +31,10 @@ def shared_digest(config: Config) -> str:
 
 
 def describe_override(override: Override) -> dict[str, Any]:
-    """What of an override must be equal: times are of one machine."""
-    return {"drain": override.drain, "disable": override.disable, "weight": override.weight}
+    """What of an override must be equal: times are of one machine. ``release`` stands there only
+    where it is set, so that a version that does not know it agrees on all others."""
+    told = {"drain": override.drain, "disable": override.disable, "weight": override.weight}
+    return {**told, "release": True} if override.release else told
 
 
 def overrides_digest(overrides: Mapping[BackendName, Override]) -> str:

@@ -385,6 +385,7 @@ def _decode_overrides(data: dict[str, Any], clock: Clock) -> dict[BackendName, O
             deadline=None
             if deadline is None
             else _decode_time(clock, deadline, boot.get("deadline"), boot),
+            release=bool(given.get("release")),
         )
     return found
 

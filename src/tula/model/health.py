@@ -42,7 +42,8 @@ class Health:
 class Override:
     """What the operator changed of a backend, on top of the configuration.
 
-    A drain with a ``deadline`` becomes a disable when that is past. Times are in seconds of the
+    A drain with a ``deadline`` becomes a disable when that is past; with ``release`` its persistent
+    clients are chosen for again, whatever the configuration says. Times are in seconds of the
     boot clock; the store keeps them over a reboot.
     """
 
@@ -51,6 +52,7 @@ class Override:
     weight: int | None = None
     since: float = 0.0
     deadline: float | None = None
+    release: bool = False
 
     def __bool__(self) -> bool:
         return self.drain or self.disable or self.weight is not None
@@ -63,7 +65,8 @@ class BackendStatus:
     ``weight`` is its share of new connections. ``present``: the flows that it has stay with it;
     otherwise they are rescheduled. ``reason`` says why in one line. One that ``stands_by`` is a
     backup while others serve, or its service has too few: it gets nothing new, persistent clients'
-    flows included, and would serve if those others could not, unless it is drained.
+    flows included, and would serve if those others could not, unless it is drained. One that drains
+    may keep its persistent clients (``keeps_clients``): their new flows go on going there.
     """
 
     state: State
@@ -71,6 +74,7 @@ class BackendStatus:
     present: bool
     reason: str = ""
     stands_by: bool = False
+    keeps_clients: bool = False
 
 
 @dataclass(frozen=True, slots=True)

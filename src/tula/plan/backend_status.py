@@ -8,6 +8,7 @@ from math import floor
 
 from tula.model.config import Backend, Config, OnDown, Scheduler, VirtualService
 from tula.model.health import BackendName, BackendStatus, Health, Override, State
+from tula.model.persistence import ClientsOfDrained
 from tula.plan.first_pass import NONE_WAIT, Waiting
 from tula.plan.pools import plan_pool
 
@@ -159,8 +160,7 @@ def moved_services(
 
 
 def _seen(status: BackendStatus) -> tuple[int, bool, bool, bool]:
-    drains = status.state is State.DRAINING
-    return status.weight, status.present, status.stands_by, drains
+    return status.weight, status.present, status.stands_by, status.keeps_clients
 
 
 def without_route(
@@ -271,14 +271,22 @@ class _Service:
             seen = f"; {finding.evidence}" if finding.evidence else ""
             return BackendStatus(State.DOWN, 0, False, _WAITS + seen)
         if override.drain:
-            return BackendStatus(State.DRAINING, 0, True, "drained by the operator")
+            return self._draining("drained by the operator", override)
         if weight == 0:
-            return BackendStatus(State.DRAINING, 0, True, "its weight is 0")
+            return self._draining("its weight is 0", override)
         if finding.up is None:
             reason = "not checked yet" if self._service.health else ""
             return BackendStatus(State.UNKNOWN, weight, True, reason)
         weight, reason = self._slow(backend, weight)
         return BackendStatus(State.UP, weight, True, reason)
+
+    def _draining(self, why: str, override: Override) -> BackendStatus:
+        persistence = self._service.persistence
+        if persistence is None:
+            return BackendStatus(State.DRAINING, 0, True, why)
+        keeps = persistence.drain is ClientsOfDrained.KEEP and not override.release
+        told = "keeps its persistent clients" if keeps else "its persistent clients are released"
+        return BackendStatus(State.DRAINING, 0, True, f"{why}; {told}", keeps_clients=keeps)
 
     def _waits(self, backend: Backend) -> bool:
         name = (self._service.name, backend.name)

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from tula.model.admission import IPNetwork
 from tula.model.client_scopes import HeldClient
 from tula.model.config import Backend, IPAddress, VirtualService
-from tula.model.health import BackendName, BackendStatus, State
+from tula.model.health import BackendName, BackendStatus
 from tula.model.persistence import ClientsOfDrained
 from tula.model.wording import describe_duration
 
@@ -37,8 +37,9 @@ def keeps_clients(
     status = statuses.get((service.name, backend.name))
     if status is not None and (status.stands_by or not status.present):
         return False
-    drains = status is None or status.state is State.DRAINING
-    return backend.weight > 0 or (drains and service.persistence.drain is ClientsOfDrained.KEEP)
+    if status is None:
+        return backend.weight > 0 or service.persistence.drain is ClientsOfDrained.KEEP
+    return backend.weight > 0 or status.keeps_clients
 
 
 def client_of(service: VirtualService, address: IPAddress) -> IPNetwork:

@@ -76,6 +76,7 @@ def test_a_backend_with_its_overrides(api: TestClient) -> None:
                 "end": "tula weight web/b1 configured",
             },
         ],
+        "keeps_clients": False,
     }
     answer = api.get("/services/web/backends/b11")
     assert (answer.status_code, errors(answer)[0]["near"]) == (404, ["web/b1", "web/b2"])

@@ -188,7 +188,8 @@ def test_a_client_without_an_entry_is_hashed_as_it_is_told_apart() -> None:
     ("settings", "weight", "status", "kept", "why"),
     [
         (STICKY, 0, None, True, ""),
-        (STICKY, 0, BackendStatus(State.DRAINING, 0, True), True, ""),
+        (STICKY, 0, BackendStatus(State.DRAINING, 0, True, keeps_clients=True), True, ""),
+        (STICKY, 0, BackendStatus(State.DRAINING, 0, True), False, "which is draining"),
         (RELEASE, 0, BackendStatus(State.DRAINING, 0, True), False, "which is draining"),
         (RELEASE, 5, BackendStatus(State.UP, 5, True), True, ""),
         (STICKY, 0, BackendStatus(State.DOWN, 0, False), False, "which is down"),

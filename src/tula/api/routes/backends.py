@@ -26,10 +26,13 @@ YEAR = 365 * 86400
 
 
 class DrainBody(BaseModel):
-    """`deadline`: seconds after which remaining connections are ended; null or left out: never."""
+    """`deadline`: seconds after which remaining connections are ended; null or left out: never.
+    `release`: its persistent clients' new connections go elsewhere, whatever
+    `persistence: {drain}` says."""
 
     model_config = ConfigDict(extra="forbid")
     deadline: Annotated[float, Field(gt=0, le=YEAR, allow_inf_nan=False)] | None = None
+    release: bool = False
 
 
 class WeightBody(BaseModel):
@@ -77,6 +80,9 @@ class BackendBody(BaseModel):
     connections: int | None
     keeps_connections: bool
     overrides: list[InForceBody]
+    keeps_clients: bool = Field(
+        description="It drains, and gets its persistent clients' new connections."
+    )
 
 
 def _done(name: PathBackend, done: Overridden, dry_run: bool) -> DoneBody:
@@ -104,9 +110,10 @@ async def drain(
     asked_by: By = "",
 ) -> DoneBody:
     """Stop new connections; existing ones go on, until the deadline if one is given."""
-    deadline = body.deadline if body is not None else None
-    who = on_behalf(by, asked_by)
-    done = await control.drain(name, deadline, by=who, yes=force, dry=dry_run)
+    given, who = body or DrainBody(), on_behalf(by, asked_by)
+    done = await control.drain(
+        name, given.deadline, release=given.release, by=who, yes=force, dry=dry_run
+    )
     return _done(name, done, dry_run)
 
 

@@ -186,6 +186,8 @@ async def drain_everywhere(
 ) -> EverywhereBody:
     """Drains a backend on all balancers; all are asked first."""
     given = (body or DrainBody()).model_dump()
+    if not given["release"]:
+        del given["release"]  # a balancer of an older version does not know it
     return await _override(everywhere, "drain", name, by, given, (force, reachable, dry_run))
 
 

@@ -53,8 +53,10 @@ def name_by_addresses(network: Network) -> OwnName:
 async def _carry(control: Control, order: Override, dry: bool) -> Mapping[str, Any]:
     body, name = order.body or {}, order.backend
     if order.verb == "drain":
-        deadline = body.get("deadline")
-        done = await control.drain(name, deadline, by=order.by, yes=order.yes, dry=dry)
+        deadline, release = body.get("deadline"), bool(body.get("release"))
+        done = await control.drain(
+            name, deadline, release=release, by=order.by, yes=order.yes, dry=dry
+        )
     elif order.verb == "disable":
         done = await control.disable(name, by=order.by, yes=order.yes, dry=dry)
     elif order.verb == "weight":
