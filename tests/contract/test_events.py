@@ -12,6 +12,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 
 import pytest
 
@@ -19,6 +20,7 @@ from tula.dataplane.nft.ruleset import Kind, MapName
 from tula.dataplane.nft.transaction import AddElements, AddMap, AddTable, DeleteElements
 from tula.kernel.events import Events, EventSource, KernelEvents
 from tula.kernel.fake import FakeEvents
+from tula.kernel.network import KernelNetwork
 from tula.kernel.nft_reader import NftReader
 from tula.kernel.nftables import KernelNftables
 from tula.lab import Host, Lab, wait_until
@@ -215,3 +217,20 @@ def test_more_than_can_wait_is_said_to_be_lost(events: KernelEvents, lb: Host) -
     assert told.network
     lb.set_link("eth0", False)
     assert until_quiet(events).network
+
+
+def test_the_mac_addresses_of_those_that_matter(lab: Lab, lb: Host, events: KernelEvents) -> None:
+    peer, mac = lab["peer"], "02:54:75:6c:61:01"
+    address = ip_address("10.0.0.3")
+    lb.run(["ping", "-c1", "-W5", str(address)])
+    until_quiet(events)
+    events.watch_neighbours([ip_address("10.0.0.9")])
+    peer.run(["ip", "link", "set", "eth0", "address", mac])
+    peer.run(["ping", "-c1", "-W5", "10.0.0.2"])
+    assert not until_quiet(events).network, "another neighbour"
+    events.watch_neighbours([address])
+    peer.run(["ip", "link", "set", "eth0", "address", mac.replace("01", "02")])
+    peer.run(["ping", "-c1", "-W5", "10.0.0.2"])
+    assert until_quiet(events).network
+    with lb.enter():
+        assert KernelNetwork().macs([address])[address].hex(":") == mac.replace("01", "02")

@@ -20,6 +20,7 @@ import pytest
 from support.in_process import InProcess
 from support.lab_configurations import backends_of, service_of, write_config
 from support.packets import FAMILIES, vip_of
+from support.running import Running
 from tula.lab import (
     Lab,
     Network,
@@ -29,6 +30,7 @@ from tula.lab import (
     serve_tcp,
     serve_udp,
     tcp_flows,
+    wait_until,
 )
 
 pytestmark = pytest.mark.kernel
@@ -127,3 +129,29 @@ def test_self_alone(network: Network, tmp_path: Path) -> None:
     (backend,) = lb.status()["web"]["backends"]
     assert backend["address"] == "self"
     assert backend["packets"]
+
+
+def test_self_as_the_last_resort(network: Network, tmp_path: Path) -> None:
+    """With the daemon's guard on; every backend dies, and they come back."""
+    check = {"type": "tcp", "interval": "200ms", "timeout": "500ms", "rise": 1, "fall": 2}
+    backends = {**backends_of(*network.backends), "sorry": {"address": "self", "backup": True}}
+    web = service_of(network, backends=backends, health=check)
+    path = write_config(tmp_path / "tula.yaml", {"web": web})
+    InProcess(network.lb).clear()  # the daemon goes on with what was accepted
+    with Running(network.lb, path) as daemon:
+        daemon.wait_for(backend_1="up", backend_2="up", sorry="up")
+
+        def served(*names: str) -> bool:
+            found = (
+                flows(network.client, vip_of(network, family), 80, 20, timeout=1.0, allow_loss=True)
+                for family in FAMILIES
+            )
+            return all(set(answers.values()) == set(names) for answers in found)
+
+        assert served("backend-1", "backend-2")
+        for backend in network.backends:
+            backend.set_cable("eth0", False)
+        wait_until(lambda: served("lb"), 60, "the balancer itself serves")
+        for backend in network.backends:
+            backend.set_cable("eth0", True)
+        wait_until(lambda: served("backend-1", "backend-2"), 60, "the others serve again")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from ipaddress import ip_address
 
@@ -143,6 +144,14 @@ def test_clients_are_served_by_both_and_nothing_goes_around(balancers: ServingPa
     router = balancers.cluster.gateway.mac("eth0")
     macs = {frame[6:12].hex(":") for frame in of_clients(balancers, at_active, False)}
     assert macs == {router}, "nothing has come back"
+
+
+def test_the_doctor_finds_nothing(balancers: ServingPair) -> None:
+    for host in balancers.cluster.lbs:
+        done = call_tula(host, "doctor", "--json", check=False)
+        found = json.loads(done.stdout)["findings"]
+        # Nobody exchanged tokens here.
+        assert {f["id"] for f in found if f["severity"] != "note"} <= {"peer-not-added"}
 
 
 def test_established_connections_go_on_without_the_daemons_and_after_a_flush(

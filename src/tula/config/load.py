@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tula.config.backend_rules import pool_warnings
+from tula.config.backend_rules import pool_warnings, tunnel_to_balancer_problems
 from tula.config.compose import compose
 from tula.config.errors import BrokenError, ConfigError, by_position, describe, place, shown
 from tula.config.fields import Strict, given, settings_of, value_of
@@ -130,6 +130,7 @@ def _validate(
         problems.extend(listen_problems(config, services, positions))
         problems.extend(high_availability_problems(config, services, positions))
         problems.extend(persistence_problems(config, services, positions))
+        problems.extend(tunnel_to_balancer_problems(config, services, positions))
     warnings = _warnings(config, services)
     if not problems:
         warnings.extend(high_availability_warnings(config, services, positions))

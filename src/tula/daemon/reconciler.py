@@ -321,7 +321,8 @@ class Reconciler:
         repair = self._balancer.reconcile(configuration.config, statuses.of, shares)
         same = statuses.of == self.statuses.of and shares is self._acted
         self._acted = shares
-        foreign = was_settled and bool(repair.change) and (same or repair.drifted)
+        unasked = repair.drifted or (same and not repair.heard)
+        foreign = was_settled and bool(repair.change) and unasked
         return repair, foreign, True
 
     def _stand(self, configuration: LoadedConfig, findings: Findings) -> BackendStatuses:

@@ -81,13 +81,10 @@ def check_vip_owners(observed: Observation, responses: Responses) -> Iterator[Fi
         if address not in observed.vips:
             continue
         others = sorted(macs - ours)
+        others = [mac for mac in others if not _may_have(observed, address, mac, responses)]
         for mac in [mac for mac in others if known.get(mac) in backends]:
             yield _announced(interface, address, mac, known[mac])
-        strangers = [
-            mac
-            for mac in others
-            if known.get(mac) not in backends and not _may_have(observed, address, mac, known)
-        ]
+        strangers = [mac for mac in others if known.get(mac) not in backends]
         if not strangers:
             continue
         if len(strangers) > 1:
@@ -97,14 +94,14 @@ def check_vip_owners(observed: Observation, responses: Responses) -> Iterator[Fi
         # Otherwise the VIP is at another machine now, as with VRRP, and only routed here.
 
 
-def _may_have(
-    observed: Observation, vip: IPAddress, mac: bytes, known: Mapping[bytes, str]
-) -> bool:
+def _may_have(observed: Observation, vip: IPAddress, mac: bytes, responses: Responses) -> bool:
     """Whether it is another balancer's, and the VIP moves between them: see check_vrrp_vips."""
     cluster = observed.cluster
     if cluster is None or vip not in cluster.vips:
         return False
-    return cluster.is_virtual(mac) or known.get(mac) in cluster.names.values()
+    return cluster.is_virtual(mac) or any(
+        mac in macs for (_, address), macs in responses.macs.items() if address in cluster.names
+    )
 
 
 def check_arp_senders(observed: Observation, responses: Responses) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tula.doctor.cluster import Cluster, observe_cluster
+from tula.engine.forwarders import with_macs
 from tula.engine.reader import Adapters, Reader
 from tula.engine.store import Store
 from tula.kernel.base_chains import read_base_chains
@@ -148,7 +149,7 @@ def observe_machine(
 
     ``run_dir`` has the files of the engines that announce VIPs.
     """
-    host = kernel.network.view(_destinations(config))
+    host = with_macs(config, kernel.network.view(_destinations(config)), kernel.network)
     routes = plan_routes(config, host, force=True)
     stats = Reader(kernel, store).stats()
     full = [count.packets for name, count in stats.counters.items() if name == "table_full"]

@@ -39,6 +39,7 @@ from tula.doctor.bgp import check_routers, check_vip_table
 from tula.doctor.chains import check_chains, check_programs, dropped_at_egress
 from tula.doctor.engines import check_engines, check_priorities
 from tula.doctor.flows import check_flows, requests_for_peers
+from tula.doctor.forwarders import check_forwarders
 from tula.doctor.neighbours import (
     check_arp_senders,
     check_resolution,
@@ -80,6 +81,7 @@ _BALANCER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
     ("who answers ARP and neighbour discovery for VIPs", check_vip_owners),
     ("who sends ARP requests from VIPs", check_arp_senders),
     ("who answers for backends and balancers", check_resolution),
+    ("the MAC addresses of balancers that forward here", check_forwarders),
     ("whether answers pass through here", check_return_traffic),
     ("whether services have health checks", check_health_checks),
     ("reverse-path filters for health checks", check_reverse_path),
@@ -101,6 +103,7 @@ CLUSTER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
     ("the other balancers: configuration, overrides, health, clock, version", check_peers),
     ("what this machine's rules drop of what balancers tell each other", check_own_filters),
 )
+_OWN_CHECKS: Sequence[tuple[str, BackendCheck]] = (("listening servers", check_listeners),)
 _BACKEND_CHECKS: Sequence[tuple[str, BackendCheck]] = (
     ("VIPs, and on which devices", check_vips),
     ("ARP settings", check_arp_sysctls),
@@ -162,10 +165,10 @@ def examine(observed: Observation, patience: float) -> Report:
             f"{counted(len(targets), 'pair')} of VIP and backend, over the path of clients' "
             "packets: ports, packet sizes"
         )
-    # Being both is a problem that the balancer's checks report, with other settings needed.
-    state = observe_backend(observed) if roles.backends and not roles.balancer else None
+    state = observe_backend(observed) if roles.backends else None
     if state is not None:
-        for what, check in _BACKEND_CHECKS:
+        # A balancer that serves announces VIPs as well, and makes its own tunnels.
+        for what, check in _OWN_CHECKS if roles.balancer else _BACKEND_CHECKS:
             findings += check(observed, state)
             tested.append(what)
     if not roles.balancer and not roles.backends:
@@ -177,13 +180,13 @@ def roles_of(observed: Observation) -> Roles:
     """By its addresses, VIPs that Tula added, and Tula's table; otherwise by its interfaces."""
     # Every backend holds the VIPs, so they say nothing.
     own = observed.addresses - observed.vips
+    listed = any(address in own for _, address in observed.config.load_balancers)
     backends = {
         backend.name: None
         for service in observed.config.services
         for backend in service.backends
-        if own & set(backend.addresses)
+        if own & set(backend.addresses) or (listed and backend.is_self)
     }
-    listed = any(address in own for _, address in observed.config.load_balancers)
     added = any(a.ours and a.address.ip in observed.vips for a in observed.host.addresses)
     # A backend may be the balancer of another configuration, whose table is here then.
     balancer = listed or added or (observed.has_table and (observed.applied or not backends))

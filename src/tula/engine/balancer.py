@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tula.dataplane.port import Followed, Memory, Receipt
-from tula.engine.change import Applied, Change, Outcome, Prepared, routes_moved
+from tula.engine.change import Applied, Change, Outcome, Prepared, has_heard, routes_moved
 from tula.engine.commit import commit_path
 from tula.engine.forwarders import ask_for_macs, with_macs
 from tula.engine.history import Record
@@ -173,7 +173,8 @@ class Balancer(Unmonitored):
         early = Remembered(self._path.dump(prepared.path.memory), before.retired)
         self._try_remember(before, early)
         prepared, receipt = self._commit(prepared, strict=False)
-        return replace(self._finish(prepared, receipt, early), drifted=drifted)
+        done = self._finish(prepared, receipt, early)
+        return replace(done, drifted=drifted, heard=left is not None and has_heard(left, prepared))
 
     def adjust(self, statuses: StatusesOf, shares: Shares = NO_SHARES) -> Outcome:
         """Brings other statuses of the applied configuration's backends to the kernel, no more.

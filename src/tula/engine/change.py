@@ -77,6 +77,8 @@ class Outcome:
     unsaved: str = ""
     drifted: bool = False
     """Rules, addresses, tunnels or the routes to backends were not as this process left them."""
+    heard: bool = False
+    """A balancer that forwards to this machine has another MAC address than before."""
     committed: float | None = None
     """when the kernel had it, by time.monotonic"""
     incomplete: bool = False
@@ -118,3 +120,8 @@ def routes_moved(left: Applied, found: Prepared) -> bool:
         for each in (left, found)
     )
     return mine != now
+
+
+def has_heard(left: Applied, found: Prepared) -> bool:
+    """Whether balancers that forward to this machine have other MAC addresses than they had."""
+    return left.plan.state.forwarders != found.plan.state.forwarders

@@ -22,6 +22,7 @@ from tula.plan.balancer_cautions import balancer_cautions, balancer_problems
 from tula.plan.bgp import bgp_routers, plan_bgp
 from tula.plan.cautions import Caution, down_interface, interfaces_down, plan_cautions
 from tula.plan.high_availability import vips_by
+from tula.plan.own_cautions import own_cautions
 from tula.plan.tunnels import outer_address
 
 Subnet = IPv4Network | IPv6Network
@@ -143,6 +144,7 @@ def plan_routes(config: Config, host: HostView, *, force: bool = False) -> Route
     routes.problems += balancer_problems(config, host)
     found = plan_cautions(config, host, routes.hops, routes.endpoints)
     found += balancer_cautions(config, host)
+    found += own_cautions(config, host, routes.serves_here)
     routes.refusals += [each.problem for each in found if each.severe and not force]
     routes.problems += routes.refusals
     routes.cautions = [each for each in found if force or not each.severe]
