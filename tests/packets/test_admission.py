@@ -9,15 +9,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.crafted import Crafted
+from support.icmp_errors import ERRORS, error, inside, reached
 from support.in_process import InProcess
+from support.joined import Joined
 from support.lab_configurations import service_of, write_config
-from support.packets import ASK, FAMILIES, PROTOCOLS, vip_of
+from support.packets import ASK, FAMILIES, PROTOCOLS, address_of, vip_of, watching
 from tula.lab import (
     Host,
     Lab,
@@ -181,3 +185,62 @@ def test_refused_with_reset_is_told(
     configure(network, tula, tmp_path, deny=denied)
     assert "tula_refuse" not in network.lb.run(["nft", "list", "tables"]).stdout
     assert not reaches(network.client, vip, protocol, expected=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_leaks_of_a_client_that_is_denied(
+    network: Network, tula: InProcess, tmp_path: Path, family: int
+) -> None:
+    """Neither fragments, nor ICMP errors about flows that it never had."""
+    crafted = Crafted(network)
+    configure(network, tula, tmp_path, deny=["10.9.0.201", "fd09::201"])
+    before = counted(tula, "denied")
+    errors = [
+        error(crafted, family, kind, inside(crafted, family, "udp", 80, 33000))
+        for kind in ERRORS[family]
+    ]
+    whole = crafted.udp(family, 33001, 80, b"x" * 200)
+    with watching(*network.backends) as watch:
+        crafted.send(*errors, *crafted.pieces(family, whole, 7, [64]))
+        wait_until(lambda: counted(tula, "denied") >= before + len(errors) + 1)
+        for backend in network.backends:
+            frames = watch.frames(backend, outgoing=False)
+            assert not reached(frames, family)
+            assert not watch.packets(backend, outgoing=False)
+
+
+def test_the_same_through_a_tunnel(lab: Lab, tmp_path: Path) -> None:
+    joined = Joined(lab, tmp_path, "vxlan", 4, backends=1)
+    denied = [address_of(joined.client, family) for family in FAMILIES]
+    joined.services["web"] |= {"deny": denied, "refuse": "reset"}
+    joined.join()
+    serve_tcp(joined.backends[0], [80])
+    serve_udp(joined.backends[0], [80])
+    for vip in joined.network.vips:
+        for protocol in PROTOCOLS:
+            with pytest.raises(LabError, match="refused"):
+                ASK[protocol](joined.client, vip, 80, timeout=10)
+    joined.services["web"]["deny"] = ["192.0.2.0/24"]
+    joined.balancer.apply(joined.configuration())
+    for vip in joined.network.vips:
+        for protocol in PROTOCOLS:
+            assert ASK[protocol](joined.client, vip, 80, timeout=10) == "backend-1"
+
+
+def test_a_thousand_prefixes_change_by_one(
+    network: Network, tula: InProcess, tmp_path: Path
+) -> None:
+    """A hundred thousand in soak."""
+    number = 100_000 if os.environ.get("TULA_SOAK") else 1000
+    many = [f"{20 + n // 65536}.{n // 256 % 256}.{n % 256}.0/24" for n in range(number)]
+    configure(network, tula, tmp_path, deny=many)
+    assert reaches(network.client, network.vip4, "tcp", expected=True)
+    service = service_of(network, protocol=["tcp", "udp"], deny=[*many[1:], "10.9.0.201"])
+    changed = write_config(tmp_path / "changed.yaml", {"web": service})
+    steps = [(step.name, step.detail) for step in tula.plan(changed).steps()]
+    assert steps == [("deny4_1", "elements: 1 changed")]
+    tula.apply(changed)
+    assert not reaches(network.client, network.vip4, "tcp", expected=False)
+    assert reaches(network.clients[1], network.vip4, "tcp", expected=True)
+    assert not tula.plan(changed)
+    configure(network, tula, tmp_path)  # for the tests that follow

@@ -20,6 +20,7 @@ NAME = r"[a-z0-9-]{1,63}"
 INTERFACE = r"[A-Za-z0-9._@+-]{1,15}"
 """The kernel allows more; what nft, sysctl paths or a shell would misread is left out."""
 
+_BROADCAST = IPv4Address("255.255.255.255")
 _NAME = re.compile(NAME)
 _INTERFACE = re.compile(INTERFACE)
 _PORTS = "expected a list of ports such as [80, 443, 8000-8010], or any"
@@ -220,7 +221,7 @@ def _unusable(address: IPAddress) -> str | None:
         return "a loopback address"
     if address.is_multicast:
         return "a multicast address"
-    if address == IPv4Address("255.255.255.255"):
+    if address == _BROADCAST:
         return "the broadcast address"
     if isinstance(address, IPv6Address) and address.is_link_local:
         return "a link-local address"
