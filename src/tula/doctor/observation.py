@@ -97,6 +97,8 @@ class Observation:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     cluster: Cluster | None = None
     """None on a machine that is not one of several balancers."""
+    receivers: Sequence[Mapping[str, Any]] = ()
+    """Who is told of changes, as the daemon's status has them."""
 
     @cached_property
     def sources(self) -> Sources:
@@ -175,7 +177,12 @@ def observe_machine(
         probe_needs=_probe_needs(config, host, routes),
         sysctls=_read_sysctls(host, kernel.sysctls),
         cluster=observe_cluster(config, host, status, run_dir),
+        receivers=_receivers(status()) if config.notify.receivers else (),
     )
+
+
+def _receivers(status: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
+    return tuple((status or {}).get("notify") or ())
 
 
 def _destinations(config: Config) -> set[IPAddress]:

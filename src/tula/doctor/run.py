@@ -48,6 +48,7 @@ from tula.doctor.neighbours import (
     requests_for_backends,
     requests_for_vips,
 )
+from tula.doctor.notifications import check_notifications
 from tula.doctor.observation import Observation
 from tula.doctor.own_filters import check_own_filters
 from tula.doctor.packets import ECHO
@@ -84,6 +85,7 @@ _BALANCER_CHECKS: Sequence[tuple[str, BalancerCheck]] = (
     ("the MAC addresses of balancers that forward here", check_forwarders),
     ("whether answers pass through here", check_return_traffic),
     ("whether services have health checks", check_health_checks),
+    ("whether notifications arrive", check_notifications),
     ("reverse-path filters for health checks", check_reverse_path),
     ("flow tables", check_flow_tables),
     ("neighbour tables", check_neighbour_tables),
