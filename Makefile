@@ -64,7 +64,8 @@ soak: $(VENV)/.dev .packages .engines ## what takes long: changes for minutes, h
 		tests/packets/test_shared_flows.py tests/packets/test_beside_ipvs.py \
 		tests/packets/test_failover_pair.py tests/packets/test_failover_three.py \
 		tests/packets/test_failover_many.py tests/packets/test_vrrp.py \
-		tests/packets/test_busy_machine.py tests/packets/test_upgrade_pair.py
+		tests/packets/test_busy_machine.py tests/packets/test_upgrade_pair.py \
+		tests/packets/test_notify.py tests/unit/daemon/test_notify_pipeline.py
 	TULA_SOAK=1 scripts/vm --left .vm/left -s
 	scripts/as-root $(BIN)/python bench/probes.py --kind http --soak $(or $(TULA_SOAK_SECONDS),3600)
 
@@ -85,6 +86,7 @@ bench: $(VENV)/.runtime .engines ## all figures of docs/benchmarks.md; with BESI
 	scripts/as-root $(BIN)/python bench/health.py
 	scripts/as-root $(BIN)/python bench/failover.py
 	scripts/as-root $(BIN)/python bench/failover_pair.py
+	scripts/as-root $(BIN)/python bench/notify.py
 	scripts/as-root $(BIN)/python bench/probes.py
 	scripts/as-root $(BIN)/python bench/held.py
 	scripts/as-root $(BIN)/python bench/api.py

@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from failover import _FAST, _HOSTS, _reactions, _row, configuration, vip
 from health import _prepare
 from probes import Daemon, answering
@@ -87,6 +88,8 @@ def _round(
     """One daemon's life; how many changes it told of, if it told."""
     daemon = Daemon(lb, made, folder)
     try:
+        # What was accepted before runs, not the file.
+        daemon.client.apply(yaml.safe_dump(made).encode(), force=True, yes=True)
         up = len(made["services"]) * _HOSTS
         wait_until(lambda: daemon.figures().up == up, 120.0, "all up")
         found.extend(_reactions(daemon, hosts[0], events))
