@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -218,5 +219,8 @@ def test_a_test(site: Site) -> None:
     assert lines[1].startswith("webhook 127.0.0.1:9: FAILED in ")
     assert lines[1].endswith(": nobody listens there")
     assert len(lines) == 2
+    shown = call_tula(site.network.lbs[1], "status").stdout
+    assert re.search(r"^exec append +ok +\d+ ", shown, re.MULTILINE), shown
+    assert "  webhook 127.0.0.1:9: nobody listens there" in shown
     assert [m["test"] for m in site.told[before:]] == [True]
     assert site.daemons["lb2"].figure("tula_notifications_total") > 0

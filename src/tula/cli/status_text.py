@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tula.cli.peers_text import peer_lines
+from tula.cli.receivers_text import receiver_lines
 from tula.cli.status_warnings import warning_lines
 from tula.cli.terminal import Column, Row, Screen, number, screen_of, table_lines
 from tula.engine.summary import (
@@ -78,7 +79,7 @@ def print_status(
         for line in table_lines(_COLUMNS, rows, screen):
             print(line)
             printed += 1
-    for line in peer_lines(answer, screen):
+    for line in (*peer_lines(answer, screen), *receiver_lines(answer, screen)):
         print(line)
         printed += 1
     for line in _rest(answer):

@@ -132,3 +132,19 @@ def test_what_backends_are_is_told_in_the_words_of_the_configuration() -> None:
         "~ service web: ~ backend b1 (backup false → 2, forwarding the service's → l3, "
         "tunnel the service's → gre)",
     )
+
+
+def test_receivers_are_told_by_their_names_alone() -> None:
+    one = "notify: [{webhook: 'https://a.example.org/s3cret'}, {exec: /bin/x}]"
+    other = (
+        "notify: [{webhook: 'https://a.example.org/0ther'}, {webhook: 'https://a.example.org/2'}]"
+    )
+    have, want = (
+        parse_config(f"interfaces: [eth0]\nservices: {{}}\n{text}\n").config
+        for text in (one, other)
+    )
+    assert list(describe_config_changes(have, want)) == [
+        "+ notify: webhook a.example.org #2",
+        "- notify: exec x",
+        "~ notify: webhook a.example.org",
+    ]
