@@ -105,8 +105,8 @@ def test_each_is_asked_on_its_own_whatever_version_it_is(tmp_path: Path) -> None
             await until(lambda: len(newer.seen) > asked + 5)
             assert scene.peer("lb3")[0] is False, "it delays nobody"
             assert newer.connections < len(newer.seen) / 3, "they stay"
-            assert "GET /peer?known=" in newer.seen
-            assert newer.seen[-1] == "GET /peer?known=d"
+            assert "GET /peer?known=&notified=" in newer.seen
+            assert newer.seen[-1] == "GET /peer?known=d&notified="
             found = scene.watch.facts
             assert (found.name, found.peers[0].version) == ("lb1", "9.9")
             assert found.peers[0].configuration_equal is None, "it does not say"
