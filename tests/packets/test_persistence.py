@@ -227,6 +227,10 @@ def test_a_full_map_goes_on_and_is_counted(
         for at in range(0, many, 500):  # a SYN's entry does not wait long for its ACK
             first |= one(crowd.connect(range(at, at + 500)))
         assert web.counter("clients_full") >= many - 1024
+        told = web.status()
+        if told["services"][0]["persistence"]["clients"] is not None:  # from Linux 6.18 on
+            full = f"persistence of web: the table of IPv{family} clients is full"
+            assert [line for line in told["problems"] if line.startswith(full)]
         asked = range(0, many, many // 50)
         known = {client for client in asked if web.held(crowd.address(client)) is not None}
         assert 0 < len(known) < len(asked)
