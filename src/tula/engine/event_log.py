@@ -37,6 +37,7 @@ _LOUD = frozenset(
         EventKind.PANIC_STARTED,
         EventKind.TASK_FAILED,
         EventKind.AUDIT_FAILED,
+        EventKind.CLIENTS_FULL,
         EventKind.NOTIFY_FAILED,
         EventKind.PEER_LOST,
         EventKind.CONFIGURATIONS_DIFFER,

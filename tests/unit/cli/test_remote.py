@@ -50,7 +50,11 @@ CALLS = {
     "confirm": [["confirm"]],
     "diff": [["diff"], ["diff", "2"]],
     "disable": [["disable", "web/b1"], ["disable", "web/none"]],
-    "drain": [["drain", "web/b1"], ["drain", "web/b1", "--deadline", "10m", "--wait"]],
+    "drain": [
+        ["drain", "web/b1"],
+        ["drain", "web/b1", "--release"],
+        ["drain", "web/b1", "--deadline", "10m", "--wait"],
+    ],
     "enable": [["enable", "web/b1"]],
     "events": [["events"], ["events", "--json", "-n", "2"]],
     "history": [["history"], ["history", "--json"]],
