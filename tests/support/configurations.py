@@ -30,6 +30,7 @@ from tula.model.config import (
 from tula.model.high_availability import Bgp, HighAvailability, SharedFlows, VipMac, Vrrp
 from tula.model.listening import ApiSettings, Endpoint, MetricsSettings, Source
 from tula.model.monitor import (
+    AgentProbe,
     DnsProbe,
     HealthMonitor,
     HealthPolicy,
@@ -238,11 +239,12 @@ def monitors(draw: st.DrawFn, ports: tuple[PortRange, ...]) -> HealthMonitor:
         **ported,
         "path": PRINTABLE.map(lambda path: f"/{path}"),
         "host": text,
-        "body": text,
         "headers": st.dictionaries(NAMES.map(lambda name: f"X-{name}"), PRINTABLE, max_size=2).map(
             lambda headers: tuple(headers.items())
         ),
         "status": st.lists(st.integers(100, 599)).map(tuple),
+        "drain_on": st.lists(st.integers(100, 599)).map(tuple),
+        **draw(st.sampled_from([{"body": text}, {"weight_from": st.just("body")}])),
     }
     probe = draw(
         st.one_of(
@@ -252,7 +254,12 @@ def monitors(draw: st.DrawFn, ports: tuple[PortRange, ...]) -> HealthMonitor:
             st.builds(HttpProbe, **request),
             st.builds(HttpsProbe, verify=st.booleans(), expires_within=SECONDS, **request),
             st.builds(DnsProbe, name=PRINTABLE, record=st.sampled_from(["A", "TXT"]), **ported),
-            st.builds(ScriptProbe, command=st.lists(PRINTABLE, min_size=1).map(tuple)),
+            st.builds(
+                ScriptProbe,
+                command=st.lists(PRINTABLE, min_size=1).map(tuple),
+                weight_from=st.sampled_from(["", "exit", "body"]),
+            ),
+            st.builds(AgentProbe, port=st.integers(1, 65535), send=text),
         )
     )
     interval = draw(SECONDS)
@@ -263,7 +270,7 @@ def monitors(draw: st.DrawFn, ports: tuple[PortRange, ...]) -> HealthMonitor:
         timeout=draw(SECONDS),
         rise=draw(st.integers(1, 1000)),
         fall=draw(st.integers(1, 1000)),
-        via=via,
+        via="direct" if isinstance(probe, AgentProbe) else via,
     )
 
 

@@ -212,7 +212,8 @@ def _weight(backend: Json) -> str:
 
 
 def _reason(backend: Json) -> str:
-    parts = [backend["reason"]] if backend["state"] != "up" or stands_by(backend) else []
+    told = backend["state"] != "up" or backend["effective_weight"] != backend["weight"]
+    parts = [backend["reason"]] if told or stands_by(backend) else []
     if backend["state"] == "draining" and backend["connections"] is not None:
         parts.append(f"{connections(backend['connections'])} left")
     if backend["warning"]:

@@ -200,8 +200,9 @@ def _key(declared: Declared, partial: bool) -> Any:
 def _default_shown(declared: Declared) -> Schema | None:
     """The default as the configuration would write it, where pydantic does not know."""
     values, default = declared.setting.values, declared.field.default
-    if isinstance(values, OneOf) and default != ():
-        return {"default": next(word for word, value in values.words.items() if value == default)}
+    if isinstance(values, OneOf):
+        shown = [word for word, value in values.words.items() if value == default]
+        return {"default": shown[0]} if shown else None
     return None
 
 

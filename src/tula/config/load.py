@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tula.config.answer_rules import answer_warnings
 from tula.config.backend_rules import pool_warnings, tunnel_to_balancer_problems
 from tula.config.compose import compose
 from tula.config.errors import BrokenError, ConfigError, by_position, describe, place, shown
@@ -133,6 +134,7 @@ def _validate(
         problems.extend(tunnel_to_balancer_problems(config, services, positions))
     warnings = _warnings(config, services)
     if not problems:
+        warnings.extend(answer_warnings(services, positions))
         warnings.extend(high_availability_warnings(config, services, positions))
         warnings.extend(persistence_warnings(services))
     if problems:

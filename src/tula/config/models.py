@@ -112,7 +112,9 @@ def _backends(models: Mapping[str, Strict]) -> tuple[Backend, ...]:
 
 def _check_settings() -> Iterable[Declared]:
     """The keys of all kinds, each described with the kinds that take it."""
-    declared = {each.key: each for kind in PROBES.values() for each in settings_of(kind)}
+    declared: dict[str, Declared] = {}
+    for each in (each for kind in PROBES.values() for each in settings_of(kind)):
+        declared.setdefault(each.key, each)
     for key, each in declared.items():
         kinds = ", ".join(kind for kind, keys in KINDS.items() if key in keys)
         about = each.setting.about

@@ -86,7 +86,7 @@ _EXPECTED: dict[Path, str] = {
 
 _NEEDED = {
     "address": "give one such as address: 10.0.0.11, or one of each family as a list",
-    "type": "give type: tcp, http, https, udp, dns, icmp or script",
+    "type": "give type: tcp, http, https, udp, dns, icmp, script or agent",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tula.config.answer_rules import answer_problems
 from tula.config.backend_rules import pool_problems
 from tula.config.errors import choices
 from tula.config.models import COMMON, KINDS, REQUIRED, GivenCheck, GivenHealth
@@ -24,7 +25,7 @@ REQUIRED_KEYS = {
     "backends": "give a map such as {cache-1: {address: 10.0.0.11}}, {} for none",
 }
 """The keys that each service needs, its own or from defaults, and what to give."""
-_TYPE = "give type: tcp, http, https, udp, dns, icmp or script"
+_TYPE = "give type: tcp, http, https, udp, dns, icmp, script or agent"
 _PORT = "needs via: direct; through the VIP a check goes to the service's own port"
 
 
@@ -208,7 +209,8 @@ def _monitor_problems(
     if (path := place("fast_interval")) is not None and fast is not None and fast > interval:
         message = f"{fast:g}s is more than the interval of {interval:g}s"
         yield Problem(path, f"{message}; give that or less")
-    if "port" in KINDS[monitor.type] and service.has("ports"):
+    yield from answer_problems(check, place, where[0])
+    if "port" in KINDS[monitor.type] and not monitor.auxiliary and service.has("ports"):
         yield from _port_problems(service, monitor, place("port"), where[0])
 
 
@@ -223,7 +225,7 @@ def _port_problems(
         check = "check inherited from defaults" if inherited else "check"
         message = f"the {monitor.type} {check} needs 'port', since ports is any; {fix}"
         yield Problem(service.path if inherited else path, message, on_key=True)
-    elif port is None or not monitor.port or monitor.via == "direct" or not ports:
+    elif port is None or not monitor.port or not monitor.by_vip or not ports:
         return
     elif not any(monitor.port in own for own in ports):
         check = f"the check inherited from defaults, to port {monitor.port},"

@@ -108,6 +108,11 @@ class Checks:
         """The backends' health by their monitors; those adopted, until they are probed."""
         return {**self._adopted, **self._checker.findings()}
 
+    @property
+    def following(self) -> bool:
+        """Whether there are checks, and what was known before them has been taken up."""
+        return self._set is not None
+
     def take_decided(self) -> float | None:
         """When the first verdict was reached since this was last asked (monotonic)."""
         return self._checker.take_decided()

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from tula.daemon.advice_keeper import AdviceKeeper
 from tula.daemon.announcements import Announcements
 from tula.daemon.checks import CheckPlanner, Checks
 from tula.daemon.clients_full import ClientsFull
@@ -39,6 +40,7 @@ from tula.daemon.systemd import READY, STOPPING, keep_watchdog, notify, watchdog
 from tula.daemon.triggers import Trigger
 from tula.daemon.watch import FileWatch
 from tula.daemon.writer import Writer
+from tula.engine.advice_file import AdviceFile
 from tula.engine.audit import AuditLog, Result, new_entry
 from tula.engine.balancer import Balancer
 from tula.engine.callers import DAEMON, GatewayProcesses
@@ -110,6 +112,7 @@ def run(
                 daemon.gateway.close()
                 daemon.everywhere.close()
                 daemon.components.loop.close()
+                daemon.advice.end()
                 daemon.writer.end(daemon.components.checks.findings())
                 daemon.control.close()
                 if daemon.components.notifier is not None:
@@ -139,6 +142,7 @@ class _Daemon:
     gateways: GatewayProcesses
     audit: AuditLog
     everywhere: Everywhere
+    advice: AdviceKeeper
 
 
 def _assemble(
@@ -154,6 +158,7 @@ def _assemble(
     adapters.path.guard()
     adapters.vips.hold()
     balancer = Balancer(adapters, store)
+    said = AdviceFile(store.directory)
     settings = HostSettings(adapters.probe_route, adapters.sysctls, store)
     writer = Writer(
         balancer,
@@ -161,6 +166,7 @@ def _assemble(
         CheckPlanner(settings, store, adapters.network, balancer.probe_socket, events),
         events,
         kernel_events.muted,
+        said=said.read,
     )
     wake: list[Callable[[], None]] = []
     checker = Checker(
@@ -169,6 +175,9 @@ def _assemble(
         on_evidence=lambda name: _tell_evidence(checks, events, name),
     )
     checks = Checks(checker)
+    advice = AdviceKeeper(
+        said, lambda: loop.snapshot.running if checks.following else None, checks.findings
+    )
     loop = ControlLoop(
         writer,
         checks,
@@ -238,6 +247,7 @@ def _assemble(
         gateways,
         audit,
         everywhere,
+        advice,
     )
 
 
@@ -310,6 +320,7 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
         parts.supervisor.keep("gateway", daemon.gateway.run),
         parts.supervisor.keep("peers", daemon.peers.run),
         parts.supervisor.keep("everywhere", daemon.everywhere.run),
+        parts.supervisor.keep("advice", daemon.advice.run),
     ]
     watchdog = watchdog_interval()
     if watchdog is not None:

@@ -13,7 +13,7 @@ from tula.engine.served import Standby
 from tula.engine.statistics import CycleStatistics
 from tula.engine.store import Remembered
 from tula.health.check import Check
-from tula.model.config import IPAddress, Scheduler, VirtualService
+from tula.model.config import Config, IPAddress, Scheduler, VirtualService
 from tula.model.health import BackendName, Health, Override
 from tula.model.monitor import HealthPolicy
 from tula.plan.backend_status import BackendStatuses, Shares
@@ -87,6 +87,11 @@ class Snapshot:
     def forwarders(self) -> tuple[IPAddress, ...]:
         """The balancers whose MAC addresses matter."""
         return () if self.applied is None else self.applied.forwarders
+
+    @property
+    def running(self) -> Config | None:
+        """The configuration that runs."""
+        return None if self.configuration is None else self.configuration.config
 
     @property
     def least_connections(self) -> tuple[VirtualService, ...]:

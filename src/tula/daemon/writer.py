@@ -22,6 +22,7 @@ from tula.daemon.connection_counts import ConnectionBalance
 from tula.daemon.problems import place_problems
 from tula.daemon.reconciler import CycleResult, Findings, Reconciler
 from tula.daemon.snapshot import Connections, Snapshot
+from tula.engine.advice_file import Said
 from tula.engine.balancer import Balancer
 from tula.engine.change import Change
 from tula.engine.control import Cycle, LossError, Match, Order, SourceError
@@ -30,7 +31,7 @@ from tula.engine.everywhere import Joint
 from tula.engine.overrides import OverrideChange
 from tula.engine.statistics import CycleOutcome, CycleStatistics
 from tula.model.client_scopes import ClientScope
-from tula.model.config import IPAddress
+from tula.model.config import Config, IPAddress
 from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, BackendStatus, Health, Override
@@ -48,6 +49,7 @@ class Offer:
 
 
 _ADOPTED = "was down when the daemon before this one ended"
+_NOTHING_SAID: Said = {}
 _REVISIONS = 100
 """So many known revisions are remembered: only the latest may still be heard of."""
 
@@ -64,9 +66,11 @@ class Writer:
         aside: Callable[[], AbstractContextManager[None]],
         *,
         wall: Callable[[], float] = time.time,
+        said: Callable[[Config], Said] = lambda _: _NOTHING_SAID,
     ) -> None:
         """``aside`` keeps the daemon's own changes of many elements from being heard (see
-        ``EventSource.muted``); ``wall`` tells seconds since the epoch."""
+        ``EventSource.muted``); ``wall`` tells seconds since the epoch; ``said`` what the checks of
+        the daemon before this one said."""
         self._balancer = balancer
         self._reconciler = reconciler
         self._checks = checks
@@ -74,6 +78,7 @@ class Writer:
         self._balance = ConnectionBalance(events)
         self._aside = aside
         self._wall = wall
+        self._said = said
         self._adopted: Mapping[BackendName, Health] = {}
         self._read = False
         self._started = False
@@ -256,8 +261,7 @@ class Writer:
             compare = True
             self._start()
             now = self._wall()
-            down = self._reconciler.adopted()
-            self._adopted = {name: Health(False, now, _ADOPTED) for name in down}
+            self._adopted = self._adopt(self._reconciler.adopted(), now)
             findings = {**self._adopted, **findings}
             self._started = True
         if self._reconciler.configurations.overdue:
@@ -271,6 +275,20 @@ class Writer:
         result = self._reconciler.cycle(findings, compare=compare)
         self._plan_checks(compare or offer is not None)
         return result
+
+    def _adopt(self, down: frozenset[BackendName], now: float) -> Mapping[BackendName, Health]:
+        """What is known of backends before they are checked."""
+        running = self._reconciler.configuration
+        said = self._said(running.config) if running is not None else _NOTHING_SAID
+        return {
+            name: Health(
+                False if name in down else None,
+                now,
+                _ADOPTED if name in down else "",
+                advice=said.get(name, ()),
+            )
+            for name in down | said.keys()
+        }
 
     def _offer(self, offer: Offer, findings: Findings) -> Change | None:
         """What was changed for the file's configuration, if it is taken and did not run before."""

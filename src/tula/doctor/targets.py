@@ -231,7 +231,7 @@ def _ports(services: list[VirtualService], protocol: Protocol) -> tuple[int, ...
             continue
         for monitor in service.health:
             port = monitor.port
-            if port and monitor.via == "dsr" and any(port in known for known in service.ports):
+            if port and monitor.by_vip and any(port in known for known in service.ports):
                 ports[port] = None
         single = [r.first for r in service.ports if r.first == r.last and r.first]
         ports |= dict.fromkeys(single[:_MAX_PORTS])

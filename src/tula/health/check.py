@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tula.model.advice import Admin, Words
 from tula.model.health import BackendName, ProbeTarget
 from tula.model.monitor import HealthMonitor
 
@@ -47,7 +48,7 @@ class Outcome:
 
     ``passed`` is None when it could not be sent for a reason of this machine's own, such as too
     many open files: that says nothing of the backend and counts neither way. ``warning`` is what
-    is wrong and does not count.
+    is wrong and does not count; ``words`` what the answer says beside that it passes.
     """
 
     passed: bool | None
@@ -55,6 +56,12 @@ class Outcome:
     seconds: float = 0.0
     warning: str = ""
     failure: FailureKind | None = None
+    words: Words | None = None
+
+    @property
+    def drains(self) -> bool:
+        """Whether the answer says that the backend is to get no new flows."""
+        return self.words is not None and self.words.admin is Admin.DRAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import PurePath
-
-import structlog
 
 from tula.health.check import Check, FailureKind, Outcome, ProbeView
 from tula.health.diagnosis import Send, diagnose
+from tula.health.error_log import ErrorLog
 from tula.health.machine import advanced, first_due, next_due
+from tula.health.pace import Pace
 from tula.health.probes import send_probe
 from tula.health.resuming import STILL_COMING, Resuming
 from tula.health.scheduled import MonitoredBackend, ScheduledProbe, own_addresses
@@ -28,9 +26,9 @@ _DIAGNOSES = 32
 """Diagnoses at a time: a rack that fails must not cause thousands of extra probes."""
 _SCRIPTS = 32
 """Programs at a time; those that wait start late, and that is counted."""
-_QUIET = 60.0
-"""Seconds between two log lines of the same error."""
-_FRAMES = 4
+_ADVICE = 1.0
+"""Seconds between two times that weights and drains of all backends are told of: answers that
+differ each time move elements in the kernel no more often."""
 
 ListedProbes = tuple[tuple[ScheduledProbe, tuple[BackendName, ...]], ...]
 
@@ -76,14 +74,13 @@ class Checker:
         self._diagnoses = asyncio.Semaphore(_DIAGNOSES)
         self._scripts = asyncio.Semaphore(_SCRIPTS)
         self._durations = DurationsByService()
-        self._log = structlog.get_logger("tula")
-        self._errors = 0
-        self._quiet_until: dict[str, float] = {}
+        self._errors = ErrorLog()
+        self._advice = Pace(self._notify, _ADVICE)
 
     @property
     def errors(self) -> int:
         """How many errors of Tula's own came up in probes; each probe went on after them."""
-        return self._errors
+        return self._errors.count
 
     def set_checks(
         self,
@@ -118,11 +115,14 @@ class Checker:
                 if probe is None or unused.pop(id(probe), None) is None:
                     other, probe = probe, ScheduledProbe(check)
                     if other is not None:
-                        probe.state, probe.outcome = other.state, other.outcome
+                        probe.follow(other)
                     fresh.append(probe)
                 probe.check = check
                 probe.backends = []
                 self._probes[key] = probe
+            if check.settings.advises and probe.advice is None:
+                before_it = known.get(check.backend) or adopted.get(check.backend)
+                probe.seed(before_it.advice if before_it is not None else ())
             targets = wanted.setdefault(check.backend, {}).setdefault(check.monitor, [])
             if probe not in targets:
                 targets.append(probe)
@@ -138,7 +138,7 @@ class Checker:
                 probe.backends.append(backend)
             old = known.get(name)
             backend.recount(now)
-            if old is not None and old.up is not backend.up:
+            if old is not None and (old.up is not backend.up or old.advice != backend.advice):
                 self._notify()
         self._touched.clear()
         self._findings = {name: backend.finding() for name, backend in self._backends.items()}
@@ -200,6 +200,7 @@ class Checker:
             self._loop = None
             if self._lag is not None:
                 self._lag.stop()
+            self._advice.stop()
             probes = self._probes.values()
             for probe in probes:
                 probe.stop()
@@ -258,9 +259,9 @@ class Checker:
             if task is None or task.cancelling():
                 raise
             # Nobody cancelled the probe: something in it raised this as any other error.
-            self._record_error(probe.check, error)
+            self._errors.record("/".join(probe.check.backend), error)
         except Exception as error:
-            self._record_error(probe.check, error)
+            self._errors.record("/".join(probe.check.backend), error)
         now, settings = asyncio.get_running_loop().time(), probe.check.settings
         self._at(next_due(probe.due, now, probe.state, settings, self._chance()), probe)
 
@@ -283,7 +284,7 @@ class Checker:
             raise
 
     def _take(self, probe: ScheduledProbe, outcome: Outcome) -> None:
-        before, shown = probe.state.up, probe.shown()
+        before, shown = probe.up, probe.shown()
         outcome = self._judged(probe, outcome)
         probe.outcome = outcome
         if outcome.passed is not None:
@@ -291,7 +292,9 @@ class Checker:
             probe.failed += not outcome.passed
             if probe.durations is not None:
                 probe.durations.record(outcome.seconds)
-        if probe.state.up is not before:
+        if probe.heed(outcome) and self._loop is not None:
+            self._advice.ask(self._loop)
+        if probe.up is not before:
             now = self._clock()
             for backend in probe.backends:
                 if backend.recount(now):
@@ -305,6 +308,7 @@ class Checker:
 
     def _judged(self, probe: ScheduledProbe, outcome: Outcome) -> Outcome:
         """The outcome, which counts neither way where the network may not be back yet."""
+        outcome = probe.without_drain(outcome)
         now = self._loop.time() if self._loop is not None else 0.0
         services = {backend.name[0] for backend in probe.backends}
         if outcome.passed:
@@ -327,7 +331,7 @@ class Checker:
             async with self._diagnoses:
                 await self._explain(probe, failed)
         except Exception as error:
-            self._record_error(probe.check, error)
+            self._errors.record("/".join(probe.check.backend), error)
         finally:
             probe.diagnosing = None
 
@@ -352,21 +356,10 @@ class Checker:
         try:
             return await self._send(settings, target, environment)
         except Exception as error:
-            self._record_error(f"{settings.type} to {target.address}", error)
+            self._errors.record(f"{settings.type} to {target.address}", error)
             return Outcome(
                 None, f"{settings.type} to {target.address}: the check failed: {error!r}"
             )
-
-    def _record_error(self, at: Check | str, error: BaseException) -> None:
-        """Counts an error of Tula's own; logs it, the same one once a minute at most."""
-        self._errors += 1
-        frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
-        trace = " > ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames)
-        now = time.monotonic()
-        if now >= self._quiet_until.get(trace, 0.0):
-            self._quiet_until[trace] = now + _QUIET
-            subject = at if isinstance(at, str) else "/".join(at.backend)
-            self._log.error("probe-error", subject=subject, message=repr(error), trace=trace)
 
     async def _send_by_socket(
         self, settings: HealthMonitor, target: ProbeTarget, environment: Mapping[str, str]

@@ -39,7 +39,7 @@ class Echoes:
 
 def can_diagnose(settings: HealthMonitor, direct: ProbeTarget | None) -> bool:
     """Whether it can be asked in another way: of a script, nothing is known."""
-    return settings.via == "dsr" and direct is not None and settings.type != "script"
+    return settings.by_vip and direct is not None and settings.type != "script"
 
 
 async def diagnose(
@@ -82,7 +82,7 @@ def explain(
         return _refused(port, direct)
     if failed.failure is FailureKind.ANSWER:
         # It accepts the VIP, and its answer is there already.
-        if direct.passed:
+        if direct.passed and not direct.drains:
             return "on its own address the check passes: the server answers differently for the VIP"
         return ""
     vip_answers, host_answers = _passed(echoes.vip), _passed(echoes.direct)

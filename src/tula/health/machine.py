@@ -99,6 +99,24 @@ def combined(monitors: Iterable[Iterable[bool | None]], require_all: bool) -> bo
     return None if None in verdicts else False
 
 
+def decided(
+    monitors: Iterable[Iterable[bool | None]],
+    agents: Iterable[bool | None],
+    require_all: bool,
+) -> bool | None:
+    """The same with agents, of which each has said up, down, or neither.
+
+    What one has said to be down is. None makes a backend up whose checks do not pass; without any
+    check, up is what they say.
+    """
+    said, checks = set(agents), list(monitors)
+    if False in said:
+        return False
+    if not checks:
+        return True if True in said else None
+    return combined(checks, require_all)
+
+
 def _all(verdicts: Iterable[bool | None]) -> bool | None:
     seen = set(verdicts)
     if False in seen:

@@ -295,7 +295,7 @@ class VirtualService:
     @property
     def probed(self) -> bool:
         """Whether some monitor checks its backends through the data path."""
-        return any(monitor.via == "dsr" for monitor in self.health)
+        return any(monitor.by_vip for monitor in self.health)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tula.model.advice import Advice
 from tula.model.config import IPAddress
 
 BackendName = tuple[str, str]
@@ -29,13 +30,15 @@ class Health:
     ``since`` is when ``up`` became what it is, in seconds since the epoch: people read it, and
     nothing is decided by it. ``evidence`` is one line, such as "tcp to
     10.0.0.100 port 80: connection refused". ``warning`` is a problem that does not make it down,
-    such as a certificate that expires soon.
+    such as a certificate that expires soon. ``advice`` is what its checks say beside that, one
+    each for those that say something.
     """
 
     up: bool | None
     since: float
     evidence: str = ""
     warning: str = ""
+    advice: tuple[Advice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,14 @@ _Port = Annotated[
 ]
 _Send = Annotated[str, Setting("What is sent.")]
 _Expect = Annotated[str, Setting("Text that the answer must hold.")]
+_WeightFrom = Annotated[
+    str,
+    Setting(
+        "Where the answer gives a weight: body: the text, as a number or a percentage of the "
+        "configured weight; exit, of scripts: the exit status less 2.",
+        OneOf({"exit": "exit", "body": "body"}),
+    ),
+]
 _RECORDS = ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT")
 
 
@@ -49,6 +57,15 @@ class HttpProbe:
         ),
     ] = ()
     body: Annotated[str, Setting("Text that the answer must hold.")] = ""
+    drain_on: Annotated[
+        tuple[int, ...],
+        Setting(
+            "The status that passes and drains a backend that is up.",
+            Integer(100, 599),
+            expected="an HTTP status or a list of them",
+        ),
+    ] = ()
+    weight_from: _WeightFrom = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +130,32 @@ class ScriptProbe:
             example="such as [/bin/check]",
         ),
     ]
+    weight_from: _WeightFrom = ""
 
 
-Probe = TcpProbe | HttpProbe | HttpsProbe | UdpProbe | DnsProbe | IcmpProbe | ScriptProbe
+@dataclass(frozen=True, slots=True)
+class AgentProbe:
+    """An agent on the backend says how it wants to be used, in HAProxy's agent-check protocol.
+
+    It is asked at the backend's own address. Whether the backend serves is for the other checks:
+    without an answer nothing changes.
+    """
+
+    type: ClassVar[str] = "agent"
+    port: Annotated[int, Setting("The agent's port.", Integer(1, 65535), example="such as 5555")]
+    send: _Send = ""
+
+
+Probe = (
+    TcpProbe | HttpProbe | HttpsProbe | UdpProbe | DnsProbe | IcmpProbe | ScriptProbe | AgentProbe
+)
 
 PROBES: dict[str, type[Probe]] = {
     kind.type: kind
-    for kind in (TcpProbe, HttpProbe, HttpsProbe, UdpProbe, DnsProbe, IcmpProbe, ScriptProbe)
+    for kind in (
+        *(TcpProbe, HttpProbe, HttpsProbe, UdpProbe, DnsProbe, IcmpProbe, ScriptProbe),
+        AgentProbe,
+    )
 }
 """The kinds of checks by the word that the configuration has for them."""
 
@@ -163,6 +199,24 @@ class HealthMonitor:
     def port(self) -> int | None:
         """The port that the check itself names; None: one of the service's, or none at all."""
         return self.probe.port
+
+    @property
+    def by_vip(self) -> bool:
+        """Whether it is sent to the VIP. An agent listens beside the service, on its own port."""
+        return self.via == "dsr" and not self.auxiliary
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether it says how a backend that serves is to be used, and not that it serves."""
+        return isinstance(self.probe, AgentProbe)
+
+    @property
+    def advises(self) -> bool:
+        """Whether its answers may say more than pass or fail."""
+        probe = self.probe
+        if isinstance(probe, HttpProbe):
+            return bool(probe.weight_from or probe.drain_on)
+        return self.auxiliary or (isinstance(probe, ScriptProbe) and bool(probe.weight_from))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import floor
 
+from tula.model.advice import Admin
 from tula.model.config import Backend, Config, OnDown, Scheduler, VirtualService
 from tula.model.health import BackendName, BackendStatus, Health, Override, State
 from tula.model.persistence import ClientsOfDrained
+from tula.plan.advice import Standing, standing
 from tula.plan.first_pass import NONE_WAIT, Waiting
 from tula.plan.pools import plan_pool
 
@@ -255,15 +257,23 @@ class _Service:
         weight = backend.weight if override.weight is None else override.weight
         return self._findings.get(name, _NO_FINDING), override, weight
 
+    def _said(self, backend: Backend) -> Standing:
+        """What its checks say of it, beside up and down."""
+        finding, override, _ = self._of(backend)
+        return standing(finding.advice, backend.weight, override.weight)
+
     def stand(self, backend: Backend) -> BackendStatus:
         """How the backend counts by itself."""
         finding, override, weight = self._of(backend)
+        said = self._said(backend)
         if override.disable:
             return BackendStatus(State.DISABLED, 0, False, "disabled by the operator")
         if override.drain and override.deadline is not None:
             if override.deadline <= self._now:
                 return BackendStatus(State.DISABLED, 0, False, DEADLINE_PASSED)
             self.changes.append(override.deadline)
+        if said.admin is Admin.MAINT:
+            return BackendStatus(State.DISABLED, 0, False, said.reason)
         if finding.up is False:
             keeps = self._service.on_down is OnDown.KEEP and not self._waits(backend)
             return BackendStatus(State.DOWN, 0, keeps, finding.evidence)
@@ -274,11 +284,14 @@ class _Service:
             return self._draining("drained by the operator", override)
         if weight == 0:
             return self._draining("its weight is 0", override)
+        weight = weight if said.weight is None else said.weight
+        if not said.serves:
+            return self._draining(said.reason, override)
         if finding.up is None:
-            reason = "not checked yet" if self._service.health else ""
-            return BackendStatus(State.UNKNOWN, weight, True, reason)
+            unchecked = "not checked yet" if self._service.health else ""
+            return BackendStatus(State.UNKNOWN, weight, True, _both(unchecked, said.reason))
         weight, reason = self._slow(backend, weight)
-        return BackendStatus(State.UP, weight, True, reason)
+        return BackendStatus(State.UP, weight, True, _both(reason, said.reason))
 
     def _draining(self, why: str, override: Override) -> BackendStatus:
         persistence = self._service.persistence
@@ -305,7 +318,8 @@ class _Service:
         return max(1, weight * step // _SLOW_STEPS), "its weight rises (slow start)"
 
     def candidates(self) -> dict[str, int]:
-        """The backends that the operator wants new connections to go to, with their weights.
+        """The backends that the operator, and their own checks, want new connections to go to,
+        with the weights that no check has changed.
 
         Not those that wait for their first pass: that they do not serve is no sign of monitors
         that cannot be trusted, and panic does not bring them in.
@@ -315,6 +329,12 @@ class _Service:
             _, override, weight = self._of(backend)
             if self._waits(backend):
                 continue
-            if not override.drain and not override.disable and weight:
+            if override.drain or override.disable or not self._said(backend).serves:
+                continue
+            if weight:
                 found[backend.name] = weight
         return found
+
+
+def _both(one: str, other: str) -> str:
+    return "; ".join(filter(None, (one, other)))

@@ -95,8 +95,11 @@ def plan_probes(
                 continue
             for backend in service.backends:
                 asked = (service.name, backend.name, position)
-                if monitor.via != "dsr":
-                    for asked_at in _direct(service, backend, port, sources):
+                if not monitor.by_vip:
+                    own_targets = _direct(service, backend, port, sources)
+                    if monitor.auxiliary:
+                        del own_targets[1:]  # an agent that listens on one address is enough
+                    for asked_at in own_targets:
                         why = idle or why_unreached(
                             service, backend, asked_at.address.version, routes
                         )

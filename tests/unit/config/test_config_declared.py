@@ -66,7 +66,11 @@ def test_every_kind_of_check_takes_its_own_keys_and_no_others(kind: str, cls: ty
     required = {d.key for d in settings_of(cls) if d.field.default is MISSING}
     everybodys = {declared.key for each in PROBES.values() for declared in settings_of(each)}
     for key in sorted(everybodys):
-        keys = dict.fromkeys(required, "x") | {key: VALUES[key], "type": kind, "via": "direct"}
+        keys = {name: VALUES[name] for name in required} | {
+            key: VALUES[key],
+            "type": kind,
+            "via": "direct",
+        }
         text = ", ".join(f"{name}: {value}" for name, value in keys.items())
         configuration = f"""\
 interfaces: [eth0]
@@ -96,6 +100,8 @@ VALUES = {
     "name": "example.org",
     "record": "TXT",
     "command": "/bin/true",
+    "drain_on": "404",
+    "weight_from": "body",
 }
 
 

@@ -42,7 +42,7 @@ def parse_or_refuse(text: str | bytes) -> None:
     for problem in refused.problems:
         line = describe("F", problem, refused.positions)
         assert line.isprintable(), line
-        assert len(problem.message) <= 300, line
+        assert len(problem.message) <= 400, line
         assert len(line) <= 1000, line
 
 

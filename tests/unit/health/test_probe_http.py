@@ -17,6 +17,7 @@ from support.probe_servers import (
 )
 from tula.health.check import FailureKind, Outcome
 from tula.health.probes.tls import expiry_warning
+from tula.model.advice import Admin, GivenWeight, Words
 
 
 def answer(status: int, body: bytes = b"", *headers: str) -> bytes:
@@ -210,3 +211,60 @@ def test_tls_that_keeps_still_ends_at_the_timeout() -> None:
 def test_no_certificate_is_no_warning() -> None:
     assert expiry_warning(None, 1.0) == ""
     assert expiry_warning(b"garbage", 1.0) == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "weight"),
+    [(b"30", GivenWeight(30)), (b"\n 75%\r\n", GivenWeight(75, percent=True))],
+)
+def test_the_body_gives_a_weight(body: bytes, weight: GivenWeight) -> None:
+    outcome = asked(says(answer(200, body), close=False), weight_from="body")
+    assert (outcome.passed, outcome.words) == (True, Words(weight))
+    assert outcome.evidence.endswith(f": status 200, weight {weight}")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (
+            answer(200, b"heavy"),
+            "status 200, but the body is no weight: 'heavy'; wanted 0 to 65535",
+        ),
+        (answer(200), "the body is no weight: nothing"),
+        (answer(200, b"99999"), "no weight: '99999'"),
+        (answer(200, b"1" * 100_000), f"no weight: '{'1' * 40}...'"),
+        (answer(200, b"50\x1b[2J"), "no weight: '50"),
+        (answer(200, b"50", "Content-Encoding: gzip"), "the body is in gzip"),
+        (answer(503, b"50"), "status 503, wanted 200 to 399"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n5", "invalid HTTP response"),
+    ],
+)
+def test_what_is_no_weight_fails(said: bytes, why: str) -> None:
+    outcome = asked(says(said), weight_from="body")
+    assert (outcome.passed, outcome.words) == (False, None)
+    assert why in outcome.evidence
+    assert outcome.evidence.isprintable()
+    assert len(outcome.evidence) < 300
+
+
+def test_a_weight_without_end_is_not_read_to_its_end() -> None:
+    endless = repeats(b"HTTP/1.1 200 OK\r\n\r\n", b"1" * 1000)
+    assert "no weight: '111" in asked(endless, weight_from="body").evidence
+    slow = says(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n5", close=False)
+    outcome = asked(slow, weight_from="body", timeout=0.3)
+    assert outcome.passed is False
+    assert "its body did not end" in outcome.evidence
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"body": "fine"}, {"weight_from": "body"}, {"status": (200,)}]
+)
+def test_a_status_that_drains_passes_whatever_else_is_wanted(more: dict[str, object]) -> None:
+    outcome = asked(says(answer(404, b"no")), drain_on=(404, 410), **more)
+    assert outcome.passed
+    assert outcome.drains
+    assert outcome.words == Words(admin=Admin.DRAIN, cause="answered 404")
+    assert outcome.evidence.endswith("status 404, which drains it")
+    other = asked(says(answer(403)), drain_on=(404, 410), **more)
+    assert (other.passed, other.words) == (False, None)
+    assert not asked(says(answer(200, b"fine")), drain_on=(404,)).drains

@@ -15,6 +15,7 @@ from tula.health.check import Outcome
 from tula.health.probes import script, send_probe
 from tula.kernel.probe_sockets import KernelProbeSockets
 from tula.lab.wait import wait_until
+from tula.model.advice import GivenWeight, Words
 from tula.model.health import ProbeTarget
 
 
@@ -129,3 +130,53 @@ def test_without_setpriv_it_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = shell("exit 1")
     assert outcome.passed is None
     assert outcome.evidence.endswith("setpriv is missing; install util-linux")
+
+
+def weighed(text: str, weight_from: str) -> Outcome:
+    monitor = settings(
+        "script", timeout=20.0, command=("/bin/sh", "-c", text), weight_from=weight_from
+    )
+    target = ProbeTarget(ip_address("10.0.0.1"), 80)
+    return asyncio.run(send_probe(monitor, target, KernelProbeSockets()))
+
+
+@pytest.mark.parametrize(
+    ("text", "passed", "weight", "evidence"),
+    [
+        ("exit 0", True, None, "exit status 0"),
+        ("echo bad; exit 1", False, None, "exit status 1: bad"),
+        ("exit 2", True, GivenWeight(0), "exit status 2"),
+        ("echo half; exit 52", True, GivenWeight(50), "exit status 52: half"),
+        ("exit 255", True, GivenWeight(253), "exit status 255"),
+        ("kill -KILL $$", False, None, "killed by SIGKILL"),
+        ("yes; exit 50", False, None, "wrote too much output: y"),
+    ],
+)
+def test_the_exit_status_gives_a_weight(
+    text: str, passed: bool, weight: GivenWeight | None, evidence: str
+) -> None:
+    outcome = weighed(text, "exit")
+    assert outcome.passed is passed
+    assert outcome.words == (Words(weight) if passed else None)
+    assert outcome.evidence.endswith(f": {evidence}")
+
+
+@pytest.mark.parametrize(
+    ("text", "weight", "evidence"),
+    [
+        ("echo 75%", GivenWeight(75, percent=True), "weight 75%"),
+        ("echo loaded >&2; echo 30", GivenWeight(30), "weight 30"),
+        ("echo 30; exit 3", None, "exit status 3: 30"),
+        ("echo 'no disk' >&2; exit 3", None, "exit status 3: no disk"),
+        ("echo weight: 30", None, "'weight: 30'; wanted 0 to 65535, or a percentage such as 75%"),
+        ("echo 30 >&2", None, "nothing; wanted 0 to 65535, or a percentage such as 75%"),
+        ("yes >&2; echo 30", None, "wrote too much output: y"),
+    ],
+)
+def test_standard_output_gives_a_weight(
+    text: str, weight: GivenWeight | None, evidence: str
+) -> None:
+    outcome = weighed(text, "body")
+    assert outcome.passed is (weight is not None)
+    assert outcome.words == (Words(weight) if weight is not None else None)
+    assert outcome.evidence.endswith(evidence)

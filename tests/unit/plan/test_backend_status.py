@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from support.builders import make_backend, make_config, make_service
+from tula.model.advice import Admin, Advice, GivenWeight
 from tula.model.config import Backend, Config
 from tula.model.health import BackendName, BackendStatus, Health, Override, State
 from tula.model.monitor import HealthMonitor, HealthPolicy, TcpProbe
@@ -155,3 +156,65 @@ def test_who_returned() -> None:
     down, up = BackendStatus(State.DOWN, 0, False), BackendStatus(State.UP, 100, True)
     unknown = BackendStatus(State.UNKNOWN, 100, True)
     assert list(returned({A: down, B: unknown}, {A: up, B: up, C: up})) == [A]
+
+
+def said(up: bool | None = True, **advice: object) -> Health:
+    return Health(up, 0.0, "down" if up is False else "", advice=(Advice(0, **advice),))
+
+
+HALF = {"weight": GivenWeight(50, percent=True)}
+DRAINS = {"admin": Admin.DRAIN, "cause": "answered 404"}
+
+
+def one(finding: Health, override: Override | None = None, **more: object) -> BackendStatus:
+    """How the first of two backends stands."""
+    overrides = {} if override is None else {("web", "b1"): override}
+    config = more.pop("config", web(make_backend(1), make_backend(2)))
+    return plan_backend_statuses(
+        config, {("web", "b1"): finding}, overrides, more.pop("now", 0.0), **more
+    ).of["web", "b1"]
+
+
+def test_a_checks_weight_counts_and_the_operators_before_it() -> None:
+    assert one(said(**HALF)) == BackendStatus(State.UP, 50, True, "its check says 50%")
+    assert one(said(None, **HALF)) == BackendStatus(
+        State.UNKNOWN, 50, True, "not checked yet; its check says 50%"
+    )
+    assert one(said(weight=GivenWeight(0))) == BackendStatus(
+        State.DRAINING, 0, True, "its check says 0"
+    )
+    assert one(said(**HALF), Override(weight=80)) == BackendStatus(
+        State.UP, 80, True, "its check says 50%, but the operator 80"
+    )
+    assert one(said(weight=GivenWeight(0)), Override(weight=80)).weight == 80
+    assert one(said(**HALF), Override(weight=0)).state is State.DRAINING
+    assert one(said(False, **HALF)).state is State.DOWN
+
+
+def test_a_check_drains_or_takes_out_whatever_the_weights_are() -> None:
+    drained = BackendStatus(State.DRAINING, 0, True, "drains: its check answered 404")
+    assert one(said(**DRAINS)) == drained
+    assert one(said(None, **DRAINS)) == drained
+    assert one(said(**DRAINS), Override(weight=80)) == drained
+    assert one(said(**DRAINS), Override(drain=True)).reason == "drained by the operator"
+    maint = said(False, admin=Admin.MAINT, cause="says maint", who="its agent")
+    assert one(maint) == BackendStatus(State.DISABLED, 0, False, "its agent says maint")
+
+
+def test_a_slow_start_rises_to_the_weight_that_counts() -> None:
+    config = web(make_backend(1), make_backend(2), policy=HealthPolicy(slow_start=100.0))
+    started = {("web", "b1"): 0.0}
+    status = one(said(**HALF), config=config, entered=started, now=45.0)
+    assert (status.weight, status.reason) == (
+        25,
+        "its weight rises (slow start); its check says 50%",
+    )
+
+
+def test_panic_does_not_count_on_those_that_drain_themselves() -> None:
+    config = web(make_backend(1), make_backend(2))
+    findings = {("web", "b1"): said(**DRAINS), ("web", "b2"): Health(False, 0.0, "down")}
+    statuses = plan_backend_statuses(config, findings, {}, 0.0)
+    assert statuses.panicking == {"web"}
+    assert shown(statuses)["b2"][1] == 100
+    assert shown(statuses)["b1"] == ("draining", 0, True)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from tula.health.check import FailureKind, Outcome, clean
-from tula.health.probes import dns, http, icmp, script, tcp, udp
+from tula.health.probes import agent, dns, http, icmp, script, tcp, udp
 from tula.health.probes.attempt import Attempt, Failure, NotSentError, failure_of
 from tula.kernel.probe_sockets import ProbeSockets
 from tula.model.errors import KernelError
 from tula.model.health import ProbeTarget
 from tula.model.monitor import (
+    AgentProbe,
     DnsProbe,
     HealthMonitor,
     HttpProbe,
@@ -68,8 +69,16 @@ async def send_probe(
             evidence, kind = verdict.evidence, verdict.kind
         else:
             passed, evidence = None, f"{verdict} on this machine"
-    seconds = time.perf_counter() - begun
-    return Outcome(passed, f"{_what(settings, target)}: {evidence}", seconds, attempt.warning, kind)
+    if settings.auxiliary and not passed:
+        passed, kind = None, None
+    return Outcome(
+        passed,
+        f"{_what(settings, target)}: {evidence}",
+        time.perf_counter() - begun,
+        attempt.warning,
+        kind,
+        attempt.words if passed else None,
+    )
 
 
 async def _run(probe: Probe, attempt: Attempt) -> str:
@@ -86,6 +95,8 @@ async def _run(probe: Probe, attempt: Attempt) -> str:
             return await icmp.probe(probe, attempt)
         case ScriptProbe():
             return await script.probe(probe, attempt)
+        case AgentProbe():
+            return await agent.probe(probe, attempt)
 
 
 class _FairTimeout:

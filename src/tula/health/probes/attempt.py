@@ -13,6 +13,7 @@ from ipaddress import ip_address
 
 from tula.health.check import FailureKind
 from tula.kernel.probe_sockets import ProbeSockets
+from tula.model.advice import Words
 from tula.model.health import ProbeTarget
 
 LIMIT = 65536
@@ -45,7 +46,8 @@ class Attempt:
     """One probe under way: where it goes, and how far it has come.
 
     ``stage`` begins the message when the time is over. ``silence_passes``: then it has passed.
-    ``warning`` is what the probe found beside its verdict.
+    ``warning`` is what the probe found beside its verdict, ``words`` what the answer says if it
+    passes.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class Attempt:
         "stage",
         "target",
         "warning",
+        "words",
     )
 
     def __init__(
@@ -71,6 +74,7 @@ class Attempt:
         self.stage = "no answer"
         self.silence_passes = False
         self.warning = ""
+        self.words: Words | None = None
 
     @contextmanager
     def opened(self, kind: int, protocol: int = 0) -> Iterator[socket.socket]:

@@ -1,4 +1,7 @@
-"""http and https: one request, judged by the answer's status and by text in its body."""
+"""http and https: one request, judged by the answer's status and by text in its body.
+
+The status may drain the backend, and the body may give its weight.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ import h11
 from tula.health.check import clean
 from tula.health.probes.attempt import LIMIT, Attempt, Failure
 from tula.health.probes.tls import TLSStream, expiry_warning
+from tula.health.words import LONGEST_WEIGHT, not_a_weight, parse_weight
+from tula.model.advice import Admin, Words
 from tula.model.monitor import HttpProbe, HttpsProbe
 
 _USUAL_PORT = {"http": 80, "https": 443}
@@ -103,7 +108,7 @@ def _made_request(path: str, host: str, headers: tuple[tuple[str, str], ...]) ->
 async def _read(
     settings: HttpProbe, attempt: Attempt, stream: _Stream, connection: h11.Connection
 ) -> str:
-    wanted = settings.body.encode()
+    wanted, weighs = settings.body.encode(), bool(settings.weight_from)
     body = bytearray()
     status = total = events = interim = 0
     while True:
@@ -113,7 +118,7 @@ async def _read(
             await asyncio.sleep(0)  # an answer in a thousand pieces holds nobody else up
         if event is h11.NEED_DATA:
             if total >= LIMIT:
-                raise Failure(_too_much(status, wanted))
+                raise Failure(_too_much(status, b"" if weighs else wanted))
             data = await stream.receive()
             if not data and not status:
                 raise Failure("closed in the headers" if total else "closed without an answer")
@@ -125,11 +130,19 @@ async def _read(
                 raise Failure(f"more than {_INTERIM} interim answers (status {event.status_code})")
         elif isinstance(event, h11.Response):
             status = event.status_code
+            if status in settings.drain_on:
+                attempt.words = Words(admin=Admin.DRAIN, cause=f"answered {status}")
+                return f"status {status}, which drains it"
             _judge_status(settings, status)
-            if not wanted:
+            attempt.words = Words()
+            if not wanted and not weighs:
                 return f"status {status}"
             _judge_coding(event, status)
             attempt.stage = f"status {status}, but its body did not end or hold what is wanted"
+        elif isinstance(event, h11.Data) and weighs:
+            body += event.data
+            if len(body) > LONGEST_WEIGHT:
+                break
         elif isinstance(event, h11.Data):
             start = max(0, len(body) - len(wanted))
             body += event.data
@@ -137,7 +150,17 @@ async def _read(
                 return f"status {status}, and the body holds {clean(wanted, 40)!r}"
         else:
             break
+    if weighs:
+        return _weight(attempt, status, bytes(body))
     raise Failure(f"status {status}, but the body does not hold {clean(wanted, 40)!r}")
+
+
+def _weight(attempt: Attempt, status: int, body: bytes) -> str:
+    weight = parse_weight(body)
+    if weight is None:
+        raise Failure(f"status {status}, but {not_a_weight('the body', body)}")
+    attempt.words = Words(weight)
+    return f"status {status}, weight {weight}"
 
 
 def _judge_status(settings: HttpProbe, status: int) -> None:
@@ -157,4 +180,6 @@ def _judge_coding(response: h11.Response, status: int) -> None:
 def _too_much(status: int, wanted: bytes) -> str:
     if not status:
         return f"no end of the headers in {LIMIT} bytes"
+    if not wanted:
+        return f"status {status}, but no end of the body in {LIMIT} bytes"
     return f"status {status}, but the first {LIMIT} bytes do not hold {clean(wanted, 40)!r}"

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 _KEPT = 4096
@@ -18,60 +18,89 @@ stopped."""
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How it ended: its exit status, negative for a signal, and the beginning of its output."""
+    """How it ended: its exit status, negative for a signal, and the beginning of its output.
+
+    ``errors`` is that of its standard error, where the two are read apart.
+    """
 
     status: int
     output: bytes
     flooded: bool = False
+    errors: bytes = b""
 
 
 async def run_group(
-    command: Sequence[str], environment: Mapping[str, str], stdin: int = subprocess.DEVNULL
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    stdin: int = subprocess.DEVNULL,
+    *,
+    apart: bool = False,
 ) -> Ended:
     """Runs a program to its end; when that came or the waiting is cancelled, kills its group.
 
-    ``stdin`` is a file that it reads. Raises OSError when it cannot be started.
+    ``stdin`` is a file that it reads. ``apart``: what it writes to standard error is no part of
+    its output. Raises OSError when it cannot be started.
     """
     loop = asyncio.get_running_loop()
     # Not asyncio's own: before Python 3.12 that takes a thread for each process.
-    reading, writing = os.pipe()
-    try:
-        os.set_blocking(reading, False)
+    with ExitStack() as stack:
+        output = stack.enter_context(_Output())
+        errors = stack.enter_context(_Output()) if apart else output
         try:
             child = subprocess.Popen(
                 command,
                 stdin=stdin,
-                stdout=writing,
-                stderr=writing,
+                stdout=output.writing,
+                stderr=errors.writing,
                 env=environment,
                 cwd="/",
                 start_new_session=True,
             )
         finally:
-            os.close(writing)
+            for each in {output, errors}:
+                each.end_writing()
         with _Watched(child, loop) as watched:
-            output = _Output(reading)
+            outputs = [output, errors] if apart else [output]
             done = loop.create_future()
             loop.add_reader(watched.pidfd, _wake, done)
-            loop.add_reader(reading, _take, output, loop, done)
+            for each in outputs:
+                loop.add_reader(each.fd, _take, each, loop, done)
             try:
                 await done
             finally:
-                loop.remove_reader(reading)
+                for each in outputs:
+                    loop.remove_reader(each.fd)
                 loop.remove_reader(watched.pidfd)
             watched.kill()
-            output.take()  # what was written last
-            status = 0 if output.flooded else watched.status()
-            return Ended(status, bytes(output.kept), output.flooded)
-    finally:
-        os.close(reading)
+            for each in outputs:
+                each.take()  # what was written last
+            flooded = any(each.flooded for each in outputs)
+            status = 0 if flooded else watched.status()
+            return Ended(status, bytes(output.kept), flooded, bytes(errors.kept) if apart else b"")
 
 
 class _Output:
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    """A pipe's end that is read, and until the program has it, the one that is written."""
+
+    def __init__(self) -> None:
+        self.fd = self.writing = -1
         self.kept = bytearray()
         self.read = 0
+
+    def __enter__(self) -> _Output:
+        self.fd, self.writing = os.pipe()
+        os.set_blocking(self.fd, False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end_writing()
+        os.close(self.fd)
+
+    def end_writing(self) -> None:
+        """The program alone writes now, if it was started."""
+        if self.writing >= 0:
+            os.close(self.writing)
+            self.writing = -1
 
     @property
     def flooded(self) -> bool:
