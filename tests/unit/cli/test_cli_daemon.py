@@ -498,7 +498,7 @@ def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
     assert one.split()[4:7] == ["100", "down", "0"]
     assert one.endswith("tcp to 10.0.0.100: refused")
     assert two.split()[4:7] == ["25/100", "up", "0"]
-    assert two.endswith("  warning: certificate expires in 3 days")
+    assert two.endswith("  slow start; warning: certificate expires in 3 days")
     found = json.loads(tula("status", "--json").stdout)["services"][0]["backends"]
     assert found[1] == {
         "name": "b2",
