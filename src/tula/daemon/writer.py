@@ -36,6 +36,7 @@ from tula.model.errors import KernelError, StateError
 from tula.model.event import EventKind
 from tula.model.health import BackendName, BackendStatus, Health, Override
 from tula.model.problem import PlacedProblem, ProblemsError
+from tula.plan.advice import standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,8 @@ class Writer:
         """What is known of backends before they are checked."""
         running = self._reconciler.configuration
         said = self._said(running.config) if running is not None else _NOTHING_SAID
+        # With on_down: keep the kernel holds those that drain as it holds those that are down.
+        down -= {name for name, advice in said.items() if standing(advice, 1).drains}
         return {
             name: Health(
                 False if name in down else None,

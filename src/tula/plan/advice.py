@@ -23,6 +23,11 @@ class Standing:
     reason: str = ""
 
     @property
+    def drains(self) -> bool:
+        """Whether it is to keep its flows, and get no new ones."""
+        return self.admin is Admin.DRAIN or (self.admin is Admin.READY and self.weight == 0)
+
+    @property
     def serves(self) -> bool:
         """Whether it is to get new flows."""
         return self.admin is Admin.READY and self.weight != 0
