@@ -83,7 +83,7 @@ def test_an_agent_lowers_a_weight_and_404_drains(network: Network, tmp_path: Pat
     configuration = write_config(tmp_path / "tula.yaml", {"web": web})
     with Running(network.lb, configuration) as daemon:
         daemon.wait_for(backend_1="up", backend_2="up")
-        assert shares(network)["backend-2"] == 50
+        assert 45 <= shares(network)["backend-2"] <= 55
 
         # The first agent never says a word, which nobody minds; the second one is loaded.
         agents[1].text = "up 25%\n"
@@ -133,6 +133,6 @@ def test_an_agent_lowers_a_weight_and_404_drains(network: Network, tmp_path: Pat
         assert shares(network) == {"backend-1": 100}
         agents[1].text = "ready 100%\n"
         daemon.wait_for(backend_2="up")
-        assert shares(network)["backend-2"] == 50
+        assert 45 <= shares(network)["backend-2"] <= 55
         for flow in opened:
             flow.close(reset=True)
