@@ -23,6 +23,7 @@ from tula.dataplane.nft.transaction import (
     in_turn,
 )
 from tula.kernel.fake_nftables import FakeNftables
+from tula.kernel.nft_counts import HeldConnections
 from tula.kernel.nft_reader import NftReader
 from tula.kernel.nftables import Nftables
 from tula.model.stats import Count
@@ -229,12 +230,12 @@ def test_it_is_seen_and_goes_alone(nft: Nftables, case: Case) -> None:
     assert nft.observe() == case.change(want)
     nft.counts()
     assert TCP in nft.entries()
-    assert nft.connections(10) == {7: 1}
+    assert nft.connections(10) == HeldConnections({7: 1})
     seen = nft.observe()
     assert seen is not None
     assert make_ruleset(WEB, seen, recover_ids(seen)) == want, "it is planned as before"
     steps = bring(nft, want)
-    assert nft.connections(10) == {7: 1}
+    assert nft.connections(10) == HeldConnections({7: 1})
     touched = {step.chain for step in steps if hasattr(step, "chain")}
     assert touched == set(case.chains)
     assert not any(isinstance(s, (AddMap, AddTable)) for s in steps)

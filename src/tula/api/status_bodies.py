@@ -53,6 +53,7 @@ class StatusBackendBody(BaseModel):
     effective_weight: int
     serving: bool = Field(description="Whether it gets new connections.")
     connections: int | None
+    connections_estimated: bool = Field(description="By a sample: there are too many to count.")
     warning: str
     tunnel: TunnelBody | None
 

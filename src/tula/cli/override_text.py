@@ -85,6 +85,8 @@ def drain_progress(backend: View | None) -> tuple[str, Over]:
     held = backend["connections"]
     if held is None:
         return "", Over.NO
+    if backend.get("connections_estimated"):  # an older daemon never estimates
+        return f"about {held or 'no'} connection{'s' * (held != 1)} left", Over.NO
     return f"{held or 'no'} connection{'s' * (held != 1)} left", Over.NO if held else Over.DONE
 
 

@@ -33,6 +33,8 @@ from tula.cli.completion import complete_services
 from tula.cli.daemon import daemon_errors, daemon_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tula.engine.balancer import Balancer
     from tula.engine.peer_facts import BalancerFacts
     from tula.model.config import Config, IPAddress
@@ -159,16 +161,12 @@ def _balancers_here(config: Config, state_dir: Path, run_dir: Path) -> BalancerF
     )
 
 
-def _connections(balancer: Balancer, config: Config) -> dict[BackendName, int] | None:
+def _connections(balancer: Balancer, config: Config) -> Mapping[BackendName, int] | None:
     """As many as each backend has, where they are soon counted."""
+    from tula.daemon.connection_counts import name_counts
+
     counts = balancer.connections(_COUNTED_WITHIN) if config.connections.enabled else None
-    if counts is None:
-        return None
-    return {
-        (service.name, backend.name): counts.get((service.name, backend.key), 0)
-        for service in config.services
-        for backend in service.backends
-    }
+    return None if counts is None else name_counts(config, counts)
 
 
 def _without_reason(status: BackendStatus) -> BackendStatus:

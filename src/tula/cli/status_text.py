@@ -215,7 +215,8 @@ def _reason(backend: Json) -> str:
     told = backend["state"] != "up" or backend["effective_weight"] != backend["weight"]
     parts = [backend["reason"]] if told or stands_by(backend) else []
     if backend["state"] == "draining" and backend["connections"] is not None:
-        parts.append(f"{connections(backend['connections'])} left")
+        about = "about " if backend.get("connections_estimated") else ""
+        parts.append(f"{about}{connections(backend['connections'])} left")
     if backend["warning"]:
         parts.append(f"warning: {backend['warning']}")
     return "; ".join(filter(None, parts))

@@ -93,9 +93,10 @@ class ClientsRequest:
 
 @dataclass(frozen=True, slots=True)
 class CountRequest:
-    """Connections by service and Backend.key; None if counting takes over ``limit`` seconds."""
+    """Connections by service and Backend.key, see ``DataPath.connections``."""
 
     limit: float
+    empty: frozenset[BackendKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +209,8 @@ class Answers:
     def answer(self, request: Request, view: View) -> Answer:
         """The answer. Raises KernelError and StateError."""
         match request:
-            case CountRequest(limit):
-                return self._reader(view).connections(limit)
+            case CountRequest(limit, empty):
+                return self._reader(view).connections(limit, empty)
             case StatusRequest():
                 return self._status(view)
             case MetricsRequest():

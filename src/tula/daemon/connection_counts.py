@@ -11,7 +11,7 @@ from tula.engine.event_log import EventLog
 from tula.model.config import Config
 from tula.model.event import EventKind
 from tula.model.health import BackendName, State
-from tula.model.stats import BackendKey
+from tula.model.stats import BackendKey, Counted, is_estimate
 from tula.plan.backend_status import Shares
 from tula.plan.least_connections import least_shares, whole_shares
 
@@ -20,14 +20,18 @@ _SHARE = 20
 """Counting makes the kernel walk its tables: it then rests this many times as long as it took."""
 LIMIT = 5.0
 """Seconds after which a count is given up: the tables are too large (see docs/operations.md)."""
+_LONGEST = 600.0
+"""Seconds, at most, until it is tried again to find out whether a drained backend is empty."""
+LIMIT_OF_DRAIN = 120.0
+"""The same where somebody waits for a backend to be empty, which then must be certain."""
 
 _TOO_MANY = (
     "too many connections to count, or the kernel does not tell: least-connections goes by weight"
 )
 
-Count = Callable[[], Awaitable[Mapping[BackendKey, int] | None]]
-"""Asks the kernel: connections by service and Backend.key; None when that took too long or
-failed."""
+Count = Callable[[float, frozenset[BackendKey]], Awaitable[Mapping[BackendKey, int] | None]]
+"""Asks the kernel: connections by service and Backend.key, see ``DataPath.connections``; None when
+that took too long or failed."""
 Report = Callable[[Connections | None], Awaitable[None]]
 """Has the writer act on a count."""
 
@@ -42,6 +46,9 @@ class ConnectionCounter:
         self._snapshot = snapshot
         self._count = count
         self._report = report
+        self._certain_from = 0.0
+        """when it may be asked again which backends are empty, by time.monotonic"""
+        self._empty: frozenset[BackendKey] = frozenset()
 
     async def run(self) -> None:
         """Counts until it is cancelled."""
@@ -56,10 +63,41 @@ class ConnectionCounter:
                 await self._report(None)
             return 0.0
         start = time.monotonic()
-        counts = await self._count()
+        counts = await self._count(LIMIT, frozenset())
         took = time.monotonic() - start
+        if isinstance(counts, Counted) and counts.estimated:
+            counts = await self._with_empty(counts)
         await self._report(None if counts is None else name_connections(self._snapshot(), counts))
         return took
+
+    async def _with_empty(self, counts: Counted) -> Counted:
+        """The estimate, and which of the drained backends are empty for certain.
+
+        To find out takes a walk through all flows. A drained backend gets nothing new: once it is
+        empty, that need not be found again.
+        """
+        drained = {key for key in _drained(self._snapshot()) if not counts.get(key)}
+        self._empty &= drained
+        start, doubtful = time.monotonic(), drained - self._empty
+        if doubtful and start >= self._certain_from:
+            found = await self._count(LIMIT_OF_DRAIN, frozenset(doubtful))
+            now = time.monotonic()
+            self._certain_from = now + min((now - start) * _SHARE, _LONGEST)
+            if isinstance(found, Counted):
+                self._empty |= found.empty if found.estimated else doubtful - found.keys()
+        return Counted(counts, True, self._empty)
+
+
+def _drained(snapshot: Snapshot) -> frozenset[BackendKey]:
+    """The backends that somebody may wait for."""
+    configuration = snapshot.configuration
+    return frozenset(
+        (service.name, backend.key)
+        for service in (configuration.config.services if configuration is not None else ())
+        for backend in service.backends
+        if (override := snapshot.overrides.get((service.name, backend.name))) is not None
+        and override.drain
+    )
 
 
 def name_connections(snapshot: Snapshot, counts: Mapping[BackendKey, int]) -> Connections:
@@ -70,12 +108,15 @@ def name_connections(snapshot: Snapshot, counts: Mapping[BackendKey, int]) -> Co
 
 def name_counts(config: Config, counts: Mapping[BackendKey, int]) -> Connections:
     """The same, by a configuration."""
-    return {
-        (service.name, backend.name): counts[service.name, backend.key]
+    names = {
+        (service.name, backend.key): (service.name, backend.name)
         for service in config.services
         for backend in service.backends
-        if (service.name, backend.key) in counts
     }
+    named = {names[key]: number for key, number in counts.items() if key in names}
+    if not isinstance(counts, Counted):
+        return named
+    return Counted(named, counts.estimated, (names[key] for key in counts.empty if key in names))
 
 
 class ConnectionBalance:
@@ -121,6 +162,6 @@ class ConnectionBalance:
         }
         self._emptied &= draining
         for name in sorted(draining - self._emptied):
-            if counts is not None and not counts.get(name):
+            if counts is not None and not counts.get(name) and not is_estimate(counts, name):
                 self._emptied.add(name)
                 self._events.add(EventKind.DRAIN_ENDED, "/".join(name), "no connections are left")

@@ -115,14 +115,7 @@ class LocalControl:
             raise BusyError("the daemon is starting; try again")
         override = snapshot.overrides.get(backend, Override())
         held = snapshot.connections
-        return view_backend(
-            backend,
-            configured,
-            status,
-            override,
-            boot_time(),
-            None if held is None else held.get(backend, 0),
-        )
+        return view_backend(backend, configured, status, override, boot_time(), held)
 
     async def peer_view(self, known: str = "", notified: str = "") -> bytes:
         peers = self._components.peers
@@ -268,10 +261,12 @@ class LocalControl:
     async def metrics(self) -> bytes:
         return cast(bytes, await self._readers.ask(MetricsRequest()))
 
-    async def count_connections(self, limit: float) -> Mapping[BackendKey, int] | None:
-        """Connections by service and Backend.key; None if that takes over ``limit`` seconds."""
+    async def count_connections(
+        self, limit: float, empty: frozenset[BackendKey]
+    ) -> Mapping[BackendKey, int] | None:
+        """By service and Backend.key: see ``DataPath.connections``."""
         try:
-            found = await self._readers.ask(CountRequest(limit))
+            found = await self._readers.ask(CountRequest(limit, empty))
             return cast("Mapping[BackendKey, int] | None", found)
         except KernelError:
             return None
@@ -315,7 +310,7 @@ class LocalControl:
         override, status = await loop.preview(backend, change, yes=yes)
         if status is None:
             return Overridden(before, before)
-        now, held = boot_time(), before.connections
+        now, held = boot_time(), loop.snapshot.connections
         return Overridden(before, view_backend(backend, configured, status, override, now, held))
 
     def _view(self, request: Request) -> Callable[[], View]:

@@ -22,6 +22,7 @@ from tula.daemon.journal import mark_errors
 from tula.engine.reader import Adapters
 from tula.engine.store import Remembered
 from tula.model.errors import KernelError, StateError
+from tula.model.stats import Counted
 
 _CHUNK = 500
 """Entries in a message: pickling one keeps the daemon's other threads waiting, for 1 ms or so."""
@@ -79,7 +80,10 @@ class Sent:
             source, self._configuration = view.configuration.source.encode(), view.configuration
         names = {f.name for f in fields(view)} - {*_MAPS, "remembered", "configuration"}
         rest: dict[str, Any] = {name: getattr(view, name) for name in names}
-        rest["counted"] = view.connections is not None
+        held = view.connections
+        estimated = isinstance(held, Counted) and held.estimated
+        empty = held.empty if isinstance(held, Counted) else frozenset()
+        rest["counted"] = None if held is None else (estimated, empty)
         path = view.remembered.path.items()
         small = {name: {} if isinstance(value, Mapping) else value for name, value in path}
         yield Ask(request, source, rest, small)
@@ -124,8 +128,7 @@ class Received:
         rest = dict(ask.rest)
         counted = rest.pop("counted")
         maps: dict[str, Any] = {name: self._maps.get(name, {}) for name in _MAPS}
-        if not counted:
-            maps["connections"] = None
+        maps["connections"] = Counted(maps["connections"], *counted) if counted else None
         path = {name: self._maps.get(_PATH + name, value) for name, value in ask.path.items()}
         remembered = Remembered(path, self._maps.get("retired", {}))
         return View(configuration=self._configuration, remembered=remembered, **maps, **rest)

@@ -161,6 +161,8 @@ def is_large(request: Request, view: View) -> bool:
     """Whether answering would keep the daemon's other threads from the interpreter for long."""
     if isinstance(request, PlanRequest) and len(request.source or b"") > _SMALL_BYTES:
         return True
+    if isinstance(request, CountRequest) and request.empty:
+        return True  # takes a minute or two, which only a process can be kept from
     return is_large_config(view.config)
 
 

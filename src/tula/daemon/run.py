@@ -18,7 +18,7 @@ from tula.daemon.announcements import Announcements
 from tula.daemon.checks import CheckPlanner, Checks
 from tula.daemon.clients_full import ClientsFull
 from tula.daemon.components import Components
-from tula.daemon.connection_counts import LIMIT, ConnectionCounter
+from tula.daemon.connection_counts import ConnectionCounter
 from tula.daemon.drift import DriftDetector
 from tula.daemon.engines import BootGate
 from tula.daemon.everywhere.assemble import make_everywhere, name_by_addresses
@@ -302,7 +302,7 @@ def _kept(daemon: _Daemon, interval: float) -> list[Coroutine[Any, Any, None]]:
     """The tasks without which the daemon goes on, and which it starts again when they fail."""
     parts, control = daemon.components, daemon.control
     counter = ConnectionCounter(
-        lambda: parts.loop.snapshot, lambda: control.count_connections(LIMIT), parts.loop.count
+        lambda: parts.loop.snapshot, control.count_connections, parts.loop.count
     )
     drift = DriftDetector(
         lambda: parts.loop.snapshot,

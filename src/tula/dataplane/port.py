@@ -6,7 +6,7 @@ returns is handed back to it and not looked into; a contract suite (tests/contra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -183,9 +183,14 @@ class DataPath(Protocol):
     def stats(self, memory: Memory) -> Stats:
         """What is counted now."""
 
-    def connections(self, memory: Memory, limit: float) -> Mapping[BackendKey, int] | None:
+    def connections(
+        self, memory: Memory, limit: float, empty: Collection[BackendKey] = ()
+    ) -> Mapping[BackendKey, int] | None:
         """How many connections each backend holds; None when counting takes more than ``limit``
         seconds.
+
+        An estimate, ``Counted``, where there are too many to count each. Of ``empty`` it is then
+        certain whether they hold any, as far as that can be found in ``limit`` seconds.
 
         TCP connections whose client said neither FIN nor RST, half-open ones among them, and UDP
         flows: what a drain waits for.

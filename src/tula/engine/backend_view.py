@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from tula.model.config import Backend
 from tula.model.health import BackendName, BackendStatus, Override
+from tula.model.stats import is_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class BackendView:
-    """One backend. ``connections`` is None where they are not counted."""
+    """One backend. ``connections`` is None where they are not counted, and may be an estimate."""
 
     service: str
     backend: str
@@ -29,6 +31,7 @@ class BackendView:
     """the configuration's"""
     effective_weight: int
     connections: int | None
+    connections_estimated: bool
     keeps_connections: bool
     """whether those that it has stay with it"""
     overrides: tuple[InForce, ...]
@@ -42,16 +45,17 @@ def view_backend(
     status: BackendStatus,
     override: Override,
     now: float,
-    connections: int | None = None,
+    held: Mapping[BackendName, int] | None = None,
 ) -> BackendView:
-    """The backend at ``now``, in seconds of the boot clock."""
+    """The backend at ``now``, in seconds of the boot clock; ``held`` are all connections."""
     return BackendView(
         *name,
         state=str(status.state),
         reason=status.reason,
         weight=backend.weight,
         effective_weight=status.weight,
-        connections=connections,
+        connections=None if held is None else held.get(name, 0),
+        connections_estimated=is_estimate(held, name),
         keeps_connections=status.present,
         overrides=overrides_in_force(name, backend, override, now),
         keeps_clients=status.keeps_clients and not status.stands_by,

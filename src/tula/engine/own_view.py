@@ -55,14 +55,14 @@ def describe_own(
 def _place(
     service: VirtualService, backend: Backend, state: OwnState, tunnels: Tunnels
 ) -> dict[str, Any]:
-    name, held = (service.name, backend.name), state.connections
+    name = (service.name, backend.name)
     view = view_backend(
         name,
         backend,
         state.statuses[name],
         state.overrides.get(name, Override()),
         state.now,
-        None if held is None else held.get(name, 0),
+        state.connections,
     )
     return {
         "service": service.name,
@@ -76,6 +76,7 @@ def _place(
         "weight": view.weight,
         "effective_weight": view.effective_weight,
         "connections": view.connections,
+        "connections_estimated": view.connections_estimated,
         "overrides": [asdict(override) for override in view.overrides],
         "tunnel": tunnels.describe(service, backend),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tula.dataplane.port import DataPath, Memory
@@ -91,9 +91,12 @@ class Reader:
         host = self._network.view(backend_addresses(config))
         return plan_routes(config, host, force=True).endpoints
 
-    def connections(self, limit: float) -> Mapping[BackendKey, int] | None:
-        """How many connections each backend holds; None when counting takes longer."""
-        return self._path.connections(self._memory(), limit)
+    def connections(
+        self, limit: float, empty: Collection[BackendKey] = ()
+    ) -> Mapping[BackendKey, int] | None:
+        """How many connections each backend holds; None when counting takes longer. See
+        ``DataPath.connections`` for ``empty``."""
+        return self._path.connections(self._memory(), limit, empty)
 
     def find_entry(self, flow: Flow, datagram: int | None = None) -> FlowEntry | None:
         """What the kernel holds for a flow, or for one datagram's fragments by its id."""

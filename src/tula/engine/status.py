@@ -24,7 +24,14 @@ from tula.model.config import (
 )
 from tula.model.desired import TunnelEndpoints
 from tula.model.health import BackendName, BackendStatus, Health, State
-from tula.model.stats import BackendKey, Count, Refused, TableUse, refused_packets
+from tula.model.stats import (
+    BackendKey,
+    Count,
+    Refused,
+    TableUse,
+    is_estimate,
+    refused_packets,
+)
 from tula.plan.pools import serves_by_backups
 
 
@@ -177,6 +184,7 @@ class _Live:
             "effective_weight": status.weight,
             "serving": status.weight > 0,
             "connections": None if self.connections is None else self.connections.get(name, 0),
+            "connections_estimated": is_estimate(self.connections, name),
             "warning": finding.warning if finding is not None else "",
         }
 

@@ -5,7 +5,7 @@ It has no marks, no tables and no devices, so what passes on it leans on nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
@@ -232,7 +232,12 @@ class FakeDataPath:
         return Stats({name: count for name, count in self.counts.items() if name in known})
 
     @fallible("path.connections")
-    def connections(self, memory: Memory, limit: float) -> Mapping[BackendKey, int] | None:
+    def connections(
+        self,
+        memory: Memory,
+        limit: float,
+        empty: Collection[BackendKey] = (),  # noqa: ARG002
+    ) -> Mapping[BackendKey, int] | None:
         if limit <= 0:
             return None
         held = list(self.flows.values())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, takewhile
 
@@ -39,6 +39,7 @@ from tula.dataplane.nft.transaction import (
     WakeTable,
 )
 from tula.kernel.failures import Failures, fallible
+from tula.kernel.nft_counts import HeldConnections
 from tula.kernel.nft_table import require_known_schema
 from tula.model.errors import KernelError, StaleError
 from tula.model.stats import Count
@@ -126,11 +127,17 @@ class FakeNftables:
         return {name: len(elements) + filled[name] for name, elements in maps.items()}
 
     @fallible("nftables.connections")
-    def connections(self, limit_seconds: float) -> dict[int, int] | None:
+    def connections(
+        self,
+        limit_seconds: float,
+        empty: Collection[int] = (),  # noqa: ARG002
+    ) -> HeldConnections | None:
+        """Never an estimate."""
         if limit_seconds <= 0:
             return None
         kinds = ((MapName.parse(name), mark) for (name, _), mark in self.flows.items())
-        return dict(Counter(mark for name, mark in kinds if name is not None and name.kind.flows))
+        held = (mark for name, mark in kinds if name is not None and name.kind.flows)
+        return HeldConnections(dict(Counter(held)))
 
     @fallible("nftables.mark_of")
     def mark_of(self, name: MapName, key: bytes) -> int | None:

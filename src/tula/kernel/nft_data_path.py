@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -58,7 +58,7 @@ from tula.model.errors import KernelError, StaleError
 from tula.model.flow import Flow, FlowEntry
 from tula.model.health import ProbeSocket
 from tula.model.problem import Problem
-from tula.model.stats import BackendKey, Count, Stats
+from tula.model.stats import BackendKey, Count, Counted, Stats
 
 FORM = SCHEMA
 """The number of the form of its tables."""
@@ -280,12 +280,19 @@ class NftDataPath:
     def stats(self, memory: Memory) -> Stats:
         return read_stats(self._nftables, ids_of(memory))
 
-    def connections(self, memory: Memory, limit: float) -> Mapping[BackendKey, int] | None:
-        held = self._nftables.connections(limit) if self._nftables.exists() else {}
+    def connections(
+        self, memory: Memory, limit: float, empty: Collection[BackendKey] = ()
+    ) -> Mapping[BackendKey, int] | None:
+        if not self._nftables.exists():
+            return {}
+        ids = ids_of(memory)
+        marks = {ids.mark(*key): key for key in empty if ids.knows(*key)}
+        held = self._nftables.connections(limit, marks)
         if held is None:
             return None
-        names = names_of(held, ids_of(memory))
-        return {names[mark]: number for mark, number in held.items() if mark in names}
+        names = names_of(held.counts, ids)
+        counts = {names[mark]: number for mark, number in held.counts.items() if mark in names}
+        return Counted(counts, held.estimated, (marks[mark] for mark in held.empty))
 
     def look_up(self, flow: Flow, memory: Memory, datagram: int | None = None) -> FlowEntry | None:
         present = self._nftables.entries() if self._nftables.exists() else {}

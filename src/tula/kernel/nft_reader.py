@@ -11,7 +11,7 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 
 from tula.dataplane.nft.codec import RawElement
@@ -238,6 +238,21 @@ class NftReader:
             if time.monotonic() > deadline:
                 return None
         return dict(counted)
+
+    def marks_found(
+        self, table: str, name: str, wanted: Collection[int], deadline: float
+    ) -> set[int]:
+        """Which of these marks a map that packets fill holds, as far as it can be walked until
+        ``deadline``; ends when all are found."""
+        left = set(wanted)
+        body = string_attribute(1, table) + string_attribute(2, name)
+        for data in self._dump(_GET_ELEMENTS, body, torn=True) if left else ():
+            elements = attributes(data).get(3)
+            if elements:
+                left.difference_update(_marks(elements))
+            if not left or time.monotonic() > deadline:
+                break
+        return set(wanted) - left
 
 
 def _marks(elements: memoryview) -> Iterable[int]:

@@ -34,7 +34,9 @@ def read_stats(nftables: Nftables, ids: Ids) -> Stats:
             int(name.kind[-1]) if name.label else 0,
         )
         for name, entries in parsed
-        if name is not None and name.kind.dynamic and not name.kind.hot and not name.number
+        if name is not None
+        and name.kind.dynamic
+        and not (name.kind.hot or name.kind.samples or name.number)
     )
     counters: dict[str, Count] = {}
     no_backend: dict[str, Count] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -104,6 +103,11 @@ def read_ruleset(reader: NftReader) -> Ruleset | None:
     )
 
 
+def own_maps(reader: NftReader) -> dict[str, MapName]:
+    """The table's maps that are Tula's, by name."""
+    return _ours(reader.maps(TABLE))
+
+
 def _ours(found: Mapping[str, Definition]) -> dict[str, MapName]:
     """The maps with a name and a definition of Tula's, by name."""
     parsed = ((name, readable_map(name)) for name in found)
@@ -156,20 +160,6 @@ def read_counts(reader: NftReader) -> dict[str, dict[Key, Count]]:
         if name.kind.counts:
             found[text] = _elements(reader, text, name.kind).counts
     return found
-
-
-def read_connections(reader: NftReader, deadline: float) -> dict[int, int] | None:
-    """See ``Nftables.connections``; ``deadline`` is of time.monotonic."""
-    total: Counter[int] = Counter()
-    if not reader.has_table(TABLE):
-        return {}
-    for text, name in _ours(reader.maps(TABLE)).items():
-        if name.kind.flows:
-            counted = reader.marks_held(TABLE, text, deadline)
-            if counted is None:
-                return None
-            total.update(counted)
-    return dict(total)
 
 
 def read_entries(reader: NftReader) -> dict[str, int | None]:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import IO, Protocol, TypeVar
 
@@ -25,11 +25,11 @@ from tula.dataplane.nft.ruleset import (
 from tula.dataplane.nft.schema import is_schema
 from tula.dataplane.nft.transaction import Transaction, render_transaction
 from tula.kernel.netlink import InterruptedDumpError
+from tula.kernel.nft_counts import HeldConnections, read_connections
 from tula.kernel.nft_reader import NETDEV, NftReader
 from tula.kernel.nft_socket import RefusedError
 from tula.kernel.nft_table import (
     read_admitted,
-    read_connections,
     read_counts,
     read_entries,
     read_entries_of,
@@ -100,8 +100,11 @@ class Nftables(Protocol):
         Raises KernelError.
         """
 
-    def connections(self, limit_seconds: float) -> dict[int, int] | None:
-        """How many connections each backend id has; None when counting takes longer.
+    def connections(
+        self, limit_seconds: float, empty: Collection[int] = ()
+    ) -> HeldConnections | None:
+        """How many connections each backend id has; None when counting takes longer. See
+        ``DataPath.connections`` for ``empty``, which are backend ids.
 
         TCP connections whose client has sent neither FIN nor RST, half-open ones included, and UDP
         flows: what a drain waits for. Not those that are closing, which end by themselves within
@@ -176,9 +179,11 @@ class KernelNftables:
     def entries(self) -> dict[str, int | None]:
         return self._read(read_entries)
 
-    def connections(self, limit_seconds: float) -> dict[int, int] | None:
+    def connections(
+        self, limit_seconds: float, empty: Collection[int] = ()
+    ) -> HeldConnections | None:
         deadline = time.monotonic() + limit_seconds
-        return self._read(lambda reader: read_connections(reader, deadline))
+        return self._read(lambda reader: read_connections(reader, deadline, frozenset(empty)))
 
     def mark_of(self, name: MapName, key: bytes) -> int | None:
         raw = self._read(lambda reader: reader.element(TABLE, str(name), key))

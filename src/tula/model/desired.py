@@ -186,6 +186,8 @@ class DesiredState:
     vips: tuple[DesiredVip, ...] = ()
     shared_with: SharedWith | None = None
     """None: flows are nobody else's business."""
+    counts_often: bool = False
+    """Whether some scheduler goes by how many connections backends hold."""
     announcing: Announcing | None = None
     """None: this machine is not one of several balancers, and no engine announces."""
     forwarders: tuple[bytes, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 NO_BACKEND = "no_backend"
@@ -51,6 +51,29 @@ class Count:
 
 Refused = Mapping[tuple[str, str], Count]
 """Packets of clients that were refused: by the service's name, and DENIED or LIMITED."""
+
+
+class Counted(dict[tuple[str, str], int]):
+    """Connections by a service's name and a backend's name or ``Backend.key``.
+
+    ``estimated``: there are too many to count each. Backends that are ``empty`` have none all the
+    same, which somebody wanted to know for certain.
+    """
+
+    def __init__(
+        self,
+        counts: Mapping[tuple[str, str], int] | None = None,
+        estimated: bool = False,
+        empty: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(counts or {})
+        self.estimated = estimated
+        self.empty = frozenset(empty)
+
+
+def is_estimate(counts: Mapping[tuple[str, str], int] | None, name: tuple[str, str]) -> bool:
+    """Whether a backend's number is one."""
+    return isinstance(counts, Counted) and counts.estimated and name not in counts.empty
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ def plan_desired(
         tunnels=config.tunnels,
         vips=tuple(routes.vips),
         shared_with=plan_sharing(config, host),
+        counts_often=any(s.scheduler is Scheduler.LEAST_CONNECTIONS for s in config.services),
         announcing=with_bgp(plan_announcing(config, host), config, host),
         forwarders=forwarder_macs(config, host),
     )

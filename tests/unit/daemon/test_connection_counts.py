@@ -22,6 +22,7 @@ from tula.engine.control import Order
 from tula.model.config import Config, Scheduler
 from tula.model.event import EventKind
 from tula.model.health import Override
+from tula.model.stats import BackendKey, Counted, is_estimate
 
 CONFIG = make_config(
     make_service(backends=[make_backend(0), make_backend(1)], scheduler=Scheduler.LEAST_CONNECTIONS)
@@ -121,7 +122,7 @@ def test_nothing_is_counted_while_nobody_wants_it(tmp_path: Path) -> None:
     daemon.accept(config)
     reported: list[Connections | None] = []
 
-    async def count() -> dict[tuple[str, str], int]:
+    async def count(_: float, __: frozenset[BackendKey]) -> dict[BackendKey, int]:
         return {}
 
     async def report(counts: Connections | None) -> None:
@@ -142,3 +143,40 @@ def test_nothing_is_counted_while_nobody_wants_it(tmp_path: Path) -> None:
 
 def test_what_is_not_configured_is_left_out(daemon: FakeDaemon) -> None:
     assert name_connections(daemon.writer.snapshot, {("web", "10.9.9.9"): 3}) == {}
+
+
+def test_an_estimate_ends_no_drain_before_it_is_certain(daemon: FakeDaemon) -> None:
+    """What is not in the sample may still be in the table: somebody has to look there, once."""
+    name, key = ("web", "b0"), ("web", CONFIG.services[0].backends[0].key)
+    daemon.writer.override(name, lambda _: Override(drain=True), {})
+    asked: list[frozenset[BackendKey]] = []
+    empty: set[BackendKey] = set()
+
+    async def count(_: float, ask: frozenset[BackendKey]) -> Counted:
+        asked.append(ask)
+        return Counted({("web", CONFIG.services[0].backends[1].key): 900_000}, True, empty & ask)
+
+    async def report(counts: Connections | None) -> None:
+        daemon.writer.count(counts, {})
+
+    def ended() -> bool:
+        return any(event.kind is EventKind.DRAIN_ENDED for event in daemon.events.events)
+
+    counter = ConnectionCounter(lambda: daemon.writer.snapshot, count, report)
+    asyncio.run(counter.step())
+    held = daemon.writer.snapshot.connections
+    assert held == {("web", "b1"): 900_000}
+    assert is_estimate(held, name)
+    assert not ended()
+    counter._certain_from = 0.0
+    empty.add(key)
+    asyncio.run(counter.step())
+    held = daemon.writer.snapshot.connections
+    assert not is_estimate(held, name)
+    assert is_estimate(held, ("web", "b1"))
+    assert ended()
+    counter._certain_from = 0.0
+    asyncio.run(counter.step())
+    assert asked == [{key}, {key}, frozenset()], "it stays empty: not asked again"
+    assert not is_estimate(daemon.writer.snapshot.connections, name)
+    assert not daemon.writer.snapshot.problems, "least-connections goes by the estimate"

@@ -137,8 +137,8 @@ def test_plan_trace_events_and_counts(scene: Scene) -> None:
             page = await control.events(None, 10)
             assert (await control.events(page.events[-1].number, 10, page.epoch)).events == ()
             assert (await control.events(10**6, 10, "another")).events == page.events
-            assert await control.count_connections(1.0) == {}
-            assert await control.count_connections(0.0) is None
+            assert await control.count_connections(1.0, frozenset()) == {}
+            assert await control.count_connections(0.0, frozenset()) is None
 
     run(main)
 

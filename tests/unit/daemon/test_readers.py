@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pickle
 import re
 import signal
 import threading
@@ -37,7 +38,7 @@ from tula.model.config import Config, Protocol
 from tula.model.errors import KernelError
 from tula.model.flow import Flow
 from tula.model.health import Health
-from tula.model.stats import Count
+from tula.model.stats import Count, Counted, is_estimate
 from tula.plan.trace import Trace
 
 OTHER = make_config(make_service(backends=[make_backend(0)]))
@@ -243,3 +244,17 @@ def test_equal_requests_that_wait_share_an_answer_made_after_all_of_them(
         await asyncio.to_thread(readers.close)
 
     asyncio.run(main())
+
+
+def test_an_estimate_reaches_a_reader_in_another_process(daemon: FakeDaemon) -> None:
+    counts = Counted({("web", "b1"): 900_000}, True, [("web", "b0")])
+    view = replace(view_of(daemon), connections=counts)
+    received, found = Received(), None
+    for message in Sent().messages(StatusRequest(), view):
+        if isinstance(message, Ask):
+            found = received.view(pickle.loads(pickle.dumps(message))).connections
+        else:
+            received.take(message)
+    assert found == counts
+    assert is_estimate(found, ("web", "b1"))
+    assert not is_estimate(found, ("web", "b0"))

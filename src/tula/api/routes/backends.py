@@ -69,7 +69,8 @@ class InForceBody(BaseModel):
 
 
 class BackendBody(BaseModel):
-    """One backend; `connections` is null where they are not counted."""
+    """One backend; `connections` is null where they are not counted, and by a sample (estimated)
+    where there are too many to count each."""
 
     service: str
     backend: str
@@ -79,6 +80,7 @@ class BackendBody(BaseModel):
     effective_weight: int
     connections: int | None
     keeps_connections: bool
+    connections_estimated: bool
     overrides: list[InForceBody]
     keeps_clients: bool = Field(
         description="It drains, and gets its persistent clients' new connections."

@@ -31,6 +31,7 @@ class PlaceBody(BaseModel):
     weight: int
     effective_weight: int
     connections: int | None
+    connections_estimated: bool
     overrides: list[InForceBody]
     tunnel: TunnelBody | None
 

@@ -70,6 +70,7 @@ from tula.dataplane.nft.ruleset import (
     Value,
     pick_size,
 )
+from tula.dataplane.nft.sample import plan_sample
 from tula.dataplane.nft.scheduler_maps import SchedulerMaps
 from tula.dataplane.nft.schema import schema_counter
 from tula.dataplane.nft.service_chains import ServiceChains
@@ -330,8 +331,8 @@ class _Builder:
                     interfaces.add(hop.interface)
                     if hop.big:
                         large[mark] = links[hop.big]
-        nexthop_map = self._add_map(NEXTHOP[version], nexthops)
-        forward = f"fwd {IP[version]} to meta mark map @{nexthop_map} device"
+        hops = self._add_map(NEXTHOP[version], nexthops)
+        forward = f"fwd {IP[version]} to meta mark map @{hops} device"
         if len(interfaces) > 1:
             kind = Kind.DEVICE4 if version == 4 else Kind.DEVICE6
             rule = Rule.of(f"{forward} meta mark map @{self._add_map(kind, devices)}")
@@ -340,14 +341,12 @@ class _Builder:
             rule = self._one_device(forward, next(iter([*interfaces, *self.state.interfaces]), ""))
         if large:
             rule = self._add_forward_by_size(forward, large, rule)
-        own = own_elements(services)
-        if own is not None:
+        if (own := own_elements(services)) is not None:
             accept = accept_rule(self._add_map(OWN[version], own))
             self.chains[forward_chain(version)] = Chain((rule, accept))
             rule = Rule.of(f"jump {forward_chain(version)}")
         connections = self.state.connections
-        tables = closed = None
-        hot = {}
+        tables, closed, hot = None, None, {}
         if connections.enabled:
             tables = {
                 protocol: self._add_dynamic(kind, connections.size)
@@ -370,6 +369,7 @@ class _Builder:
             accepting=self.accepting,
             sharing=self.sharing,
             clients=self.clients,
+            sample=plan_sample(self.state, version, self._add_dynamic),
         )
 
     def _one_device(self, forward: str, name: str) -> Rule:

@@ -61,6 +61,8 @@ _TYPES = {
     Kind.CLOSED6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
     Kind.UDP4: f"typeof {FLOW_KEY4} : meta mark",
     Kind.UDP6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
+    Kind.SAMPLE4: f"typeof {FLOW_KEY4} : meta mark",
+    Kind.SAMPLE6: f"typeof {_NUMBER} . {_NUMBER} : meta mark",
     Kind.HOT_TCP4: f"typeof {HOT_KEY4} : meta mark",
     Kind.HOT_TCP6: f"typeof {_NUMBER} . @th,0,32 : meta mark",
     Kind.HOT_UDP4: f"typeof {HOT_KEY4} : meta mark",

@@ -123,11 +123,13 @@ def _key_types(kind: Kind) -> tuple[int, ...]:
             return (_INTEGER,) * 3
         case Kind.ICMP_SERVICE_ANY4 | Kind.ICMP_SERVICE_ANY6:
             return (_INTEGER,) * 2
-        case Kind.TCP4 | Kind.CLOSED4 | Kind.UDP4:
+        case Kind.TCP4 | Kind.CLOSED4 | Kind.UDP4 | Kind.SAMPLE4:
             return (_INTEGER,) * 4
         case Kind.HOT_TCP4 | Kind.HOT_UDP4:
             return (_INTEGER,) * 3
-        case Kind.TCP6 | Kind.CLOSED6 | Kind.UDP6 | Kind.HOT_TCP6 | Kind.HOT_UDP6:
+        case Kind.TCP6 | Kind.CLOSED6 | Kind.UDP6 | Kind.SAMPLE6:
+            return (_INTEGER,) * 2
+        case Kind.HOT_TCP6 | Kind.HOT_UDP6:
             return (_INTEGER,) * 2
         case Kind.FRAG4:
             return _IPV4, _IPV4, _INTEGER, _PROTOCOL

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tula.dataplane.nft.client_maps import ClientMaps
 from tula.dataplane.nft.packet_fields import FLOW_KEY, HOT_KEY
 from tula.dataplane.nft.ruleset import Kind, MapName, Rule
+from tula.dataplane.nft.sample import Sample
 from tula.dataplane.nft.shared_flows import Sharing
 from tula.model.config import Connections, Protocol
 
@@ -52,6 +53,8 @@ class FlowMaps:
     """None where no other balancer must know flows."""
     clients: ClientMaps | None = None
     """None where no service remembers clients."""
+    sample: Sample | None = None
+    """None where the tables can be counted as they are."""
 
     def name(self, part: str) -> str:
         """The chain of this IP version with that name."""
@@ -88,7 +91,13 @@ def forget(flows: FlowMaps, protocol: Protocol) -> str:
     assert flows.tables is not None
     hot = f"delete @{flows.hot[protocol]} {{ {HOT_KEY[flows.version]} : meta mark }}"
     key = FLOW_KEY[flows.version]
-    return f"{hot} delete @{flows.tables[protocol]} {{ {key} : meta mark }}"
+    sampled = "" if flows.sample is None else f" {flows.sample.forget()}"
+    return f"{hot} delete @{flows.tables[protocol]} {{ {key} : meta mark }}{sampled}"
+
+
+def keep_sampled(flows: FlowMaps, life: float) -> tuple[Rule, ...]:
+    """Keeps a flow in the sample, if it is of it, beside ``refresh_hot``."""
+    return () if flows.sample is None else (Rule.of(flows.sample.keep(seconds(with_hot(life)))),)
 
 
 def closed_entry(flows: FlowMaps) -> str:

@@ -75,6 +75,7 @@ def number_state(state: DesiredState, ids: Ids) -> NumberedState:
         ),
         shared_with=state.shared_with,
         forwarders=state.forwarders,
+        counts_often=state.counts_often,
     )
 
 
@@ -88,6 +89,7 @@ def only_weights_moved(old: DesiredState, new: DesiredState) -> bool:
         and old.seed == new.seed
         and old.marks is new.marks
         and old.shared_with == new.shared_with
+        and old.counts_often == new.counts_often
         and old.announcing == new.announcing
         and old.forwarders == new.forwarders
         and len(old.services) == len(new.services)

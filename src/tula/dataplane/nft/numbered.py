@@ -136,3 +136,5 @@ class NumberedState:
     shared_with: SharedWith | None = None
     forwarders: tuple[bytes, ...] = ()
     """The MAC addresses of balancers that may send this machine packets as their backend."""
+    counts_often: bool = False
+    """Whether connections are counted all the time, and not only while a backend drains."""

@@ -84,6 +84,9 @@ class Kind(StrEnum):
     HOT_TCP6 = "hot_tcp6"
     HOT_UDP4 = "hot_udp4"
     HOT_UDP6 = "hot_udp6"
+    SAMPLE4 = "sample4"
+    """some of the flows of TCP4 and UDP4, to be counted: see ``sample``"""
+    SAMPLE6 = "sample6"
     FRAG4 = "frag4"
     """source, destination, datagram: backend id; filled by first fragments"""
     FRAG6 = "frag6"
@@ -167,6 +170,11 @@ class Kind(StrEnum):
         return self in (Kind.TCP4, Kind.TCP6, Kind.UDP4, Kind.UDP6)
 
     @property
+    def samples(self) -> bool:
+        """Whether it holds some of the open connections, for all."""
+        return self in (Kind.SAMPLE4, Kind.SAMPLE6)
+
+    @property
     def dispatches(self) -> bool:
         """Whether it leads packets to services' chains."""
         return self in _DISPATCH
@@ -195,6 +203,7 @@ _DYNAMIC = frozenset(
         *(Kind.TCP4, Kind.CLOSED4, Kind.UDP4, Kind.FRAG4),
         *(Kind.TCP6, Kind.CLOSED6, Kind.UDP6, Kind.FRAG6),
         *(Kind.HOT_TCP4, Kind.HOT_UDP4, Kind.HOT_TCP6, Kind.HOT_UDP6),
+        *(Kind.SAMPLE4, Kind.SAMPLE6),
         *(Kind.CLIENTS4, Kind.CLIENTS6),
         *(Kind.CLIENT_RATE4, Kind.CLIENT_RATE6),
     }

@@ -19,6 +19,7 @@ from tula.dataplane.nft.flow_maps import (
     closed_entry,
     forget,
     forget_closed,
+    keep_sampled,
     refresh,
     refresh_hot,
     seconds,
@@ -86,7 +87,7 @@ def shared_chains(flows: FlowMaps, by_port: MapName | None) -> dict[str, Chain]:
         flows.name("backend_chosen"): Chain(_backend_chosen(flows)),
     }
     if flows.tables is not None:
-        chains |= {
+        chains |= _sample_chains(flows) | {
             flows.name("hit_tcp"): Chain(_hit_tcp(flows)),
             flows.name("control_tcp"): Chain(_control_tcp(flows)),
             flows.name("hit_udp"): Chain(_hit(flows, Protocol.UDP, flows.settings.udp)),
@@ -153,18 +154,19 @@ def _hit(flows: FlowMaps, protocol: Protocol, life: float) -> tuple[Rule, ...]:
     sharing, keep_hot = flows.sharing, refresh_hot(flows, protocol, life)
     # Where the rules end that are only reached when the hot table is full, or the backend has left.
     ends = (flows.forward, stale_rule(flows, protocol))
+    begins = (if_first_fragment(flows), *keep_sampled(flows, life))
     if sharing is None:
-        return (if_first_fragment(flows), then_forward(flows, keep_hot), *ends)
+        return (*begins, then_forward(flows, keep_hot), *ends)
     # A flow that its large packet cannot tell of does not get hot: its next small one does.
     keep = f"meta length > {sharing.largest} {refresh(flows, protocol, with_hot(life))}"
     # Others are told once for each time that the flow gets hot, and not while that table is full.
     tell = f"{keep_hot} goto {flows.name(f'told_{protocol}')}"
     if sharing.all_flows:
         too_large = (then_forward(flows, keep),) if sharing.largest else ()
-        return (if_first_fragment(flows), *too_large, Rule.of(tell), *ends)
+        return (*begins, *too_large, Rule.of(tell), *ends)
     too_large = (then_forward(flows, f"{keep} {RESET}"),) if sharing.largest else ()
     return (
-        if_first_fragment(flows),
+        *begins,
         then_forward(flows, f"{sharing.as_hashed_match()}{keep_hot} {RESET}"),
         *too_large,
         Rule.of(f"{sharing.exception_match()}{RESET} {tell}"),
@@ -185,6 +187,7 @@ def _control_tcp(flows: FlowMaps) -> tuple[Rule, ...]:
     # as long as an open one. So the flow moves to a table of its own, where an ACK keeps it for a
     # short time only.
     move = f"add @{flows.closed} {closed_entry(flows)} {forget(flows, Protocol.TCP)}"
+    unsampled = "" if flows.sample is None else f" {flows.sample.forget()}"
     tell: tuple[Rule, ...] = ()
     if flows.sharing is not None:
         match = flows.sharing.exception_match()
@@ -201,7 +204,7 @@ def _control_tcp(flows: FlowMaps) -> tuple[Rule, ...]:
         ),
         then_forward(flows, f"{ends} {forget_closed(flows)} {move}"),
         # Only reached when the table of closed connections is full.
-        then_forward(flows, f"{ends} {refresh(flows, Protocol.TCP, CLOSING)}"),
+        then_forward(flows, f"{ends} {refresh(flows, Protocol.TCP, CLOSING)}{unsampled}"),
         flows.forward,
         Rule.of(forget_closed(flows)),
         stale_rule(flows, Protocol.TCP),
@@ -290,10 +293,25 @@ def _add(flows: FlowMaps, protocol: Protocol, flags: str = "") -> Rule:
     # Adding would not change the backend of an existing entry. But a flow only comes here when it
     # has no entry, or its entry was deleted.
     entry = f"{{ {FLOW_KEY[flows.version]} timeout {seconds(life)} : meta mark }}"
+    then = _then_learned(flows) if flows.sample is None else flows.name(f"sample_{protocol}")
+    return Rule.of(f"{match}add @{table} {entry} goto {then}")
+
+
+def _then_learned(flows: FlowMaps) -> str:
     tell = flows.sharing is not None and flows.sharing.all_flows
-    return Rule.of(
-        f"{match}add @{table} {entry} goto {flows.name('tell_new' if tell else 'forward')}"
-    )
+    return flows.name("tell_new" if tell else "forward")
+
+
+def _sample_chains(flows: FlowMaps) -> dict[str, Chain]:
+    """A new flow has an entry: it has one in the sample too, if it is of it."""
+    if flows.sample is None:
+        return {}
+    lives = {Protocol.TCP: flows.settings.tcp_half_open, Protocol.UDP: flows.settings.udp}
+    then = Rule.of(f"goto {_then_learned(flows)}")
+    return {
+        flows.name(f"sample_{protocol}"): Chain((Rule.of(flows.sample.begin(seconds(life))), then))
+        for protocol, life in lives.items()
+    }
 
 
 def _try_learn(flows: FlowMaps) -> tuple[Rule, ...]:
