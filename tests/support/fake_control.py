@@ -173,8 +173,7 @@ class FakeControl:
         planned = plan_backend_statuses(CONFIG, findings, self.overrides, self.now).of
         status = self.statuses.get(backend, planned[backend])
         override = self.overrides.get(backend, Override())
-        held = None if self.connections is None else self.connections.get(backend, 0)
-        return view_backend(backend, configured, status, override, self.now, held)
+        return view_backend(backend, configured, status, override, self.now, self.connections)
 
     async def excerpt(self, name: str) -> str | None:
         self._may()

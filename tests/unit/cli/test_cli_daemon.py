@@ -27,6 +27,7 @@ from tula.engine.store import Store
 from tula.model.errors import KernelError
 from tula.model.health import BackendStatus, Health, State
 from tula.model.problem import PlacedProblem
+from tula.model.stats import Counted
 
 Call = Callable[..., Result]
 B1 = ("web", "b1")
@@ -189,6 +190,26 @@ def test_drain_waits_until_no_connection_is_left(
     assert result.stdout.splitlines()[1:] == [
         "web/b1: 2 connections left",
         "web/b1: 1 connection left",
+        "web/b1: no connections left",
+    ]
+
+
+def test_drain_waits_until_it_is_certain(
+    tula: Call, daemon: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An estimate of none is not the end."""
+    counts = iter([Counted({B1: 64}, True), Counted({}, True), Counted({}, True, [B1])])
+    daemon.connections = next(counts)
+
+    def next_count(_: float) -> None:
+        daemon.connections = next(counts)
+
+    monkeypatch.setattr("tula.cli.operate.time.sleep", next_count)
+    result = tula("drain", "web/b1", "--wait")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1:] == [
+        "web/b1: about 64 connections left",
+        "web/b1: about no connections left",
         "web/b1: no connections left",
     ]
 
@@ -515,6 +536,7 @@ def test_status_tells_why(tula: Call, daemon: FakeControl) -> None:
         "serving": True,
         "rates": None,
         "connections": None,
+        "connections_estimated": False,
         "warning": "certificate expires in 3 days",
         "tunnel": None,
     }
