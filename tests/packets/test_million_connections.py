@@ -61,6 +61,7 @@ def marks_of(host: Host) -> dict[str, int]:
 
 if os.environ.get("TULA_SOAK"):
 
+    @pytest.mark.timeout(3600)
     def test_least_connections_goes_by_a_million(lab: Lab, tmp_path: Path) -> None:
         network = flat(lab, backends=3, ipv6=False)
         for backend in network.backends:
