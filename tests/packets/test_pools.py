@@ -214,10 +214,14 @@ def test_flows_of_a_backend_that_is_down_stay_or_go(pool: Pool, tmp_path: Path) 
         assert pool.answering() == others
 
         # A new daemon, which has not checked anything yet, takes it for what it was.
+        last = daemon.events()[-1]["number"]
         daemon.kill()
         daemon.start()
         assert daemon.states()["web/backend-1"] == "down"
         assert pool.answering() == others
+        daemon.wait_for(backend_2="up", backend_5="up")
+        told_since = [(e["kind"], e["subject"]) for e in daemon.events() if e["number"] > last]
+        assert ("backend-down", "web/backend-1") not in told_since, "it was never anything else"
         assert ask_all(opened) == held
 
         # What the operator disables goes, as ever.

@@ -11,7 +11,7 @@ from tula.dataplane.nft.ids import Ids
 from tula.dataplane.nft.numbered import NumberedState
 from tula.dataplane.nft.numbering import merge_ids
 from tula.dataplane.nft.recover import MapCounts, recover_ids
-from tula.dataplane.nft.ruleset import Kind, Ruleset
+from tula.dataplane.nft.ruleset import Kind, MapName, Ruleset
 from tula.dataplane.nft.tell_again import empty_hot_tables
 from tula.dataplane.nft.transaction import Transaction
 from tula.dataplane.nft.tunnel_devices import Tunnels
@@ -58,8 +58,9 @@ class NftObservation:
     def refusing(self, backends: Iterable[BackendKey], memory: Memory) -> frozenset[BackendKey]:
         if self.ruleset is None:
             return frozenset()
-        maps = self.ruleset.maps
-        accepting = next((maps[name] for name in maps if name == Kind.ACCEPTS_NEW_FLOWS), None)
+        parsed = ((MapName.parse(name), found) for name, found in self.ruleset.maps.items())
+        kinds = {name.kind: found for name, found in parsed if name is not None}
+        accepting = kinds.get(Kind.ACCEPTS_NEW_FLOWS)
         if accepting is None:
             return frozenset()
         ids = merge_ids(ids_of(memory), recover_ids(self.ruleset))
