@@ -300,7 +300,8 @@ class Answers:
         # What is found now is true of the kernel only after the next cycle.
         return {
             name: newer
-            if (status := view.statuses.get(name)) is None or newer.state is status.state
+            if (status := view.statuses.get(name)) is None
+            or replace(newer, reason=status.reason) == status
             else status
             for name, newer in self._latest.of.items()
         }
