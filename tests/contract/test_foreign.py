@@ -372,7 +372,15 @@ def test_every_kind_of_map_is_known_by_what_nft_makes_of_it(nft: Nftables) -> No
         Kind.ICMP_SERVICE_RANGE4,
         Kind.ICMP_SERVICE_RANGE6,
     }
-    names = [MapName(kind, 0 if kind in unsized else 8, 3 if kind.numbered else 0) for kind in Kind]
+    names = [
+        MapName(
+            kind,
+            size=0 if kind in unsized or kind.prefixes else 8,
+            number=3 if kind.numbered or kind.prefixes else 0,
+            label="service.web.24" if kind.labelled else "",
+        )
+        for kind in Kind
+    ]
     nft.run((AddTable(), *map(AddMap, names)))
     seen = nft.observe()
     assert seen is not None

@@ -1,5 +1,5 @@
 """Recipes of docs/recipes.md for protocols that need more than one connection to one backend, or
-less: as they stand there, with Debian's packages unmodified where there are some.
+less, and for a backup: as they stand there, with Debian's packages unmodified where there are some.
 
 The network is that of test_recipes.py; the client has several addresses, which are as many clients.
 """
@@ -13,6 +13,7 @@ import pytest
 
 from support.debian_servers import FREERADIUS, RSYSLOG, VSFTPD
 from support.recipes import Cooked, read_recipe
+from support.running import Running
 from tula.lab import Lab, serve_tcp, serve_udp, tcp_ask, udp_ask, wait_until
 from tula.lab.process import Completed
 
@@ -239,3 +240,30 @@ def test_quic_goes_on_behind_a_nat_that_changes_its_port(lab: Lab, folder: Path)
 
         for vip in cooked.vips:
             connections(vip)
+
+
+def test_a_sorry_server_serves_when_too_few_caches_can(lab: Lab, folder: Path) -> None:
+    recipe = read_recipe("A sorry server")
+    cooked = Cooked(lab, folder, recipe)
+    *caches, sorry = (backend.host for backend in cooked.backends)
+    # The other network is on the same wire here.
+    cooked.lb.run(["ip", "route", "add", "10.7.0.0/24", "dev", "eth0"])
+    sorry.run(["ip", "route", "add", "10.0.0.0/24", "dev", "eth0"])
+    cooked.join()
+    servers = [serve_tcp(host, (80,)) for host in (*caches, sorry)]
+    client = cooked.client.host
+
+    def answering(running: Running, **states: str) -> set[str]:
+        running.wait_for(within=60, **states)
+        return {tcp_ask(client, cooked.vips[0], 80) for _ in range(24)}
+
+    with cooked.serve() as running:
+        up = {"cache_1": "up", "cache_2": "up", "cache_3": "up", "sorry": "up"}
+        assert answering(running, **up) == {host.name for host in caches}
+        servers[0].close()
+        assert answering(running, **up | {"cache_1": "down"}) == {"cache-2", "cache-3"}
+        servers[1].close()
+        assert answering(running, **up | {"cache_1": "down", "cache_2": "down"}) == {"sorry"}
+        serve_tcp(caches[0], (80,))
+        assert answering(running, **up | {"cache_2": "down"}) == {"cache-1", "cache-3"}
+        assert {"backups-started", "backups-ended"} <= {e["kind"] for e in running.events()}

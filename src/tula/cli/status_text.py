@@ -19,6 +19,7 @@ from tula.engine.summary import (
     summarize,
     why_silent,
 )
+from tula.model.wording import counted
 
 _COLUMNS = [
     Column("SERVICE", least=16),
@@ -232,9 +233,21 @@ def _persistence(services: Iterable[Json]) -> Iterator[str]:
         if not settings or scope in told or not settings["clients"]:
             continue
         told.add(scope)
-        parts.append(f"{names(scope)} {settings['clients']}")
+        parts.append(f"{'+'.join(scope)} {settings['clients']}")
     if parts:
         yield "persistent clients: " + names(parts)
+
+
+def _refused(services: Iterable[Json]) -> Iterator[str]:
+    """The clients' packets that services did not take: by their lists, and by their limits."""
+    for service in services:
+        found = [
+            f"{counted(service[why], 'packet')} {why}"
+            for why in ("denied", "limited")
+            if service.get(why)
+        ]
+        if found:
+            yield f"refused by {service['name']}: {', '.join(found)}"
 
 
 def _rest(answer: Json) -> Iterator[str]:
@@ -247,6 +260,7 @@ def _rest(answer: Json) -> Iterator[str]:
     if held:
         yield "connections: " + ", ".join(held)
     yield from _persistence(answer["services"])
+    yield from _refused(answer["services"])
     for each in answer.get("bgp", ()):  # an older daemon has none
         routes = each["routes"]
         told = f", {routes} route{'' if routes == 1 else 's'}" if each["state"] == _UP else ""

@@ -82,16 +82,23 @@ def _order_content(service: VirtualService) -> Content:
 def _order_group(service: VirtualService, content: Content) -> Content:
     """What services agree in that share an order.
 
-    One of least-connections never shares: its order moves by itself, and its rules must not.
+    One that moves by itself is never shared: the rules must not move with it.
     """
-    if service.scheduler is not Scheduler.LEAST_CONNECTIONS:
+    if not _moves_by_itself(service):
         return content
     return ((f"={service.name}", 1),)
 
 
+def _moves_by_itself(service: VirtualService) -> bool:
+    """Whether weights move without a change of the configuration: by counts, or by checks."""
+    if service.scheduler is Scheduler.LEAST_CONNECTIONS:
+        return True
+    return service.scheduler is Scheduler.WRR and any(m.advises for m in service.health)
+
+
 def _order_length(service: VirtualService) -> int | None:
     """How many slots an order has; None: by its weights. Fixed where weights move every second."""
-    if service.scheduler is not Scheduler.LEAST_CONNECTIONS:
+    if not _moves_by_itself(service):
         return None
     few = len(service.backends) * 16 <= _LEAST_CONNECTIONS_SLOTS
     return _LEAST_CONNECTIONS_SLOTS if few else SMALLEST

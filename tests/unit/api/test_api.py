@@ -67,6 +67,7 @@ def test_a_backend_with_its_overrides(api: TestClient) -> None:
         "weight": 100,
         "effective_weight": 0,
         "connections": None,
+        "connections_estimated": False,
         "keeps_connections": False,
         "overrides": [
             {"what": "disable", "text": "disabled", "end": "tula enable web/b1"},

@@ -293,7 +293,8 @@ def test_events(tula: Call, daemon: FakeControl) -> None:
     assert len(tula("events").stdout.splitlines()) == 3
     found = json.loads(tula("events", "--json").stdout)["events"]
     assert [event["number"] for event in found] == [1, 2, 3]
-    assert set(found[0]) == {"number", "time", "kind", "subject", "message", "evidence", "by"}
+    what = {"kind", "severity", "subject", "message", "evidence", "by"}
+    assert set(found[0]) == {"number", "time", *what}
 
 
 def test_events_are_followed(

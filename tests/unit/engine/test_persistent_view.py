@@ -57,7 +57,20 @@ def test_status_has_settings_and_how_many_are_held(capsys: pytest.CaptureFixture
     assert (told["ftp"]["services"], told["ftp"]["clients"]) == (["ftp", "data"], 31)
     assert answer["problems"] == []
     print_status(answer)
-    assert "persistent clients: web 12, ftp, data 31\n" in capsys.readouterr().out
+    assert "persistent clients: web 12, ftp+data 31\n" in capsys.readouterr().out
+
+
+def test_status_tells_of_refused_packets(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = describe_status(CONFIG, {}, {}, tables(12, 30))
+    print_status(answer)
+    assert "refused" not in capsys.readouterr().out
+    answer["services"][0] |= {"denied": 7, "limited": 0}
+    answer["services"][1] |= {"denied": 1, "limited": 2}
+    print_status(answer)
+    first, second = (service["name"] for service in answer["services"][:2])
+    out = capsys.readouterr().out
+    assert f"refused by {first}: 7 packets denied\n" in out
+    assert f"refused by {second}: 1 packet denied, 2 packets limited\n" in out
 
 
 def test_a_kernel_that_does_not_tell(capsys: pytest.CaptureFixture[str]) -> None:
