@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tula.api.gateway import service
+from tula.config.load import parse_config
 from tula.metrics import collector
 from tula.model.config import Scheduler
 from tula.model.event import EventKind
@@ -22,6 +25,13 @@ def section(page: str, heading: str) -> str:
     _, found, rest = text.partition(f"\n{heading}\n")
     assert found, f"{page} has no {heading!r}"
     return re.split(rf"\n#{{1,{len(level)}}} ", rest)[0]
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_whole_configurations_can_be_read(page: Path) -> None:
+    for text in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        if re.search(r"^interfaces:", text, re.MULTILINE):
+            assert parse_config(text).config.services
 
 
 def test_every_kind_of_event_is_listed_and_no_other() -> None:
