@@ -82,6 +82,8 @@ bench: $(VENV)/.runtime .engines ## all figures of docs/benchmarks.md; with BESI
 	scripts/as-root $(BIN)/python bench/packets.py --svg docs/packets.svg $(BESIDE:%=--beside %)
 	scripts/as-root $(BIN)/python bench/flows.py
 	scripts/as-root $(BIN)/python bench/persistence.py
+	scripts/as-root $(BIN)/python bench/admission.py
+	scripts/as-root $(BIN)/python bench/own_backend.py
 	scripts/as-root $(BIN)/python bench/scale.py $(BESIDE:%=--beside %)
 	scripts/as-root $(BIN)/python bench/adjust.py
 	scripts/as-root $(BIN)/python bench/health.py
