@@ -66,7 +66,9 @@ soak: $(VENV)/.dev .packages .engines ## what takes long: changes for minutes, h
 		tests/packets/test_failover_many.py tests/packets/test_vrrp.py \
 		tests/packets/test_busy_machine.py tests/packets/test_upgrade_pair.py \
 		tests/packets/test_notify.py tests/unit/daemon/test_notify_pipeline.py \
-		tests/packets/test_million_connections.py
+		tests/packets/test_million_connections.py tests/packets/test_persistence.py \
+		tests/packets/test_persistence_pair.py tests/packets/test_admission.py \
+		tests/packets/test_peers_flows.py tests/packets/test_accepting.py
 	TULA_SOAK=1 scripts/vm --left .vm/left -s
 	scripts/as-root $(BIN)/python bench/probes.py --kind http --soak $(or $(TULA_SOAK_SECONDS),3600)
 
