@@ -29,10 +29,12 @@ def test_nft_takes_it(machine: Host, folder: Path) -> None:
     first, _ = render_golden(folder)
     expected = (folder / "expected.nft").read_text()
     assert expected
-    checked = machine.run(["nft", "--check", "-f", "-"], input=first + expected, check=False)
-    assert (checked.returncode, checked.stderr) == (0, "")
+    # In a transaction of its own, as it is in life: the kernel refuses a range (EEXIST) that holds
+    # one which the same transaction has added and deleted.
     if first:
         machine.run(["nft", "-f", "-"], input=first)
+    checked = machine.run(["nft", "--check", "-f", "-"], input=expected, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
     machine.run(["nft", "-f", "-"], input=expected)
     # nft 1.0.6 crashes on listing some maps that it loads; what operators look at must list.
     listed = machine.run(["nft", "list", "table", "netdev", "tula"])

@@ -186,6 +186,7 @@ def test_an_entry_lives_as_long_as_its_client_is_there(
         assert seconds(ACK) > 7200, "as long as the flow's own entry"
         assert seconds(SYN, port=2001) > 7200, "another SYN changes nothing"
         assert seconds(FIN | ACK) <= 90, "a connection ends"
+        assert seconds(ACK) <= 90, "and the client has seen the other FIN"
         assert seconds(ACK, port=2001) > 90, "but another lives"
         web.web["persistence"]["timeout"] = "1s"
         web.apply()

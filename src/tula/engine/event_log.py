@@ -188,7 +188,9 @@ def _pool_events(
             message = f"too few other backends can serve: backups of level {level} do"
             yield EventKind.BACKUPS_STARTED, service, message, ""
     for service in sorted(before.backups.keys() - after.backups.keys()):
-        serve = any(status.weight for (name, _), status in after.of.items() if name == service)
+        serve = service not in after.panicking and any(
+            status.weight for (name, _), status in after.of.items() if name == service
+        )
         message = "enough other backends can serve again" if serve else "no backup can serve either"
         yield EventKind.BACKUPS_ENDED, service, message, ""
     for service in sorted(after.short - before.short):

@@ -140,6 +140,12 @@ def test_events_tell_it_once() -> None:
     assert kinds("uddd", "uddu") == [started, EventKind.MINIMUM_REACHED]
     assert kinds("uddu", "uudu") == [ended]
 
+    alone = pool(0, 1)
+    have, want = stand(alone, "du"), stand(alone, "dd")
+    told = {e[0]: e[2] for e in state_events(have, want) if e[1] == "web"}
+    assert told.keys() == {EventKind.PANIC_STARTED, ended}
+    assert told[ended] == "no backup can serve either"
+
 
 def test_flows_of_what_is_down_stay_where_they_are_kept() -> None:
     kept, reset = pool(0, 0, on_down=OnDown.KEEP), pool(0, 0)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from tula.dataplane.nft.client_maps import CLIENTS_FULL, ClientMap, learning_chain
 from tula.dataplane.nft.flow_maps import FlowMaps, with_hot
 from tula.dataplane.nft.numbered import NumberedService
-from tula.dataplane.nft.packet_fields import PLAIN_HEADER
+from tula.dataplane.nft.packet_fields import FLOW_KEY, PLAIN_HEADER
 from tula.dataplane.nft.ruleset import Chain, Rule
 from tula.model.config import Protocol
 
@@ -104,11 +104,21 @@ class ClientChains:
             rules += [
                 Rule.of(f"{SYN} return"),
                 Rule.of(f"{_ENDS} {clients.update(clients.timeout)} return"),
+                self._closed(),
                 Rule.of(f"meta l4proto 6 {clients.update(self._life(Protocol.TCP))}"),
             ]
         if Protocol.UDP in self._service.flow_protocols:
             rules.append(Rule.of(f"meta l4proto 17 {clients.update(self._life(Protocol.UDP))}"))
         return tuple(rules)
+
+    def _closed(self) -> Rule:
+        """The last ACK of a connection is no sign of life."""
+        version = self._flows.version
+        closed = f"meta mark set {FLOW_KEY[version]} map @{self._flows.closed}"
+        # The mark is the entry's backend again: an update that makes an entry would store it.
+        held = f"meta mark set {self._clients.key} map @{self._clients.name}"
+        then = f"{self._clients.update(self._clients.timeout)} return"
+        return Rule.of(f"{PLAIN_HEADER[version]}meta l4proto 6 {closed} {held} {then}")
 
     def _remember(self) -> tuple[Rule, ...]:
         """Comes back when the map is full, and for packets that say nothing of a new flow."""
