@@ -198,6 +198,27 @@ def test_an_entry_lives_as_long_as_its_client_is_there(
         assert held is None or held[1] <= 1, "a first datagram"
 
 
+def test_a_live_connection_keeps_its_client_when_another_ends(
+    four_backends: Network, tmp_path: Path
+) -> None:
+    """By a timeout shorter than flows are hot elsewhere: they pass the rules in time."""
+    with crowd_of(four_backends, tmp_path, 4, "rr", timeout="8s") as (web, crowd):
+        client = crowd.address(0)
+        crowd.send([Packet(0, 2000, flags=flags) for flags in (SYN, ACK, ACK)])
+        crowd.send([Packet(0, 2001, flags=flags) for flags in (SYN, ACK, FIN | ACK)])
+        held = web.held(client)
+        assert held is not None
+        assert held[1] <= 8
+
+        def kept() -> bool:
+            crowd.send([Packet(0, 2000, flags=ACK)])
+            held = web.held(client)
+            assert held is not None, "forgotten, though a connection lives"
+            return held[1] > 8
+
+        wait_until(kept, what="the live connection to keep its client")
+
+
 def test_a_live_flow_stays_where_it_is(four_backends: Network, tmp_path: Path) -> None:
     """Its backend drains and releases its clients: new connections go elsewhere, it does not. A
     client that uses its port again is new."""

@@ -59,10 +59,12 @@ class ClientMap:
 
 @dataclass(frozen=True, slots=True)
 class ClientMaps:
-    """All of them. ``learns`` lead to the chains that learn from other balancers, by IP version;
-    empty where flows are nobody else's business."""
+    """All of them. ``shortest`` is the least timeout of a service, in seconds. ``learns`` lead to
+    the chains that learn from other balancers, by IP version; empty where flows are nobody else's
+    business."""
 
     keeping: MapName
+    shortest: float
     learns: Mapping[int, MapName]
 
     def of(self, service: NumberedService, version: int, size: int) -> ClientMap | None:
@@ -114,6 +116,7 @@ def plan_client_maps(
                 learns.setdefault(version, {}).update((mark, chain) for mark in _marks(service))
     return ClientMaps(
         keeping=add_map(Kind.KEEPS_CLIENTS, dict.fromkeys(keeping_marks(services))),
+        shortest=min(s.persistence.settings.timeout for s in services if s.persistence is not None),
         learns={
             version: add_map(_LEARNS[version], elements) for version, elements in learns.items()
         }

@@ -81,9 +81,15 @@ def with_hot(life: float) -> float:
     return life + _hot(life)
 
 
+def _stays_hot(flows: FlowMaps, life: float) -> float:
+    """Seconds. The end of another connection of the client leaves its entry the timeout: a live
+    one must pass the rules that keep the entry before that is over."""
+    return _hot(life) if flows.clients is None else min(_hot(life), flows.clients.shortest / 2)
+
+
 def refresh_hot(flows: FlowMaps, protocol: Protocol, life: float) -> str:
     """Keeps a flow that many seconds from its last packet, and makes it hot."""
-    entry = f"{{ {HOT_KEY[flows.version]} timeout {seconds(_hot(life))} : meta mark }}"
+    entry = f"{{ {HOT_KEY[flows.version]} timeout {seconds(_stays_hot(flows, life))} : meta mark }}"
     return f"{refresh(flows, protocol, with_hot(life))} add @{flows.hot[protocol]} {entry}"
 
 
