@@ -35,6 +35,7 @@ def test_a_flow_held_against_the_hash(serving: Serving, family: int, protocol: s
         "service": "web",
         "backend": mine[port],
         "reason": f"web takes port 80; {HELD}",
+        "persistence": None,
     }
     # A new flow goes by hash; and what the configuration would do is another question.
     assert "maglev hashes" in serving.trace(family, 40000, protocol)["reason"]
