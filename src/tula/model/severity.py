@@ -99,7 +99,7 @@ BEGINS = frozenset(ENDS.values())
 """What lasts until another kind ends it; everything else happens and is over."""
 
 
-SHARED = frozenset(
+_OF_BACKENDS = frozenset(
     {
         EventKind.BACKEND_UP,
         EventKind.BACKEND_DOWN,
@@ -111,6 +111,10 @@ SHARED = frozenset(
         EventKind.BACKUPS_ENDED,
         EventKind.MINIMUM_MISSED,
         EventKind.MINIMUM_REACHED,
+    }
+)
+_OVERRIDES = frozenset(
+    {
         EventKind.DRAINED,
         EventKind.UNDRAINED,
         EventKind.DISABLED,
@@ -118,6 +122,8 @@ SHARED = frozenset(
         EventKind.WEIGHT_SET,
     }
 )
+
+SHARED = _OF_BACKENDS | _OVERRIDES
 """What several balancers of one configuration see of the same thing; the rest is about one
 balancer, or seen from it."""
 
@@ -125,32 +131,8 @@ OF_SERVICES = SHARED | {EventKind.DRAIN_ENDED}
 """Whose subject is a service, or a backend of one."""
 
 GROUPS: dict[str, frozenset[EventKind]] = {
-    "backends": frozenset(
-        {
-            EventKind.BACKEND_UP,
-            EventKind.BACKEND_DOWN,
-            EventKind.BACKEND_DIAGNOSED,
-            EventKind.BACKEND_WARNING,
-            EventKind.PANIC_STARTED,
-            EventKind.PANIC_ENDED,
-            EventKind.BACKUPS_STARTED,
-            EventKind.BACKUPS_ENDED,
-            EventKind.MINIMUM_MISSED,
-            EventKind.MINIMUM_REACHED,
-        }
-    ),
-    "operator": frozenset(
-        {
-            EventKind.DRAINED,
-            EventKind.DRAIN_ENDED,
-            EventKind.UNDRAINED,
-            EventKind.DISABLED,
-            EventKind.ENABLED,
-            EventKind.WEIGHT_SET,
-            EventKind.STANDBY,
-            EventKind.ACTIVE,
-        }
-    ),
+    "backends": _OF_BACKENDS,
+    "operator": _OVERRIDES | {EventKind.DRAIN_ENDED, EventKind.STANDBY, EventKind.ACTIVE},
     "configuration": frozenset(
         kind for kind in EventKind if kind.startswith(("configuration-", "everywhere-"))
     ),
